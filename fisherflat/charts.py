@@ -1,0 +1,147 @@
+"""Charts: what moves.
+
+Curvature is a statement about a chart, not about a network: it says which k directions of the input are coordinates.
+Every chart here is affine, `u -> point + sum_i u_i basis[i]`; a curved one is an affine chart followed by a map of
+your own inside `mean`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fisherflat._arrays import as_float64
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """The affine chart `u -> point + sum_i u_i basis[i]`.
+
+    **Attributes:** `point` of any shape, float64; `basis` of shape `[k, *point.shape]`, float64, in the units of the
+    point per unit of the coordinate; `kind`, how it was made, for reports and certificates.
+
+    The basis need not be orthonormal. It should be linearly independent: otherwise every manifold on the chart is
+    degenerate.
+    """
+
+    point: Tensor
+    basis: Tensor
+    kind: str = field(default="affine", compare=False)
+
+    def __post_init__(self) -> None:
+        point, basis = as_float64(self.point, "point"), as_float64(self.basis, "basis")
+        if basis.shape[1:] != point.shape or basis.dim() != point.dim() + 1:
+            raise InputError(
+                f"a chart at a point of shape {list(point.shape)} needs a basis of shape [k, *{list(point.shape)}], "
+                f"one direction a row; this basis has shape {list(basis.shape)}"
+            )
+        if basis.shape[0] == 0:
+            raise InputError("a chart needs at least one direction; this basis has none")
+        object.__setattr__(self, "point", point)
+        object.__setattr__(self, "basis", basis.to(point.device))
+
+    @property
+    def dim(self) -> int:
+        """The number of coordinates, k."""
+        return self.basis.shape[0]
+
+    def __call__(self, u: Float[Tensor, "*batch k"]) -> Tensor:
+        """The points `[*batch, *shape]` with coordinates `u`."""
+        return self.point + torch.tensordot(u, self.basis.to(u.dtype), dims=([-1], [0]))
+
+    def to(self, device: torch.device | str) -> Chart:
+        """The same chart on another device."""
+        return Chart(self.point.to(device), self.basis.to(device), self.kind)
+
+    def __repr__(self) -> str:
+        return f"Chart({self.kind}, dim={self.dim}, shape={list(self.point.shape)})"
+
+
+def affine(point: Any, basis: Any) -> Chart:
+    """`u -> point + sum_i u_i basis[i]`: `point` of any shape, `basis` `[k, *point.shape]`.
+
+    **Raises:** `InputError` where the shapes do not fit or a number is not finite.
+    """
+    return Chart(point, basis, "affine")
+
+
+def identity(dim: int) -> Chart:
+    """The coordinates themselves: `u -> u` on `R^dim`."""
+    if dim < 1:
+        raise InputError(f"identity(dim) needs dim >= 1, got {dim}")
+    return Chart(torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64), "identity")
+
+
+def token(hidden: Float[Tensor, "n d"], index: int, basis: Float[Tensor, "k d"]) -> Chart:
+    """Hidden states in which only token `index` moves, along the rows of `basis`; the other tokens stand still.
+
+    **Args:** `hidden` `[n, d]`, `index` from -n to n - 1, `basis` `[k, d]` in units of the hidden states.
+    """
+    hidden, basis = as_float64(hidden, "hidden"), as_float64(basis, "basis")
+    if hidden.dim() != 2:
+        raise InputError(f"hidden must be [tokens, width]; this one has shape {list(hidden.shape)}")
+    n, d = hidden.shape
+    if basis.dim() != 2 or basis.shape[1] != d:
+        raise InputError(f"basis must be [k, {d}] for hidden states of width {d}; this one has shape {list(basis.shape)}")
+    if not -n <= index < n:
+        raise InputError(f"token index {index} is outside a sequence of {n} tokens")
+    directions = hidden.new_zeros(basis.shape[0], n, d)
+    directions[:, index] = basis
+    return Chart(hidden, directions, "token")
+
+
+def simplex(points: Float[Tensor, "vertices *shape"]) -> Chart:
+    """Barycentric coordinates: `u -> sum_i u_i points[i] + (1 - sum_i u_i) points[k]`, with k + 1 points of any shape."""
+    points = as_float64(points, "points")
+    if points.dim() < 1 or points.shape[0] < 2:
+        raise InputError(f"a simplex needs at least two points, stacked on the first axis; got shape {list(points.shape)}")
+    return Chart(points[-1], points[:-1] - points[-1], "simplex")
+
+
+def attention_weights(values: Float[Tensor, "n d"]) -> Chart:
+    """The reading *weights*: attention weights are the coordinates, the `values` `[n, d]` are fixed.
+
+    `u` in `R^(n-1)` holds the weights of all values but the last, whose weight is `1 - sum u`; the chart maps to the
+    output mean `[d]`. Without a gate the manifold over it is affine, hence flat (arXiv 2604.14702).
+    """
+    values = as_float64(values, "values")
+    if values.dim() != 2:
+        raise InputError(f"values must be [n, d]; these have shape {list(values.shape)}")
+    chart = simplex(values)
+    return Chart(chart.point, chart.basis, "attention weights")
+
+
+def principal(hidden: Float[Tensor, "*more n d"], index: int, dim: int = 2) -> Chart:
+    """The token slice spanned by the leading principal directions of a set of hidden states.
+
+    One unit of a coordinate is one standard deviation of the hidden states along that direction.
+
+    **Args:** `hidden` `[n, d]`, a sequence whose token `index` moves and whose tokens are the set; or
+    `[m, n, d]`, m sequences that together are the set, of which the first one moves. `dim`: how many directions.
+
+    **Raises:** `InputError` where the states span fewer than `dim` directions.
+
+    The directions are right singular vectors of the centred states; their signs are fixed by making the entry of
+    largest size positive, so that equal inputs give equal charts.
+    """
+    hidden = as_float64(hidden, "hidden")
+    if hidden.dim() not in (2, 3):
+        raise InputError(f"hidden must be [n, d] or [m, n, d]; it has shape {list(hidden.shape)}")
+    states = hidden.reshape(-1, hidden.shape[-1])
+    centred = states - states.mean(0)
+    count = max(states.shape[0] - 1, 1)
+    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
+    rank = int((singular > singular.max() * 1e-12).sum()) if singular.numel() and singular.max() > 0 else 0
+    if dim < 1 or dim > rank:
+        raise InputError(
+            f"{states.shape[0]} hidden states span {rank} principal directions, so dim must lie in 1..{rank}, got {dim}; "
+            "pass more tokens or a smaller dim"
+        )
+    directions, deviations = directions[:dim], singular[:dim] / count**0.5
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    chart = token(hidden if hidden.dim() == 2 else hidden[0], index, directions * largest.sign() * deviations[:, None])
+    return Chart(chart.point, chart.basis, "principal")

@@ -1,0 +1,63 @@
+"""Every exception and warning that fisherflat raises on purpose.
+
+Each message says what was wrong, where, and what to do about it. All of them derive from `FisherflatError`, and from
+the built-in exception that fits, so that `except ValueError` still works.
+"""
+
+from __future__ import annotations
+
+
+class FisherflatError(Exception):
+    """Base class of all exceptions of this library."""
+
+
+class InputError(FisherflatError, ValueError):
+    """An argument has the wrong shape, dtype, range, or holds NaN or infinite values."""
+
+
+class CovarianceError(InputError):
+    """A covariance is not positive definite, not finite, or does not fit the map's output."""
+
+
+class MapError(InputError):
+    """The map cannot be used as the mean of a family: it failed on the chart's point, or returned no single tensor."""
+
+
+class DegenerateImmersionError(FisherflatError, ArithmeticError):
+    """The Jacobian has rank below k, so that the metric is singular and curvature is not defined there."""
+
+
+class TraceError(FisherflatError, RuntimeError):
+    """A module call could not be read as a graph (data-dependent control flow, random numbers, ...)."""
+
+
+class UnsupportedOpError(TraceError, NotImplementedError):
+    """An op has no rule in the engine that was asked for."""
+
+
+class OutOfMemoryError(FisherflatError, MemoryError):
+    """One point does not fit into the memory budget, also after halving the chunk down to a single point."""
+
+
+class CheckpointError(FisherflatError, OSError):
+    """A checkpoint could not be read: no weights, pickled weights, truncated files, unknown architecture."""
+
+
+class CertificateError(FisherflatError, ValueError):
+    """A certificate file is malformed; the message names the field."""
+
+
+class FisherflatWarning(UserWarning):
+    """Base class of all warnings of this library."""
+
+
+class PrecisionWarning(FisherflatWarning):
+    """Numbers of low precision were promoted, or a result cannot have the precision that was asked for."""
+
+
+class DegenerateImmersionWarning(FisherflatWarning):
+    """Points with a degenerate metric were returned as NaN."""
+
+
+class FallbackWarning(FisherflatWarning):
+    """An op without a rule was differentiated on its own by torch: right, but slower."""

@@ -1,0 +1,89 @@
+"""The statistical family: Gaussians `N(mu, Sigma)` with fixed covariance.
+
+Their Fisher information is `g_ij = d_i mu . Sigma^-1 d_j mu` (Amari, *Information Geometry and Its Applications*,
+2016, section 2.2), so that whitening the mean once, `f = L^-1 mu` with `Sigma = L L^T`, leaves plain Euclidean
+geometry of the surface `f`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from fisherflat._arrays import as_float64
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import CovarianceError, InputError
+
+
+class Gaussian:
+    """Gaussians with a fixed covariance, in the squared units of the map's output.
+
+    **Args:** `covariance`: a number c (isotropic, `c I`), a diagonal `[D]` or a symmetric positive definite
+    matrix `[D, D]`. Scaling it by c scales every scalar and sectional curvature by c.
+
+    **Raises:** `CovarianceError` where it is not positive definite, not symmetric or not finite.
+    """
+
+    def __init__(self, covariance: float | Float[Tensor, " D"] | Float[Tensor, "D D"] = 1.0) -> None:
+        try:
+            sigma = as_float64(covariance, "covariance")
+        except (InputError, TypeError, ValueError, RuntimeError) as error:
+            raise CovarianceError(f"the covariance cannot be read: {error}") from error
+        self.covariance = sigma
+        if sigma.dim() < 2:
+            if sigma.numel() == 0 or not (sigma > 0).all():
+                raise CovarianceError(f"a covariance must be positive; its smallest entry is {sigma.min().item() if sigma.numel() else 'missing'}")
+            # what whitening divides by (number, diagonal) or solves with (Cholesky factor)
+            self._factor = sigma.sqrt()
+            return
+        if sigma.dim() != 2 or sigma.shape[0] != sigma.shape[1]:
+            raise CovarianceError(f"a covariance is a number, a diagonal [D] or a matrix [D, D]; this one has shape {list(sigma.shape)}")
+        asymmetry = (sigma - sigma.T).abs().max().item()
+        if asymmetry > 1e-12 * sigma.abs().max().item():
+            raise CovarianceError(f"the covariance matrix is not symmetric (largest difference {asymmetry:.3g}); pass (C + C.T) / 2")
+        self._factor, info = torch.linalg.cholesky_ex(sigma)
+        if info.item() > 0:
+            raise CovarianceError(
+                f"the covariance matrix is not positive definite (leading minor {info.item()}); add a small multiple of the identity"
+            )
+
+    @classmethod
+    def calibrated(cls, outputs: Float[Tensor, "m *shape"]) -> Gaussian:
+        """Isotropic, with the mean variance of `outputs` `[m, *shape]` over the first axis (unbiased).
+
+        The dimensionless choice when layers are compared: one unit of length is the spread of the layer's own outputs.
+
+        **Raises:** `CovarianceError` for fewer than two outputs or outputs that do not vary.
+        """
+        outputs = as_float64(outputs, "outputs")
+        if outputs.dim() < 1 or outputs.shape[0] < 2:
+            raise CovarianceError(f"calibration needs at least two outputs on the first axis; got shape {list(outputs.shape)}")
+        variance = outputs.reshape(outputs.shape[0], -1).var(0).mean().item()
+        if not (variance > 0 and math.isfinite(variance)):
+            raise CovarianceError("the outputs do not vary, so no covariance can be calibrated on them; pass a number instead")
+        return cls(variance)
+
+    @property
+    def dim(self) -> int | None:
+        """D, or `None` for a number, which fits every D."""
+        return None if self.covariance.dim() == 0 else self.covariance.shape[0]
+
+    def check(self, dim: int) -> None:
+        """**Raises:** `CovarianceError` where the covariance does not fit outputs of `dim` numbers."""
+        if self.dim not in (None, dim):
+            raise CovarianceError(f"the map has {dim} outputs, the covariance is made for {self.dim}")
+
+    def whiten(self, vectors: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """`L^-1 v` for each vector, with `Sigma = L L^T`: in units of standard deviations."""
+        factor = self._factor.to(vectors)
+        if factor.dim() < 2:
+            return vectors / factor
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        return torch.linalg.solve_triangular(factor, flat.T, upper=False).T.reshape(vectors.shape)
+
+    def __repr__(self) -> str:
+        if self.covariance.dim() == 0:
+            return f"Gaussian({self.covariance.item():.6g})"
+        return f"Gaussian({'diagonal' if self.covariance.dim() == 1 else 'full'}, dim={self.dim})"

@@ -1,0 +1,210 @@
+"""Geometry from a 2-jet: pure linear algebra in an orthonormal frame, no automatic differentiation.
+
+The surface is `f: R^k -> R^D`, the whitened mean. A QR factorisation of its Jacobian gives an orthonormal frame of the
+tangent space; Hessians are split into their tangential part (the Christoffel symbols) and their normal part (the second
+fundamental form), and the Gauss equation gives all curvature from the second. No inverse of the metric is formed, and
+second derivatives are all that is needed.
+
+Signs are Lee's (*Introduction to Riemannian Manifolds*, 2nd ed., 2018, chapters 7 and 8): the sphere of radius r in
+k + 1 dimensions has `scal = k (k - 1) / r^2 > 0` and `R_0110 > 0`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import DegenerateImmersionError, DegenerateImmersionWarning, InputError, MapError
+from fisherflat.jets.jet import Jet, pair_index, pairs
+
+#: what to do with points that have no geometry
+POLICIES = ("raise", "nan")
+
+
+class Geometry:
+    """All geometric quantities of a surface at a batch of points, computed from its 2-jet when they are asked for.
+
+    **Args:** `jet` of the whitened map, `[*batch, S, D]`; `degenerate`: `"raise"`, or `"nan"` for NaN at degenerate or
+    non-finite points and one warning with their count; `u` `[*batch, k]`, only to name points in errors.
+
+    **Raises:** `DegenerateImmersionError` where the Jacobian has rank below k (singular values under
+    `8 sqrt(D) eps` of the largest), `MapError` where the jet is not finite, both only under `"raise"`.
+    """
+
+    def __init__(self, jet: Jet, degenerate: str = "raise", u: Tensor | None = None) -> None:
+        if degenerate not in POLICIES:
+            raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
+        self.jet, self.k, self.dim = jet, jet.k, jet.coefficients.shape[-1]
+        self._frame, self._triangular = self._orthonormal_frame(degenerate, u)
+
+    def _orthonormal_frame(self, degenerate: str, u: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`Q` `[..., D, k]` with orthonormal columns and `R` `[..., k, k]` upper triangular, `J^T = Q R`."""
+        coefficients = self.jet.coefficients
+        finite = torch.isfinite(coefficients).flatten(-2).all(-1)
+        jacobian = self.jet.jacobian
+        if not finite.all():
+            if degenerate == "raise":
+                raise MapError(f"the map or its derivatives are not finite {_place(~finite, u)}; is the point in the map's domain?")
+            jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
+        q, r = torch.linalg.qr(jacobian.transpose(-1, -2))
+        singular = torch.linalg.svdvals(r)
+        threshold = 8 * self.dim**0.5 * torch.finfo(r.dtype).eps * singular[..., :1]
+        rank = (singular > threshold).sum(-1)
+        bad = ~finite | (rank < self.k)
+        if bad.any():
+            if degenerate == "raise":
+                first = bad.reshape(-1).nonzero()[0, 0]
+                found = int(rank.reshape(-1)[first])
+                values = ", ".join(f"{s:.3g}" for s in singular.reshape(-1, self.k)[first].tolist())
+                hint = "the map does not depend on the coordinates there" if found == 0 else "the metric is singular there"
+                raise DegenerateImmersionError(
+                    f"the Jacobian has rank {found} < k = {self.k} {_place(bad, u)}, singular values [{values}]: {hint}. "
+                    'Choose other directions or fewer of them, or pass degenerate="nan"'
+                )
+            warnings.warn(
+                f"{int(bad.sum())} of {bad.numel()} points are degenerate or outside the map's domain; their curvature is NaN",
+                DegenerateImmersionWarning,
+                stacklevel=2,
+            )
+            r = r.masked_fill(bad[..., None, None], float("nan"))
+        return q, r
+
+    # -- first order ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def metric(self) -> Float[Tensor, "*batch k k"]:
+        """`g_ij = d_i f . d_j f`, the Fisher information, per squared unit of the coordinates."""
+        return self.jet.jacobian @ self.jet.jacobian.transpose(-1, -2)
+
+    @cached_property
+    def volume_density(self) -> Float[Tensor, "*batch"]:
+        """`sqrt(det g)`."""
+        return self._triangular.diagonal(dim1=-2, dim2=-1).prod(-1).abs()
+
+    @cached_property
+    def singular_values(self) -> Float[Tensor, "*batch k"]:
+        """Singular values of the Jacobian, descending: the semi-axes of the image of a unit ball of coordinates."""
+        return torch.linalg.svdvals(self._triangular.nan_to_num()).masked_fill(self._triangular.isnan().any(-1), float("nan"))
+
+    @cached_property
+    def condition_number(self) -> Float[Tensor, "*batch"]:
+        """The condition number of the metric (the square of the Jacobian's)."""
+        return (self.singular_values[..., 0] / self.singular_values[..., -1]) ** 2
+
+    # -- second order --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _split(self) -> tuple[Tensor, Tensor]:
+        """Tangential coefficients `[..., m, k]` in the frame and normal parts `[..., m, D]` of the second derivatives."""
+        hessian, q = self.jet.second, self._frame
+        tangential = hessian @ q
+        if self.k == self.dim:
+            return tangential, torch.zeros_like(hessian)  # no normal directions are left
+        normal = hessian - tangential @ q.transpose(-1, -2)
+        # one projection leaves eps |hessian| in the tangent space, which is not small where the normal part is
+        again = normal @ q
+        return tangential + again, normal - again @ q.transpose(-1, -2)
+
+    @cached_property
+    def christoffel(self) -> Float[Tensor, "*batch k k k"]:
+        """`[..., m, i, j] = g^ml (d_l f . d_i d_j f)`, the Levi-Civita connection, symmetric in i and j."""
+        symbols = torch.linalg.solve_triangular(self._triangular, self._split[0].transpose(-1, -2), upper=True)
+        return symbols[..., pair_index(self.k).to(symbols.device)]
+
+    @cached_property
+    def second_fundamental_form(self) -> Float[Tensor, "*batch k k D"]:
+        """`[..., i, j, :] = d_i d_j f - Gamma^m_ij d_m f`, vectors normal to the surface."""
+        normal = self._split[1] + 0 * self._triangular[..., :1, :1]
+        return normal[..., pair_index(self.k).to(normal.device), :]
+
+    @cached_property
+    def _framed(self) -> Float[Tensor, "*batch m D"]:
+        """The second fundamental form on the orthonormal frame, one vector for each pair `a <= b`."""
+        identity = torch.eye(self.k, dtype=self._triangular.dtype, device=self._triangular.device)
+        w = torch.linalg.solve_triangular(self._triangular, identity.expand_as(self._triangular), upper=True)
+        # II_ab = sum_ij W_ia W_jb II_ij as one matrix over pairs
+        rows = [
+            torch.stack([w[..., i, a] * w[..., j, b] + (w[..., j, a] * w[..., i, b] if i != j else 0) for i, j in pairs(self.k)], -1)
+            for a, b in pairs(self.k)
+        ]
+        return torch.stack(rows, -2) @ self._split[1]
+
+    @cached_property
+    def _gram(self) -> Float[Tensor, "*batch k k k k"]:
+        """`[..., a, b, c, d] = II_ab . II_cd` on the orthonormal frame."""
+        gram = self._framed @ self._framed.transpose(-1, -2)
+        index = pair_index(self.k).to(gram.device)
+        return gram[..., index[:, :, None, None], index[None, None, :, :]]
+
+    @cached_property
+    def mean_curvature(self) -> Float[Tensor, "*batch D"]:
+        """`H = (1/k) g^ij II_ij`, the mean curvature vector."""
+        diagonal = pair_index(self.k).diagonal().to(self._framed.device)
+        return self._framed[..., diagonal, :].mean(-2)
+
+    @cached_property
+    def second_fundamental_form_norm(self) -> Float[Tensor, "*batch"]:
+        """`|II| = sqrt(g^il g^jm II_ij . II_lm)`; zero exactly where the surface is totally geodesic."""
+        return torch.einsum("...abab->...", self._gram).clamp_min(0).sqrt()
+
+    @cached_property
+    def cancellation_scale(self) -> Float[Tensor, "*batch"]:
+        """`|tr II|^2 + |II|^2`: the size of the terms whose difference is the scalar curvature.
+
+        Rounding in the scalar curvature is relative to this, not to the scalar curvature itself.
+        """
+        return torch.einsum("...aabb->...", self._gram) + torch.einsum("...abab->...", self._gram)
+
+    # -- curvature -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _framed_riemann(self) -> Float[Tensor, "*batch k k k k"]:
+        # Gauss: R_abcd = II_ad . II_bc - II_ac . II_bd
+        return torch.einsum("...adbc->...abcd", self._gram) - torch.einsum("...acbd->...abcd", self._gram)
+
+    @cached_property
+    def riemann(self) -> Float[Tensor, "*batch k k k k"]:
+        """`R_ijlm = <R(d_i, d_j) d_l, d_m> = II_im . II_jl - II_il . II_jm` (the Gauss equation)."""
+        r = self._triangular
+        return torch.einsum("...abcd,...ai,...bj,...cl,...dm->...ijlm", self._framed_riemann, r, r, r, r)
+
+    @cached_property
+    def _framed_ricci(self) -> Float[Tensor, "*batch k k"]:
+        return torch.einsum("...abca->...bc", self._framed_riemann)
+
+    @cached_property
+    def ricci(self) -> Float[Tensor, "*batch k k"]:
+        """`Ric_jl = g^im R_ijlm`."""
+        r = self._triangular
+        return r.transpose(-1, -2) @ self._framed_ricci @ r
+
+    @cached_property
+    def scalar_curvature(self) -> Float[Tensor, "*batch"]:
+        """`scal = g^jl Ric_jl`, in units of 1 / covariance; twice the Gauss curvature for k = 2, zero for k = 1."""
+        return torch.einsum("...bb->...", self._framed_ricci)
+
+    def sectional_curvature(self, x: Tensor, y: Tensor) -> Float[Tensor, "*batch"]:
+        """`K(x, y)` of the plane spanned by the tangent vectors `x` and `y` `[*batch, k]`, in coordinates.
+
+        **Raises:** `InputError` where `x` and `y` are parallel.
+        """
+        r = self._triangular
+        x, y = (torch.einsum("...ai,...i->...a", r, vector.to(r)) for vector in (x, y))
+        x = x / x.norm(dim=-1, keepdim=True)
+        rest = y - (x * y).sum(-1, keepdim=True) * x
+        if (rest.norm(dim=-1) <= 1e-12 * y.norm(dim=-1)).any():
+            raise InputError("x and y are parallel (or zero), so they span no plane; pass two independent tangent vectors")
+        y = rest / rest.norm(dim=-1, keepdim=True)
+        return torch.einsum("...abcd,...a,...b,...c,...d->...", self._framed_riemann, x, y, y, x)
+
+
+def _place(bad: Tensor, u: Tensor | None) -> str:
+    index = int(bad.reshape(-1).nonzero()[0, 0])
+    where = f"at point {index}"
+    if u is not None:
+        where += f", u = {[round(c, 6) for c in u.reshape(-1, u.shape[-1])[index].tolist()]}"
+    more = int(bad.sum()) - 1
+    return where + (f" (and {more} more)" if more else "")

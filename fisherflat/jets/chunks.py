@@ -1,0 +1,63 @@
+"""Running long batches in pieces that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fisherflat.errors import OutOfMemoryError
+
+T = TypeVar("T")
+
+#: the share of the free memory that a computation takes unless it is told otherwise
+SHARE = 0.4
+
+
+def free_memory(device: torch.device) -> int:
+    """Free memory of the device in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as lines:
+            available = next(line for line in lines if line.startswith("MemAvailable"))
+        return int(available.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return 4 * 2**30
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+
+
+def in_chunks(function: Callable[[Tensor], T], u: Tensor, bytes_per_point: int, memory: int | None = None) -> Iterator[T]:
+    """`function` on consecutive pieces of `u` `[P, k]`, each within `memory` bytes (default: a share of what is free).
+
+    On out-of-memory the piece is halved and tried again.
+
+    **Raises:** `OutOfMemoryError` when a single point does not fit.
+    """
+    budget = memory if memory is not None else int(SHARE * free_memory(u.device))
+    chunk = max(1, min(u.shape[0], budget // max(bytes_per_point, 1)))
+    start = 0
+    while start < u.shape[0]:
+        try:
+            result = function(u[start : start + chunk])
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            if chunk == 1:
+                raise OutOfMemoryError(
+                    f"one point needs about {bytes_per_point / 2**30:.2f} GiB and does not fit on {u.device}; "
+                    "use dtype=torch.float32, fewer coordinates or a smaller layer"
+                ) from error
+            chunk = max(1, chunk // 2)
+            if u.device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        yield result
+        start += chunk

@@ -1,0 +1,61 @@
+"""The 2-jet of a map: value, first and second derivatives, in one tensor with a coefficient axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from fisherflat._typing import Float, Int, Tensor
+
+
+@lru_cache(maxsize=64)
+def pairs(k: int) -> tuple[tuple[int, int], ...]:
+    """The index pairs `i <= j` in the order in which second derivatives are stored (row-wise upper triangle)."""
+    return tuple((i, j) for i in range(k) for j in range(i, k))
+
+
+@lru_cache(maxsize=64)
+def pair_index(k: int) -> Int[Tensor, "k k"]:
+    """`[i, j]` -> the position of the pair among `pairs(k)`."""
+    index = torch.empty(k, k, dtype=torch.long)
+    for position, (i, j) in enumerate(pairs(k)):
+        index[i, j] = index[j, i] = position
+    return index
+
+
+def size(k: int) -> int:
+    """S = 1 + k + k(k+1)/2, the number of coefficients of a 2-jet in k coordinates."""
+    return 1 + k + k * (k + 1) // 2
+
+
+@dataclass(frozen=True, eq=False)
+class Jet:
+    """The 2-jet of a map `R^k -> R^D` at a batch of points.
+
+    **Attributes:** `coefficients` `[*batch, S, D]`: the value, the k first derivatives, the k(k+1)/2 second derivatives
+    `d_i d_j` with `i <= j`, row-wise (derivatives, not Taylor coefficients: no factor 1/2). `k`: coordinates.
+    """
+
+    coefficients: Float[Tensor, "*batch S D"]
+    k: int
+
+    @property
+    def value(self) -> Float[Tensor, "*batch D"]:
+        return self.coefficients[..., 0, :]
+
+    @property
+    def jacobian(self) -> Float[Tensor, "*batch k D"]:
+        """`[..., i, :] = d_i f`."""
+        return self.coefficients[..., 1 : 1 + self.k, :]
+
+    @property
+    def second(self) -> Float[Tensor, "*batch m D"]:
+        """Second derivatives as stored, one for each pair `i <= j`."""
+        return self.coefficients[..., 1 + self.k :, :]
+
+    @property
+    def hessian(self) -> Float[Tensor, "*batch k k D"]:
+        """`[..., i, j, :] = d_i d_j f`, symmetric in i and j."""
+        return self.second[..., pair_index(self.k).to(self.coefficients.device), :]

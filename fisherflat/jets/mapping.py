@@ -1,0 +1,96 @@
+"""The user's map as the engines see it: a pure function of one tensor, evaluated, in the working precision."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fisherflat.errors import FisherflatError, MapError, PrecisionWarning
+
+
+@contextmanager
+def evaluating(module: object) -> Iterator[None]:
+    """Run `module` in eval mode and through attention kernels whose ops have derivatives.
+
+    The fused attention kernels have no forward mode, and the encoder fast path hides a whole layer in one op.
+    """
+    modes = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    try:
+        for m, _ in modes:
+            m.training = False
+        torch.backends.mha.set_fastpath_enabled(False)
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        for m, training in modes:
+            m.training = training
+
+
+class Mapping:
+    """`mean` as a function `x -> y` of one tensor, in eval mode, with floating weights in the working precision.
+
+    **Args:** `mean`: an `nn.Module` or a callable. The weights of a module are promoted to `dtype` in a copy when they
+    are not in it (float16 and bfloat16 with a `PrecisionWarning`); the module itself is not touched. Other callables are
+    called as they are.
+
+    **Attributes:** `weights`: name -> tensor, for a module (empty otherwise); `module`: the module or `None`.
+    """
+
+    def __init__(self, mean: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device) -> None:
+        self.mean, self.dtype = mean, dtype
+        self.module = mean if isinstance(mean, nn.Module) else None
+        self.weights: dict[str, Tensor] = {}
+        self._swapped: dict[str, Tensor] = {}
+        if self.module is None:
+            return
+        state = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        misplaced = [name for name, tensor in state.items() if tensor.device.type != device.type]
+        if misplaced:
+            raise MapError(
+                f"the weight {misplaced[0]!r} is on {state[misplaced[0]].device}, the chart on {device}; "
+                "move one of them (module.to(device) or chart.to(device))"
+            )
+        halves = [name for name, t in state.items() if t.dtype in (torch.float16, torch.bfloat16)]
+        if halves:
+            warnings.warn(
+                f"{len(halves)} weights are in half precision and are promoted to {dtype} (exactly)", PrecisionWarning, stacklevel=4
+            )
+        self._swapped = {
+            name: tensor.detach().to(dtype) for name, tensor in state.items() if tensor.is_floating_point() and tensor.dtype != dtype
+        }
+        self.weights = {name: self._swapped.get(name, tensor) for name, tensor in state.items()}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with evaluating(self.module):
+            if self.module is not None and self._swapped:
+                return torch.func.functional_call(self.module, self._swapped, (x,))
+            return self.mean(x)
+
+    def check(self, point: Tensor) -> Tensor:
+        """The value at `point`, flattened to `[D]`.
+
+        **Raises:** `MapError` where the map fails there, or returns anything but one tensor of real numbers.
+        """
+        try:
+            with torch.no_grad():
+                y = self(point)
+        except FisherflatError:
+            raise
+        except Exception as error:
+            raise MapError(
+                f"the map failed on the chart's point, of shape {list(point.shape)} and {point.dtype}: "
+                f"{type(error).__name__}: {error}. The map takes one tensor without a batch axis; "
+                "its own constants must be in the working precision (module.double())"
+            ) from error
+        if not isinstance(y, Tensor):
+            raise MapError(f"the map must return one tensor, it returned {type(y).__name__}; wrap it, e.g. lambda x: module(x)[0]")
+        if not y.is_floating_point():
+            raise MapError(f"the map returned {y.dtype}; outputs must be real floating-point numbers")
+        return y.reshape(-1)
