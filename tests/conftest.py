@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -16,6 +18,10 @@ install_import_hook("fisherflat", "beartype.beartype")
 
 # The tests run in one process a core, so more threads would only get in each other's way.
 torch.set_num_threads(1)
+
+# Property tests draw the same examples on every run in CI, new ones elsewhere; a first call may compile or trace.
+hypothesis.settings.register_profile("fisherflat", max_examples=25, deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("fisherflat")
 
 ROOT = Path(__file__).parents[1]
 CASES_COPY = ROOT / "tests" / "data" / "cases.json"
