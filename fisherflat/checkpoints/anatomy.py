@@ -1,0 +1,264 @@
+"""Which submodules of a block are its attention and its MLP: read from one call, not from names.
+
+* The **token mixer** is the submodule through which one token's hidden state reaches another token's: found by moving
+  some tokens and looking at the others.
+* A submodule that only **wraps** a part together with the residual sum or with the norm before or after it is opened.
+* A linear map that takes the mixer's output as it is belongs to it (BERT keeps its output projection elsewhere).
+* The **MLP** is what else has weight matrices. If no submodule holds all of them, the part runs from the first to the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fisherflat.checkpoints.calls import Call, is_hidden, recording, same_tensor
+from fisherflat.checkpoints.operator import Operator
+
+#: relative to the largest output; above the noise of a model that computes in float32 inside, below any real effect
+MIXING_THRESHOLD = 1e-6
+
+
+@dataclass(frozen=True)
+class Section:
+    """Where a part lies in its block: paths below the block; see `Operator`."""
+
+    root: str
+    entries: tuple[str, ...] = ()
+    exit: str | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The submodules whose arguments must be captured."""
+        return (self.root, *self.entries)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a block.
+
+    **Attributes:** `attention`, `mlp`: where they lie, `None` where there is none; `softmax`: whether the token
+    mixer computes a softmax, so that it has an attention pattern; `mixer`: the class of the token mixer.
+    """
+
+    attention: Section | None
+    mlp: Section | None
+    softmax: bool
+    mixer: str | None
+
+
+def dissect(block: Operator) -> Anatomy:
+    """Find the parts of a block from one call of it on at least two tokens."""
+    rows = block.input
+    names = [(name, module) for name, module in block.root.named_modules() if name]
+    with recording(names, tokens=rows.shape[0], copy=False) as calls:
+        block(rows)
+    return _Dissection(calls, block, rows).anatomy()
+
+
+class _Dissection:
+    def __init__(self, calls: list[Call], block: Operator, rows: Tensor) -> None:
+        seen: dict[str, int] = {}
+        for call in calls:
+            seen[call.path] = seen.get(call.path, 0) + 1
+        self.calls = calls
+        self.once = [call for call in calls if seen[call.path] == 1]
+        self.tokens, self.width = rows.shape
+        #: what the block was given besides hidden states, such as the states of an encoder
+        self.conditions = [tensor for tensor in block.arguments.others() if _is_sequence(tensor)]
+        self.all_candidates = [call for call in self.once if self._is_candidate(call)]
+        self.mixing = {id(call) for call in self.all_candidates if self._mixes(call)}
+        self.candidates = [call for call in self.all_candidates if not self._is_wrapper(call)]
+
+    def anatomy(self) -> Anatomy:
+        mixing = [call for call in self.all_candidates if id(call) in self.mixing]
+        # where nothing but a wrapper mixes tokens (ALBERT), the wrapper is cut open
+        mixers = _outermost([call for call in mixing if call in self.candidates]) or _innermost(mixing)
+        softmax = [call for call in mixers if _computes_softmax(call)]
+        mixer = max(softmax or mixers, key=_weights, default=None)
+        attention = self._attention(mixer) if mixer is not None else None
+        return Anatomy(
+            attention=attention[0] if attention else None,
+            mlp=self._mlp(mixers, attention[1] if attention else None),
+            softmax=bool(softmax),
+            mixer=type(mixer.module).__name__ if mixer is not None else None,
+        )
+
+    # -- attention -----------------------------------------------------------------------------------------------------
+
+    def _attention(self, mixer: Call) -> tuple[Section | None, Call | None]:
+        if mixer not in self.candidates:
+            return self._between(self._leaves(lambda call: call.inside(mixer))), None
+        projection = next(
+            (
+                call
+                for call in self.once
+                if call.order > mixer.order
+                and not call.inside(mixer)
+                and _is_affine(call.module)
+                and same_tensor(_hidden(call), mixer.output)
+            ),
+            None,
+        )
+        if projection is None:
+            return self._whole(mixer), None
+        common = _common_path(mixer.path, projection.path)
+        return Section(common, (mixer.path,), projection.path), projection
+
+    def _whole(self, call: Call) -> Section:
+        """A part that is a module, without a residual that the module adds itself."""
+        assert call.arguments is not None and call.output is not None
+        for residual in call.arguments.others():
+            if is_hidden(residual, self.tokens, self.width):
+                added = call.output.reshape(self.tokens, -1) - residual.reshape(self.tokens, -1)
+                for inner in reversed(self._inside(call)):
+                    if _is_affine(inner.module) and _close(inner.output, added):
+                        return Section(call.path, (), inner.path)
+        return Section(call.path)
+
+    # -- MLP -----------------------------------------------------------------------------------------------------------
+
+    def _mlp(self, mixers: list[Call], projection: Call | None) -> Section | None:
+        def is_free(call: Call) -> bool:
+            return not any(call is other or call.inside(other) or other.inside(call) for other in taken)
+
+        taken = [*mixers, *([projection] if projection else []), *(call for call in self.once if self._is_conditioned(call))]
+        modules = [call for call in self.candidates if is_free(call) and len(_matrices(call.module)) > 1]
+        if modules:
+            return self._whole(max(_outermost(modules), key=_weights))
+        return self._between(self._leaves(is_free))
+
+    # -- parts without a module of their own ---------------------------------------------------------------------------
+
+    def _leaves(self, include: Callable[[Call], bool]) -> list[Call]:
+        return [call for call in self.once if include(call) and _is_affine(call.module) and call.arguments is not None]
+
+    def _between(self, leaves: list[Call]) -> Section | None:
+        """From the first linear maps, all those that take the same hidden state, to the last."""
+        entries = [call.path for call in leaves if same_tensor(_hidden(call), _hidden(leaves[0]))]
+        ends = [call.path for call in leaves if call.path not in entries and is_hidden(call.output, self.tokens, self.width)]
+        if not ends:
+            return None
+        return Section(_common_path(*entries, ends[-1]), tuple(entries), ends[-1])
+
+    # -- what a call is ------------------------------------------------------------------------------------------------
+
+    def _is_candidate(self, call: Call) -> bool:
+        """A map of hidden states `[n, d] -> [n, m]`; attention may leave in another width."""
+        return (
+            call.arguments is not None
+            and call.arguments.hidden.shape[-1] == self.width
+            and is_hidden(call.output, self.tokens)
+            and bool(_matrices(call.module))
+        )
+
+    def _mixes(self, call: Call) -> bool:
+        """Whether some tokens' outputs depend on other tokens' inputs: the first half moves, the second is watched."""
+        assert call.arguments is not None
+        operator, half = Operator(call.module, call.arguments), self.tokens // 2
+        with torch.no_grad():
+            rows = operator.input
+            noise = torch.randn(half, self.width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            moved = rows.clone()
+            moved[:half] += noise.to(rows) * rows.abs().max()
+            before, after = operator(rows)[half:], operator(moved)[half:]
+        return bool((after - before).abs().max() > MIXING_THRESHOLD * before.abs().max())
+
+    def _is_wrapper(self, call: Call) -> bool:
+        """Whether a call holds a part together with the norm around it or with the residual sum."""
+        assert call.arguments is not None and call.output is not None
+        inside = self._inside(call)
+        added = call.output.reshape(self.tokens, -1)
+        if added.shape[-1] == self.width:
+            added = added - call.arguments.rows
+        for inner in inside:
+            if _is_norm(inner.module) and (
+                same_tensor(inner.output, call.output) or same_tensor(_hidden(inner), _hidden(call))
+            ):
+                return True
+            if _matrices(inner.module) and _close(inner.output, added):
+                return True
+        return False
+
+    def _is_conditioned(self, call: Call) -> bool:
+        """Whether a call takes something from outside the block, as cross-attention takes the encoder's states."""
+        if call.arguments is None or id(call) in self.mixing:
+            return False
+        return any(same_tensor(mine, given) for mine in call.arguments.others() for given in self.conditions)
+
+    def _inside(self, call: Call) -> list[Call]:
+        return [other for other in self.calls if other.inside(call)]
+
+
+def _is_sequence(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dim() == 3
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.dim() >= 2]
+
+
+def _is_affine(module: nn.Module) -> bool:
+    """A leaf with a weight matrix: nn.Linear, GPT-2's Conv1D and their kin."""
+    return next(module.children(), None) is None and bool(_matrices(module))
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """A leaf that is called a norm or that has no weights but a vector."""
+    if next(module.children(), None) is not None or _matrices(module):
+        return False
+    return "norm" in type(module).__name__.lower() or any(parameter.dim() == 1 for parameter in module.parameters())
+
+
+def _hidden(call: Call) -> Tensor | None:
+    return None if call.arguments is None else call.arguments.hidden
+
+
+def _weights(call: Call) -> int:
+    return sum(parameter.numel() for parameter in call.module.parameters())
+
+
+def _outermost(calls: list[Call]) -> list[Call]:
+    return [call for call in calls if not any(call.inside(other) for other in calls)]
+
+
+def _innermost(calls: list[Call]) -> list[Call]:
+    return [call for call in calls if not any(other.inside(call) for other in calls)]
+
+
+def _close(a: Tensor | None, b: Tensor) -> bool:
+    return a is not None and a.numel() == b.numel() and torch.allclose(a.reshape(b.shape), b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
+
+
+def _common_path(*paths: str) -> str:
+    """The path of the innermost module that holds all of them."""
+    common = []
+    for names in zip(*(path.split(".") for path in paths), strict=False):
+        if len(set(names)) > 1:
+            break
+        common.append(names[0])
+    return ".".join(common)
+
+
+class _SoftmaxWatch(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        self.seen |= "softmax" in name or "scaled_dot_product" in name
+        return func(*args, **(kwargs or {}))
+
+
+def _computes_softmax(call: Call) -> bool:
+    assert call.arguments is not None
+    operator = Operator(call.module, call.arguments)
+    with torch.no_grad(), _SoftmaxWatch() as watch:
+        operator(operator.input)
+    return watch.seen

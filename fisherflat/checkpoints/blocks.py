@@ -1,0 +1,91 @@
+"""A block of a model as it ran on one prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.checkpoints.anatomy import Anatomy, Section
+from fisherflat.checkpoints.calls import Arguments, recording
+from fisherflat.checkpoints.operator import Operator
+from fisherflat.errors import CheckpointError
+
+
+class Block(Operator):
+    """A whole block, `[n, d] -> [n, d]`, and its parts, at the arguments of a real forward pass.
+
+    **Attributes:** `index`, its place in the stack, from 0; `tokens`, the prompt's, as text; `anatomy`, where its parts lie and
+    whether its token mixer has an attention pattern.
+    """
+
+    def __init__(
+        self, index: int, module: nn.Module, arguments: Arguments, anatomy: Anatomy, tokens: Sequence[str]
+    ) -> None:
+        super().__init__(module, arguments)
+        self.index, self.anatomy, self.tokens = index, anatomy, list(tokens)
+        self._parts = self._capture()  # in a dict, so that shared modules are not registered a second time
+
+    @property
+    def hidden_states(self) -> Float[Tensor, "n d"]:
+        """What entered the block."""
+        return self.input
+
+    @property
+    def attention(self) -> Operator:
+        """The token mixer with its output projection: no residual, no norm before or after it, all else held constant.
+
+        **Raises:** `CheckpointError` where the block has none.
+        """
+        return self._part("attention")
+
+    @property
+    def attention_input(self) -> Float[Tensor, "n d"]:
+        """What entered the attention (after the norm, in a pre-norm model)."""
+        return self.attention.input
+
+    @property
+    def mlp(self) -> Operator:
+        """The MLP (or the mixture of experts): no residual, no norm before or after it.
+
+        **Raises:** `CheckpointError` where the block has none.
+        """
+        return self._part("mlp")
+
+    @property
+    def mlp_input(self) -> Float[Tensor, "n d"]:
+        """What entered the MLP."""
+        return self.mlp.input
+
+    def _part(self, name: str) -> Operator:
+        part = self._parts[name]
+        if part is None:
+            raise CheckpointError(
+                f"no {name} part was found in block {self.index} ({type(self.root).__name__}); analyse the block as a whole, "
+                f"or wrap the submodule you mean in a function of hidden states [{', '.join(map(str, self.input.shape))}]"
+            )
+        return part
+
+    def _capture(self) -> dict[str, Operator | None]:
+        """Replay the block once to capture the arguments of its parts."""
+        sections: dict[str, Section | None] = {"attention": self.anatomy.attention, "mlp": self.anatomy.mlp}
+        paths = {path for section in sections.values() if section for path in section.paths} - {""}
+        modules = [(path, self.root.get_submodule(path)) for path in sorted(paths)]
+        with recording(modules, tokens=self.input.shape[0], copy=True) as calls:
+            self(self.input)
+        captured = {call.path: call.arguments for call in calls}
+        captured[""] = self.arguments
+
+        def operator(section: Section) -> Operator:
+            def at(path: str) -> Arguments:
+                arguments = captured.get(path)
+                if arguments is None:
+                    raise CheckpointError(f"{path!r} in block {self.index} took no hidden states on this prompt")
+                return arguments
+
+            entries = tuple((self.root.get_submodule(path), at(path)) for path in section.entries)
+            exit = None if section.exit is None else self.root.get_submodule(section.exit)
+            return Operator(self.root.get_submodule(section.root), at(section.root), entries, exit)
+
+        return {name: operator(section) if section else None for name, section in sections.items()}

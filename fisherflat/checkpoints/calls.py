@@ -1,0 +1,151 @@
+"""Calls of modules as they happened in a real forward pass: what went in, what came out, inside which other call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+def is_hidden(value: object, tokens: int, width: int | None = None) -> bool:
+    """Whether `value` is a floating tensor with one row a token: `[n, d]`, `[1, n, d]` or `[n, 1, d]`."""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() not in (2, 3):
+        return False
+    rows, columns = value.shape[:-1], value.shape[-1]
+    return sorted(rows) in ([tokens], sorted([1, tokens])) and (width is None or columns == width)
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor that a module returned, alone or at the head of a tuple or a model output."""
+    return next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
+
+
+def same_tensor(a: object, b: object) -> bool:
+    """Whether two tensors are one object or views of all of the same memory."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return False
+    return a is b or (a.numel() == b.numel() > 0 and a.data_ptr() == b.data_ptr())
+
+
+@dataclass(eq=False)
+class Arguments:
+    """The arguments of one call, one of which is the hidden state that may be replaced.
+
+    **Attributes:** `args`, `kwargs`; `hidden`, the tensor among them that has one row a token (the first such). A key-value cache is
+    dropped: a module that is called again would append to it.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    hidden: Tensor
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: int) -> Arguments | None:
+        """The arguments of a call, or `None` where no hidden state is among them."""
+        hidden = next((value for value in (*args, *kwargs.values()) if is_hidden(value, tokens)), None)
+        if hidden is None:
+            return None
+        args, kwargs = tree_map(lambda leaf: None if _is_cache(leaf) else leaf, (args, kwargs))
+        return cls(args, kwargs, hidden)
+
+    @property
+    def rows(self) -> Tensor:
+        """The hidden state `[n, d]`."""
+        return self.hidden.reshape(-1, self.hidden.shape[-1])
+
+    def others(self) -> list[Tensor]:
+        """The other floating tensors among the arguments."""
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor) and leaf is not self.hidden]
+
+    def with_hidden(self, rows: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """`args, kwargs` with `rows` `[n, d]` wherever the hidden state was passed, and copies of all other tensors.
+
+        Copies, because some modules change their arguments in place.
+        """
+        replacement = self.hidden.clone() if rows is None else rows.clone().reshape(self.hidden.shape)
+
+        def replace(leaf: Any) -> Any:
+            if leaf is self.hidden:
+                return replacement
+            if not isinstance(leaf, Tensor):
+                return leaf
+            return leaf.to(replacement.dtype, copy=True) if leaf.dtype == self.hidden.dtype else leaf.clone()
+
+        args, kwargs = tree_map(replace, (self.args, self.kwargs))
+        return args, kwargs
+
+
+def _is_cache(leaf: object) -> bool:
+    return any(base.__name__ == "Cache" and base.__module__.startswith("transformers.") for base in type(leaf).__mro__)
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module.
+
+    **Attributes:** `path`, the module's name below the recorded root; `module`; `arguments`, `None` where no hidden state
+    went in; `output`, its first tensor; `parent`, the recorded call that it happened in; `order` of the start.
+    """
+
+    path: str
+    module: nn.Module
+    arguments: Arguments | None
+    parent: Call | None
+    order: int
+    output: Tensor | None = field(default=None, repr=False)
+
+    def inside(self, other: Call) -> bool:
+        """Whether this call happened within `other`."""
+        parent = self.parent
+        while parent is not None and parent is not other:
+            parent = parent.parent
+        return parent is other
+
+
+@contextmanager
+def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool) -> Iterator[list[Call]]:
+    """Record the calls of `modules` (path, module) in order.
+
+    **Args:** `tokens`, the number of rows of a hidden state; `copy`: keep arguments as they were when the call
+    began, even if the model changes them in place later. Without it tensors keep their identity, which shows who consumed what.
+    """
+    calls: list[Call] = []
+    stack: list[Call] = []
+    copies: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def keep(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        key = (id(leaf), leaf._version)
+        if key not in copies:
+            copies[key] = (leaf, leaf.detach().clone())  # holding the original keeps its id from being used again
+        return copies[key][1]
+
+    def enter(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if copy:
+                args, kwargs = tree_map(keep, (args, kwargs))
+            call = Call(path, module, Arguments.of(args, kwargs, tokens), stack[-1] if stack else None, len(calls))
+            calls.append(call)
+            stack.append(call)
+
+        return hook
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        stack.pop().output = first_tensor(output)
+
+    handles = []
+    try:
+        for path, module in modules:
+            handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
+            handles.append(module.register_forward_hook(leave))
+        with torch.no_grad():
+            yield calls
+    finally:
+        for handle in handles:
+            handle.remove()

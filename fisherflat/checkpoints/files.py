@@ -1,0 +1,147 @@
+"""The files of a checkpoint, looked at before anything is built from them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from fisherflat.errors import CheckpointError
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "tekken.json")
+#: what is fetched when a download is allowed; never code, never pickled weights
+DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken")
+
+
+def folder_of(path_or_id: str | Path, download: bool) -> Path:
+    """The folder of a checkpoint: the path itself, or the cached snapshot of a Hugging Face id.
+
+    **Raises:** `CheckpointError` where there is no such folder, or the id is not cached and `download` is false.
+    """
+    path = Path(path_or_id).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file; pass the folder that holds config.json and the safetensors weights")
+    name = str(path_or_id)
+    if isinstance(path_or_id, Path) or name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or not name:
+        raise CheckpointError(f"there is no folder {name!r}; pass the folder that holds config.json and the safetensors weights")
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=not download, allow_patterns=list(DOWNLOADED)))
+    except HFValidationError as error:
+        raise CheckpointError(f"{name!r} is neither a folder nor a Hugging Face id: {error}") from error
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name!r} is no folder, and no model of that id is in the local Hugging Face cache; nothing is downloaded "
+            "unless you allow it: load(..., download=True)"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{name!r} could not be fetched: {error}") from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The parsed config.json.
+
+    **Raises:** `CheckpointError` where it is missing, not JSON, or announces quantised weights.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no config.json, so the architecture is unknown; pass a Hugging Face model folder")
+    config = _read_json(path)
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "unknown")
+        raise CheckpointError(
+            f"the weights in {folder} are quantised ({method}); second derivatives need the plain weights (float32, bfloat16 or float16)"
+        )
+    return config
+
+
+def check_weights(folder: Path) -> None:
+    """Check that safetensors weights are there and whole, from their headers alone.
+
+    **Raises:** `CheckpointError` for a folder without weights, with pickled weights only, with a missing or truncated file,
+    with a shard that lacks tensors which the index promises, or with weights in a format of 8 bits or fewer.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        _check_floats(folder / "model.safetensors", read_header(folder / "model.safetensors"))
+    elif index.is_file():
+        shards: dict[str, set[str]] = {}
+        for tensor, name in _field(_read_json(index), "weight_map", index).items():
+            shards.setdefault(name, set()).add(tensor)
+        for name, tensors in sorted(shards.items()):
+            if not (folder / name).is_file():
+                raise CheckpointError(f"{index.name} names the shard {name}, which is not in {folder}; fetch the missing file")
+            header = read_header(folder / name)
+            if missing := sorted(tensors - header.keys()):
+                raise CheckpointError(
+                    f"the shard {name} lacks {len(missing)} tensors that {index.name} places there, among them {missing[0]!r}; "
+                    "index and shards are of different versions"
+                )
+            _check_floats(folder / name, header)
+    else:
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+        if pickled:
+            raise CheckpointError(
+                f"{folder} holds pickled weights only ({', '.join(pickled[:3])}), which can run code when loaded, so they are refused; "
+                "convert them where you trust them: AutoModel.from_pretrained(...).save_pretrained(folder) writes safetensors"
+            )
+        raise CheckpointError(f"{folder} has no weights: neither model.safetensors nor model.safetensors.index.json is there")
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: tensor name -> dtype, shape and place.
+
+    **Raises:** `CheckpointError` where the file is truncated or is no safetensors file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= 100_000_000:
+            raise CheckpointError(f"{path} is no safetensors file (its first bytes give no header); fetch it again")
+        if 8 + length > size:
+            raise CheckpointError(f"{path} is truncated: its header alone takes {8 + length} bytes, the file has {size}; fetch it again")
+        try:
+            header = json.loads(file.read(length))
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            expected = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise CheckpointError(f"{path} has a safetensors header that cannot be read ({error}); fetch it again") from error
+    if size != expected:
+        raise CheckpointError(f"{path} is truncated or damaged: it has {size} bytes, its header describes {expected}; fetch it again")
+    return tensors
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the files of a tokenizer are in the folder."""
+    return any(next(folder.glob(pattern), None) for pattern in TOKENIZERS)
+
+
+def _check_floats(path: Path, header: dict[str, Any]) -> None:
+    small = next((name for name, entry in header.items() if str(entry.get("dtype")) in ("F8_E4M3", "F8_E5M2", "F4", "F6_E2M3")), None)
+    if small is not None:
+        raise CheckpointError(f"{path} holds {small!r} as {header[small]['dtype']}, a quantised format; pass plain weights")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object")
+    return value
+
+
+def _field(value: dict[str, Any], name: str, path: Path) -> dict[str, str]:
+    field = value.get(name)
+    if not isinstance(field, dict):
+        raise CheckpointError(f"{path} has no {name!r}")
+    return field
