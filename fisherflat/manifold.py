@@ -111,7 +111,7 @@ class StatisticalManifold:
 
         pieces = list(in_chunks(piece, flat, self.engine.bytes_per_point, self._memory))
         joined = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*pieces, strict=True))
-        return tuple(part.reshape(*points.shape[:-1], *part.shape[1:]) for part in joined)
+        return tuple(part.reshape((*points.shape[:-1], *part.shape[1:])) for part in joined)
 
     def jet(self, u: Any) -> Jet:
         """The 2-jet of the mean itself, in output units (not whitened), `[*batch, S, D]`."""

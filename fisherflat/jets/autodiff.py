@@ -8,12 +8,15 @@ The cost grows with the number D of outputs, which are differentiated one by one
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.func import jacfwd, jacrev, vmap
+from torch.overrides import TorchFunctionMode
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.charts import Chart
+from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.jet import pairs, size
 from fisherflat.jets.mapping import Mapping
 
@@ -53,13 +56,40 @@ class AutodiffEngine:
         def f(v: Tensor) -> Tensor:
             return self._mapping(self._chart(v)).reshape(-1)
 
-        value, jacobian, hessian = vmap(_two_jet(f))(u)
+        try:
+            with _Differentiable():
+                value, jacobian, hessian = vmap(_two_jet(f))(u)
+        except NotImplementedError as error:
+            raise UnsupportedOpError(f'torch has no second derivative of an op of this map ({error}); use engine="taylor"') from error
         out = u.new_empty(u.shape[0], size(k), self._dim)
         out[:, 0] = value
         out[:, 1 : 1 + k] = jacobian.transpose(1, 2)
         for position, (i, j) in enumerate(pairs(k)):
             out[:, 1 + k + position] = hessian[..., i, j]
         return out
+
+
+def _silu(x: Tensor, inplace: bool = False) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    a, b = x.chunk(2, dim)
+    return a * torch.sigmoid(b)
+
+
+class _Differentiable(TorchFunctionMode):
+    """Writes out the functions whose backward formula has no forward derivative (measured on torch 2.13)."""
+
+    _WRITTEN_OUT: dict[Any, Callable[..., Tensor]] = {  # noqa: RUF012
+        torch.nn.functional.silu: _silu,
+        torch._C._nn.silu: _silu,
+        torch.nn.functional.glu: _glu,
+        torch._C._nn.glu: _glu,
+    }
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._WRITTEN_OUT.get(func, func)(*args, **(kwargs or {}))
 
 
 def _two_jet(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:

@@ -1,0 +1,256 @@
+"""Ops that are read as several simpler ones, so that one rule a primitive is enough and roles show.
+
+Norms in particular: their statistic (the inverse scale) is the only nonlinear factor, and it is what freezing the role
+`norm` holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+_TABLE: dict[Any, Callable[..., Any]] = {}
+
+
+def decomposition(op: Any) -> Callable[..., Any] | None:
+    """How an ATen overload is written in simpler ops, or `None` where it is simple itself."""
+    return _TABLE.get(op.overloadpacket)
+
+
+def _decomposes(*packets: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in packets:
+            packet = getattr(aten, name, None)  # some are newer than the oldest torch that is supported
+            if packet is not None:
+                _TABLE[packet] = function
+        return function
+
+    return register
+
+
+def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+def _standardised(x: Tensor, dims: list[int], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    mean = x.mean(dims, keepdim=True)
+    centred = x - mean
+    rstd = torch.rsqrt((centred * centred).mean(dims, keepdim=True) + eps)
+    return centred * rstd, mean, rstd
+
+
+@_decomposes("native_layer_norm")
+def _layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
+    normal, mean, rstd = _standardised(x, list(range(x.dim() - len(shape), x.dim())), eps)
+    return _scaled(normal, weight, bias), mean, rstd
+
+
+@_decomposes("_fused_rms_norm")
+def _rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None) -> Any:
+    dims = list(range(x.dim() - len(shape), x.dim()))
+    rstd = torch.rsqrt((x * x).mean(dims, keepdim=True) + (torch.finfo(x.dtype).eps if eps is None else eps))
+    return _scaled(x * rstd, weight, None), rstd
+
+
+@_decomposes("native_group_norm")
+def _group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, c: int, hw: int, groups: int, eps: float) -> Any:
+    normal, mean, rstd = _standardised(x.reshape(n, groups, -1), [2], eps)
+    shape = [1, c] + [1] * (x.dim() - 2)
+    w, b = (None if t is None else t.reshape(shape) for t in (weight, bias))
+    return _scaled(normal.reshape(x.shape), w, b), mean.reshape(n, groups), rstd.reshape(n, groups)
+
+
+@_decomposes("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit")
+def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float) -> Any:
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    if training or mean is None:  # instance norm comes here as a batch of one channel each
+        dims = [0, *range(2, x.dim())]
+        normal, batch_mean, rstd = _standardised(x, dims, eps)
+    else:
+        rstd = torch.rsqrt(var + eps).reshape(shape)
+        batch_mean = mean.reshape(shape)
+        normal = (x - batch_mean) * rstd
+    w, b = (None if t is None else t.reshape(shape) for t in (weight, bias))
+    return _scaled(normal, w, b), batch_mean.reshape(-1), rstd.reshape(-1)
+
+
+@_decomposes("_native_batch_norm_legit_no_training")
+def _batch_norm_eval(x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Any:
+    return _batch_norm(x, weight, bias, mean, var, False, momentum, eps)
+
+
+def _variance(x: Tensor, dim: Any, correction: Any, keepdim: bool) -> tuple[Tensor, Tensor]:
+    dims = [d % x.dim() for d in dim] if dim else list(range(x.dim()))
+    count = math.prod(x.shape[d] for d in dims)
+    mean = x.mean(dims, keepdim=True)
+    centred = x - mean
+    variance = (centred * centred).sum(dims, keepdim=keepdim) / (count - (1 if correction is None else correction))
+    return variance, mean if keepdim else x.mean(dims)
+
+
+def _variance_arguments(args: tuple[Any, ...], correction: Any, unbiased: Any) -> tuple[Any, Any]:
+    """`(dim, correction)` from the overloads `(unbiased)`, `(dim, unbiased)` and `(dim, *, correction)`."""
+    if args and isinstance(args[0], bool):
+        return None, int(args[0])
+    if len(args) > 1:
+        return args[0], int(args[1])
+    if unbiased is not None:
+        correction = int(unbiased)
+    return (args[0] if args else None), correction
+
+
+@_decomposes("var")
+def _var(x: Tensor, *args: Any, correction: Any = None, unbiased: Any = None, keepdim: bool = False, dim: Any = None) -> Tensor:
+    dims, correction = _variance_arguments(args, correction, unbiased)
+    return _variance(x, dims if dim is None else dim, correction, keepdim)[0]
+
+
+@_decomposes("var_mean")
+def _var_mean(x: Tensor, *args: Any, correction: Any = None, unbiased: Any = None, keepdim: bool = False, dim: Any = None) -> Any:
+    dims, correction = _variance_arguments(args, correction, unbiased)
+    return _variance(x, dims if dim is None else dim, correction, keepdim)
+
+
+@_decomposes("std")
+def _std(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return torch.sqrt(_var(x, *args, **kwargs))
+
+
+@_decomposes("linalg_vector_norm")
+def _vector_norm(x: Tensor, order: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    dims = list(range(x.dim())) if dim is None else dim
+    if order == 2:
+        return torch.sqrt((x * x).sum(dims, keepdim=keepdim))
+    if order == 1:
+        return x.abs().sum(dims, keepdim=keepdim)
+    if math.isinf(order):
+        return x.abs().amax(dims, keepdim=keepdim) if order > 0 else x.abs().amin(dims, keepdim=keepdim)
+    return (x.abs() ** order).sum(dims, keepdim=keepdim) ** (1 / order)
+
+
+@_decomposes("norm")
+def _norm(x: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    return _vector_norm(x, 2 if p is None else float(p), dim, keepdim)
+
+
+@_decomposes("glu")
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    a, b = x.chunk(2, dim)
+    return a * torch.sigmoid(b)
+
+
+@_decomposes("_log_softmax")
+def _log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Tensor:
+    return x - torch.logsumexp(x, [dim], keepdim=True)
+
+
+@_decomposes("_safe_softmax")
+def _safe_softmax(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    y = torch.softmax(x, dim)
+    return torch.where((x == -math.inf).all(dim, keepdim=True), 0.0, y)
+
+
+@_decomposes("addcmul")
+def _addcmul(x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+    return x + value * (a * b)
+
+
+@_decomposes("addcdiv")
+def _addcdiv(x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+    return x + value * (a / b)
+
+
+@_decomposes("lerp")
+def _lerp(a: Tensor, b: Tensor, weight: Any) -> Tensor:
+    return a + weight * (b - a)
+
+
+@_decomposes("baddbmm")
+def _baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    product = torch.bmm(a, b)
+    product = product if alpha == 1 else alpha * product
+    return product if beta == 0 else product + (x if beta == 1 else beta * x)
+
+
+@_decomposes("mv")
+def _mv(a: Tensor, b: Tensor) -> Tensor:
+    return torch.mm(a, b[:, None])[:, 0]
+
+
+@_decomposes("dot", "vdot")
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum()
+
+
+@_decomposes("hardtanh")
+def _hardtanh(x: Tensor, low: float = -1, high: float = 1) -> Tensor:
+    return x.clamp(low, high)
+
+
+@_decomposes("relu6")
+def _relu6(x: Tensor) -> Tensor:
+    return x.clamp(0, 6)
+
+
+@_decomposes("square")
+def _square(x: Tensor) -> Tensor:
+    return x * x
+
+
+def _pieces(x: Tensor, sizes: Sequence[int], dim: int) -> tuple[Tensor, ...]:
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return tuple(x.narrow(dim, start, length) for start, length in zip(starts, sizes, strict=True))
+
+
+@_decomposes("split", "unsafe_split", "split_copy")
+def _split_equal(x: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
+    total = x.shape[dim]
+    return _pieces(x, [min(size, total - start) for start in range(0, total, size)], dim)
+
+
+@_decomposes("split_with_sizes", "unsafe_split_with_sizes", "split_with_sizes_copy")
+def _split_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    return _pieces(x, list(sizes), dim)
+
+
+@_decomposes("unbind", "unbind_copy")
+def _unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    return tuple(x.select(dim, i) for i in range(x.shape[dim]))
+
+
+
+@_decomposes("hardswish")
+def _hardswish(x: Tensor) -> Tensor:
+    return x * ((x + 3).clamp(0, 6) / 6)
+
+
+@_decomposes("hardsigmoid")
+def _hardsigmoid(x: Tensor) -> Tensor:
+    return (x + 3).clamp(0, 6) / 6
+
+
+@_decomposes("mish")
+def _mish(x: Tensor) -> Tensor:
+    return x * torch.tanh(torch.nn.functional.softplus(x))
+
+
+@_decomposes("exp2")
+def _exp2(x: Tensor) -> Tensor:
+    return torch.exp(x * math.log(2))
+
+
+@_decomposes("log2")
+def _log2(x: Tensor) -> Tensor:
+    return torch.log(x) / math.log(2)
+
+
+@_decomposes("log10")
+def _log10(x: Tensor) -> Tensor:
+    return torch.log(x) / math.log(10)

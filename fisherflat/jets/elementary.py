@@ -1,0 +1,222 @@
+"""Elementwise functions with their first two derivatives in closed form.
+
+Each takes an array `x` and returns `(f, f', f'')`. The forms avoid cancellation: tails are computed from `sigmoid(-x)`
+or `erfc`, never from `1 - sigmoid(x)`. The arrays are torch tensors or balls, so only their common methods are used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+Triple = tuple[Any, Any, Any]
+
+
+class Irrational(float):
+    """A float that remembers which real number it stands for, for arrays that can use the exact one.
+
+    **Attributes:** `square`, `(p, q, n)`: the number is `sign * sqrt(p / q * pi^n)`. It is a plain float to everyone else.
+    """
+
+    square: tuple[int, int, int]
+
+    def __new__(cls, p: int, q: int, n: int) -> Irrational:
+        self = super().__new__(cls, math.sqrt(p / q * math.pi**n))
+        self.square = (p, q, n)
+        return self
+
+
+ROOT_HALF = Irrational(1, 2, 0)
+ROOT_2_OVER_PI = Irrational(2, 1, -1)
+ROOT_4_OVER_PI = Irrational(4, 1, -1)
+ROOT_1_OVER_2PI = Irrational(1, 2, -1)
+
+
+def exp(x: Any) -> Triple:
+    y = x.exp()
+    return y, y, y
+
+
+def expm1(x: Any) -> Triple:
+    y = x.exp()
+    return x.expm1(), y, y
+
+
+def log(x: Any) -> Triple:
+    r = x.reciprocal()
+    return x.log(), r, -r * r
+
+
+def log1p(x: Any) -> Triple:
+    r = (x + 1).reciprocal()
+    return x.log1p(), r, -r * r
+
+
+def sqrt(x: Any) -> Triple:
+    y = x.sqrt()
+    first = y.reciprocal() * 0.5
+    return y, first, first * x.reciprocal() * -0.5
+
+
+def rsqrt(x: Any) -> Triple:
+    y = x.rsqrt()
+    r = x.reciprocal()
+    return y, y * r * -0.5, y * r * r * 0.75
+
+
+def reciprocal(x: Any) -> Triple:
+    r = x.reciprocal()
+    return r, -r * r, r * r * r * 2
+
+
+def sin(x: Any) -> Triple:
+    s, c = x.sin(), x.cos()
+    return s, c, -s
+
+
+def cos(x: Any) -> Triple:
+    s, c = x.sin(), x.cos()
+    return c, -s, -c
+
+
+def tan(x: Any) -> Triple:
+    t = x.sin() * x.cos().reciprocal()
+    first = t * t + 1
+    return t, first, t * first * 2
+
+
+def sinh(x: Any) -> Triple:
+    s, c = x.sinh(), x.cosh()
+    return s, c, s
+
+
+def cosh(x: Any) -> Triple:
+    s, c = x.sinh(), x.cosh()
+    return c, s, c
+
+
+def atan(x: Any) -> Triple:
+    r = (x * x + 1).reciprocal()
+    return x.atan(), r, x * r * r * -2
+
+
+def sigmoid(x: Any) -> Triple:
+    s = x.sigmoid()
+    first = s * (-x).sigmoid()
+    return s, first, -first * (x * 0.5).tanh()
+
+
+def tanh(x: Any) -> Triple:
+    t = x.tanh()
+    first = (x * 2).sigmoid() * (x * -2).sigmoid() * 4
+    return t, first, t * first * -2
+
+
+def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Triple:
+    """`log(1 + exp(beta x)) / beta`, and `x` where `beta x > threshold`: the op switches there."""
+    scaled = x * beta
+    linear = step(scaled - threshold)
+    smooth = (scaled.clamp_min(0) + (-scaled.abs()).exp().log1p()) * (1 / beta)
+    s, tail = scaled.sigmoid(), (-scaled).sigmoid()
+    return smooth + linear * (x - smooth), s + linear * tail, s * tail * (1 - linear) * beta
+
+
+def log_sigmoid(x: Any) -> Triple:
+    tail = (-x).sigmoid()
+    return x.clamp_max(0) - (-x.abs()).exp().log1p(), tail, -tail * x.sigmoid()
+
+
+def silu(x: Any) -> Triple:
+    s, tail = x.sigmoid(), (-x).sigmoid()
+    return x * s, s * (x * tail + 1), s * tail * (2 - x * (x * 0.5).tanh())
+
+
+def erf(x: Any) -> Triple:
+    first = (-(x * x)).exp() * ROOT_4_OVER_PI
+    return x.erf(), first, x * first * -2
+
+
+def erfc(x: Any) -> Triple:
+    first = -((-(x * x)).exp() * ROOT_4_OVER_PI)
+    return x.erfc(), first, x * first * -2
+
+
+def gelu(x: Any) -> Triple:
+    # x Phi(x), Phi the normal distribution function, Phi' = phi
+    distribution = (-x * ROOT_HALF).erfc() * 0.5
+    density = (x * x * -0.5).exp() * ROOT_1_OVER_2PI
+    return x * distribution, distribution + x * density, density * (2 - x * x)
+
+
+def gelu_tanh(x: Any) -> Triple:
+    # x sigmoid(2 a (x + b x^3)), which is 0.5 x (1 + tanh(a (x + b x^3)))
+    b = 0.044715
+    square = x * x
+    inner = x * (square * b + 1) * ROOT_2_OVER_PI * 2
+    first, second = (square * b * 3 + 1) * ROOT_2_OVER_PI * 2, x * b * ROOT_2_OVER_PI * 12
+    s, ds, dds = sigmoid(inner)
+    return x * s, s + x * ds * first, ds * first * 2 + x * (dds * first * first + ds * second)
+
+
+def step(x: Any) -> Any:
+    """1 where `x > 0`, else 0."""
+    return x.sign().clamp_min(0)
+
+
+def relu(x: Any) -> Triple:
+    first = step(x)
+    return x.clamp_min(0), first, first * 0
+
+
+def absolute(x: Any) -> Triple:
+    sign = x.sign()
+    return x.abs(), sign, sign * 0
+
+
+def leaky_relu(x: Any, slope: float = 0.01) -> Triple:
+    first = step(x) * (1 - slope) + slope
+    return x * first, first, first * 0
+
+
+def elu(x: Any, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Triple:
+    positive = step(x)
+    below = (x.clamp_max(0) * input_scale).exp()
+    first = positive * scale + (1 - positive) * below * (alpha * scale * input_scale)
+    value = x.clamp_min(0) * scale + (x.clamp_max(0) * input_scale).expm1() * (alpha * scale)
+    return value, first, (1 - positive) * below * (alpha * scale * input_scale**2)
+
+
+def clamp(x: Any, low: float | None = None, high: float | None = None) -> Triple:
+    inside = x * 0 + 1
+    value = x
+    if low is not None:
+        value, inside = value.clamp_min(low), inside * step(x - low)
+    if high is not None:
+        value, inside = value.clamp_max(high), inside * step(-x + high)
+    return value, inside, inside * 0
+
+
+def power(x: Any, exponent: float) -> Triple:
+    """`x ** exponent`; factors that vanish are exact zeros also at x = 0."""
+
+    def term(factor: float, p: float) -> Any:
+        return x * 0 if factor == 0 else x.pow(p) * factor
+
+    return term(1, exponent), term(exponent, exponent - 1), term(exponent * (exponent - 1), exponent - 2)
+
+
+def any_gelu(x: Any, approximate: str = "none") -> Triple:
+    return gelu_tanh(x) if approximate == "tanh" else gelu(x)
+
+
+#: ATen name -> function of the array and of the op's further arguments
+FUNCTIONS: dict[str, Callable[..., Triple]] = {
+    "abs": absolute, "atan": atan, "clamp": clamp, "clamp_max": lambda x, high: clamp(x, None, high), "clamp_min": clamp,
+    "cos": cos, "cosh": cosh, "elu": elu, "erf": erf, "erfc": erfc, "exp": exp, "expm1": expm1, "gelu": any_gelu,
+    "leaky_relu": leaky_relu, "log": log, "log1p": log1p, "reciprocal": reciprocal, "relu": relu, "rsqrt": rsqrt,
+    "sigmoid": sigmoid, "silu": silu, "sin": sin, "sinh": sinh, "softplus": softplus, "sqrt": sqrt, "tan": tan, "tanh": tanh,
+}  # fmt: skip
+
+#: those that are not real-analytic everywhere on their domain
+KINKED = frozenset({"abs", "clamp", "clamp_max", "clamp_min", "elu", "leaky_relu", "relu", "softplus"})

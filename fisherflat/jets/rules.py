@@ -1,0 +1,429 @@
+"""One second-order rule an op, written against the algebra of `fisherflat.jets.series`.
+
+Second derivatives of a composition have two kinds of terms: what a node passes on linearly, and what it adds of its own
+from first derivatives (its *source*). A linear op has no source and acts on all coefficients in one call; a product
+has `d_i a d_j b + d_j a d_i b`; an elementwise function `f''(x) d_i x d_j x`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherflat.jets.elementary import FUNCTIONS, Triple, log_sigmoid, power
+from fisherflat.jets.graph import Graph, Node, getitem, run
+from fisherflat.jets.series import Algebra, Series, count
+
+aten = torch.ops.aten
+Rule = Callable[..., Any]
+
+#: ATen op (without overload) -> rule(algebra, node, *args, **kwargs), args as in the op with series for nodes
+RULES: dict[Any, Rule] = {}
+
+
+def evaluate(graph: Graph, xp: Algebra, x: Series) -> Series | Tensor:
+    """The graph on a series; intermediate values are dropped after their last use."""
+    if isinstance(graph.output, Tensor):
+        return graph.output
+    values: dict[Node, Any] = {graph.input: x}
+    last = graph.last_use()
+    for node in graph.nodes:
+        if node.target is not None:
+            values[node] = apply(xp, node, values.__getitem__, x.k)
+        for dead in last.get(node, ()):
+            del values[dead]
+    return values[graph.output]
+
+
+def apply(xp: Algebra, node: Node, value: Callable[[Node], Any], k: int) -> Any:
+    """The rule of `node` on the series of its inputs."""
+
+    def filled(leaf: Any) -> Any:
+        if isinstance(leaf, Node):
+            return value(leaf)
+        if isinstance(leaf, (tuple, list)):
+            return type(leaf)(filled(item) for item in leaf)
+        return leaf
+
+    args = filled(node.args)
+    kwargs = {name: filled(leaf) for name, leaf in node.kwargs.items()}
+    if node.target is getitem:
+        return args[0][args[1]]
+    moving = [leaf for leaf in node.inputs if value(leaf).order > 0]
+    if node.packet in PIECEWISE_CONSTANT or not moving:
+        return xp.values(node, args, kwargs, k)
+    rule = RULES.get(node.packet)
+    if rule is None:
+        return xp.fallback(node, args, kwargs, k)
+    return rule(xp, node, *args, **kwargs)
+
+
+def _names(*names: str) -> list[Any]:
+    """ATen ops by name; names that the installed torch does not know are left out."""
+    return [getattr(aten, name) for name in names if hasattr(aten, name)]
+
+
+def _rule(*names: str) -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(_names(*names), function))
+        return function
+
+    return register
+
+
+#: ops whose derivative vanishes wherever it exists
+PIECEWISE_CONSTANT = frozenset(_names(
+    "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "logical_and", "logical_or", "logical_not", "bitwise_and",
+    "bitwise_or", "bitwise_not", "argmax", "argmin", "argsort", "sign", "sgn", "floor", "ceil", "round", "trunc", "any", "all",
+    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided",
+    "floor_divide", "one_hot", "bincount", "histc", "sym_size", "heaviside", "signbit", "searchsorted", "bucketize",
+))  # fmt: skip
+
+#: ops that move or copy entries: each entry of the output is an entry of an input, or a constant
+STRUCTURAL = frozenset(_names(
+    "reshape", "permute", "expand", "select", "slice", "cat", "stack", "index", "index_select", "gather", "flip", "roll", "repeat",
+    "tril", "triu", "diagonal", "diag_embed", "constant_pad_nd", "slice_scatter", "select_scatter", "diagonal_scatter", "copy",
+    "index_put", "scatter", "unfold", "as_strided", "take_along_dim", "rot90", "narrow_copy", "unfold_copy", "index_copy", "where",
+    "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "masked_fill", "masked_select", "take",
+    "repeat_interleave", "pixel_shuffle", "pixel_unshuffle", "embedding", "im2col", "channel_shuffle", "diagonal_copy", "select_copy",
+    "slice_copy", "as_strided_copy", "masked_scatter", "index_fill",
+))  # fmt: skip
+
+#: ops that are affine in all their floating arguments together
+LINEAR = STRUCTURAL | frozenset(_names(
+    "sum", "mean", "cumsum", "neg", "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+    "scatter_add", "index_add", "trace", "upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_linear1d",
+    "col2im", "flipud", "diff", "_to_copy",
+))  # fmt: skip
+
+
+def _linear(xp: Algebra, node: Node, *args: Any, **kwargs: Any) -> Series:
+    order, k = _order(args, kwargs)
+    return xp.linear(node, args, kwargs, order, k)
+
+
+RULES.update(dict.fromkeys(LINEAR, _linear))
+
+
+def _order(*things: Any) -> tuple[int, int]:
+    """The largest order among the series in nested arguments, and k."""
+    found = [leaf for leaf in _leaves(things) if isinstance(leaf, Series)]
+    return max(series.order for series in found), found[0].k
+
+
+def _leaves(thing: Any) -> list[Any]:
+    if isinstance(thing, (tuple, list)):
+        return [leaf for item in thing for leaf in _leaves(item)]
+    if isinstance(thing, dict):
+        return _leaves(list(thing.values()))
+    return [thing]
+
+
+def _aligned(data: Any, rank: int) -> Any:
+    """Coefficients with ones put before a shape of lower rank, so that broadcasting works behind the two leading axes."""
+    missing = rank - (len(data.shape) - 2)
+    return data.reshape(*data.shape[:2], *(1,) * missing, *data.shape[2:]) if missing > 0 else data
+
+
+# -- sums ------------------------------------------------------------------------------------------------------------
+
+
+@_rule("add")
+def _add(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
+    if not isinstance(a, Series):
+        a, b = (b, a) if alpha == 1 else (_scaled(xp, node, b, alpha), a)
+        alpha = 1
+    rank = len(node.shape)
+    left = _aligned(a.data, rank)
+    if not isinstance(b, Series):
+        out = xp.empty(left.shape[0], left, node.shape)
+        out.copy_(left)
+        out[0].add_(_constant(xp, b) * alpha if alpha != 1 else _constant(xp, b))
+        return Series(out, a.k)
+    right = _aligned(b.data, rank)
+    if alpha != 1:
+        right = right * alpha
+    long, short = (left, right) if left.shape[0] >= right.shape[0] else (right, left)
+    out = xp.empty(long.shape[0], long, node.shape)
+    out.copy_(long)
+    out[: short.shape[0]].add_(short)
+    return Series(out, a.k)
+
+
+@_rule("sub")
+def _sub(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
+    return _add(xp, node, a, b, -alpha)
+
+
+@_rule("rsub")
+def _rsub(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
+    return _add(xp, node, b, a, -alpha)
+
+
+def _constant(xp: Algebra, value: Any) -> Any:
+    return xp.constant(value) if isinstance(value, Tensor) else value
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
+
+
+def leibniz(xp: Algebra, a: Series, b: Series, shape: tuple[int, ...], into: Callable[..., None], add: Callable[..., None]) -> Series:
+    """A bilinear op of two series: `into(a, b, out)` writes, `add(out, a, b, scale)` accumulates."""
+    k = a.k
+    order = 2 if a.order and b.order else max(a.order, b.order)
+    first, second = a.data, b.data
+    out = xp.empty(count(order, k), first, shape)
+    ca, cb = first.shape[0], second.shape[0]
+    into(first, second[0], out[:ca])
+    if ca < out.shape[0]:
+        out[ca:].zero_()
+    if cb > 1:
+        add(out[1:cb], first[0], second[1:])
+    if a.order and b.order:
+        result = Series(out, k)
+        for i in range(k):
+            if a is b:
+                add(result.row(i), first[1 + i], second[1 + i : 1 + k], 2)
+            else:
+                add(result.row(i), first[1 + i], second[1 + i : 1 + k])
+                add(result.row(i), first[1 + i : 1 + k], second[1 + i])
+    return Series(out, k)
+
+
+def _scaled(xp: Algebra, node: Node, a: Series, factor: Any) -> Series:
+    out = xp.empty(a.data.shape[0], a.data, node.shape)
+    xp.mul(_aligned(a.data, len(node.shape)), _constant(xp, factor), out)
+    return Series(out, a.k)
+
+
+@_rule("mul")
+def _mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
+    if not isinstance(a, Series):
+        a, b = b, a
+    if not isinstance(b, Series):
+        return _scaled(xp, node, a, b)
+    rank = len(node.shape)
+    left = a if len(a.shape) == rank else Series(_aligned(a.data, rank), a.k)
+    right = left if a is b else b if len(b.shape) == rank else Series(_aligned(b.data, rank), b.k)
+    return leibniz(xp, left, right, node.shape, xp.mul, xp.fma)
+
+
+@_rule("div")
+def _div(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
+    if not isinstance(b, Series):
+        out = xp.empty(a.data.shape[0], a.data, node.shape)
+        out.copy_(_aligned(a.data, len(node.shape)) / _constant(xp, b))
+        return Series(out, a.k)
+    inverse = unary(xp, b, FUNCTIONS["reciprocal"])
+    return _mul(xp, node, a, inverse)
+
+
+@_rule("mm", "bmm", "matmul")
+def _matmul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
+    if isinstance(a, Series) and isinstance(b, Series):
+        return leibniz(xp, a, b, node.shape, xp.matmul, xp.matmul_add)
+    series = a if isinstance(a, Series) else b
+    out = xp.empty(series.data.shape[0], series.data, node.shape)
+    left = a.data if isinstance(a, Series) else xp.constant(a)
+    right = b.data if isinstance(b, Series) else xp.constant(b)
+    xp.matmul(left, right, out)
+    return Series(out, series.k)
+
+
+@_rule("addmm")
+def _addmm(xp: Algebra, node: Node, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Series:
+    if alpha != 1 or beta != 1 or isinstance(bias, Series) or not (isinstance(a, Series) or isinstance(b, Series)):
+        product = _matmul(xp, node, a, b) if isinstance(a, Series) or isinstance(b, Series) else torch.mm(a, b)
+        if alpha != 1:
+            product = _scaled(xp, node, product, alpha) if isinstance(product, Series) else product * alpha
+        return _add(xp, node, product, bias, beta)
+    product = _matmul(xp, node, a, b)
+    product.data[0].add_(xp.constant(bias))
+    return product
+
+
+@_rule("convolution")
+def _convolution(xp: Algebra, node: Node, x: Any, weight: Any, bias: Any, *options: Any) -> Series:
+    if isinstance(weight, Series) or isinstance(bias, Series):
+        return xp.fallback(node, (x, weight, bias, *options), {}, _order((x, weight, bias))[1])
+    return xp.linear(node, (x, weight, bias, *options), {}, x.order, x.k)
+
+
+@_rule("pow")
+def _pow(xp: Algebra, node: Node, base: Any, exponent: Any) -> Series:
+    if isinstance(base, Series) and not isinstance(exponent, Series):
+        if isinstance(exponent, Tensor) and exponent.dim() == 0:
+            exponent = exponent.item()
+        if not isinstance(exponent, Tensor):
+            return _mul(xp, node, base, base) if exponent == 2 else unary(xp, base, lambda x: power(x, exponent))
+    elif not isinstance(base, (Series, Tensor)):  # a number to a moving power
+        return unary(xp, _scaled(xp, node, exponent, math.log(base)), FUNCTIONS["exp"])
+    return xp.fallback(node, (base, exponent), {}, _order((base, exponent))[1])
+
+
+# -- functions of one entry ----------------------------------------------------------------------------------------------
+
+
+def unary(xp: Algebra, x: Series, function: Callable[[Any], Triple]) -> Series:
+    """An elementwise function: `f' d_ij x + f'' d_i x d_j x`."""
+    k, data = x.k, x.data
+    value, slope, bend = function(data[0])
+    out = xp.empty(count(2 if x.order else 0, k), data, x.shape)
+    out[0].copy_(value)
+    if x.order == 0:
+        return Series(out, k)
+    xp.mul(data[1:], slope, out[1 : data.shape[0]])
+    if x.order == 1:
+        out[1 + k :].zero_()
+    result = Series(out, k)
+    for i in range(k):
+        xp.fma(result.row(i), data[1 + i] * bend, data[1 + i : 1 + k])
+    return result
+
+
+def _elementwise(function: Callable[..., Triple]) -> Rule:
+    def rule(xp: Algebra, node: Node, x: Any, *args: Any, **kwargs: Any) -> Series:
+        if not isinstance(x, Series) or any(isinstance(a, (Series, Tensor)) for a in (*args, *kwargs.values())):
+            return xp.fallback(node, (x, *args), kwargs, _order((x, *args))[1])
+        return unary(xp, x, lambda data: function(data, *args, **kwargs))
+
+    return rule
+
+
+for _name, _function in FUNCTIONS.items():
+    RULES[getattr(aten, _name)] = _elementwise(_function)
+
+
+@_rule("log_sigmoid_forward")
+def _log_sigmoid(xp: Algebra, node: Node, x: Series) -> tuple[Series, None]:
+    return unary(xp, x, log_sigmoid), None
+
+
+# -- normalised exponentials -----------------------------------------------------------------------------------------
+
+
+def _axis(x: Series, dim: int) -> int:
+    return dim % max(len(x.shape), 1) - len(x.shape)
+
+
+@_rule("_softmax")
+def _softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -> Series:
+    """With `z_i = d_i x - <d_i x>`, `<.>` the mean under y: `d_i y = y z_i`, `d_ij y = y (w - <w>)`, `w = z_i z_j + d_ij x`."""
+    k, data, axis = x.k, x.data, _axis(x, dim)
+    y = data[0].softmax(axis)
+    out = xp.empty(count(2, k), data, x.shape)
+    out[0].copy_(y)
+    z = out[1 : 1 + k]
+    z.copy_(data[1 : 1 + k])
+    z.sub_((z * y).sum(axis, True))
+    result = Series(out, k)
+    if x.order == 2:
+        out[1 + k :].copy_(data[1 + k :])
+    else:
+        out[1 + k :].zero_()
+    for i in range(k):
+        xp.fma(result.row(i), z[i], z[i:])
+    w = out[1 + k :]
+    w.sub_((w * y).sum(axis, True))
+    out[1:].mul_(y)
+    return result
+
+
+@_rule("logsumexp")
+def _logsumexp(xp: Algebra, node: Node, x: Series, dim: Any, keepdim: bool = False) -> Series:
+    k, data = x.k, x.data
+    dims = [_axis(x, d) for d in (dim if isinstance(dim, (tuple, list)) else [dim])]
+    largest = data[0].amax(dims, True)
+    largest = largest.masked_fill(largest.isinf(), 0.0)
+    weights = (data[0] - largest).exp()
+    total = weights.sum(dims, True)
+    y = weights / total
+    z = data[1 : 1 + k] - (data[1 : 1 + k] * y).sum(dims, True)
+    inner = xp.empty(count(2, k), data, x.shape)  # what the mean under y is taken of
+    if x.order == 2:
+        inner[1 + k :].copy_(data[1 + k :])
+    else:
+        inner[1 + k :].zero_()
+    source = Series(inner, k)
+    for i in range(k):
+        xp.fma(source.row(i), z[i], z[i:])
+    inner[1 : 1 + k].copy_(data[1 : 1 + k])
+    out = xp.empty(count(2, k), data, node.shape)
+    value = total.log() + largest
+    out[0].copy_(value if keepdim else value.reshape(out.shape[1:]))
+    out[1:].copy_((inner[1:] * y).sum(dims, keepdim))
+    return Series(out, k)
+
+
+# -- choices by the value ------------------------------------------------------------------------------------------------
+
+
+def _chosen(xp: Algebra, x: Series, index: Series, dim: int, shape: tuple[int, ...], node: Node) -> Series:
+    gather = Node(node.index, aten.gather.default, (), {}, shape, module_path=node.module_path, source=node.source)
+    return xp.linear(gather, (x, dim, index), {}, x.order, x.k)
+
+
+@_rule("topk", "sort")
+def _sorted(xp: Algebra, node: Node, x: Series, *args: Any, **kwargs: Any) -> tuple[Series, Series]:
+    _, index = xp.values(node, (x, *args), kwargs, x.k)
+    named = {"topk": ("k", "dim"), "sort": ("dim",)}[node.packet.__name__]
+    options = dict(zip(named, args, strict=False)) | kwargs
+    return _chosen(xp, x, index, options.get("dim", -1), index.shape, node), index
+
+
+@_rule("max", "min")
+def _extreme(xp: Algebra, node: Node, x: Series, *args: Any, **kwargs: Any) -> Any:
+    if not args and not kwargs:
+        flat = Series(x.data.reshape(*x.data.shape[:2], -1), x.k)
+        return _extreme_along(xp, node, flat, 0, False, node.packet)[0]
+    if isinstance(args[0], Series) or isinstance(args[0], Tensor):
+        return xp.fallback(node, (x, *args), kwargs, x.k)
+    keepdim = args[1] if len(args) > 1 else kwargs.get("keepdim", False)
+    return _extreme_along(xp, node, x, args[0], keepdim, node.packet)
+
+
+def _extreme_along(xp: Algebra, node: Node, x: Series, dim: int, keepdim: bool, packet: Any) -> tuple[Series, Series]:
+    shape = list(x.shape)
+    shape[dim] = 1
+    arg = Node(node.index, (aten.argmax if packet in (aten.max, aten.amax) else aten.argmin).default, (), {}, tuple(shape))
+    index = xp.values(arg, (x, dim, True), {}, x.k)
+    value = _chosen(xp, x, index, dim, tuple(shape), node)
+    if keepdim:
+        return value, index
+    squeezed = tuple(s for position, s in enumerate(shape) if position != dim % len(shape))
+    return tuple(Series(s.data.reshape(*s.data.shape[:2], *squeezed), x.k) for s in (value, index))  # type: ignore[return-value]
+
+
+@_rule("amax", "amin")
+def _extreme_over(xp: Algebra, node: Node, x: Series, dim: Any = (), keepdim: bool = False) -> Series:
+    dims = list(dim) if isinstance(dim, (tuple, list)) else [dim]
+    for d in dims or range(len(x.shape)):
+        x = _extreme_along(xp, node, x, d, True, node.packet)[0]
+    return Series(x.data.reshape(*x.data.shape[:2], *node.shape), x.k)
+
+
+@_rule("maximum", "minimum")
+def _larger(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
+    # max(a, b) = b + relu(a - b), min(a, b) = b - relu(b - a)
+    difference = _add(xp, node, a, b, -1)
+    if node.packet is aten.minimum:
+        return _add(xp, node, b, unary(xp, _scaled(xp, node, difference, -1), FUNCTIONS["relu"]), -1)
+    return _add(xp, node, b, unary(xp, difference, FUNCTIONS["relu"]))
+
+
+@_rule("max_pool2d_with_indices")
+def _max_pool(xp: Algebra, node: Node, x: Series, *args: Any, **kwargs: Any) -> tuple[Series, Series]:
+    _, index = xp.values(node, (x, *args), kwargs, x.k)
+    flat = Series(x.data.reshape(*x.data.shape[:-2], -1), x.k)
+    where = Series(index.data.reshape(*index.data.shape[:-2], -1), x.k)
+    value = _chosen(xp, flat, where, -1, where.shape, node)
+    return Series(value.data.reshape(*value.data.shape[:2], *index.shape), x.k), index
+
+
+def constant_value(node: Node) -> Any:
+    """The value of a node that reads no other node."""
+    return run(node, lambda source: source)

@@ -1,0 +1,252 @@
+"""The default engine: batched 2-jets through the traced graph, in torch tensors.
+
+A linear op acts on all S coefficients of all points in one call. No tape is kept; the floor is the cost of S plain
+forward passes, and what is known to be affine in the coordinates carries 1 + k coefficients instead of S.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fisherflat._typing import Float
+from fisherflat.charts import Chart
+from fisherflat.errors import FallbackWarning, UnsupportedOpError
+from fisherflat.jets.graph import Node
+from fisherflat.jets.jet import size
+from fisherflat.jets.mapping import Mapping
+from fisherflat.jets.rules import evaluate
+from fisherflat.jets.series import Series, count
+from fisherflat.jets.tracing import traced
+
+aten = torch.ops.aten
+
+
+class TaylorEngine:
+    """2-jets of `mean(chart(u))` by Taylor arithmetic on the graph of `mean`.
+
+    **Args:** `mapping`, the map in its working precision (a `Graph` is used as it is); `chart`, on the device to run on;
+    `dim`, the number D of outputs.
+
+    **Raises:** `TraceError` where the map cannot be traced, `UnsupportedOpError` for an op that cannot be differentiated.
+    """
+
+    def __init__(self, mapping: Mapping, chart: Chart, dim: int) -> None:
+        self._chart, self._dim = chart, dim
+        point = chart.point.to(mapping.dtype)
+        self.graph = traced(mapping, point)
+
+    @property
+    def bytes_per_point(self) -> int:
+        """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
+        item, k = self._chart.point.element_size(), self._chart.dim
+        last, live, peak = self.graph.last_use(), 0, 0
+        for node in self.graph.nodes:
+            live += _entries(node.shape)
+            peak = max(peak, live + _entries(node.shape))
+            live -= sum(_entries(dead.shape) for dead in last.get(node, ()))
+        return peak * size(k) * item
+
+    def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
+        """The coefficients of the 2-jets at the points `u`."""
+        k, points = self._chart.dim, u.shape[0]
+        x = u.new_empty(1 + k, points, *self._chart.point.shape)
+        x[0] = self._chart(u)
+        x[1:] = self._chart.basis.to(u.dtype).unsqueeze(1)
+        y = evaluate(self.graph, TensorAlgebra(), Series(x, k))
+        out = u.new_zeros(points, size(k), self._dim)
+        if isinstance(y, Tensor):
+            out[:, 0] = y.reshape(-1)
+        else:
+            out[:, : y.data.shape[0]] = y.data.reshape(*y.data.shape[:2], -1).transpose(0, 1)
+        return out
+
+
+def _entries(shape: Any) -> int:
+    if shape and isinstance(shape[0], tuple):
+        return sum(math.prod(part) for part in shape)
+    return math.prod(shape)
+
+
+class TensorAlgebra:
+    """The algebra of `fisherflat.jets.series` in torch tensors."""
+
+    def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return like.new_empty(coefficients, like.shape[1], *shape)
+
+    def constant(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def mul(self, a: Tensor, b: Any, out: Tensor) -> None:
+        torch.mul(a, b, out=out)
+
+    def fma(self, out: Tensor, a: Tensor, b: Tensor, scale: int = 1) -> None:
+        out.addcmul_(a, b, value=scale)
+
+    def matmul(self, a: Tensor, b: Tensor, out: Tensor) -> None:
+        torch.matmul(a, b, out=out)
+
+    def matmul_add(self, out: Tensor, a: Tensor, b: Tensor, scale: int = 1) -> None:
+        out.add_(torch.matmul(a, b), alpha=scale)
+
+    def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
+        direct = _DIRECT.get(node.packet)
+        if direct is not None and isinstance(args[0], Series):
+            return Series(direct(args[0].data, node.shape, *args[1:], **kwargs), k)
+        leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
+        total = count(order, k)
+        fixed = {1} if node.packet is aten.convolution else set()  # its weight is a factor, not a summand
+        value, tangents = [], []
+        for position, leaf in enumerate(leaves):
+            if isinstance(leaf, Series):
+                data = leaf.data
+                value.append((data[0], 0))
+                if not data.is_floating_point():
+                    tangents.append((data[0], None, 0))
+                elif data.shape[0] == total:
+                    tangents.append((data[1:], 0, 0))
+                else:
+                    padded = torch.cat([data[1:], data.new_zeros(total - data.shape[0], *data.shape[1:])])
+                    tangents.append((padded, 0, 0))
+            elif isinstance(leaf, Tensor) and leaf.is_floating_point() and position not in fixed:
+                value.append((leaf, None))
+                tangents.append((torch.zeros_like(leaf), None, None))
+            elif isinstance(leaf, float) and node.packet in _AFFINE_IN_NUMBERS:
+                value.append((leaf, None))
+                tangents.append((0.0, None, None))
+            else:
+                value.append((leaf, None))
+                tangents.append((leaf, None, None))
+
+        def call(*filled: Any) -> Tensor:
+            full_args, full_kwargs = tree_unflatten(filled, structure)
+            return node.target(*full_args, **full_kwargs)
+
+        def batched(function: Callable[..., Any], axes: list[int | None]) -> Callable[..., Any]:
+            return vmap(function, in_dims=tuple(axes)) if any(axis is not None for axis in axes) else function
+
+        head = batched(call, [axis for _, axis in value])(*(leaf for leaf, _ in value))
+        points = next(leaf.data.shape[1] for leaf in leaves if isinstance(leaf, Series))
+        out = head.new_empty(total, points, *head.shape[1:])
+        out[0] = head
+        inner = batched(call, [axis for _, _, axis in tangents])
+        out[1:] = batched(inner, [axis for _, axis, _ in tangents])(*(leaf for leaf, _, _ in tangents))
+        return Series(out, k)
+
+    def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
+
+        def call(*filled: Any) -> Any:
+            full_args, full_kwargs = tree_unflatten(filled, structure)
+            out = node.target(*full_args, **full_kwargs)
+            return out if isinstance(out, Tensor) else tuple(out)
+
+        axes = tuple(0 if isinstance(leaf, Series) else None for leaf in leaves)
+        out = vmap(call, in_dims=axes)(*(leaf.data[0] if isinstance(leaf, Series) else leaf for leaf in leaves))
+        return tuple(Series(o[None], k) for o in out) if isinstance(out, tuple) else Series(out[None], k)
+
+    def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
+        """The op alone, differentiated by torch: first derivatives as the transpose of a transpose, second ones as one
+        forward derivative of that. No forward mode is nested, so a wrong nested formula cannot get in."""
+        _warn_once(node)
+        leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
+        moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Series) and leaf.data.is_floating_point()]
+
+        def call(*inputs: Tensor) -> Tensor:
+            filled = list(leaves)
+            for position, tensor in zip(moving, inputs, strict=True):
+                filled[position] = tensor
+            full_args, full_kwargs = tree_unflatten(filled, structure)
+            out = node.target(*full_args, **full_kwargs)
+            if not isinstance(out, Tensor):
+                raise UnsupportedOpError("it has several outputs")
+            return out
+
+        def push(inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
+            out, pull = vjp(call, *inputs)
+            return vjp(pull, torch.zeros_like(out))[1](tangents)[0]
+
+        def second(inputs: tuple[Tensor, ...], v: tuple[Tensor, ...], w: tuple[Tensor, ...]) -> Tensor:
+            return jvp(lambda *moved: push(moved, v), inputs, w)[1]
+
+        total = count(2, k)
+        series = [leaves[i] for i in moving]
+        try:
+            padded = [torch.cat([s.data, s.data.new_zeros(total - s.data.shape[0], *s.data.shape[1:])]) for s in series]
+            base = tuple(p[0] for p in padded)
+            out = [vmap(call)(*base)]
+            out += [vmap(push)(base, tuple(p[c] for p in padded)) for c in range(1, total)]
+            c = 1 + k
+            for i in range(k):
+                for j in range(i, k):
+                    first, other = (tuple(p[1 + a] for p in padded) for a in (i, j))
+                    out[c] = out[c] + vmap(second)(base, first, other)
+                    c += 1
+        except Exception as error:
+            raise UnsupportedOpError(
+                f"{node.op} at {node.source} has no second-order rule, and torch cannot differentiate it alone ({error}); "
+                'write that step in simpler ops, or use engine="autodiff"'
+            ) from error
+        return Series(torch.stack(out), k)
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(node: Node) -> None:
+    if node.op not in _warned:
+        _warned.add(node.op)
+        warnings.warn(
+            f"{node.op} at {node.source} has no rule of its own; torch differentiates it alone, which is right but slower",
+            FallbackWarning,
+            stacklevel=2,
+        )
+
+
+#: ops whose number arguments are values put in, not sizes
+_AFFINE_IN_NUMBERS = frozenset({aten.masked_fill, aten.constant_pad_nd, aten.where, aten.index_fill, aten.scatter})
+
+
+def _dims(dims: Any, rank: int) -> list[int]:
+    """Dimensions of the value as dimensions of its coefficients."""
+    if dims is None or (isinstance(dims, (tuple, list)) and not dims):
+        dims = range(rank)
+    return [d % max(rank, 1) + 2 for d in (dims if isinstance(dims, (tuple, list, range)) else [dims])]
+
+
+def _expand(x: Tensor, shape: tuple[int, ...], size: Any) -> Tensor:
+    missing = len(shape) - (x.dim() - 2)
+    return x.reshape(*x.shape[:2], *(1,) * missing, *x.shape[2:]).expand(*x.shape[:2], *shape)
+
+
+def _sum(x: Tensor, shape: tuple[int, ...], dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+    return x.sum(_dims(dim, x.dim() - 2), keepdim) if x.dim() > 2 else x
+
+
+def _mean(x: Tensor, shape: tuple[int, ...], dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+    return x.mean(_dims(dim, x.dim() - 2), keepdim) if x.dim() > 2 else x
+
+
+def _slice(x: Tensor, shape: tuple[int, ...], dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Tensor:
+    return aten.slice.Tensor(x, _dims(dim, x.dim() - 2)[0], start, end, step)
+
+
+#: ops of one moving argument, written for coefficients directly: what vmap would do, without its cost
+_DIRECT: dict[Any, Callable[..., Tensor]] = {
+    aten.reshape: lambda x, shape, size: x.reshape(*x.shape[:2], *shape),
+    aten.permute: lambda x, shape, dims: x.permute(0, 1, *(d + 2 for d in dims)),
+    aten.expand: _expand,
+    aten.select: lambda x, shape, dim, index: x.select(_dims(dim, x.dim() - 2)[0], index),
+    aten.slice: _slice,
+    aten.sum: _sum,
+    aten.mean: _mean,
+    aten.neg: lambda x, shape: -x,
+    aten.cumsum: lambda x, shape, dim, dtype=None: x.cumsum(_dims(dim, x.dim() - 2)[0]),
+}
