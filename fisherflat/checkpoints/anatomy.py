@@ -4,7 +4,7 @@
   some tokens and looking at the others.
 * A submodule that only **wraps** a part together with the residual sum or with the norm before or after it is opened.
 * A linear map that takes the mixer's output as it is belongs to it (BERT keeps its output projection elsewhere).
-* The **MLP** is what else has weight matrices. If no submodule holds all of them, the part runs from the first to the last.
+* The **MLP** is what else has weight matrices. If no submodule holds them all, it runs from the first to the last.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fisherflat.checkpoints.calls import Call, is_hidden, recording, same_tensor
+from fisherflat.checkpoints.calls import Arguments, Call, is_hidden, recording, same_tensor
 from fisherflat.checkpoints.operator import Operator
+from fisherflat.errors import CheckpointError
 
 #: relative to the largest output; above the noise of a model that computes in float32 inside, below any real effect
 MIXING_THRESHOLD = 1e-6
@@ -36,6 +37,18 @@ class Section:
     def paths(self) -> tuple[str, ...]:
         """The submodules whose arguments must be captured."""
         return (self.root, *self.entries)
+
+    def operator(self, module: Callable[[str], nn.Module], arguments: Callable[[str], Arguments | None]) -> Operator:
+        """The part, from a module and captured arguments for each path."""
+
+        def at(path: str) -> Arguments:
+            found = arguments(path)
+            if found is None:
+                raise CheckpointError(f"the submodule {path!r} took no hidden states on this prompt")
+            return found
+
+        entries = tuple((module(path), at(path)) for path in self.entries)
+        return Operator(module(self.root), at(self.root), entries, None if self.exit is None else module(self.exit))
 
 
 @dataclass(frozen=True)
@@ -58,21 +71,22 @@ def dissect(block: Operator) -> Anatomy:
     names = [(name, module) for name, module in block.root.named_modules() if name]
     with recording(names, tokens=rows.shape[0], copy=False) as calls:
         block(rows)
-    return _Dissection(calls, block, rows).anatomy()
+    with torch.no_grad():
+        return _Dissection(calls, block).anatomy()
 
 
 class _Dissection:
-    def __init__(self, calls: list[Call], block: Operator, rows: Tensor) -> None:
+    def __init__(self, calls: list[Call], block: Operator) -> None:
         seen: dict[str, int] = {}
         for call in calls:
             seen[call.path] = seen.get(call.path, 0) + 1
-        self.calls = calls
+        self.calls, self.block = calls, block
         self.once = [call for call in calls if seen[call.path] == 1]
-        self.tokens, self.width = rows.shape
+        self.tokens, self.width = block.input.shape
         #: what the block was given besides hidden states, such as the states of an encoder
         self.conditions = [tensor for tensor in block.arguments.others() if _is_sequence(tensor)]
         self.all_candidates = [call for call in self.once if self._is_candidate(call)]
-        self.mixing = {id(call) for call in self.all_candidates if self._mixes(call)}
+        self.mixing = {id(c) for c in self.all_candidates if c.arguments and _mixes(Operator(c.module, c.arguments))}
         self.candidates = [call for call in self.all_candidates if not self._is_wrapper(call)]
 
     def anatomy(self) -> Anatomy:
@@ -81,10 +95,11 @@ class _Dissection:
         mixers = _outermost([call for call in mixing if call in self.candidates]) or _innermost(mixing)
         softmax = [call for call in mixers if _computes_softmax(call)]
         mixer = max(softmax or mixers, key=_weights, default=None)
-        attention = self._attention(mixer) if mixer is not None else None
+        attention, projection = self._attention(mixer) if mixer is not None else (None, None)
+        mlp = self._mlp(mixers, projection)
         return Anatomy(
-            attention=attention[0] if attention else None,
-            mlp=self._mlp(mixers, attention[1] if attention else None),
+            attention=attention if attention and self._fits(attention, mixes=True) else None,
+            mlp=mlp if mlp and self._fits(mlp, mixes=False) else None,
             softmax=bool(softmax),
             mixer=type(mixer.module).__name__ if mixer is not None else None,
         )
@@ -102,6 +117,7 @@ class _Dissection:
                 and not call.inside(mixer)
                 and _is_affine(call.module)
                 and same_tensor(_hidden(call), mixer.output)
+                and is_hidden(call.output, self.tokens, self.width)
             ),
             None,
         )
@@ -127,7 +143,8 @@ class _Dissection:
         def is_free(call: Call) -> bool:
             return not any(call is other or call.inside(other) or other.inside(call) for other in taken)
 
-        taken = [*mixers, *([projection] if projection else []), *(call for call in self.once if self._is_conditioned(call))]
+        conditioned = [call for call in self.once if self._is_conditioned(call)]
+        taken = [*mixers, *conditioned, *([projection] if projection else [])]
         modules = [call for call in self.candidates if is_free(call) and len(_matrices(call.module)) > 1]
         if modules:
             return self._whole(max(_outermost(modules), key=_weights))
@@ -141,7 +158,8 @@ class _Dissection:
     def _between(self, leaves: list[Call]) -> Section | None:
         """From the first linear maps, all those that take the same hidden state, to the last."""
         entries = [call.path for call in leaves if same_tensor(_hidden(call), _hidden(leaves[0]))]
-        ends = [call.path for call in leaves if call.path not in entries and is_hidden(call.output, self.tokens, self.width)]
+        rest = [call for call in leaves if call.path not in entries]
+        ends = [call.path for call in rest if is_hidden(call.output, self.tokens, self.width)]
         if not ends:
             return None
         return Section(_common_path(*entries, ends[-1]), tuple(entries), ends[-1])
@@ -157,17 +175,12 @@ class _Dissection:
             and bool(_matrices(call.module))
         )
 
-    def _mixes(self, call: Call) -> bool:
-        """Whether some tokens' outputs depend on other tokens' inputs: the first half moves, the second is watched."""
-        assert call.arguments is not None
-        operator, half = Operator(call.module, call.arguments), self.tokens // 2
-        with torch.no_grad():
-            rows = operator.input
-            noise = torch.randn(half, self.width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-            moved = rows.clone()
-            moved[:half] += noise.to(rows) * rows.abs().max()
-            before, after = operator(rows)[half:], operator(moved)[half:]
-        return bool((after - before).abs().max() > MIXING_THRESHOLD * before.abs().max())
+    def _fits(self, section: Section, mixes: bool) -> bool:
+        """Whether a part, cut out, is what it should be: a map to the block's width that mixes tokens, or does not."""
+        modules = {call.path: (call.module, call.arguments) for call in self.once}
+        modules[""] = (self.block.root, self.block.arguments)
+        part = section.operator(lambda path: modules[path][0], lambda path: modules[path][1])
+        return _mixes(part, self.width) is mixes
 
     def _is_wrapper(self, call: Call) -> bool:
         """Whether a call holds a part together with the norm around it or with the residual sum."""
@@ -177,11 +190,8 @@ class _Dissection:
         if added.shape[-1] == self.width:
             added = added - call.arguments.rows
         for inner in inside:
-            if _is_norm(inner.module) and (
-                same_tensor(inner.output, call.output) or same_tensor(_hidden(inner), _hidden(call))
-            ):
-                return True
-            if _matrices(inner.module) and _close(inner.output, added):
+            around = same_tensor(inner.output, call.output) or same_tensor(_hidden(inner), _hidden(call))
+            if (around and _is_norm(inner.module)) or _close(inner.output, added):
                 return True
         return False
 
@@ -189,10 +199,30 @@ class _Dissection:
         """Whether a call takes something from outside the block, as cross-attention takes the encoder's states."""
         if call.arguments is None or id(call) in self.mixing:
             return False
-        return any(same_tensor(mine, given) for mine in call.arguments.others() for given in self.conditions)
+        return any(torch.equal(mine, given) for mine in call.arguments.others() for given in self.conditions)
 
     def _inside(self, call: Call) -> list[Call]:
         return [other for other in self.calls if other.inside(call)]
+
+
+def _mixes(operator: Operator, width: int | None = None) -> bool | None:
+    """Whether some tokens' outputs depend on other tokens' inputs: the first half moves, the second is watched.
+
+    In a causal model later tokens depend on earlier ones, so the first half it is. `None` where the operator cannot be
+    called like this, or does not return hidden states of the given width.
+    """
+    rows = operator.input
+    half = rows.shape[0] // 2
+    noise = torch.randn(half, rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moved = rows.clone()
+    moved[:half] += noise.to(rows) * rows.abs().max()
+    try:
+        before, after = operator(rows)[half:], operator(moved)[half:]
+    except Exception:  # whatever a module of someone else raises when it is called out of its place
+        return None
+    if width not in (None, before.shape[-1]):
+        return None
+    return bool((after - before).abs().max() > MIXING_THRESHOLD * before.abs().max())
 
 
 def _is_sequence(tensor: Tensor) -> bool:
@@ -232,7 +262,9 @@ def _innermost(calls: list[Call]) -> list[Call]:
 
 
 def _close(a: Tensor | None, b: Tensor) -> bool:
-    return a is not None and a.numel() == b.numel() and torch.allclose(a.reshape(b.shape), b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
+    if a is None or a.dtype != b.dtype or a.numel() != b.numel():
+        return False
+    return torch.allclose(a.reshape(b.shape), b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
 
 
 def _common_path(*paths: str) -> str:
@@ -259,6 +291,6 @@ class _SoftmaxWatch(TorchDispatchMode):
 def _computes_softmax(call: Call) -> bool:
     assert call.arguments is not None
     operator = Operator(call.module, call.arguments)
-    with torch.no_grad(), _SoftmaxWatch() as watch:
+    with _SoftmaxWatch() as watch:
         operator(operator.input)
     return watch.seen

@@ -16,8 +16,8 @@ from fisherflat.errors import CheckpointError
 class Block(Operator):
     """A whole block, `[n, d] -> [n, d]`, and its parts, at the arguments of a real forward pass.
 
-    **Attributes:** `index`, its place in the stack, from 0; `tokens`, the prompt's, as text; `anatomy`, where its parts lie and
-    whether its token mixer has an attention pattern.
+    **Attributes:** `index`, its place in the stack, from 0; `tokens`, the prompt's, as text; `anatomy`, where its parts
+    lie and whether its token mixer has an attention pattern.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Block(Operator):
         part = self._parts[name]
         if part is None:
             raise CheckpointError(
-                f"no {name} part was found in block {self.index} ({type(self.root).__name__}); analyse the block as a whole, "
-                f"or wrap the submodule you mean in a function of hidden states [{', '.join(map(str, self.input.shape))}]"
+                f"no {name} part was found in block {self.index} ({type(self.root).__name__}); analyse the block as a "
+                f"whole, or wrap the submodule you mean in a function of hidden states {list(self.input.shape)}"
             )
         return part
 
@@ -74,18 +74,8 @@ class Block(Operator):
         modules = [(path, self.root.get_submodule(path)) for path in sorted(paths)]
         with recording(modules, tokens=self.input.shape[0], copy=True) as calls:
             self(self.input)
-        captured = {call.path: call.arguments for call in calls}
-        captured[""] = self.arguments
-
-        def operator(section: Section) -> Operator:
-            def at(path: str) -> Arguments:
-                arguments = captured.get(path)
-                if arguments is None:
-                    raise CheckpointError(f"{path!r} in block {self.index} took no hidden states on this prompt")
-                return arguments
-
-            entries = tuple((self.root.get_submodule(path), at(path)) for path in section.entries)
-            exit = None if section.exit is None else self.root.get_submodule(section.exit)
-            return Operator(self.root.get_submodule(section.root), at(section.root), entries, exit)
-
-        return {name: operator(section) if section else None for name, section in sections.items()}
+        captured = {"": self.arguments, **{call.path: call.arguments for call in calls}}
+        return {
+            name: section.operator(self.root.get_submodule, captured.get) if section else None
+            for name, section in sections.items()
+        }

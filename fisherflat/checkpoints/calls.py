@@ -32,12 +32,17 @@ def same_tensor(a: object, b: object) -> bool:
     return a is b or (a.numel() == b.numel() > 0 and a.data_ptr() == b.data_ptr())
 
 
+def same_values(a: Tensor | None, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, in any arrangement of axes of length one."""
+    return a is not None and a.dtype == b.dtype and a.numel() == b.numel() and torch.equal(a.reshape(b.shape), b)
+
+
 @dataclass(eq=False)
 class Arguments:
     """The arguments of one call, one of which is the hidden state that may be replaced.
 
-    **Attributes:** `args`, `kwargs`; `hidden`, the tensor among them that has one row a token (the first such). A key-value cache is
-    dropped: a module that is called again would append to it.
+    **Attributes:** `args`, `kwargs`; `hidden`, the tensor among them that has one row a token (the first such). A
+    key-value cache is dropped: a module that is called again would append to it.
     """
 
     args: tuple[Any, ...]
@@ -59,8 +64,9 @@ class Arguments:
         return self.hidden.reshape(-1, self.hidden.shape[-1])
 
     def others(self) -> list[Tensor]:
-        """The other floating tensors among the arguments."""
-        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor) and leaf is not self.hidden]
+        """The other tensors among the arguments."""
+        leaves = tree_leaves((self.args, self.kwargs))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf is not self.hidden]
 
     def with_hidden(self, rows: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """`args, kwargs` with `rows` `[n, d]` wherever the hidden state was passed, and copies of all other tensors.
@@ -88,8 +94,8 @@ def _is_cache(leaf: object) -> bool:
 class Call:
     """One call of a module.
 
-    **Attributes:** `path`, the module's name below the recorded root; `module`; `arguments`, `None` where no hidden state
-    went in; `output`, its first tensor; `parent`, the recorded call that it happened in; `order` of the start.
+    **Attributes:** `path`, the module's name below the recorded root; `module`; `arguments`, `None` where no hidden
+    state went in; `output`, its first tensor; `parent`, the recorded call that it happened in; `order` of the start.
     """
 
     path: str
@@ -111,8 +117,9 @@ class Call:
 def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool) -> Iterator[list[Call]]:
     """Record the calls of `modules` (path, module) in order.
 
-    **Args:** `tokens`, the number of rows of a hidden state; `copy`: keep arguments as they were when the call
-    began, even if the model changes them in place later. Without it tensors keep their identity, which shows who consumed what.
+    **Args:** `tokens`, the number of rows of a hidden state; `copy`: keep arguments as they were when the call began,
+    even if the model changes them in place later. Without it tensors keep their identity, which shows who consumed
+    what.
     """
     calls: list[Call] = []
     stack: list[Call] = []
@@ -137,7 +144,8 @@ def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool)
         return hook
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        stack.pop().output = first_tensor(output)
+        output = first_tensor(output)
+        stack.pop().output = keep(output) if copy else output
 
     handles = []
     try:

@@ -27,7 +27,9 @@ def folder_of(path_or_id: str | Path, download: bool) -> Path:
         raise CheckpointError(f"{path} is a file; pass the folder that holds config.json and the safetensors weights")
     name = str(path_or_id)
     if isinstance(path_or_id, Path) or name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or not name:
-        raise CheckpointError(f"there is no folder {name!r}; pass the folder that holds config.json and the safetensors weights")
+        raise CheckpointError(
+            f"there is no folder {name!r}; pass the one that holds config.json and the safetensors weights"
+        )
 
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -52,12 +54,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json, so the architecture is unknown; pass a Hugging Face model folder")
+        raise CheckpointError(f"{folder} has no config.json, so it is no Hugging Face model folder; pass one that is")
     config = _read_json(path)
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown")
         raise CheckpointError(
-            f"the weights in {folder} are quantised ({method}); second derivatives need the plain weights (float32, bfloat16 or float16)"
+            f"the weights in {folder} are quantised ({method}); second derivatives need plain weights: pass a float32, "
+            "bfloat16 or float16 release of the model"
         )
     return config
 
@@ -65,8 +68,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def check_weights(folder: Path) -> None:
     """Check that safetensors weights are there and whole, from their headers alone.
 
-    **Raises:** `CheckpointError` for a folder without weights, with pickled weights only, with a missing or truncated file,
-    with a shard that lacks tensors which the index promises, or with weights in a format of 8 bits or fewer.
+    **Raises:** `CheckpointError` for a folder without weights, with pickled weights only, with a missing or truncated
+    file, with a shard that lacks tensors which the index promises, or with weights in a format of 8 bits or fewer.
     """
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
@@ -77,22 +80,23 @@ def check_weights(folder: Path) -> None:
             shards.setdefault(name, set()).add(tensor)
         for name, tensors in sorted(shards.items()):
             if not (folder / name).is_file():
-                raise CheckpointError(f"{index.name} names the shard {name}, which is not in {folder}; fetch the missing file")
+                raise CheckpointError(f"{index.name} names the shard {name}, which is not in {folder}; fetch that file")
             header = read_header(folder / name)
             if missing := sorted(tensors - header.keys()):
                 raise CheckpointError(
-                    f"the shard {name} lacks {len(missing)} tensors that {index.name} places there, among them {missing[0]!r}; "
-                    "index and shards are of different versions"
+                    f"the shard {name} in {folder} lacks {len(missing)} tensors that {index.name} places there, "
+                    f"among them {missing[0]!r}; index and shards are of different versions, fetch both again"
                 )
             _check_floats(folder / name, header)
     else:
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
         if pickled:
             raise CheckpointError(
-                f"{folder} holds pickled weights only ({', '.join(pickled[:3])}), which can run code when loaded, so they are refused; "
-                "convert them where you trust them: AutoModel.from_pretrained(...).save_pretrained(folder) writes safetensors"
+                f"{folder} holds pickled weights only ({', '.join(pickled[:3])}), which can run code when loaded, so "
+                "they are refused; convert them where you trust them: "
+                "AutoModel.from_pretrained(...).save_pretrained(folder) writes safetensors"
             )
-        raise CheckpointError(f"{folder} has no weights: neither model.safetensors nor model.safetensors.index.json is there")
+        raise CheckpointError(f"{folder} has no weights: no model.safetensors and no model.safetensors.index.json")
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -107,15 +111,17 @@ def read_header(path: Path) -> dict[str, Any]:
         if not 2 <= length <= 100_000_000:
             raise CheckpointError(f"{path} is no safetensors file (its first bytes give no header); fetch it again")
         if 8 + length > size:
-            raise CheckpointError(f"{path} is truncated: its header alone takes {8 + length} bytes, the file has {size}; fetch it again")
+            raise CheckpointError(f"{path} is truncated within its header, at {size} bytes; fetch it again")
         try:
             header = json.loads(file.read(length))
             tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
             expected = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise CheckpointError(f"{path} has a safetensors header that cannot be read ({error}); fetch it again") from error
+            raise CheckpointError(f"the header of {path} cannot be read ({error}); fetch the file again") from error
     if size != expected:
-        raise CheckpointError(f"{path} is truncated or damaged: it has {size} bytes, its header describes {expected}; fetch it again")
+        raise CheckpointError(
+            f"{path} is truncated or damaged: it has {size} bytes, its header describes {expected}; fetch it again"
+        )
     return tensors
 
 
@@ -125,9 +131,9 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def _check_floats(path: Path, header: dict[str, Any]) -> None:
-    small = next((name for name, entry in header.items() if str(entry.get("dtype")) in ("F8_E4M3", "F8_E5M2", "F4", "F6_E2M3")), None)
-    if small is not None:
-        raise CheckpointError(f"{path} holds {small!r} as {header[small]['dtype']}, a quantised format; pass plain weights")
+    for name, entry in header.items():
+        if str(entry.get("dtype")).startswith(("F8", "F6", "F4")):
+            raise CheckpointError(f"{path} holds {name!r} as {entry['dtype']}, a quantised format; pass plain weights")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

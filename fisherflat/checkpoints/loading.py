@@ -18,11 +18,11 @@ from fisherflat.errors import CheckpointError
 def load(path_or_id: str | Path, *, device: torch.device | str = "cpu", download: bool = False) -> Model:
     """Load a model from a Hugging Face folder or a cached id.
 
-    **Args:** `path_or_id`; `device`, where everything runs; `download`: whether an id that is not in the local cache may be
-    fetched. Otherwise the network is never touched.
+    **Args:** `path_or_id`; `device`, where everything runs; `download`: whether an id that is not in the local cache
+    may be fetched. Otherwise the network is never touched.
 
-    **Returns:** a `Model` in eval mode. All floating weights are float64; float32, bfloat16 and float16 are promoted exactly.
-    Attention is eager, so that it has second derivatives. Pickled weights and remote code are refused.
+    **Returns:** a `Model` in eval mode. All floating weights are float64; float32, bfloat16 and float16 are promoted
+    exactly. Attention is eager, so that it has second derivatives. Pickled weights and remote code are refused.
 
     **Raises:** `CheckpointError`, saying what is wrong, where, and what to do.
     """
@@ -44,8 +44,8 @@ def _config(folder: Path, raw: dict[str, Any]) -> Any:
     if kind not in CONFIG_MAPPING:
         if raw.get("auto_map"):
             raise CheckpointError(
-                f"the architecture {kind!r} in {folder} needs code from the checkpoint itself, which is never run here; "
-                "use a release of transformers that has the architecture"
+                f"the architecture {kind!r} in {folder} needs code from the checkpoint itself, which is never run; use "
+                "a release of transformers that has the architecture"
             )
         raise CheckpointError(
             f"the installed transformers does not know the architecture {kind!r} of {folder}; upgrade transformers, or "
@@ -73,16 +73,18 @@ def _module(folder: Path, config: Any) -> nn.Module:
             output_loading_info=True,
         )
     except Exception as error:
-        raise CheckpointError(f"{folder} could not be loaded as {config.model_type!r}: {type(error).__name__}: {error}") from error
+        raise CheckpointError(
+            f"{folder} could not be loaded as {config.model_type!r}: {type(error).__name__}: {error}"
+        ) from error
     if missing := sorted(name for name in report["missing_keys"] if _matters(module, name)):
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} weights of {type(module).__name__}, among them {missing[0]!r}; they would be random numbers. "
-            "Is this checkpoint of another architecture, or only a part of one?"
+            f"{folder} lacks {len(missing)} weights of {type(module).__name__}, among them {missing[0]!r}, which would "
+            "be random numbers; pass the whole checkpoint, with the config.json that belongs to it"
         )
     module = module.double()  # what was kept in float32 on purpose
     for name, parameter in module.named_parameters():
         if not torch.isfinite(parameter).all():
-            raise CheckpointError(f"the weight {name!r} in {folder} holds NaN or infinite values; the checkpoint is broken")
+            raise CheckpointError(f"the weight {name!r} in {folder} holds NaN or infinite values; use another release")
     return module.eval().requires_grad_(False)
 
 
@@ -98,8 +100,9 @@ def _tokenizer(folder: Path, config: Any) -> tuple[Any, str | None]:
 
     if not has_tokenizer(folder):
         return None, f"{folder} holds no tokenizer"
+    options = {"config": config, "local_files_only": True, "trust_remote_code": False}
     try:
-        return AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False), None
+        return AutoTokenizer.from_pretrained(folder, **options), None
     except Exception as error:  # whatever a damaged file makes the tokenizer library raise
         return None, f"the tokenizer in {folder} could not be read ({type(error).__name__}: {error})"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,19 +13,17 @@ from torch import nn
 from fisherflat._typing import Int, Tensor
 from fisherflat.checkpoints.anatomy import Anatomy, dissect
 from fisherflat.checkpoints.blocks import Block
-from fisherflat.checkpoints.calls import Call, is_hidden, recording
+from fisherflat.checkpoints.calls import Call, is_hidden, recording, same_values
 from fisherflat.checkpoints.operator import Operator
 from fisherflat.errors import CheckpointError, FisherflatError, InputError
-
-#: a prompt: text, or token ids [n] or [1, n]
-Prompt = str | Sequence[int] | Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """A prompt as the model sees it.
 
-    **Attributes:** `text`; `ids` `[n]`; `tokens`, as text; `special`, whether each is special (such as [CLS]) rather than text.
+    **Attributes:** `text`; `ids` `[n]`; `tokens`, as text; `special`, whether each is special (such as [CLS]) rather
+    than text.
     """
 
     text: str
@@ -52,8 +50,9 @@ class Model:
         blocks: str | None = None,
         tokenizer_error: str | None = None,
     ) -> None:
-        self.config = getattr(module, "config", None)
-        self.module = module.get_encoder() if getattr(self.config, "is_encoder_decoder", False) else module
+        self.config: Any = getattr(module, "config", None)
+        encoder: Any = getattr(module, "get_encoder", None)
+        self.module: nn.Module = encoder() if getattr(self.config, "is_encoder_decoder", False) else module
         self.tokenizer, self.name = tokenizer, name
         self._blocks_path = blocks
         self._tokenizer_error = tokenizer_error or "the model has no tokenizer"
@@ -72,15 +71,15 @@ class Model:
         length = getattr(text, "max_position_embeddings", None)
         return length if isinstance(length, int) and length > 0 else None
 
-    def encode(self, prompt: Prompt) -> Encoded:
-        """Tokenize a prompt, or check token ids.
+    def encode(self, prompt: Any) -> Encoded:
+        """Tokenize a prompt, or check token ids `[n]` or `[1, n]`.
 
         **Raises:** `InputError` for an empty prompt, one longer than the context, or ids that the model does not have;
         `CheckpointError` for text where there is no tokenizer.
         """
         if isinstance(prompt, str):
             if self.tokenizer is None:
-                raise CheckpointError(f"{self._tokenizer_error}, so text cannot be read; give the prompt as token ids, e.g. [5, 17, 3]")
+                raise CheckpointError(f"{self._tokenizer_error}; give the prompt as token ids instead, e.g. [5, 17, 3]")
             if not prompt.strip():
                 raise InputError("the prompt is empty; give at least one word")
             ids = torch.tensor(self.tokenizer(prompt)["input_ids"], dtype=torch.long)
@@ -89,14 +88,14 @@ class Model:
         if ids.numel() == 0:
             raise InputError("the prompt is empty: it holds no tokens")
         if self.context is not None and len(ids) > self.context:
-            raise InputError(f"the prompt has {len(ids)} tokens, but {self.name} has a context of {self.context}; shorten it")
+            raise InputError(f"the prompt has {len(ids)} tokens, the context of {self.name} {self.context}; shorten it")
         if self.tokenizer is None:
             return Encoded(str(ids.tolist()), ids, [str(i) for i in ids.tolist()], [False] * len(ids))
-        special = set(self.tokenizer.all_special_ids)
-        text = prompt if isinstance(prompt, str) else self.tokenizer.decode(ids)
-        return Encoded(text, ids, self.tokenizer.convert_ids_to_tokens(ids.tolist()), [i in special for i in ids.tolist()])
+        numbers, special = ids.tolist(), set(self.tokenizer.all_special_ids)
+        text = prompt if isinstance(prompt, str) else self.tokenizer.decode(numbers)
+        return Encoded(text, ids, self.tokenizer.convert_ids_to_tokens(numbers), [i in special for i in numbers])
 
-    def blocks(self, prompt: Prompt | Encoded) -> list[Block]:
+    def blocks(self, prompt: Any) -> list[Block]:
         """The model's blocks as they ran on `prompt`: text, or token ids `[n]` or `[1, n]`.
 
         **Raises:** as `encode`, and `CheckpointError` where no list of blocks is found.
@@ -113,21 +112,32 @@ class Model:
             if call.arguments
         ]
 
-    def _checked(self, prompt: Sequence[int] | Tensor) -> Tensor:
+    def _checked(self, prompt: Any) -> Tensor:
         try:
             ids = torch.as_tensor(prompt)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"a prompt is a string or token ids [n] or [1, n]; this {type(prompt).__name__} cannot be read: {error}") from error
+            raise InputError(
+                f"a prompt is text or token ids, [n] or [1, n]; got {type(prompt).__name__}: {error}"
+            ) from error
         if ids.dim() == 2 and ids.shape[0] == 1:
             ids = ids[0]
         if ids.dim() != 1 or (ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)):
-            raise InputError(f"token ids must be integers of shape [n] or [1, n]; these have shape {list(ids.shape)} and {ids.dtype}")
-        embedding = self.module.get_input_embeddings() if hasattr(self.module, "get_input_embeddings") else None
-        size = getattr(embedding, "num_embeddings", None)
+            raise InputError(
+                f"token ids are integers, [n] or [1, n]; these have shape {list(ids.shape)} and {ids.dtype}"
+            )
+        size = self._vocabulary
         wrong = [i for i in ids.tolist() if i < 0 or (size is not None and i >= size)]
         if wrong:
             raise InputError(f"token id {wrong[0]} is outside the vocabulary of {size} tokens")
         return ids.long().cpu()
+
+    @cached_property
+    def _vocabulary(self) -> int | None:
+        """The number of token ids that the model has an embedding for."""
+        try:
+            return getattr(self.module.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
+        except (AttributeError, NotImplementedError):
+            return getattr(self.config, "vocab_size", None)
 
     def _run(self, ids: Tensor) -> list[Call]:
         """One real forward pass; the calls of the blocks in order."""
@@ -139,36 +149,41 @@ class Model:
                 self.module(**{name: value for name, value in inputs.items() if name in self._takes})
             except FisherflatError:
                 raise
-            except IndexError as error:
-                raise InputError(f"the prompt of {len(ids)} tokens does not fit the embeddings of {self.name} ({error}); shorten it") from error
             except Exception as error:
+                if isinstance(error, IndexError) or "out of bounds" in str(error):
+                    raise InputError(
+                        f"{len(ids)} tokens do not fit into the embeddings of {self.name} ({error}); shorten the prompt"
+                    ) from error
                 raise CheckpointError(
                     f"{self.name} ({type(self.module).__name__}) failed on token ids: {type(error).__name__}: {error}"
                 ) from error
         chosen = max((self._stack(path, calls, len(ids)) for path in lists), key=_weights, default=[])
         if not chosen:
             raise CheckpointError(
-                f"no list of blocks that take and return hidden states [{len(ids)}, d] was found in {type(self.module).__name__}; "
+                f"{type(self.module).__name__} has no list of blocks that take and return hidden states; "
                 "give the part you mean to ff.StatisticalManifold as a function"
             )
         return chosen
 
     def _lists(self) -> dict[str, nn.ModuleList]:
-        lists = {path: module for path, module in self.module.named_modules() if isinstance(module, nn.ModuleList) and len(module)}
+        modules = self.module.named_modules()
+        lists = {path: module for path, module in modules if isinstance(module, nn.ModuleList) and len(module)}
         if self._blocks_path is None:
             return lists
         if self._blocks_path not in lists:
-            raise CheckpointError(f"{self._blocks_path!r} is no list of modules in {type(self.module).__name__}; it has {sorted(lists)}")
+            raise CheckpointError(f"{self._blocks_path!r} is no list of modules; there are {sorted(lists)}")
         return {self._blocks_path: lists[self._blocks_path]}
 
     @staticmethod
     def _stack(path: str, calls: list[Call], tokens: int) -> list[Call]:
-        """The calls of a list's members, if all of them take and return hidden states of one width."""
+        """The calls of a list's members, if these hand hidden states of one width from one to the next."""
         mine = [call for call in calls if call.path.rpartition(".")[0] == path]
-        widths = {call.arguments.hidden.shape[-1] if call.arguments else None for call in mine}
-        if len(widths) != 1 or None in widths or not all(is_hidden(call.output, tokens, *widths) for call in mine):
+        states = [call.arguments.hidden for call in mine if call.arguments]
+        widths = {state.shape[-1] for state in states}
+        if len(states) < len(mine) or len(widths) != 1 or not all(is_hidden(c.output, tokens, *widths) for c in mine):
             return []
-        return mine
+        passed_on = [same_values(call.output, state) for call, state in zip(mine, states[1:], strict=False)]
+        return mine if 2 * sum(passed_on) >= len(passed_on) else []
 
 
 def _weights(calls: list[Call]) -> int:

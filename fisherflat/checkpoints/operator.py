@@ -23,9 +23,9 @@ class _Reached(Exception):
 class Operator(nn.Module):
     """A stretch of a real forward pass as a map `[n, d] -> [n, m]`, all else held at its captured value.
 
-    **Args:** `root`, the module that runs, and its captured `arguments`. `entries`: `(module, arguments)` of the submodules of
-    `root` that the input is given to; empty for `root` itself. `exit`: the submodule whose output is the result;
-    `None` for `root` itself. What comes after the exit does not run, and what comes before the entries is constant.
+    **Args:** `root`, the module that runs, and its captured `arguments`. `entries`: `(module, arguments)` of the
+    submodules of `root` that the input is given to; empty for `root` itself. `exit`: the submodule whose output is the
+    result; `None` for `root` itself. What comes after the exit does not run, what comes before the entries is constant.
 
     With entries and an exit a part need not be a module of its own: a feed-forward layer written inline in a block
     runs from its first projection to its last.
