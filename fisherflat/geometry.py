@@ -43,7 +43,7 @@ class Geometry:
     def _orthonormal_frame(self, degenerate: str, u: Tensor | None) -> tuple[Tensor, Tensor]:
         """`Q` `[..., D, k]` with orthonormal columns and `R` `[..., k, k]` upper triangular, `J^T = Q R`."""
         coefficients = self.jet.coefficients
-        finite = torch.isfinite(coefficients).flatten(-2).all(-1)
+        finite = torch.isfinite(coefficients.sum((-2, -1)))  # one pass; NaN and infinities survive a sum
         jacobian = self.jet.jacobian
         if not finite.all():
             if degenerate == "raise":

@@ -149,8 +149,9 @@ def _add(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
         right = right * alpha
     long, short = (left, right) if left.shape[0] >= right.shape[0] else (right, left)
     out = xp.empty(long.shape[0], long, node.shape)
-    out.copy_(long)
-    out[: short.shape[0]].add_(short)
+    shared = short.shape[0]
+    xp.add(long[:shared], short, out[:shared])
+    out[shared:].copy_(long[shared:])
     return Series(out, a.k)
 
 
@@ -173,25 +174,24 @@ def _constant(xp: Algebra, value: Any) -> Any:
 
 def leibniz(xp: Algebra, a: Series, b: Series, shape: tuple[int, ...], into: Callable[..., None], add: Callable[..., None]) -> Series:
     """A bilinear op of two series: `into(a, b, out)` writes, `add(out, a, b, scale)` accumulates."""
-    k = a.k
+    k, first, second = a.k, a.data, b.data
     order = 2 if a.order and b.order else max(a.order, b.order)
-    first, second = a.data, b.data
     out = xp.empty(count(order, k), first, shape)
     ca, cb = first.shape[0], second.shape[0]
+    shared = min(ca, cb)
     into(first, second[0], out[:ca])
-    if ca < out.shape[0]:
-        out[ca:].zero_()
-    if cb > 1:
-        add(out[1:cb], first[0], second[1:])
+    if cb > ca:
+        into(first[0], second[ca:], out[ca:cb])
+    if shared > 1:
+        add(out[1:shared], first[0], second[1:shared])
+    result = Series(out, k)
     if a.order and b.order:
-        result = Series(out, k)
+        blank = max(ca, cb) == 1 + k  # nothing has been written to the second derivatives yet
         for i in range(k):
-            if a is b:
-                add(result.row(i), first[1 + i], second[1 + i : 1 + k], 2)
-            else:
-                add(result.row(i), first[1 + i], second[1 + i : 1 + k])
-                add(result.row(i), first[1 + i : 1 + k], second[1 + i])
-    return Series(out, k)
+            row, ahead = result.row(i), slice(1 + i, 1 + k)
+            (into(first[1 + i], second[ahead], row) if blank else add(row, first[1 + i], second[ahead]))
+            add(row, first[ahead], second[1 + i])
+    return result
 
 
 def _scaled(xp: Algebra, node: Node, a: Series, factor: Any) -> Series:
@@ -216,7 +216,7 @@ def _mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
 def _div(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
     if not isinstance(b, Series):
         out = xp.empty(a.data.shape[0], a.data, node.shape)
-        out.copy_(_aligned(a.data, len(node.shape)) / _constant(xp, b))
+        xp.div(_aligned(a.data, len(node.shape)), _constant(xp, b), out)
         return Series(out, a.k)
     inverse = unary(xp, b, FUNCTIONS["reciprocal"])
     return _mul(xp, node, a, inverse)
@@ -225,7 +225,7 @@ def _div(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
 @_rule("mm", "bmm", "matmul")
 def _matmul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
     if isinstance(a, Series) and isinstance(b, Series):
-        return leibniz(xp, a, b, node.shape, xp.matmul, xp.matmul_add)
+        return xp.contract(a, b, node.shape)
     series = a if isinstance(a, Series) else b
     out = xp.empty(series.data.shape[0], series.data, node.shape)
     left = a.data if isinstance(a, Series) else xp.constant(a)
@@ -277,11 +277,13 @@ def unary(xp: Algebra, x: Series, function: Callable[[Any], Triple]) -> Series:
     if x.order == 0:
         return Series(out, k)
     xp.mul(data[1:], slope, out[1 : data.shape[0]])
-    if x.order == 1:
-        out[1 + k :].zero_()
     result = Series(out, k)
     for i in range(k):
-        xp.fma(result.row(i), data[1 + i] * bend, data[1 + i : 1 + k])
+        bent = data[1 + i] * bend
+        if x.order == 1:
+            xp.mul(bent, data[1 + i : 1 + k], result.row(i))
+        else:
+            xp.fma(result.row(i), bent, data[1 + i : 1 + k])
     return result
 
 
@@ -321,13 +323,14 @@ def _softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) 
     z.copy_(data[1 : 1 + k])
     z.sub_((z * y).sum(axis, True))
     result = Series(out, k)
-    if x.order == 2:
-        out[1 + k :].copy_(data[1 + k :])
-    else:
-        out[1 + k :].zero_()
-    for i in range(k):
-        xp.fma(result.row(i), z[i], z[i:])
     w = out[1 + k :]
+    if x.order == 2:
+        w.copy_(data[1 + k :])
+    for i in range(k):
+        if x.order == 2:
+            xp.fma(result.row(i), z[i], z[i:])
+        else:
+            xp.mul(z[i], z[i:], result.row(i))
     w.sub_((w * y).sum(axis, True))
     out[1:].mul_(y)
     return result

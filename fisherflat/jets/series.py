@@ -57,17 +57,23 @@ class Algebra(Protocol):
     def constant(self, tensor: Tensor) -> Any:
         """A constant as an array `[*shape]` that combines with the others."""
 
+    def add(self, a: Any, b: Any, out: Any) -> None:
+        """`out = a + b`, broadcast."""
+
     def mul(self, a: Any, b: Any, out: Any) -> None:
         """`out = a * b`, broadcast."""
 
-    def fma(self, out: Any, a: Any, b: Any, scale: int = 1) -> None:
-        """`out += scale * a * b`, broadcast."""
+    def div(self, a: Any, b: Any, out: Any) -> None:
+        """`out = a / b`, broadcast, b constant."""
+
+    def fma(self, out: Any, a: Any, b: Any) -> None:
+        """`out += a * b`, broadcast."""
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """`out = a @ b`, batched and broadcast over leading axes."""
 
-    def matmul_add(self, out: Any, a: Any, b: Any, scale: int = 1) -> None:
-        """`out += scale * a @ b`."""
+    def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
+        """The matrix product of two series, batched and broadcast over leading axes."""
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
         """The op of `node`, which is affine in all its floating arguments together, on each coefficient."""

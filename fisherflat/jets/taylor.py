@@ -61,12 +61,17 @@ class TaylorEngine:
         x[0] = self._chart(u)
         x[1:] = self._chart.basis.to(u.dtype).unsqueeze(1)
         y = evaluate(self.graph, TensorAlgebra(), Series(x, k))
-        out = u.new_zeros(points, size(k), self._dim)
         if isinstance(y, Tensor):
-            out[:, 0] = y.reshape(-1)
-        else:
-            out[:, : y.data.shape[0]] = y.data.reshape(*y.data.shape[:2], -1).transpose(0, 1)
-        return out
+            y = Series(y.expand(1, points, *y.shape), k)
+        coefficients = y.data.reshape(*y.data.shape[:2], -1).transpose(0, 1)
+        missing = size(k) - coefficients.shape[1]
+        return torch.nn.functional.pad(coefficients, (0, 0, 0, missing)) if missing else coefficients
+
+
+def _expanded(data: Tensor, batch: list[int]) -> Tensor:
+    missing = len(batch) - (data.dim() - 4)
+    data = data.reshape(*data.shape[:2], *(1,) * missing, *data.shape[2:])
+    return data.expand(*data.shape[:2], *batch, *data.shape[-2:])
 
 
 def _entries(shape: Any) -> int:
@@ -87,14 +92,48 @@ class TensorAlgebra:
     def mul(self, a: Tensor, b: Any, out: Tensor) -> None:
         torch.mul(a, b, out=out)
 
-    def fma(self, out: Tensor, a: Tensor, b: Tensor, scale: int = 1) -> None:
-        out.addcmul_(a, b, value=scale)
+    def add(self, a: Tensor, b: Any, out: Tensor) -> None:
+        torch.add(a, b, out=out)
+
+    def div(self, a: Tensor, b: Any, out: Tensor) -> None:
+        torch.div(a, b, out=out)
+
+    def fma(self, out: Tensor, a: Tensor, b: Tensor) -> None:
+        out.addcmul_(a, b)
 
     def matmul(self, a: Tensor, b: Tensor, out: Tensor) -> None:
         torch.matmul(a, b, out=out)
 
-    def matmul_add(self, out: Tensor, a: Tensor, b: Tensor, scale: int = 1) -> None:
-        out.add_(torch.matmul(a, b), alpha=scale)
+    def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
+        """All products of coefficients in a few large products: those of the left factor are stacked as rows, those of
+        the right one as columns, behind the batch axes."""
+        k, (*batch, rows, columns) = a.k, shape
+        inner = a.shape[-1]
+        left, right = _expanded(a.data, batch), _expanded(b.data, batch)
+        ca, cb, size_ = left.shape[0], right.shape[0], left.shape[1] * math.prod(batch)
+        # [batch, C, rows, inner] and [batch, inner, C, columns]
+        left = left.movedim(0, -3).reshape(size_, ca * rows, inner)
+        right = right.movedim(0, -2).reshape(size_, inner, cb * columns)
+        order = 2 if a.order and b.order else max(a.order, b.order)
+        out = left.new_empty(size_, count(order, k), rows, columns)
+        out[:, :ca] = torch.bmm(left, right[:, :, :columns]).view(size_, ca, rows, columns)
+        if cb > 1:
+            value = torch.bmm(left[:, :rows], right[:, :, columns:]).view(size_, rows, cb - 1, columns).transpose(1, 2)
+            shared = min(ca, cb) - 1
+            out[:, 1 : 1 + shared] += value[:, :shared]
+            out[:, 1 + shared : cb] = value[:, shared:]
+        if a.order and b.order:
+            cross = torch.bmm(left[:, rows : (1 + k) * rows], right[:, :, columns : (1 + k) * columns])
+            cross = cross.view(size_, k, rows, k, columns).transpose(2, 3)
+            second, blank, start = out[:, 1 + k :], max(ca, cb) == 1 + k, 0
+            for i in range(k):
+                row = second[:, start : start + k - i]
+                if blank:
+                    torch.add(cross[:, i, i:], cross[:, i:, i], out=row)
+                else:
+                    row.add_(cross[:, i, i:]).add_(cross[:, i:, i])
+                start += k - i
+        return Series(out.view(a.data.shape[1], *batch, *out.shape[1:]).movedim(-3, 0), k)
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
         direct = _DIRECT.get(node.packet)
