@@ -19,17 +19,23 @@ def as_float64(value: Any, name: str) -> Tensor:
 
     **Raises:** `InputError` for integer, boolean or complex tensors and for NaN or infinite entries.
     """
-    tensor = (value if isinstance(value, Tensor) or hasattr(value, "__array__") else torch.tensor(value, dtype=torch.float64))
+    tensor = (
+        value if isinstance(value, Tensor) or hasattr(value, "__array__") else torch.tensor(value, dtype=torch.float64)
+    )
     tensor = torch.as_tensor(tensor).detach()
     if not tensor.is_floating_point():
         raise InputError(f"{name} has dtype {tensor.dtype}; real coordinates are needed: pass {name}.double()")
     if tensor.dtype in (torch.float16, torch.bfloat16):
         warnings.warn(
-            f"{name} has dtype {tensor.dtype} and is promoted to float64; its digits were lost before", PrecisionWarning, stacklevel=3
+            f"{name} has dtype {tensor.dtype} and is promoted to float64; its digits were lost before",
+            PrecisionWarning,
+            stacklevel=3,
         )
     tensor = tensor.to(torch.float64)
     finite = torch.isfinite(tensor)
     if not finite.all():
         where = torch.nonzero(~finite)[0].tolist()
-        raise InputError(f"{name} holds {int((~finite).sum())} NaN or infinite entries, the first at index {where}; remove them")
+        raise InputError(
+            f"{name} holds {int((~finite).sum())} NaN or infinite entries, the first at index {where}; remove them"
+        )
     return tensor

@@ -86,7 +86,9 @@ def token(hidden: Float[Tensor, "n d"], index: int, basis: Float[Tensor, "k d"])
         raise InputError(f"hidden must be [tokens, width]; this one has shape {list(hidden.shape)}")
     n, d = hidden.shape
     if basis.dim() != 2 or basis.shape[1] != d:
-        raise InputError(f"basis must be [k, {d}] for hidden states of width {d}; this one has shape {list(basis.shape)}")
+        raise InputError(
+            f"basis must be [k, {d}] for hidden states of width {d}; this one has shape {list(basis.shape)}"
+        )
     if not -n <= index < n:
         raise InputError(f"token index {index} is outside a sequence of {n} tokens")
     directions = hidden.new_zeros(basis.shape[0], n, d)
@@ -98,7 +100,9 @@ def simplex(points: Float[Tensor, "vertices *shape"]) -> Chart:
     """Barycentric coordinates: `u -> sum_i u_i points[i] + (1 - sum_i u_i) points[k]`, with k + 1 points of any shape."""
     points = as_float64(points, "points")
     if points.dim() < 1 or points.shape[0] < 2:
-        raise InputError(f"a simplex needs at least two points, stacked on the first axis; got shape {list(points.shape)}")
+        raise InputError(
+            f"a simplex needs at least two points, stacked on the first axis; got shape {list(points.shape)}"
+        )
     return Chart(points[-1], points[:-1] - points[-1], "simplex")
 
 

@@ -34,15 +34,21 @@ class Gaussian:
         self.covariance = sigma
         if sigma.dim() < 2:
             if sigma.numel() == 0 or not (sigma > 0).all():
-                raise CovarianceError(f"a covariance must be positive; its smallest entry is {sigma.min().item() if sigma.numel() else 'missing'}")
+                raise CovarianceError(
+                    f"a covariance must be positive; its smallest entry is {sigma.min().item() if sigma.numel() else 'missing'}"
+                )
             # what whitening divides by (number, diagonal) or solves with (Cholesky factor)
             self._factor = sigma.sqrt()
             return
         if sigma.dim() != 2 or sigma.shape[0] != sigma.shape[1]:
-            raise CovarianceError(f"a covariance is a number, a diagonal [D] or a matrix [D, D]; this one has shape {list(sigma.shape)}")
+            raise CovarianceError(
+                f"a covariance is a number, a diagonal [D] or a matrix [D, D]; this one has shape {list(sigma.shape)}"
+            )
         asymmetry = (sigma - sigma.T).abs().max().item()
         if asymmetry > 1e-12 * sigma.abs().max().item():
-            raise CovarianceError(f"the covariance matrix is not symmetric (largest difference {asymmetry:.3g}); pass (C + C.T) / 2")
+            raise CovarianceError(
+                f"the covariance matrix is not symmetric (largest difference {asymmetry:.3g}); pass (C + C.T) / 2"
+            )
         self._factor, info = torch.linalg.cholesky_ex(sigma)
         if info.item() > 0:
             raise CovarianceError(
@@ -59,10 +65,14 @@ class Gaussian:
         """
         outputs = as_float64(outputs, "outputs")
         if outputs.dim() < 1 or outputs.shape[0] < 2:
-            raise CovarianceError(f"calibration needs at least two outputs on the first axis; got shape {list(outputs.shape)}")
+            raise CovarianceError(
+                f"calibration needs at least two outputs on the first axis; got shape {list(outputs.shape)}"
+            )
         variance = outputs.reshape(outputs.shape[0], -1).var(0).mean().item()
         if not (variance > 0 and math.isfinite(variance)):
-            raise CovarianceError("the outputs do not vary, so no covariance can be calibrated on them; pass a number instead")
+            raise CovarianceError(
+                "the outputs do not vary, so no covariance can be calibrated on them; pass a number instead"
+            )
         return cls(variance)
 
     @property

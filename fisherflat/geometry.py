@@ -47,7 +47,9 @@ class Geometry:
         jacobian = self.jet.jacobian
         if not finite.all():
             if degenerate == "raise":
-                raise MapError(f"the map or its derivatives are not finite {_place(~finite, u)}; is the point in the map's domain?")
+                raise MapError(
+                    f"the map or its derivatives are not finite {_place(~finite, u)}; is the point in the map's domain?"
+                )
             jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
         q, r = torch.linalg.qr(jacobian.transpose(-1, -2))
         singular = torch.linalg.svdvals(r)
@@ -59,7 +61,9 @@ class Geometry:
                 first = bad.reshape(-1).nonzero()[0, 0]
                 found = int(rank.reshape(-1)[first])
                 values = ", ".join(f"{s:.3g}" for s in singular.reshape(-1, self.k)[first].tolist())
-                hint = "the map does not depend on the coordinates there" if found == 0 else "the metric is singular there"
+                hint = (
+                    "the map does not depend on the coordinates there" if found == 0 else "the metric is singular there"
+                )
                 raise DegenerateImmersionError(
                     f"the Jacobian has rank {found} < k = {self.k} {_place(bad, u)}, singular values [{values}]: {hint}. "
                     'Choose other directions or fewer of them, or pass degenerate="nan"'
@@ -87,7 +91,9 @@ class Geometry:
     @cached_property
     def singular_values(self) -> Float[Tensor, "*batch k"]:
         """Singular values of the Jacobian, descending: the semi-axes of the image of a unit ball of coordinates."""
-        return torch.linalg.svdvals(self._triangular.nan_to_num()).masked_fill(self._triangular.isnan().any(-1), float("nan"))
+        return torch.linalg.svdvals(self._triangular.nan_to_num()).masked_fill(
+            self._triangular.isnan().any(-1), float("nan")
+        )
 
     @cached_property
     def condition_number(self) -> Float[Tensor, "*batch"]:
@@ -125,12 +131,11 @@ class Geometry:
         """The second fundamental form on the orthonormal frame, one vector for each pair `a <= b`."""
         identity = torch.eye(self.k, dtype=self._triangular.dtype, device=self._triangular.device)
         w = torch.linalg.solve_triangular(self._triangular, identity.expand_as(self._triangular), upper=True)
-        # II_ab = sum_ij W_ia W_jb II_ij as one matrix over pairs
-        rows = [
-            torch.stack([w[..., i, a] * w[..., j, b] + (w[..., j, a] * w[..., i, b] if i != j else 0) for i, j in pairs(self.k)], -1)
-            for a, b in pairs(self.k)
-        ]
-        return torch.stack(rows, -2) @ self._split[1]
+        # II_ab = sum_ij W_ia W_jb II_ij, as one matrix from pairs i <= j to pairs a <= b
+        first, second = torch.tensor(pairs(self.k), device=w.device).T
+        i, j, a, b = first[None, :], second[None, :], first[:, None], second[:, None]
+        change = w[..., i, a] * w[..., j, b] + (i != j) * w[..., j, a] * w[..., i, b]
+        return change @ self._split[1]
 
     @cached_property
     def _gram(self) -> Float[Tensor, "*batch k k k k"]:
@@ -196,7 +201,9 @@ class Geometry:
         x = x / x.norm(dim=-1, keepdim=True)
         rest = y - (x * y).sum(-1, keepdim=True) * x
         if (rest.norm(dim=-1) <= 1e-12 * y.norm(dim=-1)).any():
-            raise InputError("x and y are parallel (or zero), so they span no plane; pass two independent tangent vectors")
+            raise InputError(
+                "x and y are parallel (or zero), so they span no plane; pass two independent tangent vectors"
+            )
         y = rest / rest.norm(dim=-1, keepdim=True)
         return torch.einsum("...abcd,...a,...b,...c,...d->...", self._framed_riemann, x, y, y, x)
 

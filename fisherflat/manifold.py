@@ -131,7 +131,11 @@ class StatisticalManifold:
             geometry = self._geometry(jet, points)
             return tuple(getattr(geometry, name) for name in quantities)
 
-        unknown = [name for name in quantities if name.startswith("_") or not isinstance(getattr(Geometry, name, None), cached_property)]
+        unknown = [
+            name
+            for name in quantities
+            if name.startswith("_") or not isinstance(getattr(Geometry, name, None), cached_property)
+        ]
         if unknown:
             raise InputError(f"{unknown[0]!r} is no quantity of Geometry")
         return dict(zip(quantities, self._mapped(reduce, u), strict=True))

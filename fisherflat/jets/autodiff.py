@@ -60,7 +60,9 @@ class AutodiffEngine:
             with _Differentiable():
                 value, jacobian, hessian = vmap(_two_jet(f))(u)
         except NotImplementedError as error:
-            raise UnsupportedOpError(f'torch has no second derivative of an op of this map ({error}); use engine="taylor"') from error
+            raise UnsupportedOpError(
+                f'torch has no second derivative of an op of this map ({error}); use engine="taylor"'
+            ) from error
         out = u.new_empty(u.shape[0], size(k), self._dim)
         out[:, 0] = value
         out[:, 1 : 1 + k] = jacobian.transpose(1, 2)

@@ -34,7 +34,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "not enough memory" in str(error)
 
 
-def in_chunks(function: Callable[[Tensor], T], u: Tensor, bytes_per_point: int, memory: int | None = None) -> Iterator[T]:
+def in_chunks(
+    function: Callable[[Tensor], T], u: Tensor, bytes_per_point: int, memory: int | None = None
+) -> Iterator[T]:
     """`function` on consecutive pieces of `u` `[P, k]`, each within `memory` bytes (default: a share of what is free).
 
     On out-of-memory the piece is halved and tried again.

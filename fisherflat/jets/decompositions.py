@@ -60,7 +60,9 @@ def _rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float
 
 
 @_decomposes("native_group_norm")
-def _group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, c: int, hw: int, groups: int, eps: float) -> Any:
+def _group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, c: int, hw: int, groups: int, eps: float
+) -> Any:
     normal, mean, rstd = _standardised(x.reshape(n, groups, -1), [2], eps)
     shape = [1, c] + [1] * (x.dim() - 2)
     w, b = (None if t is None else t.reshape(shape) for t in (weight, bias))
@@ -68,7 +70,9 @@ def _group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, c
 
 
 @_decomposes("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit")
-def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float) -> Any:
+def _batch_norm(
+    x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> Any:
     shape = [1, -1] + [1] * (x.dim() - 2)
     if training or mean is None:  # instance norm comes here as a batch of one channel each
         dims = [0, *range(2, x.dim())]
@@ -107,13 +111,17 @@ def _variance_arguments(args: tuple[Any, ...], correction: Any, unbiased: Any) -
 
 
 @_decomposes("var")
-def _var(x: Tensor, *args: Any, correction: Any = None, unbiased: Any = None, keepdim: bool = False, dim: Any = None) -> Tensor:
+def _var(
+    x: Tensor, *args: Any, correction: Any = None, unbiased: Any = None, keepdim: bool = False, dim: Any = None
+) -> Tensor:
     dims, correction = _variance_arguments(args, correction, unbiased)
     return _variance(x, dims if dim is None else dim, correction, keepdim)[0]
 
 
 @_decomposes("var_mean")
-def _var_mean(x: Tensor, *args: Any, correction: Any = None, unbiased: Any = None, keepdim: bool = False, dim: Any = None) -> Any:
+def _var_mean(
+    x: Tensor, *args: Any, correction: Any = None, unbiased: Any = None, keepdim: bool = False, dim: Any = None
+) -> Any:
     dims, correction = _variance_arguments(args, correction, unbiased)
     return _variance(x, dims if dim is None else dim, correction, keepdim)
 
@@ -223,7 +231,6 @@ def _split_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> tuple[Tensor,
 @_decomposes("unbind", "unbind_copy")
 def _unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(x.select(dim, i) for i in range(x.shape[dim]))
-
 
 
 @_decomposes("hardswish")

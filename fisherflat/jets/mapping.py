@@ -60,10 +60,14 @@ class Mapping:
         halves = [name for name, t in state.items() if t.dtype in (torch.float16, torch.bfloat16)]
         if halves:
             warnings.warn(
-                f"{len(halves)} weights are in half precision and are promoted to {dtype} (exactly)", PrecisionWarning, stacklevel=4
+                f"{len(halves)} weights are in half precision and are promoted to {dtype} (exactly)",
+                PrecisionWarning,
+                stacklevel=4,
             )
         self._swapped = {
-            name: tensor.detach().to(dtype) for name, tensor in state.items() if tensor.is_floating_point() and tensor.dtype != dtype
+            name: tensor.detach().to(dtype)
+            for name, tensor in state.items()
+            if tensor.is_floating_point() and tensor.dtype != dtype
         }
         self.weights = {name: self._swapped.get(name, tensor) for name, tensor in state.items()}
 
@@ -90,7 +94,9 @@ class Mapping:
                 "its own constants must be in the working precision (module.double())"
             ) from error
         if not isinstance(y, Tensor):
-            raise MapError(f"the map must return one tensor, it returned {type(y).__name__}; wrap it, e.g. lambda x: module(x)[0]")
+            raise MapError(
+                f"the map must return one tensor, it returned {type(y).__name__}; wrap it, e.g. lambda x: module(x)[0]"
+            )
         if not y.is_floating_point():
             raise MapError(f"the map returned {y.dtype}; outputs must be real floating-point numbers")
         return y.reshape(-1)

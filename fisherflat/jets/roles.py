@@ -90,7 +90,9 @@ class _Reader:
         joins: list[tuple[Node, Node]] = []
         for node in self.graph.nodes:
             weighs = node.packet is aten._softmax or (
-                node.packet in _UNARY and _is_nonlinear_unary(node) and _is_moving_matmul(_back(node.inputs[0], _passes_scores))
+                node.packet in _UNARY
+                and _is_nonlinear_unary(node)
+                and _is_moving_matmul(_back(node.inputs[0], _passes_scores))
             )
             if not weighs or node.role == "pattern":
                 continue
@@ -171,7 +173,9 @@ class _Reader:
         heads = [_back(source, _passes_constants) for source in (a, b)]
         routed = any(_back(source, _passes_scores).packet in (aten._softmax, aten.topk, getitem) for source in (a, b))
         activated = any(_is_nonlinear_unary(head) for head in heads)
-        projected = all(head.packet in (aten.mm, aten.addmm, aten.bmm, aten.convolution) or head.target is None for head in heads)
+        projected = all(
+            head.packet in (aten.mm, aten.addmm, aten.bmm, aten.convolution) or head.target is None for head in heads
+        )
         if not routed and (activated or projected):
             self._gate("mlp_gate", product, self._gate_operand(product, default=0))
 
@@ -194,14 +198,20 @@ def _passes_constants(node: Node) -> bool:
 
 def _passes_scores(node: Node) -> bool:
     """What happens to scores and patterns on their way: also masks and added position terms."""
-    return node.packet in STRUCTURAL or node.packet in (aten.add, aten.sub, aten.tanh, aten.neg, getitem) or _passes_constants(node)
+    return (
+        node.packet in STRUCTURAL
+        or node.packet in (aten.add, aten.sub, aten.tanh, aten.neg, getitem)
+        or _passes_constants(node)
+    )
 
 
 def _passes_linear(node: Node) -> bool:
     """Linear maps with constant weights, and sums."""
     if node.packet in (aten.mm, aten.addmm, aten.bmm, aten.matmul, aten.convolution):
         return len(node.inputs) == 1
-    return node.packet in (aten.add, aten.sub, aten.sum, aten.mean) or node.packet in STRUCTURAL or _passes_constants(node)
+    return (
+        node.packet in (aten.add, aten.sub, aten.sum, aten.mean) or node.packet in STRUCTURAL or _passes_constants(node)
+    )
 
 
 def _is_nonlinear_unary(node: Node) -> bool:
@@ -242,6 +252,7 @@ def held(graph: Graph, role: str) -> list[Node]:
     return [
         node
         for node in graph.nodes
-        if node.role == role and node.factor
+        if node.role == role
+        and node.factor
         and (node is graph.output or any(not (user.role == role and user.factor) for user in users[node]))
     ]

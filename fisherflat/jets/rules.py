@@ -77,27 +77,26 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 
 #: ops whose derivative vanishes wherever it exists
 PIECEWISE_CONSTANT = frozenset(_names(
-    "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "logical_and", "logical_or", "logical_not", "bitwise_and",
-    "bitwise_or", "bitwise_not", "argmax", "argmin", "argsort", "sign", "sgn", "floor", "ceil", "round", "trunc", "any", "all",
+    "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isposinf", "isneginf", "logical_and", "logical_or", "logical_xor",
+    "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "argmax", "argmin", "sign", "sgn", "signbit", "floor",
+    "ceil", "round", "trunc", "floor_divide", "heaviside", "any", "all", "count_nonzero", "searchsorted", "bucketize", "histc",
     "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided",
-    "floor_divide", "one_hot", "bincount", "histc", "sym_size", "heaviside", "signbit", "searchsorted", "bucketize",
 ))  # fmt: skip
 
 #: ops that move or copy entries: each entry of the output is an entry of an input, or a constant
 STRUCTURAL = frozenset(_names(
     "reshape", "permute", "expand", "select", "slice", "cat", "stack", "index", "index_select", "gather", "flip", "roll", "repeat",
     "tril", "triu", "diagonal", "diag_embed", "constant_pad_nd", "slice_scatter", "select_scatter", "diagonal_scatter", "copy",
-    "index_put", "scatter", "unfold", "as_strided", "take_along_dim", "rot90", "narrow_copy", "unfold_copy", "index_copy", "where",
-    "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "masked_fill", "masked_select", "take",
-    "repeat_interleave", "pixel_shuffle", "pixel_unshuffle", "embedding", "im2col", "channel_shuffle", "diagonal_copy", "select_copy",
-    "slice_copy", "as_strided_copy", "masked_scatter", "index_fill",
+    "index_put", "index_copy", "index_fill", "scatter", "where", "masked_fill", "masked_scatter", "unfold", "rot90",
+    "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "pixel_shuffle", "pixel_unshuffle",
+    "channel_shuffle", "im2col", "embedding", "view_as_real", "view_as_complex",
 ))  # fmt: skip
 
 #: ops that are affine in all their floating arguments together
 LINEAR = STRUCTURAL | frozenset(_names(
     "sum", "mean", "cumsum", "neg", "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
-    "scatter_add", "index_add", "trace", "upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_linear1d",
-    "col2im", "flipud", "diff", "_to_copy",
+    "scatter_add", "index_add", "trace", "upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d",
+    "col2im", "_conj", "_fft_r2c", "_fft_c2r", "_fft_c2c",
 ))  # fmt: skip
 
 
@@ -172,7 +171,9 @@ def _constant(xp: Algebra, value: Any) -> Any:
 # -- products ----------------------------------------------------------------------------------------------------------
 
 
-def leibniz(xp: Algebra, a: Series, b: Series, shape: tuple[int, ...], into: Callable[..., None], add: Callable[..., None]) -> Series:
+def leibniz(
+    xp: Algebra, a: Series, b: Series, shape: tuple[int, ...], into: Callable[..., None], add: Callable[..., None]
+) -> Series:
     """A bilinear op of two series: `into(a, b, out)` writes, `add(out, a, b, scale)` accumulates."""
     k, first, second = a.k, a.data, b.data
     order = 2 if a.order and b.order else max(a.order, b.order)
@@ -392,7 +393,9 @@ def _extreme(xp: Algebra, node: Node, x: Series, *args: Any, **kwargs: Any) -> A
 def _extreme_along(xp: Algebra, node: Node, x: Series, dim: int, keepdim: bool, packet: Any) -> tuple[Series, Series]:
     shape = list(x.shape)
     shape[dim] = 1
-    arg = Node(node.index, (aten.argmax if packet in (aten.max, aten.amax) else aten.argmin).default, (), {}, tuple(shape))
+    arg = Node(
+        node.index, (aten.argmax if packet in (aten.max, aten.amax) else aten.argmin).default, (), {}, tuple(shape)
+    )
     index = xp.values(arg, (x, dim, True), {}, x.k)
     value = _chosen(xp, x, index, dim, tuple(shape), node)
     if keepdim:

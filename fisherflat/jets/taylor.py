@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,6 +30,10 @@ from fisherflat.jets.tracing import traced
 aten = torch.ops.aten
 
 
+#: on a CPU, so many bytes of live coefficients at a time: what a core's caches hold, so that ops meet warm data
+CACHED = 16 * 2**20
+
+
 class TaylorEngine:
     """2-jets of `mean(chart(u))` by Taylor arithmetic on the graph of `mean`.
 
@@ -43,7 +48,7 @@ class TaylorEngine:
         point = chart.point.to(mapping.dtype)
         self.graph = traced(mapping, point)
 
-    @property
+    @cached_property
     def bytes_per_point(self) -> int:
         """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
         item, k = self._chart.point.element_size(), self._chart.dim
@@ -56,6 +61,15 @@ class TaylorEngine:
 
     def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`."""
+        if u.device.type != "cpu":
+            return self._series(u)
+        out = u.new_empty(u.shape[0], size(self._chart.dim), self._dim)
+        step = max(1, CACHED // max(self.bytes_per_point, 1))
+        for start in range(0, u.shape[0], step):
+            out[start : start + step] = self._series(u[start : start + step])
+        return out
+
+    def _series(self, u: Tensor) -> Tensor:
         k, points = self._chart.dim, u.shape[0]
         x = u.new_empty(1 + k, points, *self._chart.point.shape)
         x[0] = self._chart(u)
@@ -273,7 +287,9 @@ def _mean(x: Tensor, shape: tuple[int, ...], dim: Any = None, keepdim: bool = Fa
     return x.mean(_dims(dim, x.dim() - 2), keepdim) if x.dim() > 2 else x
 
 
-def _slice(x: Tensor, shape: tuple[int, ...], dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Tensor:
+def _slice(
+    x: Tensor, shape: tuple[int, ...], dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Tensor:
     return aten.slice.Tensor(x, _dims(dim, x.dim() - 2)[0], start, end, step)
 
 

@@ -95,4 +95,3 @@ def _tangent(node: Node, copy: Node, values: dict[Node, Any]) -> list[Node]:
     _, slope, _ = FUNCTIONS[node.packet.__name__](x0, *node.args[1:], **node.kwargs)
     scaled = replace(copy, target=aten.mul.Tensor, args=(copy.inputs[0], slope), kwargs={})
     return [scaled, replace(copy, target=aten.add.Tensor, args=(scaled, values[node] - slope * x0), kwargs={})]
-
