@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_map
 from fisherflat._arrays import as_float64
 from fisherflat.errors import InputError
 from fisherflat.jets.elementary import FUNCTIONS
-from fisherflat.jets.graph import ROLES, Graph, Node, fold, record
+from fisherflat.jets.graph import ROLES, Graph, Node, fold
 from fisherflat.jets.mapping import Mapping
+from fisherflat.jets.recording import record
 from fisherflat.jets.roles import assign, held
 
 aten = torch.ops.aten
