@@ -28,10 +28,12 @@ def free_memory(device: torch.device) -> int:
         return 4 * 2**30
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is what Python or an allocator of torch raises where memory runs out."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    # on the CPU torch raises a plain RuntimeError, worded after the operating system
+    return isinstance(error, RuntimeError) and any(s in str(error) for s in ("DefaultCPUAllocator", "out of memory"))
 
 
 def in_chunks(
@@ -50,16 +52,14 @@ def in_chunks(
         try:
             result = function(u[start : start + chunk])
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if chunk == 1:
                 raise OutOfMemoryError(
                     f"one point needs about {bytes_per_point / 2**30:.2f} GiB and does not fit on {u.device}; "
                     "use dtype=torch.float32, fewer coordinates or a smaller layer"
                 ) from error
-            chunk = max(1, chunk // 2)
-            if u.device.type == "cuda":
-                torch.cuda.empty_cache()
-            continue
+            chunk //= 2
+            continue  # leaving the handler lets go of what the failed call held
         yield result
         start += chunk

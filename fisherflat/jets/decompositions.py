@@ -20,15 +20,18 @@ _TABLE: dict[Any, Callable[..., Any]] = {}
 
 def decomposition(op: Any) -> Callable[..., Any] | None:
     """How an ATen overload is written in simpler ops, or `None` where it is simple itself."""
-    return _TABLE.get(op.overloadpacket)
+    return _TABLE.get(op) or _TABLE.get(op.overloadpacket)
 
 
-def _decomposes(*packets: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _decomposes(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register for ops (`"square"`, all overloads) or single overloads (`"masked_fill.Tensor"`)."""
+
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        for name in packets:
-            packet = getattr(aten, name, None)  # some are newer than the oldest torch that is supported
-            if packet is not None:
-                _TABLE[packet] = function
+        for name in names:
+            packet, _, overload = name.partition(".")
+            op = getattr(aten, packet, None)  # some are newer than the oldest torch that is supported
+            if op is not None:
+                _TABLE[getattr(op, overload) if overload else op] = function
         return function
 
     return register
@@ -131,6 +134,12 @@ def _std(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return torch.sqrt(_var(x, *args, **kwargs))
 
 
+@_decomposes("std_mean")
+def _std_mean(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    variance, mean = _var_mean(x, *args, **kwargs)
+    return torch.sqrt(variance), mean
+
+
 @_decomposes("linalg_vector_norm")
 def _vector_norm(x: Tensor, order: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     dims = list(range(x.dim())) if dim is None else dim
@@ -152,11 +161,6 @@ def _norm(x: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtyp
 def _glu(x: Tensor, dim: int = -1) -> Tensor:
     a, b = x.chunk(2, dim)
     return a * torch.sigmoid(b)
-
-
-@_decomposes("_log_softmax")
-def _log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Tensor:
-    return x - torch.logsumexp(x, [dim], keepdim=True)
 
 
 @_decomposes("_safe_softmax")
@@ -197,6 +201,198 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum()
 
 
+@_decomposes("prod")
+def _prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Pairwise, so that it takes log2(n) products and is right where entries vanish."""
+    if dim is None:
+        x, dim = x.reshape(-1), 0
+    while x.shape[dim] > 1:
+        half = x.shape[dim] // 2
+        product = x.narrow(dim, 0, half) * x.narrow(dim, half, half)
+        x = product if x.shape[dim] % 2 == 0 else torch.cat([product, x.narrow(dim, 2 * half, 1)], dim)
+    return x if keepdim else x.squeeze(dim)
+
+
+@_decomposes("cumprod")
+def _cumprod(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Products of 1, 2, 4, ... neighbours."""
+    width, length = 1, x.shape[dim]
+    while width < length:
+        ahead, behind = x.narrow(dim, 0, length - width), x.narrow(dim, width, length - width)
+        x = torch.cat([x.narrow(dim, 0, width), ahead * behind], dim)
+        width *= 2
+    return x
+
+
+@_decomposes("linalg_cross")
+def _cross(a: Tensor, b: Tensor, *, dim: int = -1) -> Tensor:
+    a, b = torch.broadcast_tensors(a, b)
+    return a.roll(-1, dim) * b.roll(-2, dim) - a.roll(-2, dim) * b.roll(-1, dim)
+
+
+@_decomposes("_trilinear")
+def _trilinear(
+    a: Tensor, b: Tensor, c: Tensor, expand_a: Sequence[int], expand_b: Sequence[int], expand_c: Sequence[int], total: Sequence[int], unroll: int = 1
+) -> Tensor:
+    for axis in expand_a:
+        a = a.unsqueeze(axis)
+    for axis in expand_b:
+        b = b.unsqueeze(axis)
+    for axis in expand_c:
+        c = c.unsqueeze(axis)
+    return (a * b * c).sum(list(total))
+
+
+@_decomposes("hypot")
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.sqrt(a * a + b * b)
+
+
+@_decomposes("atan2")
+def _atan2(a: Tensor, b: Tensor) -> Tensor:
+    """An arc tangent of the smaller over the larger entry, and a multiple of a quarter turn."""
+    wide = b.abs() >= a.abs()
+    angle = torch.where(wide, torch.atan(a / b), -torch.atan(b / a))
+    half_turn = math.pi * (1 - 2 * (a < 0).to(angle.dtype))
+    return angle + torch.where(wide, torch.where(b < 0, half_turn, 0.0), half_turn / 2)
+
+
+@_decomposes("logaddexp")
+def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    return torch.logsumexp(torch.stack(torch.broadcast_tensors(a, b)), 0)
+
+
+@_decomposes("xlogy")
+def _xlogy(a: Any, b: Any) -> Tensor:
+    return torch.where(torch.as_tensor(a) == 0, 0.0, a * torch.as_tensor(b).log())
+
+
+@_decomposes("logit")
+def _logit(x: Tensor, eps: float | None = None) -> Tensor:
+    x = x if eps is None else x.clamp(eps, 1 - eps)
+    return torch.log(x / (1 - x))
+
+
+@_decomposes("maximum", "fmax")
+def _maximum(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(a < b, b, a)
+
+
+@_decomposes("minimum", "fmin")
+def _minimum(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(b < a, b, a)
+
+
+@_decomposes("clamp.Tensor", "clamp_min.Tensor")
+def _clamp_tensor(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    x = x if low is None else torch.maximum(x, low)
+    return x if high is None else torch.minimum(x, high)
+
+
+@_decomposes("clamp_max.Tensor")
+def _clamp_max_tensor(x: Tensor, high: Tensor) -> Tensor:
+    return torch.minimum(x, high)
+
+
+@_decomposes("masked_fill.Tensor")
+def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> Tensor:
+    return torch.where(mask, value, x)
+
+
+@_decomposes("masked_select")
+def _masked_select(x: Tensor, mask: Tensor) -> Tensor:
+    x, mask = torch.broadcast_tensors(x, mask)
+    return x[mask]
+
+
+@_decomposes("take")
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x.reshape(-1)[index]
+
+
+@_decomposes("as_strided")
+def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Tensor:
+    """A gather of the entries that the strides meet, because coefficients need not lie in memory as the value did."""
+    offset = x.storage_offset() if offset is None else offset
+    memory = torch.arange(x.untyped_storage().nbytes() // x.element_size(), device=x.device)
+    entry = torch.full_like(memory, -1)
+    entry[memory.as_strided(x.shape, x.stride(), x.storage_offset())] = torch.arange(x.numel(), device=x.device).reshape(x.shape)
+    index = entry[memory.as_strided(size, stride, offset)]
+    if (index < 0).any():
+        raise IndexError("as_strided reaches outside of the tensor that it is called on")
+    return x.reshape(-1)[index]
+
+
+@_decomposes("kthvalue")
+def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    values, indices = (part.narrow(dim, k - 1, 1) for part in x.sort(dim, stable=True))
+    return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
+
+
+@_decomposes("median.dim")
+def _median(x: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    return _kthvalue(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+
+
+@_decomposes("median.default")
+def _median_of_all(x: Tensor) -> Tensor:
+    return _median(x.reshape(-1))[0]
+
+
+@_decomposes("aminmax")
+def _aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    dims = [] if dim is None else [dim]
+    return x.amin(dims, keepdim), x.amax(dims, keepdim)
+
+
+@_decomposes("nan_to_num")
+def _nan_to_num(x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+    limits = torch.finfo(x.dtype)
+    x = torch.where(x.isnan(), 0.0 if nan is None else nan, x)
+    x = torch.where(x == math.inf, limits.max if posinf is None else posinf, x)
+    return torch.where(x == -math.inf, limits.min if neginf is None else neginf, x)
+
+
+@_decomposes("remainder")
+def _remainder(a: Tensor, b: Any) -> Tensor:
+    return a - b * torch.floor(a / b)
+
+
+@_decomposes("fmod")
+def _fmod(a: Tensor, b: Any) -> Tensor:
+    return a - b * torch.trunc(a / b)
+
+
+@_decomposes("frac")
+def _frac(x: Tensor) -> Tensor:
+    return x - torch.trunc(x)
+
+
+@_decomposes("_cdist_forward")
+def _cdist(a: Tensor, b: Tensor, p: float, mode: int | None) -> Tensor:
+    return torch.linalg.vector_norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, -1)
+
+
+@_decomposes("_prelu_kernel")
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.where(x > 0, x, weight * x)
+
+
+@_decomposes("threshold")
+def _threshold(x: Tensor, threshold: float, value: float) -> Tensor:
+    return torch.where(x > threshold, x, value)
+
+
+@_decomposes("hardshrink")
+def _hardshrink(x: Tensor, width: float = 0.5) -> Tensor:
+    return torch.where(x.abs() > width, x, 0.0)
+
+
+@_decomposes("softshrink")
+def _softshrink(x: Tensor, width: float = 0.5) -> Tensor:
+    return torch.where(x > width, x - width, torch.where(x < -width, x + width, 0.0))
+
+
 @_decomposes("hardtanh")
 def _hardtanh(x: Tensor, low: float = -1, high: float = 1) -> Tensor:
     return x.clamp(low, high)
@@ -232,7 +428,6 @@ def _split_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> tuple[Tensor,
 def _unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(x.select(dim, i) for i in range(x.shape[dim]))
 
-
 @_decomposes("hardswish")
 def _hardswish(x: Tensor) -> Tensor:
     return x * ((x + 3).clamp(0, 6) / 6)
@@ -261,3 +456,9 @@ def _log2(x: Tensor) -> Tensor:
 @_decomposes("log10")
 def _log10(x: Tensor) -> Tensor:
     return torch.log(x) / math.log(10)
+
+
+# copies of views are views here, where nothing is written to
+for _name in ("as_strided", "diagonal", "select", "slice", "unfold"):
+    _TABLE[getattr(aten, f"{_name}_copy")] = getattr(aten, _name)
+_TABLE[aten.narrow_copy] = torch.narrow

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.elementary import FUNCTIONS, Triple, log_sigmoid, power
 from fisherflat.jets.graph import Graph, Node, getitem, run
-from fisherflat.jets.series import Algebra, Series, count
+from fisherflat.jets.series import Algebra, Series
 
 aten = torch.ops.aten
 Rule = Callable[..., Any]
@@ -33,6 +34,7 @@ def evaluate(graph: Graph, xp: Algebra, x: Series) -> Series | Tensor:
     last = graph.last_use()
     for node in graph.nodes:
         if node.target is not None:
+            xp.block = xp.labels.get(node, 0)
             values[node] = apply(xp, node, values.__getitem__, x.k)
         for dead in last.get(node, ()):
             del values[dead]
@@ -108,6 +110,43 @@ def _linear(xp: Algebra, node: Node, *args: Any, **kwargs: Any) -> Series:
 RULES.update(dict.fromkeys(LINEAR, _linear))
 
 
+@_rule("_to_copy")
+def _cast(xp: Algebra, node: Node, x: Series, **kwargs: Any) -> Series:
+    integral = not (kwargs["dtype"].is_floating_point or kwargs["dtype"].is_complex)
+    return xp.values(node, (x,), kwargs, x.k) if integral else xp.linear(node, (x,), kwargs, x.order, x.k)
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Series) and index.data.dtype == torch.bool
+
+
+@_rule("index")
+def _index(xp: Algebra, node: Node, x: Any, indices: Any) -> Series:
+    if any(_is_mask(index) for index in indices):
+        raise UnsupportedOpError(
+            f"{node.op} at {node.source} selects entries by a mask that depends on the input, so the shape of its output does too; "
+            'use torch.where, or engine="autodiff"'
+        )
+    return _linear(xp, node, x, indices)
+
+
+@_rule("index_put")
+def _index_put(xp: Algebra, node: Node, x: Any, indices: Any, values: Any, accumulate: bool = False) -> Series:
+    """`x[mask] = value` with a moving mask is a choice between the two at each entry."""
+    if not any(_is_mask(index) for index in indices):
+        return _linear(xp, node, x, indices, values, accumulate)
+    mask, *others = indices
+    rest = len(node.shape) - len(mask.shape)
+    if others or len(values.shape) > rest:
+        raise UnsupportedOpError(
+            f"{node.op} at {node.source} writes as many values as a mask that depends on the input has entries; use torch.where"
+        )
+    filled = _add(xp, node, x, values) if accumulate else values
+    mask = Series(mask.data.reshape(*mask.data.shape, *(1,) * rest), mask.k)
+    where = Node(node.index, aten.where.self, (), {}, node.shape, module_path=node.module_path, source=node.source)
+    return _linear(xp, where, mask, filled, x)
+
+
 def _order(*things: Any) -> tuple[int, int]:
     """The largest order among the series in nested arguments, and k."""
     found = [leaf for leaf in _leaves(things) if isinstance(leaf, Series)]
@@ -177,7 +216,7 @@ def leibniz(
     """A bilinear op of two series: `into(a, b, out)` writes, `add(out, a, b, scale)` accumulates."""
     k, first, second = a.k, a.data, b.data
     order = 2 if a.order and b.order else max(a.order, b.order)
-    out = xp.empty(count(order, k), first, shape)
+    out = xp.empty(xp.count(order, k), first, shape)
     ca, cb = first.shape[0], second.shape[0]
     shared = min(ca, cb)
     into(first, second[0], out[:ca])
@@ -187,9 +226,9 @@ def leibniz(
         add(out[1:shared], first[0], second[1:shared])
     result = Series(out, k)
     if a.order and b.order:
-        blank = max(ca, cb) == 1 + k  # nothing has been written to the second derivatives yet
+        blank = xp.blank(result, max(ca, cb))
         for i in range(k):
-            row, ahead = result.row(i), slice(1 + i, 1 + k)
+            row, ahead = xp.row(result, i), slice(1 + i, 1 + k)
             (into(first[1 + i], second[ahead], row) if blank else add(row, first[1 + i], second[ahead]))
             add(row, first[ahead], second[1 + i])
     return result
@@ -207,6 +246,8 @@ def _mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
         a, b = b, a
     if not isinstance(b, Series):
         return _scaled(xp, node, a, b)
+    if b.order > a.order:  # the result takes the dtype of the first, and a mask does not move
+        a, b = b, a
     rank = len(node.shape)
     left = a if len(a.shape) == rank else Series(_aligned(a.data, rank), a.k)
     right = left if a is b else b if len(b.shape) == rank else Series(_aligned(b.data, rank), b.k)
@@ -214,10 +255,13 @@ def _mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
 
 
 @_rule("div")
-def _div(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
-    if not isinstance(b, Series):
+def _div(xp: Algebra, node: Node, a: Any, b: Any, rounding_mode: str | None = None) -> Series:
+    if rounding_mode is not None:
+        return xp.values(node, (a, b), {"rounding_mode": rounding_mode}, _order((a, b))[1])
+    if not isinstance(b, Series) or b.order == 0:
         out = xp.empty(a.data.shape[0], a.data, node.shape)
-        xp.div(_aligned(a.data, len(node.shape)), _constant(xp, b), out)
+        divisor = _aligned(b.data, len(node.shape)) if isinstance(b, Series) else _constant(xp, b)
+        xp.div(_aligned(a.data, len(node.shape)), divisor, out)
         return Series(out, a.k)
     inverse = unary(xp, b, FUNCTIONS["reciprocal"])
     return _mul(xp, node, a, inverse)
@@ -261,7 +305,7 @@ def _pow(xp: Algebra, node: Node, base: Any, exponent: Any) -> Series:
             exponent = exponent.item()
         if not isinstance(exponent, Tensor):
             return _mul(xp, node, base, base) if exponent == 2 else unary(xp, base, lambda x: power(x, exponent))
-    elif not isinstance(base, (Series, Tensor)):  # a number to a moving power
+    elif not isinstance(base, (Series, Tensor)) and base > 0:  # a number to a moving power
         return unary(xp, _scaled(xp, node, exponent, math.log(base)), FUNCTIONS["exp"])
     return xp.fallback(node, (base, exponent), {}, _order((base, exponent))[1])
 
@@ -273,18 +317,19 @@ def unary(xp: Algebra, x: Series, function: Callable[[Any], Triple]) -> Series:
     """An elementwise function: `f' d_ij x + f'' d_i x d_j x`."""
     k, data = x.k, x.data
     value, slope, bend = function(data[0])
-    out = xp.empty(count(2 if x.order else 0, k), data, x.shape)
+    out = xp.empty(xp.count(2 if x.order else 0, k), data, x.shape)
     out[0].copy_(value)
     if x.order == 0:
         return Series(out, k)
     xp.mul(data[1:], slope, out[1 : data.shape[0]])
     result = Series(out, k)
+    blank = xp.blank(result, data.shape[0])
     for i in range(k):
         bent = data[1 + i] * bend
-        if x.order == 1:
-            xp.mul(bent, data[1 + i : 1 + k], result.row(i))
+        if blank:
+            xp.mul(bent, data[1 + i : 1 + k], xp.row(result, i))
         else:
-            xp.fma(result.row(i), bent, data[1 + i : 1 + k])
+            xp.fma(xp.row(result, i), bent, data[1 + i : 1 + k])
     return result
 
 
@@ -318,7 +363,7 @@ def _softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) 
     """With `z_i = d_i x - <d_i x>`, `<.>` the mean under y: `d_i y = y z_i`, `d_ij y = y (w - <w>)`, `w = z_i z_j + d_ij x`."""
     k, data, axis = x.k, x.data, _axis(x, dim)
     y = data[0].softmax(axis)
-    out = xp.empty(count(2, k), data, x.shape)
+    out = xp.empty(xp.count(2, k), data, x.shape)
     out[0].copy_(y)
     z = out[1 : 1 + k]
     z.copy_(data[1 : 1 + k])
@@ -327,40 +372,57 @@ def _softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) 
     w = out[1 + k :]
     if x.order == 2:
         w.copy_(data[1 + k :])
+    blank = xp.blank(result, data.shape[0])
     for i in range(k):
-        if x.order == 2:
-            xp.fma(result.row(i), z[i], z[i:])
+        if blank:
+            xp.mul(z[i], z[i:], xp.row(result, i))
         else:
-            xp.mul(z[i], z[i:], result.row(i))
+            xp.fma(xp.row(result, i), z[i], z[i:])
     w.sub_((w * y).sum(axis, True))
     out[1:].mul_(y)
     return result
 
 
-@_rule("logsumexp")
-def _logsumexp(xp: Algebra, node: Node, x: Series, dim: Any, keepdim: bool = False) -> Series:
+def _log_total(xp: Algebra, x: Series, dims: list[int]) -> tuple[Any, Any, Any]:
+    """`log sum exp x` along `dims` in three parts: the largest x, the sum of `exp(x - largest)`, and the derivatives
+    `<d_i x>` and `<z_i z_j + d_ij x>`, `<.>` the mean under the softmax and `z_i = d_i x - <d_i x>`."""
     k, data = x.k, x.data
-    dims = [_axis(x, d) for d in (dim if isinstance(dim, (tuple, list)) else [dim])]
     largest = data[0].amax(dims, True)
     largest = largest.masked_fill(largest.isinf(), 0.0)
     weights = (data[0] - largest).exp()
     total = weights.sum(dims, True)
     y = weights / total
     z = data[1 : 1 + k] - (data[1 : 1 + k] * y).sum(dims, True)
-    inner = xp.empty(count(2, k), data, x.shape)  # what the mean under y is taken of
+    inner = xp.empty(xp.count(2, k), data, x.shape)  # what the mean under y is taken of
     if x.order == 2:
         inner[1 + k :].copy_(data[1 + k :])
     else:
         inner[1 + k :].zero_()
     source = Series(inner, k)
     for i in range(k):
-        xp.fma(source.row(i), z[i], z[i:])
+        xp.fma(xp.row(source, i), z[i], z[i:])
     inner[1 : 1 + k].copy_(data[1 : 1 + k])
-    out = xp.empty(count(2, k), data, node.shape)
-    value = total.log() + largest
-    out[0].copy_(value if keepdim else value.reshape(out.shape[1:]))
-    out[1:].copy_((inner[1:] * y).sum(dims, keepdim))
-    return Series(out, k)
+    return largest, total, (inner[1:] * y).sum(dims, True)
+
+
+@_rule("logsumexp")
+def _logsumexp(xp: Algebra, node: Node, x: Series, dim: Any, keepdim: bool = False) -> Series:
+    dims = dim if isinstance(dim, (tuple, list)) else [dim]
+    largest, total, derivatives = _log_total(xp, x, [_axis(x, d) for d in dims])
+    out = xp.empty(xp.count(2, x.k), x.data, node.shape)
+    out[0].copy_((total.log() + largest).reshape(out.shape[1:]))
+    out[1:].copy_(derivatives.reshape(out[1:].shape))
+    return Series(out, x.k)
+
+
+@_rule("_log_softmax")
+def _log_softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -> Series:
+    largest, total, derivatives = _log_total(xp, x, [_axis(x, dim)])
+    out = xp.empty(xp.count(2, x.k), x.data, x.shape)
+    out[0].copy_(x.data[0] - largest - total.log())
+    out[1:].copy_(-derivatives)
+    out[1 : x.data.shape[0]].add_(x.data[1:])
+    return Series(out, x.k)
 
 
 # -- choices by the value ------------------------------------------------------------------------------------------------
@@ -371,11 +433,11 @@ def _chosen(xp: Algebra, x: Series, index: Series, dim: int, shape: tuple[int, .
     return xp.linear(gather, (x, dim, index), {}, x.order, x.k)
 
 
-@_rule("topk", "sort")
+@_rule("topk", "sort", "cummax", "cummin")
 def _sorted(xp: Algebra, node: Node, x: Series, *args: Any, **kwargs: Any) -> tuple[Series, Series]:
     _, index = xp.values(node, (x, *args), kwargs, x.k)
-    named = {"topk": ("k", "dim"), "sort": ("dim",)}[node.packet.__name__]
-    options = dict(zip(named, args, strict=False)) | kwargs
+    names = [argument.name for argument in node.target._schema.arguments]
+    options = dict(zip(names[1:], args, strict=False)) | kwargs
     return _chosen(xp, x, index, options.get("dim", -1), index.shape, node), index
 
 
@@ -384,8 +446,6 @@ def _extreme(xp: Algebra, node: Node, x: Series, *args: Any, **kwargs: Any) -> A
     if not args and not kwargs:
         flat = Series(x.data.reshape(*x.data.shape[:2], -1), x.k)
         return _extreme_along(xp, node, flat, 0, False, node.packet)[0]
-    if isinstance(args[0], Series) or isinstance(args[0], Tensor):
-        return xp.fallback(node, (x, *args), kwargs, x.k)
     keepdim = args[1] if len(args) > 1 else kwargs.get("keepdim", False)
     return _extreme_along(xp, node, x, args[0], keepdim, node.packet)
 
@@ -412,20 +472,11 @@ def _extreme_over(xp: Algebra, node: Node, x: Series, dim: Any = (), keepdim: bo
     return Series(x.data.reshape(*x.data.shape[:2], *node.shape), x.k)
 
 
-@_rule("maximum", "minimum")
-def _larger(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
-    # max(a, b) = b + relu(a - b), min(a, b) = b - relu(b - a)
-    difference = _add(xp, node, a, b, -1)
-    if node.packet is aten.minimum:
-        return _add(xp, node, b, unary(xp, _scaled(xp, node, difference, -1), FUNCTIONS["relu"]), -1)
-    return _add(xp, node, b, unary(xp, difference, FUNCTIONS["relu"]))
-
-
-@_rule("max_pool2d_with_indices")
+@_rule("max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d")
 def _max_pool(xp: Algebra, node: Node, x: Series, *args: Any, **kwargs: Any) -> tuple[Series, Series]:
-    _, index = xp.values(node, (x, *args), kwargs, x.k)
-    flat = Series(x.data.reshape(*x.data.shape[:-2], -1), x.k)
-    where = Series(index.data.reshape(*index.data.shape[:-2], -1), x.k)
+    _, index = xp.values(node, (x, *args), kwargs, x.k)  # counts along the pooled axes taken together
+    pooled = 3 if "3d" in node.packet.__name__ else 2
+    flat, where = (Series(s.data.reshape(*s.data.shape[:-pooled], -1), x.k) for s in (x, index))
     value = _chosen(xp, flat, where, -1, where.shape, node)
     return Series(value.data.reshape(*value.data.shape[:2], *index.shape), x.k), index
 

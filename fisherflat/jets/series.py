@@ -12,12 +12,11 @@ arrays themselves; torch tensors are one such array, arrays of real balls anothe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from fisherflat.jets.graph import Node
-from fisherflat.jets.jet import size
 
 
 @dataclass(eq=False, slots=True)
@@ -37,49 +36,75 @@ class Series:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.data.shape[2:])
 
-    def row(self, i: int) -> Any:
-        """The second derivatives `d_i d_j` for j = i .. k-1."""
-        start = 1 + self.k + i * self.k - i * (i - 1) // 2
-        return self.data[start : start + self.k - i]
 
+class Algebra:
+    """Arrays with two leading axes (coefficients, points) and the few operations that rules need beyond operators.
 
-def count(order: int, k: int) -> int:
-    """C, the number of coefficients up to an order."""
-    return (1, 1 + k, size(k))[order]
+    Second-order coefficients can be kept apart by the label of the node whose source they stem from: in `blocks` blocks
+    of k(k+1)/2, `labels` mapping nodes to blocks. Their sum is the second derivative, exactly; with one block it is it.
+    """
 
+    def __init__(self, labels: dict[Node, int] | None = None, blocks: int = 1) -> None:
+        self.labels, self.blocks, self.block = labels or {}, blocks, 0
 
-class Algebra(Protocol):
-    """Arrays with two leading axes (coefficients, points) and the few operations that rules need beyond operators."""
+    def count(self, order: int, k: int) -> int:
+        """C, the number of coefficients up to an order."""
+        return (1, 1 + k, 1 + k + self.blocks * (k * (k + 1) // 2))[order]
+
+    def row(self, series: Series, i: int) -> Any:
+        """Where the node at hand puts its sources of `d_i d_j`, for j = i .. k-1."""
+        k = series.k
+        start = 1 + k + self.block * (k * (k + 1) // 2) + i * k - i * (i - 1) // 2
+        return series.data[start : start + k - i]
+
+    def blank(self, series: Series, written: int) -> bool:
+        """Whether sources are to be written, not added, when `written` coefficients have been written before."""
+        if written > 1 + series.k:
+            return False
+        if self.blocks > 1:
+            series.data[1 + series.k :].zero_()
+        return self.blocks == 1
 
     def empty(self, coefficients: int, like: Any, shape: tuple[int, ...]) -> Any:
         """An uninitialised array `[coefficients, P, *shape]` with the points of `like`."""
+        raise NotImplementedError
 
     def constant(self, tensor: Tensor) -> Any:
         """A constant as an array `[*shape]` that combines with the others."""
+        raise NotImplementedError
 
     def add(self, a: Any, b: Any, out: Any) -> None:
         """`out = a + b`, broadcast."""
+        raise NotImplementedError
 
     def mul(self, a: Any, b: Any, out: Any) -> None:
         """`out = a * b`, broadcast."""
+        raise NotImplementedError
 
     def div(self, a: Any, b: Any, out: Any) -> None:
         """`out = a / b`, broadcast, b constant."""
+        raise NotImplementedError
 
     def fma(self, out: Any, a: Any, b: Any) -> None:
         """`out += a * b`, broadcast."""
+        raise NotImplementedError
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """`out = a @ b`, batched and broadcast over leading axes."""
+        raise NotImplementedError
 
     def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
         """The matrix product of two series, batched and broadcast over leading axes."""
+        raise NotImplementedError
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
         """The op of `node`, which is affine in all its floating arguments together, on each coefficient."""
+        raise NotImplementedError
 
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         """The op of `node` on values alone, as series of order 0 (a tuple of them where the op has several outputs)."""
+        raise NotImplementedError
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
         """An op without a rule."""
+        raise NotImplementedError

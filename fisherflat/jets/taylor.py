@@ -24,7 +24,7 @@ from fisherflat.jets.graph import Node
 from fisherflat.jets.jet import size
 from fisherflat.jets.mapping import Mapping
 from fisherflat.jets.rules import evaluate
-from fisherflat.jets.series import Series, count
+from fisherflat.jets.series import Algebra, Series
 from fisherflat.jets.tracing import traced
 
 aten = torch.ops.aten
@@ -94,7 +94,7 @@ def _entries(shape: Any) -> int:
     return math.prod(shape)
 
 
-class TensorAlgebra:
+class TensorAlgebra(Algebra):
     """The algebra of `fisherflat.jets.series` in torch tensors."""
 
     def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -129,7 +129,8 @@ class TensorAlgebra:
         left = left.movedim(0, -3).reshape(size_, ca * rows, inner)
         right = right.movedim(0, -2).reshape(size_, inner, cb * columns)
         order = 2 if a.order and b.order else max(a.order, b.order)
-        out = left.new_empty(size_, count(order, k), rows, columns)
+        out = left.new_empty(size_, self.count(order, k), rows, columns)
+        result = Series(out.view(a.data.shape[1], *batch, *out.shape[1:]).movedim(-3, 0), k)
         out[:, :ca] = torch.bmm(left, right[:, :, :columns]).view(size_, ca, rows, columns)
         if cb > 1:
             value = torch.bmm(left[:, :rows], right[:, :, columns:]).view(size_, rows, cb - 1, columns).transpose(1, 2)
@@ -138,60 +139,42 @@ class TensorAlgebra:
             out[:, 1 + shared : cb] = value[:, shared:]
         if a.order and b.order:
             cross = torch.bmm(left[:, rows : (1 + k) * rows], right[:, :, columns : (1 + k) * columns])
-            cross = cross.view(size_, k, rows, k, columns).transpose(2, 3)
-            second, blank, start = out[:, 1 + k :], max(ca, cb) == 1 + k, 0
+            cross = cross.view(a.data.shape[1], *batch, k, rows, k, columns).movedim((-4, -2), (0, 1))
+            blank = self.blank(result, max(ca, cb))
             for i in range(k):
-                row = second[:, start : start + k - i]
+                row = self.row(result, i)
                 if blank:
-                    torch.add(cross[:, i, i:], cross[:, i:, i], out=row)
+                    torch.add(cross[i, i:], cross[i:, i], out=row)
                 else:
-                    row.add_(cross[:, i, i:]).add_(cross[:, i:, i])
-                start += k - i
-        return Series(out.view(a.data.shape[1], *batch, *out.shape[1:]).movedim(-3, 0), k)
+                    row.add_(cross[i, i:]).add_(cross[i:, i])
+        return result
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
         direct = _DIRECT.get(node.packet)
         if direct is not None and isinstance(args[0], Series):
             return Series(direct(args[0].data, node.shape, *args[1:], **kwargs), k)
         leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
-        total = count(order, k)
-        fixed = {1} if node.packet is aten.convolution else set()  # its weight is a factor, not a summand
-        value, tangents = [], []
-        for position, leaf in enumerate(leaves):
-            if isinstance(leaf, Series):
-                data = leaf.data
-                value.append((data[0], 0))
-                if not data.is_floating_point():
-                    tangents.append((data[0], None, 0))
-                elif data.shape[0] == total:
-                    tangents.append((data[1:], 0, 0))
-                else:
-                    padded = torch.cat([data[1:], data.new_zeros(total - data.shape[0], *data.shape[1:])])
-                    tangents.append((padded, 0, 0))
-            elif isinstance(leaf, Tensor) and leaf.is_floating_point() and position not in fixed:
-                value.append((leaf, None))
-                tangents.append((torch.zeros_like(leaf), None, None))
-            elif isinstance(leaf, float) and node.packet in _AFFINE_IN_NUMBERS:
-                value.append((leaf, None))
-                tangents.append((0.0, None, None))
-            else:
-                value.append((leaf, None))
-                tangents.append((leaf, None, None))
+        constant = _constant_summands(node, args, kwargs)
+        over_points = tuple(0 if isinstance(leaf, Series) else None for leaf in leaves)
+        over_coefficients = tuple(0 if isinstance(leaf, Series) and _is_differentiable(leaf.data) else None for leaf in leaves)
 
         def call(*filled: Any) -> Tensor:
             full_args, full_kwargs = tree_unflatten(filled, structure)
             return node.target(*full_args, **full_kwargs)
 
-        def batched(function: Callable[..., Any], axes: list[int | None]) -> Callable[..., Any]:
-            return vmap(function, in_dims=tuple(axes)) if any(axis is not None for axis in axes) else function
+        def rows(start: int, stop: int) -> Tensor:
+            """The op on the coefficients in a range; constant summands have none but the value."""
+            filled = []
+            for position, leaf in enumerate(leaves):
+                if isinstance(leaf, Series):
+                    moves = over_coefficients[position] is not None
+                    filled.append(_padded(leaf.data[start:stop], stop - start) if moves else leaf.data[0])
+                else:
+                    filled.append(_zero(leaf) if start > 0 and position in constant else leaf)
+            return vmap(vmap(call, in_dims=over_points), in_dims=over_coefficients)(*filled)
 
-        head = batched(call, [axis for _, axis in value])(*(leaf for leaf, _ in value))
-        points = next(leaf.data.shape[1] for leaf in leaves if isinstance(leaf, Series))
-        out = head.new_empty(total, points, *head.shape[1:])
-        out[0] = head
-        inner = batched(call, [axis for _, _, axis in tangents])
-        out[1:] = batched(inner, [axis for _, axis, _ in tangents])(*(leaf for leaf, _, _ in tangents))
-        return Series(out, k)
+        total = self.count(order, k)
+        return Series(torch.cat([rows(0, 1), rows(1, total)]) if constant else rows(0, total), k)
 
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
@@ -229,14 +212,14 @@ class TensorAlgebra:
         def second(inputs: tuple[Tensor, ...], v: tuple[Tensor, ...], w: tuple[Tensor, ...]) -> Tensor:
             return jvp(lambda *moved: push(moved, v), inputs, w)[1]
 
-        total = count(2, k)
+        total = self.count(2, k)
         series = [leaves[i] for i in moving]
         try:
-            padded = [torch.cat([s.data, s.data.new_zeros(total - s.data.shape[0], *s.data.shape[1:])]) for s in series]
+            padded = [_padded(s.data, total) for s in series]
             base = tuple(p[0] for p in padded)
             out = [vmap(call)(*base)]
             out += [vmap(push)(base, tuple(p[c] for p in padded)) for c in range(1, total)]
-            c = 1 + k
+            c = 1 + k + self.block * (k * (k + 1) // 2)
             for i in range(k):
                 for j in range(i, k):
                     first, other = (tuple(p[1 + a] for p in padded) for a in (i, j))
@@ -263,8 +246,33 @@ def _warn_once(node: Node) -> None:
         )
 
 
-#: ops whose number arguments are values put in, not sizes
-_AFFINE_IN_NUMBERS = frozenset({aten.masked_fill, aten.constant_pad_nd, aten.where, aten.index_fill, aten.scatter})
+#: arguments of affine ops that choose or scale entries; all their other tensors, and numbers called `value`, are summands
+_NO_SUMMANDS = {"index", "indices", "mask", "condition", "weight"}
+
+
+def _constant_summands(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[int]:
+    """Where, among the flattened arguments of an affine op, its constant part is: it enters the value only."""
+    names = [argument.name for argument in node.target._schema.arguments]
+    found, position = set(), 0
+    for name, argument in [*zip(names, args, strict=False), *kwargs.items()]:
+        for leaf in tree_flatten(argument, is_leaf=lambda leaf: isinstance(leaf, Series))[0]:
+            if (isinstance(leaf, Tensor) and name not in _NO_SUMMANDS) or (name == "value" and isinstance(leaf, (int, float)) and leaf):
+                found.add(position)
+            position += 1
+    return found
+
+
+def _zero(leaf: Any) -> Any:
+    return torch.zeros_like(leaf) if isinstance(leaf, Tensor) else 0
+
+
+def _is_differentiable(data: Tensor) -> bool:
+    return data.is_floating_point() or data.is_complex()
+
+
+def _padded(data: Tensor, coefficients: int) -> Tensor:
+    missing = coefficients - data.shape[0]
+    return torch.cat([data, data.new_zeros(missing, *data.shape[1:])]) if missing else data
 
 
 def _dims(dims: Any, rank: int) -> list[int]:
