@@ -299,6 +299,17 @@ def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> Tensor:
     return torch.where(mask, value, x)
 
 
+@_decomposes("copy")
+def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    return source.to(x.dtype).expand(x.shape)
+
+
+@_decomposes("masked_scatter")
+def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    x, mask = torch.broadcast_tensors(x, mask)
+    return x.index_put((mask,), source.reshape(-1)[: int(mask.sum())])
+
+
 @_decomposes("masked_select")
 def _masked_select(x: Tensor, mask: Tensor) -> Tensor:
     x, mask = torch.broadcast_tensors(x, mask)

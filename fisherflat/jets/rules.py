@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.errors import UnsupportedOpError
-from fisherflat.jets.elementary import FUNCTIONS, Triple, log_sigmoid, power
+from fisherflat.jets.elementary import FUNCTIONS, Triple, power
 from fisherflat.jets.graph import Graph, Node, getitem, run
 from fisherflat.jets.series import Algebra, Series
 
@@ -87,18 +87,18 @@ PIECEWISE_CONSTANT = frozenset(_names(
 
 #: ops that move or copy entries: each entry of the output is an entry of an input, or a constant
 STRUCTURAL = frozenset(_names(
-    "reshape", "permute", "expand", "select", "slice", "cat", "stack", "index", "index_select", "gather", "flip", "roll", "repeat",
-    "tril", "triu", "diagonal", "diag_embed", "constant_pad_nd", "slice_scatter", "select_scatter", "diagonal_scatter", "copy",
-    "index_put", "index_copy", "index_fill", "scatter", "where", "masked_fill", "masked_scatter", "unfold", "rot90",
+    "reshape", "permute", "expand", "select", "slice", "cat", "stack", "index", "_unsafe_index", "index_select", "gather", "flip", "roll", "repeat",
+    "tril", "triu", "diagonal", "diag_embed", "constant_pad_nd", "slice_scatter", "select_scatter", "diagonal_scatter",
+    "index_put", "index_copy", "index_fill", "scatter", "where", "masked_fill", "unfold", "rot90",
     "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "pixel_shuffle", "pixel_unshuffle",
-    "channel_shuffle", "im2col", "embedding", "view_as_real", "view_as_complex",
+    "channel_shuffle", "im2col", "embedding",
 ))  # fmt: skip
 
 #: ops that are affine in all their floating arguments together
 LINEAR = STRUCTURAL | frozenset(_names(
-    "sum", "mean", "cumsum", "neg", "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
-    "scatter_add", "index_add", "trace", "upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d",
-    "col2im", "_conj", "_fft_r2c", "_fft_c2r", "_fft_c2c",
+    "sum", "mean", "cumsum", "neg", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+    "scatter_add", "index_add", "trace", "upsample_linear1d", "upsample_bilinear2d",
+    "col2im",
 ))  # fmt: skip
 
 
@@ -112,8 +112,7 @@ RULES.update(dict.fromkeys(LINEAR, _linear))
 
 @_rule("_to_copy")
 def _cast(xp: Algebra, node: Node, x: Series, **kwargs: Any) -> Series:
-    integral = not (kwargs["dtype"].is_floating_point or kwargs["dtype"].is_complex)
-    return xp.values(node, (x,), kwargs, x.k) if integral else xp.linear(node, (x,), kwargs, x.order, x.k)
+    return _linear(xp, node, x, **kwargs) if kwargs["dtype"].is_floating_point else xp.values(node, (x,), kwargs, x.k)
 
 
 def _is_mask(index: Any) -> bool:
@@ -344,11 +343,6 @@ def _elementwise(function: Callable[..., Triple]) -> Rule:
 
 for _name, _function in FUNCTIONS.items():
     RULES[getattr(aten, _name)] = _elementwise(_function)
-
-
-@_rule("log_sigmoid_forward")
-def _log_sigmoid(xp: Algebra, node: Node, x: Series) -> tuple[Series, None]:
-    return unary(xp, x, log_sigmoid), None
 
 
 # -- normalised exponentials -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from fisherflat._typing import Float
 from fisherflat.charts import Chart
 from fisherflat.errors import FallbackWarning, UnsupportedOpError
-from fisherflat.jets.graph import Node
+from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.jet import size
 from fisherflat.jets.mapping import Mapping
 from fisherflat.jets.rules import evaluate
@@ -51,13 +51,7 @@ class TaylorEngine:
     @cached_property
     def bytes_per_point(self) -> int:
         """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
-        item, k = self._chart.point.element_size(), self._chart.dim
-        last, live, peak = self.graph.last_use(), 0, 0
-        for node in self.graph.nodes:
-            live += _entries(node.shape)
-            peak = max(peak, live + _entries(node.shape))
-            live -= sum(_entries(dead.shape) for dead in last.get(node, ()))
-        return peak * size(k) * item
+        return footprint(self.graph) * size(self._chart.dim) * self._chart.point.element_size()
 
     def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`."""
@@ -70,16 +64,39 @@ class TaylorEngine:
         return out
 
     def _series(self, u: Tensor) -> Tensor:
-        k, points = self._chart.dim, u.shape[0]
-        x = u.new_empty(1 + k, points, *self._chart.point.shape)
-        x[0] = self._chart(u)
-        x[1:] = self._chart.basis.to(u.dtype).unsqueeze(1)
-        y = evaluate(self.graph, TensorAlgebra(), Series(x, k))
-        if isinstance(y, Tensor):
-            y = Series(y.expand(1, points, *y.shape), k)
-        coefficients = y.data.reshape(*y.data.shape[:2], -1).transpose(0, 1)
-        missing = size(k) - coefficients.shape[1]
-        return torch.nn.functional.pad(coefficients, (0, 0, 0, missing)) if missing else coefficients
+        algebra = TensorAlgebra()
+        return packed(algebra, evaluated(algebra, self.graph, start(self._chart, u)))
+
+
+def start(chart: Chart, u: Float[Tensor, "P k"]) -> Series:
+    """The chart itself as a series: its points and its basis, nothing of second order."""
+    x = u.new_empty(1 + chart.dim, u.shape[0], *chart.point.shape)
+    x[0] = chart(u)
+    x[1:] = chart.basis.to(u.dtype).unsqueeze(1)
+    return Series(x, chart.dim)
+
+
+def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
+    """The graph on a series, as a series also where the output is constant."""
+    y = evaluate(graph, algebra, x)
+    return y if isinstance(y, Series) else Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
+
+
+def packed(algebra: TensorAlgebra, y: Series) -> Float[Tensor, "P C D"]:
+    """All coefficients of a series, flattened, points first; what is known to vanish is filled with zeros."""
+    coefficients = y.data.reshape(*y.data.shape[:2], -1).transpose(0, 1)
+    missing = algebra.count(2, y.k) - coefficients.shape[1]
+    return torch.nn.functional.pad(coefficients, (0, 0, 0, missing)) if missing else coefficients
+
+
+def footprint(graph: Graph) -> int:
+    """The largest number of entries alive at a time on the way through the graph, for one coefficient of one point."""
+    last, live, peak = graph.last_use(), 0, 0
+    for node in graph.nodes:
+        live += _entries(node.shape)
+        peak = max(peak, live + _entries(node.shape))
+        live -= sum(_entries(dead.shape) for dead in last.get(node, ()))
+    return peak
 
 
 def _expanded(data: Tensor, batch: list[int]) -> Tensor:
@@ -156,7 +173,7 @@ class TensorAlgebra(Algebra):
         leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
         constant = _constant_summands(node, args, kwargs)
         over_points = tuple(0 if isinstance(leaf, Series) else None for leaf in leaves)
-        over_coefficients = tuple(0 if isinstance(leaf, Series) and _is_differentiable(leaf.data) else None for leaf in leaves)
+        over_coefficients = tuple(0 if isinstance(leaf, Series) and leaf.data.is_floating_point() else None for leaf in leaves)
 
         def call(*filled: Any) -> Tensor:
             full_args, full_kwargs = tree_unflatten(filled, structure)
@@ -264,10 +281,6 @@ def _constant_summands(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def _zero(leaf: Any) -> Any:
     return torch.zeros_like(leaf) if isinstance(leaf, Tensor) else 0
-
-
-def _is_differentiable(data: Tensor) -> bool:
-    return data.is_floating_point() or data.is_complex()
 
 
 def _padded(data: Tensor, coefficients: int) -> Tensor:
