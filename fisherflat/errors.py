@@ -35,6 +35,10 @@ class UnsupportedOpError(TraceError, NotImplementedError):
     """An op has no rule in the engine that was asked for."""
 
 
+class EnclosureError(FisherflatError, ArithmeticError):
+    """A ball is too wide to decide what a proof needs: a sign, an order, the regularity of a metric."""
+
+
 class OutOfMemoryError(FisherflatError, MemoryError):
     """One point does not fit into the memory budget, also after halving the chunk down to a single point."""
 

@@ -1,13 +1,15 @@
 """Elementwise functions with their first two derivatives in closed form.
 
 Each takes an array `x` and returns `(f, f', f'')`. The forms avoid cancellation: tails are computed from `sigmoid(-x)`
-or `erfc`, never from `1 - sigmoid(x)`. The arrays are torch tensors or balls, so only their common methods are used.
+or `erfc`, never from `1 - sigmoid(x)`. The arrays are torch tensors or balls, so only their common methods are used, and
+numbers multiply the array one by one: a product of two floats would be rounded, and so be another number to a ball.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 Triple = tuple[Any, Any, Any]
@@ -24,6 +26,17 @@ class Irrational(float):
     def __new__(cls, p: int, q: int, n: int) -> Irrational:
         self = super().__new__(cls, math.sqrt(p / q * math.pi**n))
         self.square = (p, q, n)
+        return self
+
+
+class Logarithm(float):
+    """`log(base)` as a float that remembers its base, as `Irrational` does its square."""
+
+    base: float
+
+    def __new__(cls, base: float) -> Logarithm:
+        self = super().__new__(cls, math.log(base))
+        self.base = base
         return self
 
 
@@ -117,7 +130,7 @@ def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Triple:
     """`log(1 + exp(beta x)) / beta`, and `x` where `beta x > threshold`: the op switches there."""
     scaled = x * beta
     linear = step(scaled - threshold)
-    smooth = (scaled.clamp_min(0) + (-scaled.abs()).exp().log1p()) * (1 / beta)
+    smooth = (scaled.clamp_min(0) + (-scaled.abs()).exp().log1p()) / beta
     s, tail = scaled.sigmoid(), (-scaled).sigmoid()
     return smooth + linear * (x - smooth), s + linear * tail, s * tail * (1 - linear) * beta
 
@@ -175,16 +188,17 @@ def absolute(x: Any) -> Triple:
 
 
 def leaky_relu(x: Any, slope: float = 0.01) -> Triple:
-    first = step(x) * (1 - slope) + slope
+    positive = step(x)
+    first = positive + (1 - positive) * slope
     return x * first, first, first * 0
 
 
 def elu(x: Any, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Triple:
     positive = step(x)
     below = (x.clamp_max(0) * input_scale).exp()
-    first = positive * scale + (1 - positive) * below * (alpha * scale * input_scale)
-    value = x.clamp_min(0) * scale + (x.clamp_max(0) * input_scale).expm1() * (alpha * scale)
-    return value, first, (1 - positive) * below * (alpha * scale * input_scale**2)
+    slope = (1 - positive) * below * alpha * scale * input_scale
+    value = x.clamp_min(0) * scale + (x.clamp_max(0) * input_scale).expm1() * alpha * scale
+    return value, positive * scale + slope, slope * input_scale
 
 
 def clamp(x: Any, low: float | None = None, high: float | None = None) -> Triple:
@@ -199,11 +213,19 @@ def clamp(x: Any, low: float | None = None, high: float | None = None) -> Triple
 
 def power(x: Any, exponent: float) -> Triple:
     """`x ** exponent`; factors that vanish are exact zeros also at x = 0."""
+    if exponent == 0:
+        return x * 0 + 1, x * 0, x * 0
+    value = x.pow(exponent)
+    if any(Fraction(exponent) - n != Fraction(exponent - n) for n in (1, 2)):  # these exponents would be rounded
+        r = x.reciprocal()
+        first = value * r * exponent
+        return value, first, first * r * exponent - first * r
 
     def term(factor: float, p: float) -> Any:
-        return x * 0 if factor == 0 else x.pow(p) * factor
+        return x.pow(p) * factor if factor and p else x * 0 + factor
 
-    return term(1, exponent), term(exponent, exponent - 1), term(exponent * (exponent - 1), exponent - 2)
+    first = term(exponent, exponent - 1)
+    return value, first, term(exponent - 1, exponent - 2) * exponent
 
 
 def any_gelu(x: Any, approximate: str = "none") -> Triple:
@@ -214,8 +236,9 @@ def any_gelu(x: Any, approximate: str = "none") -> Triple:
 FUNCTIONS: dict[str, Callable[..., Triple]] = {
     "abs": absolute, "atan": atan, "clamp": clamp, "clamp_max": lambda x, high: clamp(x, None, high), "clamp_min": clamp,
     "cos": cos, "cosh": cosh, "elu": elu, "erf": erf, "erfc": erfc, "exp": exp, "expm1": expm1, "gelu": any_gelu,
-    "leaky_relu": leaky_relu, "log": log, "log1p": log1p, "reciprocal": reciprocal, "relu": relu, "rsqrt": rsqrt,
-    "sigmoid": sigmoid, "silu": silu, "sin": sin, "sinh": sinh, "softplus": softplus, "sqrt": sqrt, "tan": tan, "tanh": tanh,
+    "leaky_relu": leaky_relu, "log": log, "log1p": log1p, "log_sigmoid": log_sigmoid, "reciprocal": reciprocal,
+    "relu": relu, "rsqrt": rsqrt, "sigmoid": sigmoid, "silu": silu, "sin": sin, "sinh": sinh, "softplus": softplus,
+    "sqrt": sqrt, "tan": tan, "tanh": tanh,
 }  # fmt: skip
 
 #: those that are not real-analytic everywhere on their domain
