@@ -5,7 +5,7 @@ See `fisherflat.jets.recording` for how a module call becomes one, `fisherflat.j
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +82,7 @@ class Graph:
 
     @property
     def input(self) -> Node:
+        """The node of the input."""
         return self.nodes[0]
 
     @property
@@ -93,7 +94,7 @@ class Graph:
         """The map at `x`, of the shape that was traced."""
         if tuple(x.shape) != tuple(self.input.shape):
             raise TraceError(
-                f"this graph was traced for an input of shape {list(self.input.shape)}, not {list(x.shape)}; trace again"
+                f"this graph was traced for an input of {list(self.input.shape)}, not {list(x.shape)}; trace again"
             )
         if isinstance(self.output, Tensor):
             return self.output.to(x)
@@ -113,7 +114,7 @@ class Graph:
         return values
 
     def last_use(self) -> dict[Node, list[Node]]:
-        """node -> the nodes whose value is not needed after it."""
+        """Node -> the nodes whose value is not needed after it."""
         last: dict[Node, Node] = {}
         for node in self.nodes:
             last[node] = node
@@ -126,7 +127,7 @@ class Graph:
         return dead
 
     def users(self) -> dict[Node, list[Node]]:
-        """node -> the nodes that read it."""
+        """Node -> the nodes that read it."""
         users: dict[Node, list[Node]] = {node: [] for node in self.nodes}
         for node in self.nodes:
             for source in dict.fromkeys(node.inputs):
@@ -201,24 +202,36 @@ def run(node: Node, value: Callable[[Node], Any]) -> Any:
     return _WRITTEN_OUT.get(node.packet, node.target)(*args, **kwargs)
 
 
-def fold(nodes: Iterable[Node], output: Node, constant: dict[Node, Any]) -> tuple[list[Node], Node | Tensor]:
-    """Copies of `nodes` in which those in `constant`, and all that depends on nothing else, are constants."""
+#: an entry-by-entry function as `slope * x + intercept` of an earlier node x
+Tangent = tuple[Node, Tensor, Tensor]
+
+
+def fold(graph: Graph, constant: dict[Node, Any], tangents: dict[Node, Tangent]) -> tuple[list[Node], Node | Tensor]:
+    """Copies of the nodes, some of them replaced by constants and tangents, and of the output.
+
+    What depends on nothing but constants is a constant too.
+    """
     copies: dict[Node, Any] = dict(constant)
     kept: list[Node] = []
 
     def mapped(leaf: Any) -> Any:
         return copies[leaf] if isinstance(leaf, Node) else leaf
 
-    for node in nodes:
-        if node in copies:
-            continue
-        copy = replace(node, args=tree_map(mapped, node.args), kwargs=tree_map(mapped, node.kwargs))
+    def put(node: Node, **changes: Any) -> Any:
+        copy = replace(node, **tree_map(mapped, changes))
         if node.target is not None and not copy.inputs:
-            copies[node] = run(copy, mapped)
-        else:
-            copies[node] = copy
-            kept.append(copy)
-    return kept, copies[output]
+            return run(copy, mapped)
+        kept.append(copy)
+        return copy
+
+    for node in graph.nodes:
+        if node in tangents and node not in constant:
+            source, slope, intercept = tangents[node]
+            copies[node] = put(node, target=aten.mul.Tensor, args=(source, slope), kwargs={})
+            copies[node] = put(node, target=aten.add.Tensor, args=(node, intercept), kwargs={})
+        elif node not in constant:
+            copies[node] = put(node, args=node.args, kwargs=node.kwargs)
+    return kept, mapped(graph.output)
 
 
 def _live(nodes: list[Node], output: Node | Tensor) -> list[Node]:

@@ -86,8 +86,8 @@ class _Recorder(TorchDispatchMode):
     def finished(self, y: Tensor) -> Graph:
         if id(y) not in self._known:
             raise TraceError(
-                "the output of the map does not depend on its input, as far as a trace can see (a constant, or computed "
-                "outside torch); check the map"
+                "the output of the map does not depend on its input, as far as a trace can see (a constant, or "
+                "computed outside torch); check the map"
             )
         return Graph(self._nodes, self._known[id(y)][1], self._names)
 
@@ -161,7 +161,7 @@ class _Recorder(TorchDispatchMode):
         return self._simplified(func, args, kwargs, out, tensors[0])
 
     def _simplified(self, func: Any, args: Any, kwargs: Any, out: Any, first: Tensor) -> Any:
-        """One of a few canonical ops for all that rename, reshape, permute and expand; no node where nothing changes."""
+        """One of a few canonical ops for all that rename, reshape, permute and expand; no node for no change."""
         packet = func.overloadpacket
         if packet is aten._to_copy and out.is_floating_point() and first.is_floating_point():
             renames = True
@@ -171,6 +171,14 @@ class _Recorder(TorchDispatchMode):
         elif packet in _PERMUTE:
             func, args, kwargs = aten.permute.default, (args[0], _permutation(packet, args)), {}
             renames = args[1] == tuple(range(out.dim()))
+        elif packet is aten.copy:  # the same as the second operand; where that is constant, so is the copy
+            if id(args[1]) not in self._known:
+                return out
+            func, args, kwargs, first = aten.expand.default, (args[1], tuple(out.shape)), {}, args[1]
+            renames = out.shape == first.shape
+        elif packet is aten.log_sigmoid_forward:  # its second output is scratch space
+            self._noted(aten.log_sigmoid.default, args, kwargs, out[0])
+            return out
         elif packet in (aten.expand, aten.expand_copy):
             func, args, kwargs = aten.expand.default, (args[0], tuple(out.shape)), {}
             renames = out.shape == first.shape
@@ -206,7 +214,7 @@ class _Recorder(TorchDispatchMode):
         return out
 
     def _mutated(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An in-place op on a tensor of its own (the others were functionalised): its functional form, and a new name."""
+        """An in-place op on a tensor of its own (the others were functionalised): its functional form, renamed."""
         name = func.overloadpacket.__name__
         functional = getattr(getattr(aten, name.rstrip("_"), None), func._overloadname, None)
         if functional is None or not name.endswith("_"):

@@ -6,10 +6,13 @@
 - `attention_gate`: a moving factor that multiplies values or attention output, and all that feeds nothing else.
 - `mlp_gate`: the same where no attention is involved: the multiplied activation of a gated MLP, or the first factor of
   a bilinear one.
-- `activation`: any other function of single entries.
+- `activation`: any other nonlinear function of single entries, also one that is written out in several ops.
 
 A node is a *factor* of its role when freezing the role holds it; the product that the factor enters bears the role too,
 because that is where its second-order term is born, but stays live in its other operand.
+
+Paths through the graph follow what *moves*: the chosen experts of a mixture change in jumps, so that a weight that they
+pick out is a constant here.
 """
 
 from __future__ import annotations
@@ -20,14 +23,19 @@ import torch
 
 from fisherflat.jets.elementary import FUNCTIONS
 from fisherflat.jets.graph import Graph, Node, getitem
-from fisherflat.jets.rules import STRUCTURAL
+from fisherflat.jets.rules import PIECEWISE_CONSTANT, STRUCTURAL
 
 aten = torch.ops.aten
 
-_PRODUCTS = {aten.mm, aten.bmm, aten.matmul}
-_UNARY = {getattr(aten, name) for name in FUNCTIONS} | {aten.log_sigmoid_forward}
+_MATMULS = {aten.mm, aten.bmm, aten.matmul}
+_PROJECTIONS = _MATMULS | {aten.addmm, aten.convolution}
+_SUMS = {aten.add, aten.sub, aten.rsub}
+_CLAMPS = {aten.clamp, aten.clamp_min, aten.clamp_max}
+_UNARY = {getattr(aten, name) for name in FUNCTIONS}
 _ROOTS = {aten.rsqrt, aten.sqrt, aten.pow}
-_SELECTION = {aten.gather, aten.topk, aten.index, aten.index_select, aten.sort}
+_SELECTIONS = {aten.gather, aten.topk, aten.index, aten.index_select, aten.sort, aten.scatter}
+#: ops whose second output says where the first one came from
+_WITH_INDEX = {aten.topk, aten.sort, aten.max, aten.min, aten.median, aten.kthvalue, aten.cummax, aten.cummin}
 
 
 def assign(graph: Graph) -> None:
@@ -35,224 +43,227 @@ def assign(graph: Graph) -> None:
     _Reader(graph).read()
 
 
+def held(graph: Graph, role: str) -> list[Node]:
+    """The factors of a role that something else reads: what freezing replaces by constants."""
+    users = graph.users()
+
+    def inside(node: Node) -> bool:
+        return node.role == role and node.factor
+
+    return [
+        node
+        for node in graph.nodes
+        if inside(node) and (node is graph.output or not all(inside(user) for user in users[node]))
+    ]
+
+
+def moving(graph: Graph) -> dict[Node, list[Node]]:
+    """Node -> the inputs by which it moves, in order: none for an index, a comparison and what is made of them."""
+    sources: dict[Node, list[Node]] = {}
+    for node in graph.nodes:
+        index = node.target is getitem and node.args[1] > 0 and node.args[0].packet in _WITH_INDEX
+        steady = index or node.packet in PIECEWISE_CONSTANT
+        sources[node] = [] if steady else [s for s in node.inputs if s is graph.input or sources[s]]
+    return sources
+
+
+def entries(graph: Graph, sources: dict[Node, list[Node]]) -> dict[Node, Node]:
+    """Node -> the node of which it is a function entry by entry, as far back as that goes; mostly itself."""
+    found: dict[Node, Node] = {}
+    for node in graph.nodes:
+        roots = {found[source] for source in sources[node] if source.shape == node.shape}
+        pointwise = node.packet in _UNARY | _SUMS | _CLAMPS | {aten.mul, aten.div, aten.pow, aten.neg}
+        whole = len(roots) == 1 and all(source.shape == node.shape for source in sources[node])
+        found[node] = roots.pop() if pointwise and whole else node
+    return found
+
+
 class _Reader:
     def __init__(self, graph: Graph) -> None:
-        self.graph, self.users = graph, graph.users()
+        self.graph, self.sources = graph, moving(graph)
+        self.users = graph.users()
+        self.entry = entries(graph, self.sources)
 
     def read(self) -> None:
-        joins = self._norms()
-        attention = self._patterns()
-        self._attention_gates(attention, joins)
+        norms = self._norms()
+        for output, values in self._patterns():
+            self._output_gates(output, norms)
+            self._value_gates(values)
         for node in self.graph.nodes:
-            if node.role == "other" and _is_moving_product(node):
-                self._other_product(node)
+            if node.role == "other" and node.packet in _MATMULS and len(set(self.sources[node])) == 2:
+                self._output_gates(node, norms)  # linear attention has no pattern, but may have a gate
         for node in self.graph.nodes:
-            if node.role == "other" and _is_nonlinear_unary(node):
+            if node.role == "other" and self._is_pointwise(node):
                 node.role = "activation"
-
-    # -- norms -------------------------------------------------------------------------------------------------------
-
-    def _norms(self) -> set[Node]:
-        joins: set[Node] = set()
         for node in self.graph.nodes:
-            if node.packet not in _ROOTS or (node.packet is aten.pow and node.args[1] not in (0.5, -0.5)):
-                continue
-            reduction = _back(node.inputs[0], _passes_constants)
-            if reduction.packet not in (aten.mean, aten.sum) or not _is_square(reduction.inputs[0]):
-                continue
-            statistic = {node}
-            frontier = [node]
-            while frontier:  # forward to the products that scale by it
-                for user in self.users[frontier.pop()]:
-                    if user.packet in (aten.mul, aten.div) and len(set(user.inputs)) == 2:
-                        user.role = "norm"
-                        joins.add(user)
-                    elif user not in statistic and (_passes_constants(user) or user.packet is aten.reciprocal):
-                        statistic.add(user)
-                        frontier.append(user)
-            self._mark("norm", statistic)
-        return joins
+            if node.role == "other" and self._is_product(node):
+                self._mlp_gate(node)
 
     def _mark(self, role: str, factors: Iterable[Node]) -> None:
         """The factors, and all nodes that feed only them."""
         inside = set(factors)
         for node in reversed(self.graph.nodes[1:]):
             users = self.users[node]
-            if node not in inside and users and all(user in inside for user in users) and node is not self.graph.output:
+            if users and node is not self.graph.output and all(user in inside for user in users):
                 inside.add(node)
         for node in inside:
             node.role, node.factor = role, True
 
-    # -- attention ---------------------------------------------------------------------------------------------------
+    def _gate(self, role: str, product: Node, factor: Node) -> None:
+        self._mark(role, {factor})
+        product.role, product.factor = role, False
+
+    # -- norms ---------------------------------------------------------------------------------------------------------
+
+    def _norms(self) -> set[Node]:
+        """Marks norms; returns the products that scale by an inverse root."""
+        joins: set[Node] = set()
+        for root in self.graph.nodes:
+            if root.packet not in _ROOTS or not self.sources[root]:
+                continue
+            if root.packet is aten.pow and root.args[1] not in (0.5, -0.5):
+                continue
+            reduction = self._back(self.sources[root][0], self._is_scaling)
+            if reduction.packet not in (aten.mean, aten.sum) or not self._is_square(self.sources[reduction][0]):
+                continue
+            statistic, frontier = {root}, [root]
+            while frontier:  # forward to the products that scale by it
+                for user in self.users[frontier.pop()]:
+                    if user.packet in (aten.mul, aten.div) and len(set(self.sources[user])) == 2:
+                        user.role = "norm"
+                        joins.add(user)
+                    elif user not in statistic and (self._is_scaling(user) or user.packet is aten.reciprocal):
+                        statistic.add(user)
+                        frontier.append(user)
+            self._mark("norm", statistic)
+        return joins
+
+    # -- attention -----------------------------------------------------------------------------------------------------
 
     def _patterns(self) -> list[tuple[Node, Node]]:
         """Marks patterns; returns each product of a pattern with values, and its values operand."""
         joins: list[tuple[Node, Node]] = []
         for node in self.graph.nodes:
-            weighs = node.packet is aten._softmax or (
-                node.packet in _UNARY
-                and _is_nonlinear_unary(node)
-                and _is_moving_matmul(_back(node.inputs[0], _passes_scores))
-            )
-            if not weighs or node.role == "pattern":
+            if node.role == "pattern" or not self._weighs(node):
                 continue
             chain, found, frontier = {node}, [], [node]
             while frontier:
                 for user in self.users[frontier.pop()]:
-                    if user.packet in _PRODUCTS and len(user.inputs) == 2:
-                        other = next(source for source in user.inputs if source not in chain)
-                        found.append((user, other))
-                    elif user.packet in _PRODUCTS:
-                        found.append((user, node))  # the values are constant
-                    elif user not in chain and _passes_scores(user) and user.packet not in _SELECTION:
+                    if user.packet in _MATMULS:
+                        values = [source for source in self.sources[user] if source not in chain]
+                        found.append((user, values[0] if values else node))  # constant values have no ancestors
+                    elif user not in chain and self._is_score(user) and user.packet not in _SELECTIONS:
                         chain.add(user)
                         frontier.append(user)
-            if not found:
-                continue
-            self._mark("pattern", chain)
-            for product, _ in found:
-                product.role, product.factor = "pattern", False
-            joins += found
+            if found:
+                self._mark("pattern", chain)
+                for product, _ in found:
+                    product.role, product.factor = "pattern", False
+                joins += found
         return joins
 
-    def _attention_gates(self, attention: list[tuple[Node, Node]], norm_joins: set[Node]) -> None:
-        for join, values in attention:
-            output = self._linear_descendants(join, norm_joins)
-            for node in [n for n in self.graph.nodes if _is_moving_product(n) and n.role == "other"]:
-                inside = [source in output for source in node.inputs]
-                if any(inside):
-                    self._gate("attention_gate", node, node.inputs[0] if inside == [False, True] else node.inputs[1])
-            for node in self._linear_ancestors(values):
-                if _is_moving_product(node) and node.role == "other":
-                    self._gate("attention_gate", node, self._gate_operand(node, default=1))
+    def _weighs(self, node: Node) -> bool:
+        """A softmax, or another nonlinear function of products of queries and keys."""
+        if node.packet is aten._softmax:
+            return True
+        if node.packet not in _UNARY or not self.sources[node]:
+            return False
+        scores = self._back(self.sources[node][0], self._is_score)
+        return scores.packet in _MATMULS and len(set(self.sources[scores])) == 2
 
-    def _linear_descendants(self, start: Node, norm_joins: set[Node]) -> set[Node]:
-        """What attention output becomes up to the residual stream: linear maps, norms and gates of it."""
-        reached = {start}
-        for node in self.graph.nodes[start.index + 1 :]:
-            sources = node.inputs
-            touched = [source for source in sources if source in reached]
-            if not touched or node.factor:
+    def _output_gates(self, attention: Node, norms: set[Node]) -> None:
+        """Factors of what attention output becomes by linear maps and norms, up to the residual sum."""
+        downstream, reached = {attention}, {attention: 0}  # the second: how many projections it went through
+        for node in self.graph.nodes[attention.index + 1 :]:
+            sources = self.sources[node]
+            carrying = [source for source in sources if source in reached]
+            if any(source in downstream for source in sources):
+                downstream.add(node)
+            if not carrying or node.factor:
                 continue
-            merges = node.packet in (aten.add, aten.sub) and len(touched) < len(sources)
-            scaled = node in norm_joins or (_is_moving_product(node) and node.role == "other")
-            if (_passes_linear(node) and not merges) or scaled:
-                reached.add(node)
-        return reached
+            depth = max(reached[source] for source in carrying)
+            if node.role == "other" and self._is_product(node):
+                factor = next((source for source in sources if source not in reached), sources[1])
+                # what comes after the output projection and depends on it is no gate of attention but the next layer
+                if depth == 0 or factor not in downstream:
+                    self._gate("attention_gate", node, factor)
+                    reached[node] = depth
+            elif node in norms or (self._is_linear(node) and len(carrying) == len(sources)):
+                reached[node] = depth + (node.packet in _PROJECTIONS)
 
-    def _linear_ancestors(self, start: Node) -> list[Node]:
-        found, frontier, seen = [], [start], {start}
+    def _value_gates(self, values: Node) -> None:
+        """Factors of the values, back to their projection."""
+        frontier, seen = [values], {values}
         while frontier:
             node = frontier.pop()
-            found.append(node)
-            projection = node.packet in (aten.mm, aten.addmm, aten.matmul, aten.bmm)
-            if projection or node.target is None or not (_passes_linear(node) or _is_moving_product(node)):
-                continue
-            for source in node.inputs:
-                if source not in seen:
-                    seen.add(source)
-                    frontier.append(source)
-        return found
+            if node.role == "other" and self._is_product(node):
+                self._gate("attention_gate", node, self._gating(node, default=1))
+            if node.packet not in _PROJECTIONS and (self._is_linear(node) or self._is_product(node)):
+                fresh = [source for source in self.sources[node] if source not in seen]
+                seen.update(fresh)
+                frontier += fresh
 
-    # -- other products ------------------------------------------------------------------------------------------------
+    # -- MLP -----------------------------------------------------------------------------------------------------------
 
-    def _gate(self, role: str, product: Node, operand: Node) -> None:
-        self._mark(role, {operand})
-        product.role, product.factor = role, False
+    def _mlp_gate(self, product: Node) -> None:
+        heads = [self._back(source, self._is_scaling) for source in self.sources[product]]
+        shared = next((head for head in heads if head.factor), None)
+        activated = any(map(self._is_pointwise, heads))
+        projected = all(head.packet in _PROJECTIONS or head is self.graph.input for head in heads)
+        if shared is not None:  # such as 1 - g where g is a gate already
+            product.role = shared.role
+        elif (activated or projected) and not any(map(self._is_routed, self.sources[product])):
+            self._gate("mlp_gate", product, self._gating(product, default=0))
 
-    def _gate_operand(self, product: Node, default: int) -> Node:
+    def _gating(self, product: Node, default: int) -> Node:
         """The operand that ends in an activation; the one at `default` where none or both do."""
-        activated = [_is_nonlinear_unary(_back(source, _passes_constants)) for source in product.inputs]
-        return product.inputs[activated.index(True) if sum(activated) == 1 else default]
+        sources = self.sources[product]
+        activated = [self._is_pointwise(self._back(source, self._is_scaling)) for source in sources]
+        return sources[activated.index(True) if sum(activated) == 1 else default]
 
-    def _other_product(self, product: Node) -> None:
-        a, b = product.inputs
-        if _entry(a) is _entry(b):  # x sigmoid(x): one function of single entries, written out
-            self._gate("activation", product, self._gate_operand(product, default=1))
-            return
-        heads = [_back(source, _passes_constants) for source in (a, b)]
-        routed = any(_back(source, _passes_scores).packet in (aten._softmax, aten.topk, getitem) for source in (a, b))
-        activated = any(_is_nonlinear_unary(head) for head in heads)
-        projected = all(
-            head.packet in (aten.mm, aten.addmm, aten.bmm, aten.convolution) or head.target is None for head in heads
-        )
-        if not routed and (activated or projected):
-            self._gate("mlp_gate", product, self._gate_operand(product, default=0))
-
-
-def _back(node: Node, passes: Callable[[Node], bool]) -> Node:
-    """Back along single inputs while `passes(node)`."""
-    while passes(node) and len(set(node.inputs)) == 1:
-        node = node.inputs[0]
-    return node
-
-
-def _passes_constants(node: Node) -> bool:
-    """Entries moved, scaled by or added to constants."""
-    if node.packet in _SELECTION:
+    def _is_routed(self, node: Node) -> bool:
+        """Whether a weight comes from a router: by way of a softmax or of a selection of the largest."""
+        while len(set(self.sources[node])) == 1 and node.packet not in _PROJECTIONS:
+            if node.packet in _SELECTIONS or node.packet is aten._softmax:
+                return True
+            node = self.sources[node][0]
         return False
-    if node.packet in STRUCTURAL or node.packet in (aten.neg, aten.clamp, aten.clamp_min, getitem):
-        return len(set(node.inputs)) == 1
-    return node.packet in (aten.mul, aten.div, aten.add, aten.sub, aten.rsub) and len(node.inputs) == 1
 
+    # -- what a node does to what moves --------------------------------------------------------------------------------
 
-def _passes_scores(node: Node) -> bool:
-    """What happens to scores and patterns on their way: also masks and added position terms."""
-    return (
-        node.packet in STRUCTURAL
-        or node.packet in (aten.add, aten.sub, aten.tanh, aten.neg, getitem)
-        or _passes_constants(node)
-    )
+    def _back(self, node: Node, passes: Callable[[Node], bool]) -> Node:
+        """Back along single inputs while `passes(node)`."""
+        while passes(node) and len(set(self.sources[node])) == 1:
+            node = self.sources[node][0]
+        return node
 
+    def _is_scaling(self, node: Node) -> bool:
+        """Entries moved, clamped, scaled by or added to constants."""
+        if len(set(self.sources[node])) != 1 or node.packet in _SELECTIONS:
+            return False
+        if node.packet in (aten.mul, aten.div):
+            return len(self.sources[node]) == 1 and (node.packet is aten.mul or node.args[0] is self.sources[node][0])
+        return node.packet in STRUCTURAL | _SUMS | _CLAMPS | {aten.neg, getitem}
 
-def _passes_linear(node: Node) -> bool:
-    """Linear maps with constant weights, and sums."""
-    if node.packet in (aten.mm, aten.addmm, aten.bmm, aten.matmul, aten.convolution):
-        return len(node.inputs) == 1
-    return (
-        node.packet in (aten.add, aten.sub, aten.sum, aten.mean) or node.packet in STRUCTURAL or _passes_constants(node)
-    )
+    def _is_score(self, node: Node) -> bool:
+        """What happens to scores and patterns on their way: also masks and added position terms."""
+        return node.packet in STRUCTURAL | _SUMS | {aten.tanh, getitem} or self._is_scaling(node)
 
+    def _is_linear(self, node: Node) -> bool:
+        """Linear maps with constant weights, and sums."""
+        if node.packet in _PROJECTIONS:
+            return len(self.sources[node]) == 1
+        return node.packet in STRUCTURAL | _SUMS | {aten.sum, aten.mean} or self._is_scaling(node)
 
-def _is_nonlinear_unary(node: Node) -> bool:
-    if node.packet in (aten.clamp, aten.clamp_min, aten.clamp_max):
-        return True
-    return node.packet in _UNARY or (node.packet is aten.pow and len(node.inputs) == 1)
+    def _is_pointwise(self, node: Node) -> bool:
+        """A nonlinear function of single entries, in one op or as a product of functions of the same entry."""
+        return self.entry[node] is not node and not (self._is_scaling(node) and node.packet not in _CLAMPS)
 
+    def _is_square(self, node: Node) -> bool:
+        if node.packet is aten.pow:
+            return bool(node.args[1] == 2)
+        return node.packet is aten.mul and len(self.sources[node]) == 2 and len(set(self.sources[node])) == 1
 
-def _is_square(node: Node) -> bool:
-    if node.packet is aten.mul:
-        return len(node.inputs) == 2 and len(set(node.inputs)) == 1
-    return node.packet is aten.pow and node.args[1] == 2
-
-
-def _is_moving_product(node: Node) -> bool:
-    return node.packet is aten.mul and len(node.inputs) == 2 and len(set(node.inputs)) == 2
-
-
-def _is_moving_matmul(node: Node) -> bool:
-    return node.packet in _PRODUCTS and len(node.inputs) == 2
-
-
-def _entry(node: Node) -> Node:
-    """Back along functions of single entries, and along products whose operands come from one and the same entry."""
-    while True:
-        sources = list(dict.fromkeys(node.inputs))
-        if len(sources) == 1 and (_is_nonlinear_unary(node) or _passes_constants(node) or _is_square(node)):
-            node = sources[0]
-        elif len(sources) == 2 and node.packet in (aten.mul, aten.add) and _entry(sources[0]) is _entry(sources[1]):
-            node = _entry(sources[0])
-        else:
-            return node
-
-
-def held(graph: Graph, role: str) -> list[Node]:
-    """The factors of a role that something else reads: what freezing replaces by constants."""
-    users = graph.users()
-    return [
-        node
-        for node in graph.nodes
-        if node.role == role
-        and node.factor
-        and (node is graph.output or any(not (user.role == role and user.factor) for user in users[node]))
-    ]
+    def _is_product(self, node: Node) -> bool:
+        """A product of two different things, both of which move."""
+        return node.packet is aten.mul and len(set(self.sources[node])) == 2 and self.entry[node] is node

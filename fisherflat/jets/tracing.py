@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.func import jvp
 
 from fisherflat._arrays import as_float64
 from fisherflat.errors import InputError
-from fisherflat.jets.elementary import FUNCTIONS
-from fisherflat.jets.graph import ROLES, Graph, Node, fold
+from fisherflat.jets.graph import ROLES, Graph, Node, Tangent, fold, run
 from fisherflat.jets.mapping import Mapping
 from fisherflat.jets.recording import record
-from fisherflat.jets.roles import assign, held
-
-aten = torch.ops.aten
+from fisherflat.jets.roles import assign, entries, held, moving
 
 
 def trace(module: Callable[[Tensor], Tensor], at: Any) -> Graph:
@@ -63,36 +59,33 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
     for role in roles:
         if role not in ROLES or role == "other":
             raise InputError(f"{role!r} cannot be frozen; choose from {', '.join(ROLES[:-1])}")
-    graph = trace(module, at)
-    values = graph.values(as_float64(at, "at"))
+    graph, point = trace(module, at), as_float64(at, "at")
+    values = graph.values(point)
     constant = {node: values[node] for role in roles for node in held(graph, role)}
-    nodes: list[Node] = []
-    tangents: dict[Node, Node] = {}
-    for node in graph.nodes:
-        copy = replace(node, args=_moved(node.args, tangents), kwargs=_moved(node.kwargs, tangents))
-        tangents[node] = copy
-        nodes.append(copy)
-        if node.role == "activation" and "activation" in roles and not node.factor and node.packet is not aten.mul:
-            steps = _tangent(node, copy, values)
-            nodes[-1:] = steps
-            tangents[node] = steps[-1]
-    output = graph.output if isinstance(graph.output, Tensor) else tangents[graph.output]
-    if isinstance(output, Node):
-        kept, output = fold(nodes, output, {tangents[node]: value for node, value in constant.items()})
-    else:
-        kept = nodes[:1]
+    nodes, output = fold(graph, constant, _tangents(graph, values) if "activation" in roles else {})
     frozen = tuple(role for role in ROLES if role in roles or role in graph.frozen)
-    return Graph(kept, output, graph.names, frozen)
+    return Graph(nodes, output, graph.names, frozen)
 
 
-def _moved(thing: Any, mapping: dict[Node, Node]) -> Any:
-    return tree_map(lambda leaf: mapping[leaf] if isinstance(leaf, Node) else leaf, thing)
+def _tangents(graph: Graph, values: dict[Node, Any]) -> dict[Node, Tangent]:
+    """The tangent of each activation at `values`, also where it is written out in several ops."""
+    sources = moving(graph)
+    entry = entries(graph, sources)
+    slopes: dict[Node, Tensor] = {}
+    for node in graph.nodes:
+        if entry[node] is node:
+            if isinstance(values[node], Tensor):
+                slopes[node] = torch.ones_like(values[node])
+            continue
+        inputs = list(dict.fromkeys(sources[node]))
 
+        def op(*moved: Tensor, node: Node = node, inputs: list[Node] = inputs) -> Tensor:
+            given = dict(zip(inputs, moved, strict=True))
+            return run(node, lambda source: given.get(source, values[source]))
 
-def _tangent(node: Node, copy: Node, values: dict[Node, Any]) -> list[Node]:
-    """`f(x0) + f'(x0) (x - x0)` as a product and a sum."""
-    source = node.inputs[0]
-    x0 = values[source]
-    _, slope, _ = FUNCTIONS[node.packet.__name__](x0, *node.args[1:], **node.kwargs)
-    scaled = replace(copy, target=aten.mul.Tensor, args=(copy.inputs[0], slope), kwargs={})
-    return [scaled, replace(copy, target=aten.add.Tensor, args=(scaled, values[node] - slope * x0), kwargs={})]
+        slopes[node] = jvp(op, tuple(values[s] for s in inputs), tuple(slopes[s] for s in inputs))[1]
+    return {
+        node: (entry[node], slopes[node], values[node] - slopes[node] * values[entry[node]])
+        for node in graph.nodes
+        if node.role == "activation" and entry[node] is not node
+    }
