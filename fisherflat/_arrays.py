@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,26 +13,37 @@ from fisherflat.errors import InputError, PrecisionWarning
 
 
 def as_float64(value: Any, name: str) -> Tensor:
-    """`value` as a finite float64 tensor, detached.
+    """`value` as a finite float64 tensor of its own: a detached copy, which later changes of `value` do not reach.
 
     **Args:** a tensor, a NumPy array, a number or nested lists. Float32 is promoted silently (the promotion is exact),
-    float16 and bfloat16 with a `PrecisionWarning`, because such numbers were rounded to 3 or 4 digits before.
+    float16, bfloat16 and float8 with a `PrecisionWarning`, because such numbers were rounded to a few digits before.
 
-    **Raises:** `InputError` for integer, boolean or complex tensors and for NaN or infinite entries.
+    **Raises:** `InputError` for integer, boolean or complex tensors, for NaN or infinite entries and for what is no
+    array of numbers.
     """
-    tensor = (
-        value if isinstance(value, Tensor) or hasattr(value, "__array__") else torch.tensor(value, dtype=torch.float64)
-    )
-    tensor = torch.as_tensor(tensor).detach()
+    try:
+        if isinstance(value, Tensor):
+            tensor = value.detach()
+        elif hasattr(value, "__array__"):
+            tensor = torch.from_numpy(np.array(value, order="C"))
+        else:
+            tensor = torch.tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{name} cannot be read as numbers ({error}); pass a tensor, an array or nested lists"
+        ) from error
     if not tensor.is_floating_point():
-        raise InputError(f"{name} has dtype {tensor.dtype}; real coordinates are needed: pass {name}.double()")
-    if tensor.dtype in (torch.float16, torch.bfloat16):
+        raise InputError(
+            f"{name} has dtype {tensor.dtype}, but real floating-point numbers are needed; convert it first, "
+            f"e.g. {name}.double()"
+        )
+    if tensor.dtype.itemsize < 4:
         warnings.warn(
             f"{name} has dtype {tensor.dtype} and is promoted to float64; its digits were lost before",
             PrecisionWarning,
             stacklevel=3,
         )
-    tensor = tensor.to(torch.float64)
+    tensor = tensor.to(torch.float64, copy=True)
     finite = torch.isfinite(tensor)
     if not finite.all():
         where = torch.nonzero(~finite)[0].tolist()

@@ -49,9 +49,30 @@ class Chart:
         """The number of coordinates, k."""
         return self.basis.shape[0]
 
-    def __call__(self, u: Float[Tensor, "*batch k"]) -> Tensor:
-        """The points `[*batch, *shape]` with coordinates `u`."""
-        return self.point + torch.tensordot(u, self.basis.to(u.dtype), dims=([-1], [0]))
+    def __call__(self, u: Any) -> Tensor:
+        """The points `[*batch, *shape]` with coordinates `u`, in the precision of `u`.
+
+        **Raises:** `InputError` where `u` does not end in an axis of length k or does not hold floating-point numbers.
+        """
+        u = u if isinstance(u, Tensor) else as_float64(u, "u")
+        if u.shape[-1:] != (self.dim,) or not u.is_floating_point():
+            raise InputError(
+                f"u must be floating-point and end in an axis of length k = {self.dim}; it is {u.dtype} of shape "
+                f"{list(u.shape)}"
+            )
+        return self.point.to(u.dtype) + torch.tensordot(u, self.basis.to(u.dtype), dims=([-1], [0]))
+
+    def coordinates(self, u: Any) -> Tensor:
+        """`u` `[*batch, k]`, checked, in float64 on the chart's device.
+
+        **Raises:** `InputError` where it does not end in an axis of length k or is not finite.
+        """
+        points = as_float64(u, "u").to(self.point.device)
+        if points.dim() == 0 or points.shape[-1] != self.dim:
+            raise InputError(f"u must end in an axis of length k = {self.dim}; it has shape {list(points.shape)}")
+        if points.numel() == 0:
+            raise InputError("u holds no points")
+        return points
 
     def to(self, device: torch.device | str) -> Chart:
         """The same chart on another device."""
@@ -97,7 +118,7 @@ def token(hidden: Float[Tensor, "n d"], index: int, basis: Float[Tensor, "k d"])
 
 
 def simplex(points: Float[Tensor, "vertices *shape"]) -> Chart:
-    """Barycentric coordinates: `u -> sum_i u_i points[i] + (1 - sum_i u_i) points[k]`, with k + 1 points of any shape."""
+    """Barycentric coordinates: `u -> sum_i u_i points[i] + (1 - sum_i u_i) points[k]`, k + 1 points of any shape."""
     points = as_float64(points, "points")
     if points.dim() < 1 or points.shape[0] < 2:
         raise InputError(
@@ -113,8 +134,8 @@ def attention_weights(values: Float[Tensor, "n d"]) -> Chart:
     output mean `[d]`. Without a gate the manifold over it is affine, hence flat (arXiv 2604.14702).
     """
     values = as_float64(values, "values")
-    if values.dim() != 2:
-        raise InputError(f"values must be [n, d]; these have shape {list(values.shape)}")
+    if values.dim() != 2 or values.shape[0] < 2:
+        raise InputError(f"values must be [n, d] with n >= 2, one row a token; these have shape {list(values.shape)}")
     chart = simplex(values)
     return Chart(chart.point, chart.basis, "attention weights")
 
@@ -140,10 +161,10 @@ def principal(hidden: Float[Tensor, "*more n d"], index: int, dim: int = 2) -> C
     count = max(states.shape[0] - 1, 1)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
     rank = int((singular > singular.max() * 1e-12).sum()) if singular.numel() and singular.max() > 0 else 0
-    if dim < 1 or dim > rank:
+    if not 1 <= dim <= rank:
         raise InputError(
-            f"{states.shape[0]} hidden states span {rank} principal directions, so dim must lie in 1..{rank}, got {dim}; "
-            "pass more tokens or a smaller dim"
+            f"{dim} principal directions were asked for, and the spread of {states.shape[0]} hidden states has {rank}; "
+            "pass more tokens that differ, or a smaller dim (at least 1)"
         )
     directions, deviations = directions[:dim], singular[:dim] / count**0.5
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))

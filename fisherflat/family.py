@@ -8,7 +8,6 @@ geometry of the surface `f`.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
@@ -23,20 +22,21 @@ class Gaussian:
     **Args:** `covariance`: a number c (isotropic, `c I`), a diagonal `[D]` or a symmetric positive definite
     matrix `[D, D]`. Scaling it by c scales every scalar and sectional curvature by c.
 
-    **Raises:** `CovarianceError` where it is not positive definite, not symmetric or not finite.
+    **Raises:** `CovarianceError` where it is not positive definite (to rounding, so that a singular matrix is not
+    taken for a regular one), not symmetric or not finite.
     """
 
     def __init__(self, covariance: float | Float[Tensor, " D"] | Float[Tensor, "D D"] = 1.0) -> None:
         try:
             sigma = as_float64(covariance, "covariance")
-        except (InputError, TypeError, ValueError, RuntimeError) as error:
-            raise CovarianceError(f"the covariance cannot be read: {error}") from error
+        except InputError as error:
+            raise CovarianceError(str(error)) from error
         self.covariance = sigma
+        if sigma.numel() == 0:
+            raise CovarianceError("the covariance is empty; pass a number, a diagonal [D] or a matrix [D, D]")
         if sigma.dim() < 2:
-            if sigma.numel() == 0 or not (sigma > 0).all():
-                raise CovarianceError(
-                    f"a covariance must be positive; its smallest entry is {sigma.min().item() if sigma.numel() else 'missing'}"
-                )
+            if not (sigma > 0).all():
+                raise CovarianceError(f"a covariance must be positive; the smallest entry is {sigma.min().item():.6g}")
             # what whitening divides by (number, diagonal) or solves with (Cholesky factor)
             self._factor = sigma.sqrt()
             return
@@ -50,9 +50,12 @@ class Gaussian:
                 f"the covariance matrix is not symmetric (largest difference {asymmetry:.3g}); pass (C + C.T) / 2"
             )
         self._factor, info = torch.linalg.cholesky_ex(sigma)
-        if info.item() > 0:
+        # a pivot is the variance that the entries before do not explain; rounding alone leaves about D eps of a zero
+        unexplained = (self._factor.diagonal().square() / sigma.diagonal()).min().item()
+        if info.item() > 0 or unexplained < 8 * sigma.shape[0] * torch.finfo(sigma.dtype).eps:
             raise CovarianceError(
-                f"the covariance matrix is not positive definite (leading minor {info.item()}); add a small multiple of the identity"
+                "the covariance matrix is not positive definite, or singular to rounding (was it estimated from fewer "
+                "samples than outputs?); add a small multiple of the identity"
             )
 
     @classmethod

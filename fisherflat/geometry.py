@@ -11,13 +11,12 @@ k + 1 dimensions has `scal = k (k - 1) / r^2 > 0` and `R_0110 > 0`.
 
 from __future__ import annotations
 
-import warnings
 from functools import cached_property
 
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import DegenerateImmersionError, DegenerateImmersionWarning, InputError, MapError
+from fisherflat.errors import DegenerateImmersionError, InputError, MapError
 from fisherflat.jets.jet import Jet, pair_index, pairs
 
 #: what to do with points that have no geometry
@@ -28,11 +27,15 @@ class Geometry:
     """All geometric quantities of a surface at a batch of points, computed from its 2-jet when they are asked for.
 
     **Args:** `jet` of the whitened map, `[*batch, S, D]`; `degenerate`: `"raise"`, or `"nan"` for NaN at degenerate or
-    non-finite points and one warning with their count; `u` `[*batch, k]`, only to name points in errors.
+    non-finite points; `u` `[*batch, k]`, only to name points in errors.
+
+    **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry.
 
     **Raises:** `DegenerateImmersionError` where the Jacobian has rank below k (singular values under
     `8 sqrt(D) eps` of the largest), `MapError` where the jet is not finite, both only under `"raise"`.
     """
+
+    degenerate: Tensor
 
     def __init__(self, jet: Jet, degenerate: str = "raise", u: Tensor | None = None) -> None:
         if degenerate not in POLICIES:
@@ -65,15 +68,11 @@ class Geometry:
                     "the map does not depend on the coordinates there" if found == 0 else "the metric is singular there"
                 )
                 raise DegenerateImmersionError(
-                    f"the Jacobian has rank {found} < k = {self.k} {_place(bad, u)}, singular values [{values}]: {hint}. "
-                    'Choose other directions or fewer of them, or pass degenerate="nan"'
+                    f"the Jacobian has rank {found} < k = {self.k} {_place(bad, u)}, singular values [{values}]: {hint}"
+                    '. Choose other directions or fewer of them, or pass degenerate="nan"'
                 )
-            warnings.warn(
-                f"{int(bad.sum())} of {bad.numel()} points are degenerate or outside the map's domain; their curvature is NaN",
-                DegenerateImmersionWarning,
-                stacklevel=2,
-            )
             r = r.masked_fill(bad[..., None, None], float("nan"))
+        self.degenerate = bad
         return q, r
 
     # -- first order ---------------------------------------------------------------------------------------------------
@@ -102,17 +101,21 @@ class Geometry:
 
     # -- second order --------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _split(self) -> tuple[Tensor, Tensor]:
-        """Tangential coefficients `[..., m, k]` in the frame and normal parts `[..., m, D]` of the second derivatives."""
-        hessian, q = self.jet.second, self._frame
-        tangential = hessian @ q
+    def _project(self, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Tangential coefficients `[..., m, k]` in the frame and normal parts of vectors `[..., m, D]`."""
+        q = self._frame
+        tangential = second @ q
         if self.k == self.dim:
-            return tangential, torch.zeros_like(hessian)  # no normal directions are left
-        normal = hessian - tangential @ q.transpose(-1, -2)
-        # one projection leaves eps |hessian| in the tangent space, which is not small where the normal part is
+            return tangential, torch.zeros_like(second)  # no normal directions are left
+        normal = second - tangential @ q.transpose(-1, -2)
+        # one projection leaves eps |second| in the tangent space, which is not small where the normal part is
         again = normal @ q
         return tangential + again, normal - again @ q.transpose(-1, -2)
+
+    @cached_property
+    def _split(self) -> tuple[Tensor, Tensor]:
+        """The second derivatives, split."""
+        return self._project(self.jet.second)
 
     @cached_property
     def christoffel(self) -> Float[Tensor, "*batch k k k"]:
@@ -127,15 +130,25 @@ class Geometry:
         return normal[..., pair_index(self.k).to(normal.device), :]
 
     @cached_property
-    def _framed(self) -> Float[Tensor, "*batch m D"]:
-        """The second fundamental form on the orthonormal frame, one vector for each pair `a <= b`."""
+    def _change(self) -> Float[Tensor, "*batch m m"]:
+        """From pairs of coordinates `i <= j` to pairs of frame vectors `a <= b`: `II_ab = sum_ij W_ia W_jb II_ij`."""
         identity = torch.eye(self.k, dtype=self._triangular.dtype, device=self._triangular.device)
         w = torch.linalg.solve_triangular(self._triangular, identity.expand_as(self._triangular), upper=True)
-        # II_ab = sum_ij W_ia W_jb II_ij, as one matrix from pairs i <= j to pairs a <= b
         first, second = torch.tensor(pairs(self.k), device=w.device).T
         i, j, a, b = first[None, :], second[None, :], first[:, None], second[:, None]
-        change = w[..., i, a] * w[..., j, b] + (i != j) * w[..., j, a] * w[..., i, b]
-        return change @ self._split[1]
+        return w[..., i, a] * w[..., j, b] + (i != j) * w[..., j, a] * w[..., i, b]
+
+    @cached_property
+    def _framed(self) -> Float[Tensor, "*batch m D"]:
+        """The second fundamental form on the orthonormal frame, one vector for each pair `a <= b`."""
+        return self._change @ self._split[1]
+
+    def share(self, second: Float[Tensor, "*batch m D"]) -> Float[Tensor, "*batch m D"]:
+        """What a summand of the second derivatives adds to the second fundamental form on the orthonormal frame.
+
+        The second fundamental form is linear in the second derivatives, so the shares of summands add up to it exactly.
+        """
+        return self._change @ self._project(second)[1]
 
     @cached_property
     def _gram(self) -> Float[Tensor, "*batch k k k k"]:
@@ -149,6 +162,11 @@ class Geometry:
         """`H = (1/k) g^ij II_ij`, the mean curvature vector."""
         diagonal = pair_index(self.k).diagonal().to(self._framed.device)
         return self._framed[..., diagonal, :].mean(-2)
+
+    @cached_property
+    def mean_curvature_norm(self) -> Float[Tensor, "*batch"]:
+        """`|H|`, in units of 1 / standard deviation."""
+        return self.mean_curvature.norm(dim=-1)
 
     @cached_property
     def second_fundamental_form_norm(self) -> Float[Tensor, "*batch"]:
@@ -194,13 +212,15 @@ class Geometry:
     def sectional_curvature(self, x: Tensor, y: Tensor) -> Float[Tensor, "*batch"]:
         """`K(x, y)` of the plane spanned by the tangent vectors `x` and `y` `[*batch, k]`, in coordinates.
 
-        **Raises:** `InputError` where `x` and `y` are parallel.
+        **Raises:** `InputError` where `x` and `y` are parallel or zero, as they always are for k = 1.
         """
         r = self._triangular
         x, y = (torch.einsum("...ai,...i->...a", r, vector.to(r)) for vector in (x, y))
-        x = x / x.norm(dim=-1, keepdim=True)
+        length = x.norm(dim=-1, keepdim=True)
+        x = x / length
         rest = y - (x * y).sum(-1, keepdim=True) * x
-        if (rest.norm(dim=-1) <= 1e-12 * y.norm(dim=-1)).any():
+        parallel = rest.norm(dim=-1) <= 8 * torch.finfo(r.dtype).eps * y.norm(dim=-1)
+        if (parallel | (length[..., 0] == 0)).any():
             raise InputError(
                 "x and y are parallel (or zero), so they span no plane; pass two independent tangent vectors"
             )
@@ -211,7 +231,7 @@ class Geometry:
 def _place(bad: Tensor, u: Tensor | None) -> str:
     index = int(bad.reshape(-1).nonzero()[0, 0])
     where = f"at point {index}"
-    if u is not None:
-        where += f", u = {[round(c, 6) for c in u.reshape(-1, u.shape[-1])[index].tolist()]}"
+    if u is not None:  # points may come in chunks, in which an index would say nothing
+        where = f"at u = [{', '.join(f'{c:.6g}' for c in u.reshape(-1, u.shape[-1])[index].tolist())}]"
     more = int(bad.sum()) - 1
-    return where + (f" (and {more} more)" if more else "")
+    return where + (f" (and at {more} more)" if more else "")

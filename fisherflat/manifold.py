@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Tensor
 from fisherflat.charts import Chart
-from fisherflat.errors import InputError
+from fisherflat.errors import DegenerateImmersionWarning, InputError
 from fisherflat.family import Gaussian
 from fisherflat.geometry import POLICIES, Geometry
 from fisherflat.jets import ENGINES, Jet
@@ -23,9 +24,11 @@ class Engine(Protocol):
     """What the manifold needs of an engine."""
 
     @property
-    def bytes_per_point(self) -> int: ...
+    def bytes_per_point(self) -> int:
+        """How much memory the jet of one point takes, roughly."""
 
-    def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]: ...
+    def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
+        """The coefficients of the 2-jets at the points `u`."""
 
 
 class StatisticalManifold:
@@ -39,7 +42,8 @@ class StatisticalManifold:
     - `family`: `Gaussian(covariance)`, in squared output units.
     - `engine`: `"taylor"` (2-jets through the traced graph) or `"autodiff"` (`torch.func`, for any callable).
     - `dtype`: the working precision, float64 (default) or float32.
-    - `degenerate`: `"raise"`, or `"nan"` for NaN where the metric is singular.
+    - `degenerate`: `"raise"`, or `"nan"` for NaN where the metric is singular or the map not finite, with one
+      `DegenerateImmersionWarning` that counts such points.
     - `memory`: a budget in bytes for the jets; default a share of what is free.
 
     All quantities take `u` `[*batch, k]` and return the layout of DESIGN section 2 with leading axes `*batch`.
@@ -70,14 +74,16 @@ class StatisticalManifold:
             raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}; derivatives need the digits")
         if degenerate not in POLICIES:
             raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
+        if not isinstance(family, Gaussian | None):
+            raise InputError(f"family must be a fisherflat.Gaussian, e.g. Gaussian(0.5); got {type(family).__name__}")
         self.mean, self.chart, self.family = mean, chart, family if family is not None else Gaussian()
         self.dtype, self._engine_name, self._degenerate, self._memory = dtype, engine, degenerate, memory
         self._mapping = Mapping(mean, dtype, chart.point.device)
         self.ambient_dim = self._mapping.check(chart.point.to(dtype)).numel()
         if chart.dim > self.ambient_dim:
             raise InputError(
-                f"the chart has k = {chart.dim} coordinates but the map only D = {self.ambient_dim} outputs, so the metric is "
-                "singular everywhere; use at most D directions"
+                f"the chart has k = {chart.dim} coordinates but the map only D = {self.ambient_dim} outputs, so the "
+                "metric is singular everywhere; use at most D directions"
             )
         self.family.check(self.ambient_dim)
 
@@ -89,20 +95,30 @@ class StatisticalManifold:
     @cached_property
     def engine(self) -> Engine:
         """The engine, built when first needed (tracing happens here)."""
-        return ENGINES[self._engine_name](self._mapping, self.chart, self.ambient_dim)
+        build: Any = ENGINES[self._engine_name]
+        return build(self._mapping, self.chart, self.ambient_dim)
 
-    def _points(self, u: Any) -> Tensor:
-        points = as_float64(u, "u").to(device=self.chart.point.device, dtype=self.dtype)
+    def _points(self, u: Any, name: str = "u") -> Tensor:
+        points = as_float64(u, name).to(device=self.chart.point.device, dtype=self.dtype)
         if points.dim() == 0 or points.shape[-1] != self.dim:
-            raise InputError(f"u must end in an axis of length k = {self.dim}; it has shape {list(points.shape)}")
+            raise InputError(f"{name} must end in an axis of length k = {self.dim}; it has shape {list(points.shape)}")
+        if points.numel() == 0:
+            raise InputError(f"{name} is empty, of shape {list(points.shape)}; pass at least one point")
         return points
 
-    def _mapped(self, function: Callable[..., tuple[Tensor, ...]], u: Any, *vectors: Any) -> tuple[Tensor, ...]:
-        """`function(jet coefficients, points, *vectors)` over flat chunks of points, joined in the batch shape of `u`."""
-        points, *others = torch.broadcast_tensors(self._points(u), *(self._points(vector) for vector in vectors))
+    def _mapped(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """`function(jet coefficients, points, *vectors)` over flat chunks of `tensors`, the points first.
+
+        The results are joined in the common batch shape.
+        """
+        try:
+            points, *others = torch.broadcast_tensors(*tensors)
+        except RuntimeError as error:
+            shapes = " and ".join(str(list(tensor.shape)) for tensor in tensors)
+            raise InputError(
+                f"the leading axes of {shapes} do not fit together; one vector, or one for each point"
+            ) from error
         flat = torch.cat([tensor.reshape(-1, self.dim) for tensor in (points, *others)], -1)
-        if flat.shape[0] == 0:
-            raise InputError("u holds no points")
 
         def piece(chunk: Tensor) -> tuple[Tensor, ...]:
             parts = chunk.split(self.dim, -1)
@@ -115,30 +131,47 @@ class StatisticalManifold:
 
     def jet(self, u: Any) -> Jet:
         """The 2-jet of the mean itself, in output units (not whitened), `[*batch, S, D]`."""
-        return Jet(self._mapped(lambda jet, points: (jet,), u)[0], self.dim)
+        return self._jet(self._points(u))
 
     def at(self, u: Any) -> Geometry:
         """All quantities at `u` from one evaluation of the jet, as a `Geometry`."""
-        return self._geometry(self.jet(u).coefficients, self._points(u))
+        points = self._points(u)
+        geometry = self._geometry(self._jet(points).coefficients, points)
+        _warn(geometry.degenerate)
+        return geometry
+
+    def _jet(self, points: Tensor) -> Jet:
+        return Jet(self._mapped(lambda jet, points: (jet,), points)[0], self.dim)
 
     def _geometry(self, jet: Tensor, points: Tensor) -> Geometry:
         return Geometry(Jet(self.family.whiten(jet), self.dim), self._degenerate, points)
 
-    def measure(self, u: Any, quantities: Sequence[str]) -> dict[str, Tensor]:
-        """Several quantities (names of `Geometry`'s) at once, in one pass of jets and in bounded memory."""
+    def _measured(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """`function(geometry, *vectors)` at the points, which come first, in bounded memory and with one warning."""
 
-        def reduce(jet: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+        def reduce(jet: Tensor, points: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
             geometry = self._geometry(jet, points)
-            return tuple(getattr(geometry, name) for name in quantities)
+            return (geometry.degenerate, *function(geometry, *vectors))
 
-        unknown = [
-            name
-            for name in quantities
-            if name.startswith("_") or not isinstance(getattr(Geometry, name, None), cached_property)
+        degenerate, *results = self._mapped(reduce, *tensors)
+        _warn(degenerate)
+        return tuple(results)
+
+    def measure(self, u: Any, quantities: Sequence[str]) -> dict[str, Tensor]:
+        """Several quantities (names of `Geometry`'s) at once, in one pass of jets and in bounded memory.
+
+        **Raises:** `InputError` for a name that is none of them; the message lists those that are.
+        """
+        known = [
+            name for name, thing in vars(Geometry).items() if isinstance(thing, cached_property) and name[0] != "_"
         ]
-        if unknown:
-            raise InputError(f"{unknown[0]!r} is no quantity of Geometry")
-        return dict(zip(quantities, self._mapped(reduce, u), strict=True))
+        for name in quantities:
+            if name not in known:
+                raise InputError(f"{name!r} is no quantity of Geometry; known are {', '.join(known)}")
+        results = self._measured(
+            lambda geometry: tuple(getattr(geometry, name) for name in quantities), self._points(u)
+        )
+        return dict(zip(quantities, results, strict=True))
 
     def metric(self, u: Any) -> Float[Tensor, "*batch k k"]:
         """The Fisher information `g_ij = d_i f . d_j f`, f the whitened mean."""
@@ -177,14 +210,21 @@ class StatisticalManifold:
 
         **Raises:** `InputError` where they are parallel or do not end in an axis of length k.
         """
-
-        def reduce(jet: Tensor, points: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-            return (self._geometry(jet, points).sectional_curvature(x, y),)
-
-        return self._mapped(reduce, u, x, y)[0]
+        tensors = self._points(u), self._points(x, "x"), self._points(y, "y")
+        return self._measured(lambda geometry, x, y: (geometry.sectional_curvature(x, y),), *tensors)[0]
 
     def __repr__(self) -> str:
         return (
             f"StatisticalManifold({type(self.mean).__name__}, {self.chart!r}, {self.family!r}, "
             f"D={self.ambient_dim}, engine={self._engine_name!r})"
+        )
+
+
+def _warn(degenerate: Tensor) -> None:
+    if degenerate.any():
+        warnings.warn(
+            f"{int(degenerate.sum())} of {degenerate.numel()} points are degenerate or outside the map's domain; "
+            "their curvature is NaN",
+            DegenerateImmersionWarning,
+            stacklevel=5,  # past measure and the quantity's own method, to the caller's line
         )

@@ -1,22 +1,26 @@
 """The `torch.func` engine: for any callable, and the oracle that the other engines are tested against.
 
-Hessians are `jacfwd(jacrev(f))`. The other nestings are not an option: `jacfwd(jacfwd(f))` and `jacrev(jacfwd(f))`
-return wrong second derivatives through fused norms without saying so (PyTorch issues 196700, 196699, 198017).
-The cost grows with the number D of outputs, which are differentiated one by one in reverse.
+Second derivatives are reverse over reverse: each output's gradient, differentiated in reverse again. Forward mode is
+left out on purpose. Nested, it returns wrong second derivatives through fused norms without saying so (PyTorch issues
+196700, 196699, 198017), over reverse mode it still does through `cholesky_inverse`, and many ops do not have it. The
+cost grows with the number D of outputs, which are differentiated one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.func import jacfwd, jacrev, vmap
+from torch.func import jacrev, vjp, vmap
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.charts import Chart
-from fisherflat.errors import UnsupportedOpError
+from fisherflat.errors import FisherflatError, TraceError, UnsupportedOpError
+from fisherflat.jets.chunks import is_out_of_memory
 from fisherflat.jets.jet import pairs, size
 from fisherflat.jets.mapping import Mapping
 
@@ -24,8 +28,14 @@ from fisherflat.jets.mapping import Mapping
 class AutodiffEngine:
     """2-jets of `mean(chart(u))` by nested transforms of `torch.func`.
 
+    As in a traced graph, casts to a lower precision are dropped, and `detach` and `no_grad` inside the map do not hide
+    what it depends on: the derivatives are those of the function that the map computes.
+
     **Args:** `mapping`, the map in its working precision; `chart`, on the device to run on; `dim`, the number D of
     outputs.
+
+    **Raises:** `UnsupportedOpError` for an op without second derivative, `TraceError` for a map that torch cannot
+    differentiate (random numbers, branches on values, NumPy).
     """
 
     def __init__(self, mapping: Mapping, chart: Chart, dim: int) -> None:
@@ -34,7 +44,7 @@ class AutodiffEngine:
 
     @property
     def bytes_per_point(self) -> int:
-        """An estimate: the activations kept for one reverse pass, times outputs, times values and tangents."""
+        """An estimate: the activations kept for one reverse pass, times outputs, times derivatives."""
         if self._activations is None:
             kept = 0
 
@@ -43,8 +53,9 @@ class AutodiffEngine:
                 kept += tensor.numel() * tensor.element_size()
                 return tensor
 
-            point = self._chart.point.to(self._mapping.dtype).requires_grad_()
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            point = self._chart.point.to(self._mapping.dtype, copy=True).requires_grad_()
+            hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+            with _differentiating(self._mapping.dtype), hooks:
                 self._mapping(point)
             self._activations = max(kept, point.numel() * point.element_size())
         return self._activations * (1 + self._chart.dim) * (1 + self._dim)
@@ -54,57 +65,73 @@ class AutodiffEngine:
         k = self._chart.dim
 
         def f(v: Tensor) -> Tensor:
-            return self._mapping(self._chart(v)).reshape(-1)
+            return self._mapping(self._chart(v)).reshape(-1).to(v.dtype)
 
-        try:
-            with _Differentiable():
-                value, jacobian, hessian = vmap(_two_jet(f))(u)
-        except NotImplementedError as error:
-            raise UnsupportedOpError(
-                f'torch has no second derivative of an op of this map ({error}); use engine="taylor"'
-            ) from error
+        cotangents = torch.eye(self._dim, dtype=u.dtype, device=u.device)
+        with _differentiating(self._mapping.dtype):
+            value, jacobian, hessian = vmap(_two_jet(f, cotangents))(u)
         out = u.new_empty(u.shape[0], size(k), self._dim)
-        out[:, 0] = value
-        out[:, 1 : 1 + k] = jacobian.transpose(1, 2)
+        out[:, 0] = value.detach()
+        out[:, 1 : 1 + k] = jacobian.detach().transpose(1, 2)
         for position, (i, j) in enumerate(pairs(k)):
-            out[:, 1 + k + position] = hessian[..., i, j]
+            out[:, 1 + k + position] = hessian.detach()[..., i, j]
         return out
 
 
-def _silu(x: Tensor, inplace: bool = False) -> Tensor:
-    return x * torch.sigmoid(x)
+def _two_jet(f: Callable[[Tensor], Tensor], cotangents: Float[Tensor, "D D"]) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """`u -> (f, gradients, Hessians)`, of shapes `[D]`, `[D, k]`, `[D, k, k]`."""
+
+    def row(cotangent: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        def gradient(v: Tensor) -> tuple[Tensor, Tensor]:
+            (slope,) = vjp(f, v)[1](cotangent)
+            return slope, slope
+
+        hessian, slope = jacrev(gradient, has_aux=True)(u)
+        return slope, hessian
+
+    return lambda u: (f(u), *vmap(row, in_dims=(0, None))(cotangents, u))
 
 
-def _glu(x: Tensor, dim: int = -1) -> Tensor:
-    a, b = x.chunk(2, dim)
-    return a * torch.sigmoid(b)
+@contextmanager
+def _differentiating(dtype: torch.dtype) -> Iterator[None]:
+    """Where torch differentiates the map: all of it, and with errors of ours."""
+    try:
+        # outside grad mode torch takes shortcuts that leave second derivatives wrong (linalg.solve, det) or undefined
+        with torch.enable_grad(), _AsComputed(dtype):
+            yield
+    except FisherflatError:
+        raise
+    except NotImplementedError as error:
+        raise UnsupportedOpError(
+            f"torch has no second derivative of an op of this map ({error}); write that step in simpler ops, or use "
+            'engine="taylor"'
+        ) from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise TraceError(
+            f"torch cannot differentiate this map: {error}. It must be torch ops throughout, without random numbers "
+            "(put modules into eval mode) and without branches on values"
+        ) from error
 
 
-class _Differentiable(TorchFunctionMode):
-    """Writes out the functions whose backward formula has no forward derivative (measured on torch 2.13)."""
+class _AsComputed(TorchFunctionMode):
+    """Takes away what would come between the map's value and its derivatives: rounding on the way, and hiding."""
 
-    _WRITTEN_OUT: dict[Any, Callable[..., Tensor]] = {  # noqa: RUF012
-        torch.nn.functional.silu: _silu,
-        torch._C._nn.silu: _silu,
-        torch.nn.functional.glu: _glu,
-        torch._C._nn.glu: _glu,
-    }
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self._WRITTEN_OUT.get(func, func)(*args, **(kwargs or {}))
+        if func is Tensor.detach:
+            return args[0]
+        if func is torch._C._set_grad_enabled and not args[0]:
+            return None
+        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
+            return args[0].to(self._dtype)
+        args, kwargs = tree_map(self._raised, (args, kwargs or {}))
+        return func(*args, **kwargs)
 
-
-def _two_jet(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    def with_value(v: Tensor) -> tuple[Tensor, Tensor]:
-        y = f(v)
-        return y, y
-
-    def first(v: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        jacobian, value = jacrev(with_value, has_aux=True)(v)
-        return jacobian, (value, jacobian)
-
-    def both(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        hessian, (value, jacobian) = jacfwd(first, has_aux=True)(v)
-        return value, jacobian, hessian
-
-    return both
+    def _raised(self, leaf: Any) -> Any:
+        low = isinstance(leaf, torch.dtype) and leaf.is_floating_point and leaf.itemsize < self._dtype.itemsize
+        return self._dtype if low else leaf

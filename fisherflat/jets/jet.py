@@ -43,6 +43,7 @@ class Jet:
 
     @property
     def value(self) -> Float[Tensor, "*batch D"]:
+        """The map itself."""
         return self.coefficients[..., 0, :]
 
     @property

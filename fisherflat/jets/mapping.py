@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fisherflat.errors import FisherflatError, MapError, PrecisionWarning
+from fisherflat.errors import MapError, PrecisionWarning
 
 
 @contextmanager
@@ -37,8 +37,8 @@ class Mapping:
     """`mean` as a function `x -> y` of one tensor, in eval mode, with floating weights in the working precision.
 
     **Args:** `mean`: an `nn.Module` or a callable. The weights of a module are promoted to `dtype` in a copy when they
-    are not in it (float16 and bfloat16 with a `PrecisionWarning`); the module itself is not touched. Other callables are
-    called as they are.
+    are not in it (float16 and bfloat16 with a `PrecisionWarning`); the module itself is not touched. Other callables
+    are called as they are.
 
     **Attributes:** `weights`: name -> tensor, for a module (empty otherwise); `module`: the module or `None`.
     """
@@ -72,6 +72,7 @@ class Mapping:
         self.weights = {name: self._swapped.get(name, tensor) for name, tensor in state.items()}
 
     def __call__(self, x: Tensor) -> Tensor:
+        """The map at `x`, of the shape of the chart's point and in the working precision."""
         with evaluating(self.module):
             if self.module is not None and self._swapped:
                 return torch.func.functional_call(self.module, self._swapped, (x,))
@@ -85,13 +86,11 @@ class Mapping:
         try:
             with torch.no_grad():
                 y = self(point)
-        except FisherflatError:
-            raise
         except Exception as error:
             raise MapError(
                 f"the map failed on the chart's point, of shape {list(point.shape)} and {point.dtype}: "
-                f"{type(error).__name__}: {error}. The map takes one tensor without a batch axis; "
-                "its own constants must be in the working precision (module.double())"
+                f"{type(error).__name__}: {error}. Chart and map must fit: the map takes one tensor of this shape, "
+                "without a batch axis, and its own constants must be in this precision (module.double())"
             ) from error
         if not isinstance(y, Tensor):
             raise MapError(
