@@ -23,6 +23,8 @@ _PUBLIC = {
     "errors": "errors",
     "layers": "layers",
     "plot": "plot",
+    "depth_profile": "depth",
+    "curvature_budget": "depth",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.elementary import FUNCTIONS, Triple, power
 from fisherflat.jets.graph import Graph, Node, getitem, run
 from fisherflat.jets.series import Algebra, Series
@@ -87,7 +86,7 @@ PIECEWISE_CONSTANT = frozenset(_names(
 
 #: ops that move or copy entries: each entry of the output is an entry of an input, or a constant
 STRUCTURAL = frozenset(_names(
-    "reshape", "permute", "expand", "select", "slice", "cat", "stack", "index", "_unsafe_index", "index_select", "gather", "flip", "roll", "repeat",
+    "reshape", "permute", "expand", "select", "slice", "cat", "stack", "index", "index_select", "gather", "flip", "roll", "repeat",
     "tril", "triu", "diagonal", "diag_embed", "constant_pad_nd", "slice_scatter", "select_scatter", "diagonal_scatter",
     "index_put", "index_copy", "index_fill", "scatter", "where", "masked_fill", "unfold", "rot90",
     "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "pixel_shuffle", "pixel_unshuffle",
@@ -102,6 +101,20 @@ LINEAR = STRUCTURAL | frozenset(_names(
 ))  # fmt: skip
 
 
+def is_affine(node: Node) -> bool:
+    """Whether the op is affine in its moving inputs together, so that it adds no second-order term of its own."""
+    if node.target is None or node.target is getitem or node.packet in LINEAR or node.packet in PIECEWISE_CONSTANT:
+        return True
+    if node.packet in (aten.add, aten.sub, aten.rsub):
+        return True
+    if node.packet is aten.div:
+        return not isinstance(node.args[1], Node)
+    if node.packet is aten.convolution:
+        return not isinstance(node.args[1], Node)
+    products = (aten.mul, aten.mm, aten.bmm, aten.matmul, aten.addmm)
+    return node.packet in products and not (isinstance(node.args[-1], Node) and isinstance(node.args[-2], Node))
+
+
 def _linear(xp: Algebra, node: Node, *args: Any, **kwargs: Any) -> Series:
     order, k = _order(args, kwargs)
     return xp.linear(node, args, kwargs, order, k)
@@ -113,37 +126,6 @@ RULES.update(dict.fromkeys(LINEAR, _linear))
 @_rule("_to_copy")
 def _cast(xp: Algebra, node: Node, x: Series, **kwargs: Any) -> Series:
     return _linear(xp, node, x, **kwargs) if kwargs["dtype"].is_floating_point else xp.values(node, (x,), kwargs, x.k)
-
-
-def _is_mask(index: Any) -> bool:
-    return isinstance(index, Series) and index.data.dtype == torch.bool
-
-
-@_rule("index")
-def _index(xp: Algebra, node: Node, x: Any, indices: Any) -> Series:
-    if any(_is_mask(index) for index in indices):
-        raise UnsupportedOpError(
-            f"{node.op} at {node.source} selects entries by a mask that depends on the input, so the shape of its output does too; "
-            'use torch.where, or engine="autodiff"'
-        )
-    return _linear(xp, node, x, indices)
-
-
-@_rule("index_put")
-def _index_put(xp: Algebra, node: Node, x: Any, indices: Any, values: Any, accumulate: bool = False) -> Series:
-    """`x[mask] = value` with a moving mask is a choice between the two at each entry."""
-    if not any(_is_mask(index) for index in indices):
-        return _linear(xp, node, x, indices, values, accumulate)
-    mask, *others = indices
-    rest = len(node.shape) - len(mask.shape)
-    if others or len(values.shape) > rest:
-        raise UnsupportedOpError(
-            f"{node.op} at {node.source} writes as many values as a mask that depends on the input has entries; use torch.where"
-        )
-    filled = _add(xp, node, x, values) if accumulate else values
-    mask = Series(mask.data.reshape(*mask.data.shape, *(1,) * rest), mask.k)
-    where = Node(node.index, aten.where.self, (), {}, node.shape, module_path=node.module_path, source=node.source)
-    return _linear(xp, where, mask, filled, x)
 
 
 def _order(*things: Any) -> tuple[int, int]:
@@ -172,7 +154,7 @@ def _aligned(data: Any, rank: int) -> Any:
 @_rule("add")
 def _add(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
     if not isinstance(a, Series):
-        a, b = (b, a) if alpha == 1 else (_scaled(xp, node, b, alpha), a)
+        a, b = (b, a) if alpha == 1 else (Series(b.data * alpha, b.k), a)
         alpha = 1
     rank = len(node.shape)
     left = _aligned(a.data, rank)
