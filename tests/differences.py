@@ -41,7 +41,7 @@ def by_differences(g: Callable[[Array], Array], u: Array, h: Any) -> list[Array]
     return [value, *(first for first, _ in single), *second]
 
 
-def torch_jet(f: Callable[[Tensor], Tensor], chart: Chart, u: Tensor, h: float = 2.0**-9) -> Tensor:
+def torch_jet(f: Callable[[Tensor], Tensor], chart: Chart, u: Tensor, h: float = 2.0**-11) -> Tensor:
     """The jets `[P, S, D]` of `f` after the chart, by differences in float64: for piecewise polynomials."""
     return torch.stack([torch.stack(by_differences(lambda v: f(chart(v)).reshape(-1), point, h)) for point in u])
 

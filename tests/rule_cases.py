@@ -148,3 +148,132 @@ LINEAR: dict[str, list[Case]] = {
     "upsample_linear1d": [((1, 2, 4), lambda x: torch.nn.functional.interpolate(x, 8, mode="linear", align_corners=True))],
     "col2im": [((1, 8, 2), lambda x: torch.nn.functional.fold(x, (3, 4), (2, 4), (1, 1), 0, (1, 1))[..., :3])],
 }  # fmt: skip
+
+PRODUCTS: dict[str, list[Case]] = {
+    "add": [
+        ((3, 4), lambda x: x + c(4)), ((4,), lambda x: c(3, 4) + x), ((3, 4), lambda x: x[:1] + x * x), ((3, 4), lambda x: x * x + x[0, 0]),
+        ((3, 4), lambda x: torch.add(x, x[0] * x[1], alpha=3)), ((3, 4), lambda x: torch.add(c(2, 3, 4), x, alpha=-2)), ((1,), lambda x: x[0] + 2),
+        ((3, 4), lambda x: (x > 0) + x), ((3, 4), lambda x: x[0, 0] + c(3)), ((3, 4), lambda x: x.add(2, alpha=3)),
+    ],
+    "sub": [
+        ((3, 4), lambda x: x - x[0] * x[1]), ((3, 4), lambda x: c(2, 1, 1) - x), ((3, 4), lambda x: torch.sub(x, c(4), alpha=2)),
+        ((3, 4), lambda x: x[0] - x), ((4,), lambda x: x.sum() - x),
+    ],
+    "rsub": [((3, 4), lambda x: 1 - x), ((3, 4), lambda x: aten.rsub.Tensor(x, c(4), alpha=2)), ((3, 4), lambda x: aten.rsub.Scalar(x, 1, 2))],
+    "mul": [
+        ((3, 4), lambda x: x * c(4)), ((4,), lambda x: c(3, 4) * x), ((3, 4), lambda x: x * x), ((3, 4), lambda x: x * x[0]),
+        ((3, 4), lambda x: x[:, 1] * x.T), ((3, 4), lambda x: x[0, 0] * x), ((3, 4), lambda x: x[0, 0] * x[1, 1]), ((3, 4), lambda x: 3 * x),
+        ((3, 4), lambda x: (x > 0) * x), ((3, 4), lambda x: x * (x > 0).to(torch.float32)), ((3, 4), lambda x: x[0] * c(2, 1, 1)),
+        ((3, 4), lambda x: x.argmax(1) * x.sum(1)), ((1,), lambda x: x.reshape(()) * c(2, 2)),
+    ],
+    "div": [
+        ((3, 4), lambda x: x / 8), ((3, 4), lambda x: x / torch.tensor([1.0, 2, 4, -8])), ((3, 4), lambda x: x * x / torch.tensor([2, 4, 8, 1])),
+        ((3, 4), lambda x: x / (x > 5).sum().add(4)), ((3, 4), lambda x: x * torch.div(x, 2.1, rounding_mode="floor")),
+        ((3, 4), lambda x: x * torch.div(x, c(4), rounding_mode="trunc")),
+    ],
+    "mm": [((3, 4), lambda x: x @ c(4, 2)), ((3, 4), lambda x: c(2, 3) @ x), ((3, 4), lambda x: x @ x.T), ((3, 4), lambda x: x.T @ x)],
+    "bmm": [
+        ((2, 3, 4), lambda x: x @ c(2, 4, 2)), ((2, 3, 4), lambda x: c(2, 2, 3) @ x), ((2, 3, 4), lambda x: x @ x.mT),
+        ((2, 3, 4), lambda x: x[:1].expand(2, 3, 4) @ c(2, 4, 2)), ((2, 3, 2), lambda x: torch.einsum("hij,hkj->hik", x, x)),
+        ((3, 4), lambda x: torch.einsum("ij,kj,kl->il", x, x, c(3, 2))), ((3, 4), lambda x: torch.einsum("ij,ij->i", x, x)),
+        ((3, 4), lambda x: torch.tensordot(x, x, 2)), ((2, 3, 4), lambda x: torch.einsum("bij,jk->bki", x, c(4, 2))),
+        ((3, 4), lambda x: x[None] @ c(2, 4, 2)), ((3, 4), lambda x: torch.einsum("ij,kl->ikjl", x, x[:2])),
+    ],
+    "addmm": [
+        ((3, 4), lambda x: torch.nn.functional.linear(x, c(2, 4), c(2))), ((3, 4), lambda x: torch.addmm(c(2), x, c(4, 2), beta=2, alpha=3)),
+        ((3, 4), lambda x: torch.addmm(x, c(3, 2), c(2, 4), beta=2)), ((3, 4), lambda x: torch.addmm(x, x, c(4, 4), alpha=2)),
+        ((3, 3), lambda x: torch.addmm(x, x, x, beta=-1)), ((3, 4), lambda x: torch.addmm(x[0, :2], x, c(4, 2))),
+        ((3, 4), lambda x: torch.addmm(c(3, 3), x, x.T)), ((3, 4), lambda x: torch.addmm(x[0], c(3, 2), c(2, 4), alpha=0.5)),
+    ],
+    "convolution": [
+        ((3, 4), lambda x: torch.nn.functional.conv1d(x, c(2, 3, 2), c(2))), ((2, 4), lambda x: torch.nn.functional.conv1d(x, c(4, 1, 3), groups=2, padding=1)),
+        ((2, 3, 4), lambda x: torch.nn.functional.conv2d(x, c(1, 2, 2, 2), stride=2)), ((1, 2, 5), lambda x: torch.nn.functional.conv1d(x, c(1, 2, 2), dilation=2)),
+        ((2, 3), lambda x: torch.nn.functional.conv_transpose1d(x, c(2, 1, 3), c(1), stride=2)),
+    ],
+    "pow": [((3, 4), lambda x: x**2), ((3, 4), lambda x: x**1), ((3, 4), lambda x: x**0 + x), ((3, 4), lambda x: x ** torch.tensor(2.0))],
+}  # fmt: skip
+
+CHOICES: dict[str, list[Case]] = {
+    "topk": [
+        ((3, 4), lambda x: x.topk(2)[0]), ((3, 4), lambda x: x.topk(2, 0, largest=False)[0] * 2),
+        ((3, 4), lambda x: torch.zeros_like(x).scatter(-1, (t := x.topk(2, -1))[1], t[0] * t[0])),
+    ],
+    "sort": [((3, 4), lambda x: x.sort()[0]), ((3, 4), lambda x: x.sort(dim=0, descending=True, stable=True)[0]), ((3, 4), lambda x: x.msort())],
+    "cummax": [((3, 4), lambda x: x.cummax(1)[0])],
+    "cummin": [((3, 4), lambda x: x.cummin(0)[0] * 2)],
+    "max": [((3, 4), lambda x: x.max()), ((3, 4), lambda x: x.max(0)[0]), ((3, 4), lambda x: x.max(-1, keepdim=True)[0] * x)],
+    "min": [((3, 4), lambda x: x.min()), ((3, 4), lambda x: x.min(-1)[0]), ((3, 4), lambda x: x * x.min(0)[1])],
+    "amax": [((3, 4), lambda x: x.amax()), ((2, 3, 4), lambda x: x.amax((0, 2))), ((3, 4), lambda x: x - x.amax(-1, keepdim=True))],
+    "amin": [((3, 4), lambda x: x.amin()), ((3, 4), lambda x: x.amin(0))],
+    "max_pool2d_with_indices": [
+        ((1, 3, 4), lambda x: torch.nn.functional.max_pool2d(x, 2, 1)), ((2, 5), lambda x: torch.nn.functional.max_pool1d(x, 2)),
+        ((1, 2, 5), lambda x: torch.nn.functional.max_pool1d(x, 3, 1, 1)),
+    ],
+    "max_pool3d_with_indices": [((1, 2, 3, 4), lambda x: torch.nn.functional.max_pool3d(x, 2, 1))],
+    "adaptive_max_pool2d": [((2, 3, 4), lambda x: torch.nn.functional.adaptive_max_pool2d(x, 2)), ((2, 5), lambda x: torch.nn.functional.adaptive_max_pool1d(x, 2))],
+    "adaptive_max_pool3d": [((1, 2, 3, 4), lambda x: torch.nn.functional.adaptive_max_pool3d(x, (1, 2, 2)))],
+}  # fmt: skip
+
+#: the value of each op stands still, so it enters as a factor of something that moves
+CONSTANT: dict[str, list[Case]] = {
+    name: [((3, 4), lambda x, op=op: x * op(x).to(x.dtype))]
+    for name, op in {
+        "eq": lambda x: x == x[0], "ne": lambda x: x != x[0], "lt": lambda x: x < 0.3, "le": lambda x: x <= x[0], "gt": lambda x: x > x[1],
+        "ge": lambda x: x >= 0, "isnan": lambda x: x.isnan(), "isinf": lambda x: ~x.isinf(), "isposinf": lambda x: ~x.isposinf(),
+        "isneginf": lambda x: ~x.isneginf(), "logical_and": lambda x: (x > 0).logical_and(x < 1), "logical_or": lambda x: (x > 1).logical_or(x < 0),
+        "logical_xor": lambda x: (x > 0).logical_xor(x < 1), "logical_not": lambda x: x.logical_not(), "bitwise_and": lambda x: (x > 0) & (x < 1),
+        "bitwise_or": lambda x: (x > 1) | (x < 0), "bitwise_xor": lambda x: (x > 1) ^ (x < 0), "bitwise_not": lambda x: ~(x > 0),
+        "argmax": lambda x: x.argmax(0), "argmin": lambda x: x.argmin(1, keepdim=True), "sign": lambda x: x.sign(), "sgn": lambda x: x.sgn(),
+        "signbit": lambda x: x.signbit(), "floor": lambda x: x.floor(), "ceil": lambda x: x.ceil(), "round": lambda x: (x + 0.2).round(),
+        "trunc": lambda x: x.trunc(), "floor_divide": lambda x: x.floor_divide(2.1), "heaviside": lambda x: x.heaviside(c(4)),
+        "any": lambda x: (x > 0).any(0), "all": lambda x: (x > 0).all(), "count_nonzero": lambda x: x.count_nonzero(0),
+        "searchsorted": lambda x: torch.searchsorted(torch.tensor([-1.0, 0, 1]), x), "bucketize": lambda x: torch.bucketize(x, torch.tensor([-1.0, 0, 1])),
+        "zeros_like": lambda x: torch.zeros_like(x) + 2, "ones_like": lambda x: torch.ones_like(x), "full_like": lambda x: torch.full_like(x, 3),
+        "empty_like": lambda x: torch.empty_like(x) * 0, "new_zeros": lambda x: x.new_zeros(4) + 2, "new_ones": lambda x: x.new_ones(3, 4),
+        "new_full": lambda x: x.new_full((3, 1), 0.5), "new_empty": lambda x: x.new_empty(3, 4) * 0,
+        "new_empty_strided": lambda x: x.new_empty_strided((3, 4), (4, 1)) * 0, "_to_copy": lambda x: (x * 3).long(),
+    }.items()
+}  # fmt: skip
+
+DECOMPOSED |= {
+    "addcmul": [((3, 4), lambda x: torch.addcmul(x, x, c(4), value=2))],
+    "addcdiv": [((3, 4), lambda x: torch.addcdiv(x, x, c(4) + 4, value=2))],
+    "lerp": [((3, 4), lambda x: torch.lerp(x, c(4), 0.25)), ((3, 4), lambda x: torch.lerp(c(4), x[0], x))],
+    "baddbmm": [((2, 3, 4), lambda x: torch.baddbmm(c(2, 3, 3), x, x.mT, beta=2, alpha=0.5)), ((2, 3, 4), lambda x: torch.baddbmm(x, x, c(2, 4, 4)))],
+    "addbmm": [((2, 3, 4), lambda x: torch.addbmm(c(3, 3), x, x.mT, beta=2, alpha=0.5))],
+    "addmv": [((3, 4), lambda x: torch.addmv(c(3), x, x[0], beta=2, alpha=0.5))],
+    "addr": [((4,), lambda x: torch.addr(c(4, 4), x, x, beta=2, alpha=0.5))],
+    "mv": [((3, 4), lambda x: x @ c(4)), ((3, 4), lambda x: x @ x[0])],
+    "dot": [((4,), lambda x: x @ x)],
+    "vdot": [((4,), lambda x: torch.vdot(x, c(4)))],
+    "ger": [((4,), lambda x: torch.outer(x, x[:2]))],
+    "linalg_cross": [((2, 3), lambda x: torch.linalg.cross(x, x.flip(0))), ((3, 4), lambda x: torch.linalg.cross(x, c(3, 1), dim=0))],
+    "_trilinear": [((3, 4), lambda x: torch.nn.functional.bilinear(x, x[:, :2], c(5, 4, 2)))],
+    "prod": [((4,), lambda x: x[:2].prod()), ((2, 3), lambda x: x.prod(0)), ((2, 3), lambda x: x.prod(0, keepdim=True))],
+    "cumprod": [((2, 3), lambda x: x.cumprod(0))],
+    "var": [((3, 4), lambda x: x.var(-1)), ((3, 4), lambda x: x.var(0, correction=0, keepdim=True)), ((3, 4), lambda x: x.var()), ((3, 4), lambda x: x.var(unbiased=False))],
+    "var_mean": [((3, 4), lambda x: torch.cat(torch.var_mean(x, 0, unbiased=False)))],
+    "square": [((3, 4), lambda x: x.square())],
+    "split": [((5, 4), lambda x: x.split(2)[1] * x.split(2)[0]), ((3, 4), lambda x: x.chunk(2, -1)[1])],
+    "split_with_sizes": [((5, 4), lambda x: x.split((2, 3))[1])],
+    "unbind": [((3, 4), lambda x: x.unbind(1)[2])],
+    "maximum": [((3, 4), lambda x: torch.maximum(x, x * x)), ((3, 4), lambda x: torch.max(x, c(4))), ((3, 4), lambda x: torch.fmax(c(3, 4), x))],
+    "minimum": [((3, 4), lambda x: torch.minimum(x, x * x)), ((3, 4), lambda x: torch.min(x, c(4))), ((3, 4), lambda x: torch.fmin(c(3, 4), x))],
+    "clamp.Tensor": [((3, 4), lambda x: x.clamp(c(4) - 1, x[0])), ((3, 4), lambda x: x.clamp(min=c(4))), ((3, 4), lambda x: x.clamp(max=c(4)))],
+    "kthvalue": [((3, 4), lambda x: x.kthvalue(2)[0]), ((3, 4), lambda x: x.kthvalue(2, 0, True)[0] * x)],
+    "median": [((3, 4), lambda x: x.median()), ((3, 4), lambda x: x.median(1)[0]), ((3, 4), lambda x: x.median(0, keepdim=True)[0])],
+    "aminmax": [((3, 4), lambda x: torch.stack(x.aminmax())), ((3, 4), lambda x: x.aminmax(dim=1)[0])],
+    "nan_to_num": [((3, 4), lambda x: torch.cat([x, x * math.inf, -(x * x) * math.inf, x * math.nan]).nan_to_num(1, 2, 3))],
+    "remainder": [((3, 4), lambda x: x % 0.75), ((3, 4), lambda x: x.remainder(c(4))), ((3, 4), lambda x: 3 % (x * 0 + 2))],
+    "fmod": [((3, 4), lambda x: x.fmod(0.75)), ((3, 4), lambda x: (x * 4).fmod(x * 0 + c(4)))],
+    "frac": [((3, 4), lambda x: x.frac())],
+    "_cdist_forward": [((3, 4), lambda x: torch.cdist(x, c(2, 4), p=1)), ((3, 4), lambda x: torch.cdist(x[:1], x[1:], p=math.inf))],
+    "_prelu_kernel": [((3, 4), lambda x: torch.nn.functional.prelu(x, c(1))), ((3, 4), lambda x: torch.nn.functional.prelu(x, c(4)))],
+    "threshold": [((3, 4), lambda x: torch.nn.functional.threshold(x, 0.3, 7))],
+    "hardshrink": [((3, 4), lambda x: torch.nn.functional.hardshrink(x))],
+    "softshrink": [((3, 4), lambda x: torch.nn.functional.softshrink(x))],
+    "hardtanh": [((3, 4), lambda x: torch.nn.functional.hardtanh(x, -0.5, 0.25))],
+    "relu6": [((3, 4), lambda x: torch.nn.functional.relu6(x * 4))],
+    "hardswish": [((3, 4), lambda x: torch.nn.functional.hardswish(x * 3))],
+    "hardsigmoid": [((3, 4), lambda x: torch.nn.functional.hardsigmoid(x * 3))],
+}  # fmt: skip

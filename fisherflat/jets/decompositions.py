@@ -196,6 +196,21 @@ def _mv(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b[:, None])[:, 0]
 
 
+@_decomposes("addmv")
+def _addmv(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * x + alpha * torch.mv(a, b)
+
+
+@_decomposes("addr")
+def _addr(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * x + alpha * torch.outer(a, b)
+
+
+@_decomposes("addbmm")
+def _addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * x + alpha * torch.bmm(a, b).sum(0)
+
+
 @_decomposes("dot", "vdot")
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum()
@@ -310,6 +325,39 @@ def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     return x.index_put((mask,), source.reshape(-1)[: int(mask.sum())])
 
 
+def _is_mask(index: Tensor | None) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
+def _positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Masks as the positions where they hold; a mask that moves with the input cannot be traced, because of its count."""
+    spread = [index.nonzero().unbind(1) if _is_mask(index) else (index,) for index in indices]
+    return [index for group in spread for index in group]
+
+
+@_decomposes("index")
+def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
+    return aten.index.Tensor(x, _positions(indices)) if any(map(_is_mask, indices)) else NotImplemented
+
+
+@_decomposes("_unsafe_index")
+def _unsafe_index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
+    return aten.index.Tensor(x, indices)
+
+
+@_decomposes("index_put")
+def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+    """`x[mask] = value` is a choice at each entry, where the mask may move with the input."""
+    if not any(map(_is_mask, indices)):
+        return NotImplemented
+    mask, *others = indices
+    values = values.reshape(()) if values.numel() == 1 else values
+    if others or mask is None or values.dim() > x.dim() - mask.dim():
+        return aten.index_put.default(x, _positions(indices), values, accumulate)
+    mask = mask.reshape(*mask.shape, *(1,) * (x.dim() - mask.dim()))
+    return torch.where(mask.to(torch.bool), x + values if accumulate else values, x)
+
+
 @_decomposes("masked_select")
 def _masked_select(x: Tensor, mask: Tensor) -> Tensor:
     x, mask = torch.broadcast_tensors(x, mask)
@@ -336,7 +384,7 @@ def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: i
 
 @_decomposes("kthvalue")
 def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    values, indices = (part.narrow(dim, k - 1, 1) for part in x.sort(dim, stable=True))
+    values, indices = (part.narrow(dim, k - 1, 1) for part in x.sort(dim=dim, stable=True))
     return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
 
 
