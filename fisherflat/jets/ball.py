@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_flatten, tree_map
 
 from fisherflat.errors import EnclosureError, UnsupportedOpError
-from fisherflat.jets.elementary import Irrational
+from fisherflat.jets.elementary import Irrational, Logarithm
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import PIECEWISE_CONSTANT, RULES, STRUCTURAL, leibniz
-from fisherflat.jets.series import Series, count
+from fisherflat.jets.series import Algebra, Series
 
 aten = torch.ops.aten
 
@@ -34,10 +34,12 @@ TILE = 2**21
 
 
 def ball(number: float) -> arb:
-    """A number as a ball: floats are exact, an `Irrational` stands for the real number that it remembers."""
+    """A number as a ball: floats are exact, an `Irrational` or `Logarithm` is the real number that it remembers."""
     if isinstance(number, Irrational):
         p, q, n = number.square
         return (arb(p) / q * arb.pi() ** n).sqrt()
+    if isinstance(number, Logarithm):
+        return arb(number.base).log()
     return arb(number)
 
 
@@ -56,21 +58,22 @@ def _filled(entries: Iterable[Any], shape: tuple[int, ...]) -> np.ndarray:
 class BallArray:
     """An array of real balls with those methods of a torch tensor that rules and elementary functions use.
 
-    **Attributes:** `balls`, a NumPy array of `flint.arb`. Slices and methods that end in an underscore write through.
+    **Attributes:** `balls`, a NumPy array of `flint.arb`; `dtype`, what torch would hold (masks and indices are exact
+    balls). Slices and methods that end in an underscore write through.
     """
 
-    def __init__(self, balls: Any) -> None:
-        self.balls = np.asarray(balls, dtype=object)
+    def __init__(self, balls: Any, dtype: torch.dtype = torch.float64) -> None:
+        self.balls, self.dtype = np.asarray(balls, dtype=object), dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.balls.shape
 
     def reshape(self, *shape: Any) -> BallArray:
-        return BallArray(self.balls.reshape(*shape))
+        return BallArray(self.balls.reshape(*shape), self.dtype)
 
     def __getitem__(self, index: Any) -> BallArray:
-        return BallArray(self.balls[index])
+        return BallArray(self.balls[index], self.dtype)
 
     def __add__(self, other: Any) -> BallArray:
         return BallArray(self.balls + _operand(other))
@@ -183,7 +186,7 @@ class Constant(BallArray):
     """A constant tensor, converted to balls when it is used, and in tiles where it multiplies as a matrix."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+        self.tensor, self.dtype = tensor, tensor.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -194,11 +197,8 @@ class Constant(BallArray):
         return balls(self.tensor)
 
 
-class BallAlgebra:
-    """The algebra of `fisherflat.jets.series` in real balls, for one point: arrays are `[C, 1, *shape]`.
-
-    Integers and booleans (indices, masks) are exact balls as well.
-    """
+class BallAlgebra(Algebra):
+    """The algebra of `fisherflat.jets.series` in real balls, for one point: arrays are `[C, 1, *shape]`."""
 
     def empty(self, coefficients: int, like: BallArray, shape: tuple[int, ...]) -> BallArray:
         return BallArray(np.full((coefficients, 1, *shape), _ZERO, dtype=object))
@@ -238,8 +238,11 @@ class BallAlgebra:
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         if node.packet in _DECISIONS:
             plain = tree_map(_plain, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
-            out = _DECISIONS[node.packet](node, *plain[0], **plain[1])
-            return tuple(_constant_series(part, k) for part in out) if isinstance(out, tuple) else _constant_series(out, k)
+            decide, dtype = _DECISIONS[node.packet]
+            out = decide(node, *plain[0], **plain[1])
+            if isinstance(out, tuple):
+                return tuple(_constant_series(part, dtype, k) for part in out)
+            return _constant_series(out, dtype, k)
         rule = RULES.get(node.packet)
         if rule is None or node.packet in PIECEWISE_CONSTANT:
             raise _unsupported(node)
@@ -253,8 +256,8 @@ def _unsupported(node: Node) -> UnsupportedOpError:
     return UnsupportedOpError(f"{node.op} at {node.source} has no rule in ball arithmetic")
 
 
-def _constant_series(value: np.ndarray, k: int) -> Series:
-    return Series(BallArray(value[None, None]), k)
+def _constant_series(value: np.ndarray, dtype: torch.dtype, k: int) -> Series:
+    return Series(BallArray(value[None, None], dtype), k)
 
 
 def _plain(leaf: Any) -> Any:
@@ -324,7 +327,7 @@ def _moved(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) ->
     if node.packet is aten.scatter and "reduce" in schema.overload_name:
         raise _unsupported(node)
     pool: list[np.ndarray] = [np.full((1, 1), _ZERO, dtype=object)]
-    size = 1
+    size, dtype = 1, torch.bool
 
     def placed(entries: np.ndarray) -> Tensor:
         nonlocal size
@@ -336,9 +339,12 @@ def _moved(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) ->
     def position(argument: Any, leaf: Any) -> Any:
         if argument.name in _CONTROL:
             return _integers(leaf, argument.name in ("mask", "condition"))
+        nonlocal dtype
         if isinstance(leaf, Series):
+            dtype = torch.promote_types(dtype, leaf.data.dtype)
             return placed(leaf.data.balls[:, 0])
         if isinstance(leaf, Tensor):
+            dtype = torch.promote_types(dtype, leaf.dtype)
             return placed(balls(leaf)[None])
         if str(argument.type) == "number":
             return float(placed(np.full((1,), ball(leaf), dtype=object)))
@@ -358,7 +364,7 @@ def _moved(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) ->
     for part in pool:
         entries[: part.shape[0], start : start + part.shape[1]] = part
         start += part.shape[1]
-    return Series(BallArray(entries[:, where][:, None]), k)
+    return Series(BallArray(entries[:, where][:, None], dtype), k)
 
 
 def _integers(leaf: Any, boolean: bool) -> Any:
@@ -424,6 +430,7 @@ _LINEAR: dict[Any, Callable[..., np.ndarray]] = {
     aten.mean: _mean,
     aten.cumsum: _cumsum,
     aten.neg: lambda x, shape: -x,
+    aten._to_copy: lambda x, shape, **kwargs: x,
     aten.convolution: _convolution,
 }
 
@@ -518,18 +525,20 @@ def _sorted(node: Node, x: np.ndarray, *args: Any, **kwargs: Any) -> Any:
     return index if options.get("keepdim") else index.reshape(node.shape)
 
 
-_DECISIONS: dict[Any, Callable[..., Any]] = {
-    aten.lt: _compared(lambda x, y: x < y, lambda x, y: x >= y),
-    aten.le: _compared(lambda x, y: x <= y, lambda x, y: x > y),
-    aten.gt: _compared(lambda x, y: x > y, lambda x, y: x <= y),
-    aten.ge: _compared(lambda x, y: x >= y, lambda x, y: x < y),
-    aten.eq: _compared(lambda x, y: x == y, lambda x, y: x != y),
-    aten.ne: _compared(lambda x, y: x != y, lambda x, y: x == y),
-    **dict.fromkeys((aten.logical_and, aten.logical_or, aten.logical_not, aten.any, aten.all), _logical),
-    **dict.fromkeys((aten.bitwise_and, aten.bitwise_or, aten.bitwise_not), _logical),
-    **dict.fromkeys((aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones, aten.new_full), _of_shape),
-    **dict.fromkeys((aten.sign, aten.sgn), _signs),
-    aten.floor: _rounded(arb.floor),
-    aten.ceil: _rounded(arb.ceil),
-    **dict.fromkeys((aten.argmax, aten.argmin, aten.topk, aten.sort), _sorted),
+#: op -> what decides it, and the dtype of the outcome
+_DECISIONS: dict[Any, tuple[Callable[..., Any], torch.dtype]] = {
+    aten.lt: (_compared(lambda x, y: x < y, lambda x, y: x >= y), torch.bool),
+    aten.le: (_compared(lambda x, y: x <= y, lambda x, y: x > y), torch.bool),
+    aten.gt: (_compared(lambda x, y: x > y, lambda x, y: x <= y), torch.bool),
+    aten.ge: (_compared(lambda x, y: x >= y, lambda x, y: x < y), torch.bool),
+    aten.eq: (_compared(lambda x, y: x == y, lambda x, y: x != y), torch.bool),
+    aten.ne: (_compared(lambda x, y: x != y, lambda x, y: x == y), torch.bool),
+    **dict.fromkeys((aten.logical_and, aten.logical_or, aten.logical_not, aten.any, aten.all), (_logical, torch.bool)),
+    **dict.fromkeys((aten.bitwise_and, aten.bitwise_or, aten.bitwise_not), (_logical, torch.bool)),
+    **dict.fromkeys((aten.zeros_like, aten.ones_like, aten.full_like), (_of_shape, torch.float64)),
+    **dict.fromkeys((aten.new_zeros, aten.new_ones, aten.new_full), (_of_shape, torch.float64)),
+    **dict.fromkeys((aten.sign, aten.sgn), (_signs, torch.float64)),
+    aten.floor: (_rounded(arb.floor), torch.float64),
+    aten.ceil: (_rounded(arb.ceil), torch.float64),
+    **dict.fromkeys((aten.argmax, aten.argmin, aten.topk, aten.sort), (_sorted, torch.int64)),
 }
