@@ -207,7 +207,11 @@ class Geometry:
     @cached_property
     def scalar_curvature(self) -> Float[Tensor, "*batch"]:
         """`scal = g^jl Ric_jl`, in units of 1 / covariance; twice the Gauss curvature for k = 2, zero for k = 1."""
-        return torch.einsum("...bb->...", self._framed_ricci)
+        # on the frame it is 2 sum_(a<b) (II_aa . II_bb - |II_ab|^2): no need of all inner products
+        diagonal = pair_index(self.k).diagonal().to(self._framed.device)
+        mixed = [position for position, (a, b) in enumerate(pairs(self.k)) if a < b]
+        gram = self._framed[..., diagonal, :] @ self._framed[..., diagonal, :].transpose(-1, -2)
+        return 2 * (gram.triu(1).sum((-2, -1)) - self._framed[..., mixed, :].square().sum((-2, -1)))
 
     def sectional_curvature(self, x: Tensor, y: Tensor) -> Float[Tensor, "*batch"]:
         """`K(x, y)` of the plane spanned by the tangent vectors `x` and `y` `[*batch, k]`, in coordinates.
