@@ -415,7 +415,7 @@ def test_without_tokenizer_token_ids_are_needed(folder: Path) -> None:
 
 def test_a_broken_tokenizer_is_named(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="tokenizer in .* could not be read"):
+    with pytest.raises(CheckpointError, match=r"tokenizer in .* could not be read"):
         ff.load(folder).blocks("the cat sat")
 
 

@@ -91,7 +91,8 @@ class Model:
             raise InputError(f"the prompt has {len(ids)} tokens, the context of {self.name} {self.context}; shorten it")
         if self.tokenizer is None:
             return Encoded(str(ids.tolist()), ids, [str(i) for i in ids.tolist()], [False] * len(ids))
-        numbers, special = ids.tolist(), set(self.tokenizer.all_special_ids)
+        # an unknown word is text, although its token counts as special
+        numbers, special = ids.tolist(), set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         text = prompt if isinstance(prompt, str) else self.tokenizer.decode(numbers)
         return Encoded(text, ids, self.tokenizer.convert_ids_to_tokens(numbers), [i in special for i in numbers])
 
