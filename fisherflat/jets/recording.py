@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class _Recorder(TorchDispatchMode):
         self._known: dict[int, tuple[Tensor, Node]] = {}
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
         self._promoted: dict[int, tuple[Tensor, Tensor]] = {}
-        self._names = {id(tensor): name for name, tensor in mapping.weights.items()}
+        self._weights = {_storage(tensor): name for name, tensor in mapping.weights.items()}
         self._paths: dict[int, str] = {}
         roots = [mapping.module] if mapping.module is not None else _modules_of(mapping.mean)
         for root in roots:
@@ -76,7 +77,7 @@ class _Recorder(TorchDispatchMode):
                 self._paths.setdefault(id(module), name)
             if mapping.module is None:
                 for name, tensor in root.state_dict(keep_vars=True).items():
-                    self._names.setdefault(id(tensor), name)
+                    self._weights.setdefault(_storage(tensor), name)
 
     def started(self, at: Tensor) -> Tensor:
         x = at.detach().clone()
@@ -89,7 +90,10 @@ class _Recorder(TorchDispatchMode):
                 "the output of the map does not depend on its input, as far as a trace can see (a constant, or "
                 "computed outside torch); check the map"
             )
-        return Graph(self._nodes, self._known[id(y)][1], self._names)
+        leaves = tree_flatten([(node.args, node.kwargs) for node in self._nodes])[0]
+        constants = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.numel()]
+        names = {id(c): self._weights[_storage(c)] for c in constants if _storage(c) in self._weights}
+        return Graph(self._nodes, self._known[id(y)][1], names)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -126,8 +130,8 @@ class _Recorder(TorchDispatchMode):
         if id(leaf) not in self._promoted:
             promoted = leaf.detach().to(self._dtype)
             self._promoted[id(leaf)] = (leaf, promoted)
-            if id(leaf) in self._names:
-                self._names[id(promoted)] = self._names[id(leaf)]
+            if _storage(leaf) in self._weights:
+                self._weights[_storage(promoted)] = self._weights[_storage(leaf)]
         return self._promoted[id(leaf)][1]
 
     # -- ops -----------------------------------------------------------------------------------------------------------
@@ -232,7 +236,7 @@ class _Recorder(TorchDispatchMode):
     def _origin(self) -> tuple[str, str]:
         """The innermost submodule on the call stack, and the innermost line outside torch and this package."""
         path, source, inside = None, None, None
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             code = frame.f_code
             filename = code.co_filename
@@ -248,6 +252,11 @@ class _Recorder(TorchDispatchMode):
                 break
             frame = frame.f_back
         return path or "", (source if source is not None else inside) or "?"
+
+
+def _storage(tensor: Tensor) -> int:
+    """What a tensor and all views of it share, so that a transposed weight still bears its name."""
+    return tensor.untyped_storage().data_ptr()
 
 
 _TORCH = str(Path(torch.__file__).parent)

@@ -172,7 +172,7 @@ class _Reader:
         return scores.packet in _MATMULS and len(set(self.sources[scores])) == 2
 
     def _output_gates(self, attention: Node, norms: set[Node]) -> None:
-        """Factors of what attention output becomes by linear maps and norms, up to the residual sum."""
+        """Factors of what attention output becomes by linear maps and norms, up to a sum after the projection."""
         downstream, reached = {attention}, {attention: 0}  # the second: how many projections it went through
         for node in self.graph.nodes[attention.index + 1 :]:
             sources = self.sources[node]
@@ -188,7 +188,7 @@ class _Reader:
                 if depth == 0 or factor not in downstream:
                     self._gate("attention_gate", node, factor)
                     reached[node] = depth
-            elif node in norms or (self._is_linear(node) and len(carrying) == len(sources)):
+            elif node in norms or (self._is_linear(node) and (depth == 0 or len(carrying) == len(sources))):
                 reached[node] = depth + (node.packet in _PROJECTIONS)
 
     def _value_gates(self, values: Node) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jvp
+from torch.func import vjp
 
 from fisherflat._arrays import as_float64
 from fisherflat.errors import InputError
@@ -45,11 +45,11 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
     """`module` with the parts of some roles held at their values at the input `at`.
 
     The factor of a role (the attention pattern, the gate, the inverse scale of a norm) becomes a constant, and what it
-    multiplies stays live; an activation that stands alone becomes its tangent at `at`. So ungated attention with its
-    pattern frozen is affine, and so is an MLP with its gate or activation frozen.
+    multiplies stays live; an activation becomes its tangent at `at`. So ungated attention with its pattern frozen is
+    affine, and so is an MLP with its gate or activation frozen.
 
-    **Args:** `module` and `at` as in `trace` (a graph can be frozen further); `roles` out of `pattern`, `attention_gate`,
-    `norm`, `mlp_gate`, `activation`. A role that the module does not have holds nothing.
+    **Args:** `module` and `at` as in `trace` (a graph can be frozen further); `roles` out of `pattern`,
+    `attention_gate`, `norm`, `mlp_gate`, `activation`. A role that the module does not have holds nothing.
 
     **Returns:** a `Graph`, callable like the module; `.frozen` names the roles.
 
@@ -71,21 +71,28 @@ def _tangents(graph: Graph, values: dict[Node, Any]) -> dict[Node, Tangent]:
     """The tangent of each activation at `values`, also where it is written out in several ops."""
     sources = moving(graph)
     entry = entries(graph, sources)
+    tangents: dict[Node, Tangent] = {}
     slopes: dict[Node, Tensor] = {}
     for node in graph.nodes:
-        if entry[node] is node:
-            if isinstance(values[node], Tensor):
-                slopes[node] = torch.ones_like(values[node])
+        x = entry[node]
+        if x is node:
             continue
-        inputs = list(dict.fromkeys(sources[node]))
+        slopes.setdefault(x, torch.ones_like(values[x]))
+        slopes[node] = torch.zeros_like(values[x])
+        for source, partial in _partials(node, sources[node], values).items():
+            slopes[node] += partial * slopes[source]
+        if node.role == "activation":
+            tangents[node] = (x, slopes[node], values[node] - slopes[node] * values[x])
+    return tangents
 
-        def op(*moved: Tensor, node: Node = node, inputs: list[Node] = inputs) -> Tensor:
-            given = dict(zip(inputs, moved, strict=True))
-            return run(node, lambda source: given.get(source, values[source]))
 
-        slopes[node] = jvp(op, tuple(values[s] for s in inputs), tuple(slopes[s] for s in inputs))[1]
-    return {
-        node: (entry[node], slopes[node], values[node] - slopes[node] * values[entry[node]])
-        for node in graph.nodes
-        if node.role == "activation" and entry[node] is not node
-    }
+def _partials(node: Node, inputs: list[Node], values: dict[Node, Any]) -> dict[Node, Tensor]:
+    """The derivative of a function of single entries by each of its inputs."""
+    distinct = list(dict.fromkeys(inputs))
+
+    def op(*moved: Tensor) -> Tensor:
+        given = dict(zip(distinct, moved, strict=True))
+        return run(node, lambda source: given.get(source, values[source]))
+
+    value, pull = vjp(op, *(values[source] for source in distinct))[:2]
+    return dict(zip(distinct, pull(torch.ones_like(value)), strict=True))
