@@ -169,7 +169,7 @@ PRODUCTS: dict[str, list[Case]] = {
     "div": [
         ((3, 4), lambda x: x / 8), ((3, 4), lambda x: x / torch.tensor([1.0, 2, 4, -8])), ((3, 4), lambda x: x * x / torch.tensor([2, 4, 8, 1])),
         ((3, 4), lambda x: x / (x > 5).sum().add(4)), ((3, 4), lambda x: x * torch.div(x, 2.1, rounding_mode="floor")),
-        ((3, 4), lambda x: x * torch.div(x, c(4), rounding_mode="trunc")),
+        ((3, 4), lambda x: x * torch.div(x * 2, c(4) + 4, rounding_mode="trunc")),
     ],
     "mm": [((3, 4), lambda x: x @ c(4, 2)), ((3, 4), lambda x: c(2, 3) @ x), ((3, 4), lambda x: x @ x.T), ((3, 4), lambda x: x.T @ x)],
     "bmm": [

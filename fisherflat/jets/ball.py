@@ -176,7 +176,10 @@ def _entrywise(function: Callable[[arb], arb]) -> Callable[[BallArray], BallArra
     return lambda self: BallArray(ufunc(self.balls))
 
 
-for _name in ("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "sinh", "cosh", "tanh", "atan", "erf", "erfc"):
+for _name in (
+    "acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "erf", "erfc", "erfinv", "exp", "expm1", "log", "log1p",
+    "rsqrt", "sin", "sinh", "sqrt", "tanh",
+):  # fmt: skip
     setattr(BallArray, _name, _entrywise(getattr(arb, _name)))
 BallArray.abs = _entrywise(abs)  # type: ignore[attr-defined]
 BallArray.reciprocal = _entrywise(lambda x: 1 / x)  # type: ignore[attr-defined]

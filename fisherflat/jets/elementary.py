@@ -43,6 +43,7 @@ class Logarithm(float):
 ROOT_HALF = Irrational(1, 2, 0)
 ROOT_2_OVER_PI = Irrational(2, 1, -1)
 ROOT_4_OVER_PI = Irrational(4, 1, -1)
+ROOT_PI_OVER_4 = Irrational(1, 4, 1)
 ROOT_1_OVER_2PI = Irrational(1, 2, -1)
 
 
@@ -114,6 +115,34 @@ def atan(x: Any) -> Triple:
     return x.atan(), r, x * r * r * -2
 
 
+def asin(x: Any) -> Triple:
+    r = ((1 - x) * (x + 1)).reciprocal()
+    first = r.sqrt()
+    return x.asin(), first, x * first * r
+
+
+def acos(x: Any) -> Triple:
+    _, first, second = asin(x)
+    return x.acos(), -first, -second
+
+
+def asinh(x: Any) -> Triple:
+    r = (x * x + 1).reciprocal()
+    first = r.sqrt()
+    return x.asinh(), first, -x * first * r
+
+
+def acosh(x: Any) -> Triple:
+    r = ((x - 1) * (x + 1)).reciprocal()
+    first = r.sqrt()
+    return x.acosh(), first, -x * first * r
+
+
+def atanh(x: Any) -> Triple:
+    r = ((1 - x) * (x + 1)).reciprocal()
+    return x.atanh(), r, x * r * r * 2
+
+
 def sigmoid(x: Any) -> Triple:
     s = x.sigmoid()
     first = s * (-x).sigmoid()
@@ -153,6 +182,12 @@ def erf(x: Any) -> Triple:
 def erfc(x: Any) -> Triple:
     first = -((-(x * x)).exp() * ROOT_4_OVER_PI)
     return x.erfc(), first, x * first * -2
+
+
+def erfinv(x: Any) -> Triple:
+    y = x.erfinv()
+    first = (y * y).exp() * ROOT_PI_OVER_4
+    return y, first, y * first * first * 2
 
 
 def gelu(x: Any) -> Triple:
@@ -234,11 +269,11 @@ def any_gelu(x: Any, approximate: str = "none") -> Triple:
 
 #: ATen name -> function of the array and of the op's further arguments
 FUNCTIONS: dict[str, Callable[..., Triple]] = {
-    "abs": absolute, "atan": atan, "clamp": clamp, "clamp_max": lambda x, high: clamp(x, None, high), "clamp_min": clamp,
-    "cos": cos, "cosh": cosh, "elu": elu, "erf": erf, "erfc": erfc, "exp": exp, "expm1": expm1, "gelu": any_gelu,
-    "leaky_relu": leaky_relu, "log": log, "log1p": log1p, "log_sigmoid": log_sigmoid, "reciprocal": reciprocal,
-    "relu": relu, "rsqrt": rsqrt, "sigmoid": sigmoid, "silu": silu, "sin": sin, "sinh": sinh, "softplus": softplus,
-    "sqrt": sqrt, "tan": tan, "tanh": tanh,
+    "abs": absolute, "acos": acos, "acosh": acosh, "asin": asin, "asinh": asinh, "atan": atan, "atanh": atanh, "clamp": clamp,
+    "clamp_max": lambda x, high: clamp(x, None, high), "clamp_min": clamp, "cos": cos, "cosh": cosh, "elu": elu, "erf": erf,
+    "erfc": erfc, "erfinv": erfinv, "exp": exp, "expm1": expm1, "gelu": any_gelu, "leaky_relu": leaky_relu, "log": log,
+    "log1p": log1p, "log_sigmoid": log_sigmoid, "reciprocal": reciprocal, "relu": relu, "rsqrt": rsqrt, "sigmoid": sigmoid,
+    "silu": silu, "sin": sin, "sinh": sinh, "softplus": softplus, "sqrt": sqrt, "tan": tan, "tanh": tanh,
 }  # fmt: skip
 
 #: those that are not real-analytic everywhere on their domain
