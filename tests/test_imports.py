@@ -14,6 +14,7 @@ CORE = [
     "fisherflat.manifold",
     "fisherflat.jets",
     "fisherflat.layers",
+    "fisherflat.bench",
 ]
 HEAVY = {"transformers", "safetensors", "scipy", "pandas", "matplotlib", "geomstats", "flint", "typer", "rich"}
 
