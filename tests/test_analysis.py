@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,16 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from tiny_models import save_word_tokenizer, tiny_model
+from tiny_models import save_tiny, save_word_tokenizer, tiny_model
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import fisherflat as ff
 from fisherflat.analysis import Analysis
 from fisherflat.analysis.measure import Study, _verdicts, sample_points
 from fisherflat.analysis.tasks import Task
 from fisherflat.checkpoints import Model
+from fisherflat.cli import app
 from fisherflat.errors import CheckpointError, InputError
 
 IDS = [5, 6, 7, 8, 9, 11]
@@ -323,12 +328,89 @@ def test_verdicts(surface: Any, verdict: str, scale: float) -> None:
     assert _verdicts(geometry) == [verdict, verdict]
 
 
-def test_minilm_end_to_end(minilm_path: Path) -> None:
-    """The acceptance of the first cut, on real weights: frozen attention is flat, live attention is not."""
-    analysis = quiet(ff.load(minilm_path), "Curvature is what remains when all else is flat.")
-    table = analysis.table
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def test_minilm_end_to_end(minilm_path: Path, tmp_path: Path) -> None:
+    """Real weights from the shell: frozen attention is flat, live attention is not."""
+    out = tmp_path / "out"
+    prompt = "Curvature is what remains when all else is flat."
+    command = [
+        sys.executable,
+        "-m",
+        "fisherflat.cli",
+        "analyze",
+        str(minilm_path),
+        "--prompt",
+        prompt,
+        "--out",
+        str(out),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Attention with its pattern frozen: flat to rounding in all 6 layers." in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == ["analysis.json", "layers.png", "table.csv"]
+    table = pd.read_csv(out / "table.csv")
     assert len(table) == 6 * 4 and table.error.isna().all()
-    assert set(table[table.reading == "frozen pattern"].verdict) == {"flat to rounding"}
-    live = table[(table.part == "attention") & (table.reading == "live")]
+    frozen, live = (table.query("part == 'attention' and reading == @r") for r in ("frozen pattern", "live"))
+    assert set(frozen.verdict) == {"flat to rounding"} and (frozen.scalar_curvature == 0).all()
     assert "flat to rounding" not in set(live.verdict)
     assert live.scalar_curvature.abs().between(1e-6, 1.0).all()
+    assert set(table.token) == {"."}  # the last token before [SEP]
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> Path:
+    folder = save_tiny(tmp_path / "model", "bert")
+    save_word_tokenizer(folder)
+    return folder
+
+
+def command(folder: Path, out: Path, *options: str) -> Any:
+    return CliRunner().invoke(app, ["analyze", str(folder), "--prompt", "the cat sat on", "--out", str(out), *options])
+
+
+def test_options_of_the_command(tiny_folder: Path, tmp_path: Path) -> None:
+    options = ["--prompt", "a mat", "--layers", "-1", "--positions", "1,-2", "--points", "2", "--dim", "3"]
+    done = command(tiny_folder, tmp_path / "out", *options)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert set(table.layer) == {1} and set(table.point) == {0, 1}
+    assert set(zip(table.text, table.token, strict=True)) == {
+        ("the cat sat on", "the"),
+        ("the cat sat on", "on"),
+        ("a mat", "a"),
+        ("a mat", "mat"),
+    }
+    assert all(len(json.loads(u)) == 3 for u in table.u)
+
+
+def test_interrupted_command_saves_what_is_done(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, keys = Study.measure, []
+
+    def stop(self: Study, task: Task) -> list[dict[str, Any]]:
+        keys.append(task.key)
+        if len(keys) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return measure(self, task)
+
+    monkeypatch.setattr(Study, "measure", stop)
+    done = command(tiny_folder, tmp_path / "out")
+    assert done.exit_code == 130
+    assert "Interrupted: 3 of 8 tasks were done." in done.output
+    assert len(pd.read_csv(tmp_path / "out" / "table.csv")) == 3
+
+
+def test_commands_that_cannot_be_carried_out(tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert command(tiny_folder, out, "--positions", "first").exit_code == 2
+    assert isinstance(command(tiny_folder, out, "--positions", "9").exception, InputError)
+    assert isinstance(command(tmp_path / "nowhere", out).exception, CheckpointError)
+    assert isinstance(command(tiny_folder, out, "--prompt", "").exception, InputError)
+    assert not out.exists()
+    # each row fails: one token's states span no plane
+    assert command(tiny_folder, out, "--dim", "40").exit_code == 1
+    assert not (out / "layers.png").exists()
+    assert command(tiny_folder, out / "table.csv").exit_code == 2

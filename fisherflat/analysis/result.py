@@ -56,6 +56,11 @@ class Analysis:
         kinds: dict[str, Any] = {"point": "Int64"} | dict.fromkeys(NUMBERS, "float64")  # also where every row failed
         return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype(kinds)
 
+    @property
+    def measured(self) -> bool:
+        """Whether any row holds numbers."""
+        return any(row["verdict"] is not None for row in self.rows)
+
     def sentences(self) -> list[str]:
         """What the numbers say, in words."""
         return [*sentences(self.rows), *self.notes]
@@ -75,7 +80,7 @@ class Analysis:
         """
         folder = Path(folder)
         files: dict[str, Callable[[Path], None]] = {"table.csv": self._write_csv, "analysis.json": self._write_json}
-        if any(_is_finite(row["scalar_curvature"]) for row in self.rows):
+        if self.measured:
             files["layers.png"] = self._write_figure
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -119,10 +124,6 @@ class Analysis:
 def _jsonable(value: Any) -> Any:
     """JSON has no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _is_finite(value: Any) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 @contextmanager

@@ -1,0 +1,102 @@
+"""The command line: it reads arguments and calls what does the work."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fisherflat.errors import FisherflatError
+
+app = typer.Typer(
+    help="The Fisher-Rao geometry of transformer layers, measured and proved.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _commands() -> None:
+    # a callback keeps the name of the command in the call, also while there is only one
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")] = Path("fisherflat-demo"),
+    resolution: Annotated[int, typer.Option(help="Grid points a side.", min=2)] = 121,
+) -> None:
+    """Map the curvature of a gated and an ungated attention classifier over the plane that they classify."""
+    from rich import print
+
+    from fisherflat.demo import demo
+
+    found = demo(resolution)
+    files = found.save(out)
+    print(found.summary())
+    print("Written:", *files, sep="\n  ")
+
+
+@app.command()
+def analyze(
+    path: Annotated[str, typer.Argument(help="Hugging Face model folder (safetensors), or the id of a cached model.")],
+    prompt: Annotated[list[str], typer.Option(help="Text to run the model on; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the figure.", file_okay=False)],
+    dim: Annotated[int, typer.Option(help="Directions that move.", min=2)] = 2,
+    layers: Annotated[str, typer.Option(help="'all', or indices such as 0,5,-1.")] = "all",
+    positions: Annotated[
+        str, typer.Option(help="Tokens that move: 'last', 'all', or indices such as 1,4,-2.")
+    ] = "last",
+    points: Annotated[int, typer.Option(help="Points of each chart.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the points.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
+) -> None:
+    """Curvature of every layer of a model on prompts: attention (live, pattern frozen), MLP and whole block.
+
+    Ctrl-C ends early, keeps what was measured, and exits with code 130.
+    """
+    from rich import print
+
+    from fisherflat.analysis import analyze
+    from fisherflat.checkpoints import load
+
+    found = analyze(
+        load(path, device=device),
+        prompt,
+        dim,
+        layers=None if layers == "all" else _indices(layers, "--layers"),
+        positions=positions if positions in ("last", "all") else _indices(positions, "--positions"),
+        points=points,
+        seed=seed,
+    )
+    files = found.save(out)
+    print(found.summary())
+    print("Written:", *files, sep="\n  ")
+    if not found.complete:
+        raise typer.Exit(130)
+    if not found.measured:
+        raise typer.Exit(1)
+
+
+def _indices(text: str, option: str) -> list[int]:
+    """`1,4,-2` as numbers."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of indices such as 1,4,-2", param_hint=option) from None
+
+
+def main() -> None:
+    """Run the command line. An error of ours is one message and exit code 1; wrong usage is exit code 2."""
+    try:
+        app()
+    except FisherflatError as error:
+        print(f"fisherflat: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
