@@ -15,7 +15,7 @@ from fisherflat.charts import Chart
 from fisherflat.errors import DegenerateImmersionWarning, InputError
 from fisherflat.family import Gaussian
 from fisherflat.geometry import POLICIES, Geometry
-from fisherflat.jets import ENGINES, Jet
+from fisherflat.jets import ENGINES, Graph, Jet
 from fisherflat.jets.chunks import in_chunks
 from fisherflat.jets.mapping import Mapping
 
@@ -78,7 +78,9 @@ class StatisticalManifold:
             raise InputError(f"family must be a fisherflat.Gaussian, e.g. Gaussian(0.5); got {type(family).__name__}")
         self.mean, self.chart, self.family = mean, chart, family if family is not None else Gaussian()
         self.dtype, self._engine_name, self._degenerate, self._memory = dtype, engine, degenerate, memory
-        self._mapping = Mapping(mean, dtype, chart.point.device)
+        # a graph's constants are not weights of a module, so it is converted as a whole
+        working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean
+        self._mapping = Mapping(working, dtype, chart.point.device)
         self.ambient_dim = self._mapping.check(chart.point.to(dtype)).numel()
         if chart.dim > self.ambient_dim:
             raise InputError(
