@@ -76,6 +76,7 @@ def start(chart: Chart, u: Float[Tensor, "P k"]) -> Series:
     return Series(x, chart.dim)
 
 
+@torch.no_grad()
 def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
     """The graph on a series, as a series also where the output is constant."""
     y = evaluate(graph, algebra, x)
