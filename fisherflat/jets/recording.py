@@ -8,9 +8,12 @@ lower precision or copy leave no node, complex numbers become pairs of real ones
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +33,7 @@ _RENAMING |= {aten.contiguous, aten.lift_fresh_copy, aten.detach_copy, aten.alia
 _RESHAPE = {aten.view, aten._unsafe_view, aten.reshape, aten.view_copy, aten._reshape_alias, aten._reshape_copy}
 _RESHAPE |= {aten.unsqueeze, aten.unsqueeze_copy, aten.squeeze, aten.squeeze_copy, aten.flatten, aten.unflatten}
 _PERMUTE = {aten.t, aten.transpose, aten.permute, aten.t_copy, aten.transpose_copy, aten.permute_copy}
+_EXPAND = {aten.expand, aten.expand_copy, aten.copy}
 _BRANCHES = {aten._local_scalar_dense, aten.nonzero, aten.is_nonzero, aten.equal}
 _LOW = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -38,7 +42,7 @@ def record(mapping: Mapping, at: Tensor) -> Graph:
     """The graph of `mapping` at `at` without roles; see `fisherflat.trace`."""
     recorder = _Recorder(mapping, at)
     try:
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), _inline_functions(), recorder:
             y = functionalize(lambda x: _plain(mapping(x)))(recorder.started(at))
     except FisherflatError:
         raise
@@ -48,6 +52,22 @@ def record(mapping: Mapping, at: Tensor) -> Graph:
             'model, or use engine="autodiff", which needs no graph'
         ) from error
     return recorder.finished(y)
+
+
+@contextmanager
+def _inline_functions() -> Iterator[None]:
+    """Run the forward formula of custom autograd functions in the open: their backward formula is not needed."""
+
+    class Context(SimpleNamespace):
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *args: None  # save_for_backward and the like
+
+    def apply(cls: Any, *args: Any) -> Any:
+        combined = cls.setup_context is torch.autograd.function._SingleLevelFunction.setup_context
+        return cls.forward(Context(), *args) if combined else cls.forward(*args)
+
+    with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
+        yield
 
 
 def _plain(y: Any) -> Tensor:
@@ -167,27 +187,29 @@ class _Recorder(TorchDispatchMode):
     def _simplified(self, func: Any, args: Any, kwargs: Any, out: Any, first: Tensor) -> Any:
         """One of a few canonical ops for all that rename, reshape, permute and expand; no node for no change."""
         packet = func.overloadpacket
+        if packet is aten.copy:  # its second operand; where that is constant, so is the copy
+            if id(args[1]) not in self._known:
+                return out
+            first = args[1]
         if packet is aten._to_copy and out.is_floating_point() and first.is_floating_point():
             renames = True
         elif packet in _RESHAPE:
-            func, args, kwargs = aten.reshape.default, (args[0], tuple(out.shape)), {}
+            func, args, kwargs = aten.reshape.default, (first, tuple(out.shape)), {}
             renames = out.shape == first.shape
         elif packet in _PERMUTE:
-            func, args, kwargs = aten.permute.default, (args[0], _permutation(packet, args)), {}
+            func, args, kwargs = aten.permute.default, (first, _permutation(packet, args)), {}
             renames = args[1] == tuple(range(out.dim()))
-        elif packet is aten.copy:  # the same as the second operand; where that is constant, so is the copy
-            if id(args[1]) not in self._known:
-                return out
-            func, args, kwargs, first = aten.expand.default, (args[1], tuple(out.shape)), {}, args[1]
+        elif packet in _EXPAND:
+            func, args, kwargs = aten.expand.default, (first, tuple(out.shape)), {}
             renames = out.shape == first.shape
+        elif packet is aten.slice_scatter:
+            args, kwargs = (*args[:2], *_bounds(first, *args[2:], **kwargs)), {}
+            renames = False
         elif packet is aten.log_sigmoid_forward:  # its second output is scratch space
             self._noted(aten.log_sigmoid.default, args, kwargs, out[0])
             return out
-        elif packet in (aten.expand, aten.expand_copy):
-            func, args, kwargs = aten.expand.default, (args[0], tuple(out.shape)), {}
-            renames = out.shape == first.shape
         else:
-            renames = packet in _RENAMING
+            renames = packet in _RENAMING or (packet is aten.slice and out.shape == first.shape)
         if renames:
             self._bind(out, self._known[id(first)][1])
             return out
@@ -269,6 +291,12 @@ def _modules_of(function: Any) -> list[nn.Module]:
     held += [getattr(function, "__self__", None)]
     held += [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     return [thing for thing in held if isinstance(thing, nn.Module)]
+
+
+def _bounds(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> tuple[int, int, int, int]:
+    """The arguments of a slice, within the bounds of `x`: batched ops take no others."""
+    start, end, _ = slice(start, end).indices(x.shape[dim])
+    return dim, start, end, step
 
 
 def _permutation(packet: Any, args: tuple[Any, ...]) -> tuple[int, ...]:
