@@ -185,6 +185,30 @@ def test_own_module_whose_blocks_work_in_place() -> None:
         Model(module, blocks="layers").blocks([3, 4])
 
 
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_torch_encoder(norm_first: bool) -> None:
+    """torch's own layers, whose parts are methods rather than modules, and which start in training mode."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+            layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True, norm_first=norm_first)
+            self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return self.encoder(self.embedding(input_ids))
+
+    torch.manual_seed(0)
+    recipe = sequential("norm1", None, "norm2", None) if norm_first else post_norm("norm1", "norm2")
+    blocks = Model(Encoder().double().requires_grad_(False)).blocks([3, 4, 5, 6])
+    for block in blocks:
+        x = block.hidden_states
+        torch.testing.assert_close(recipe(block.root, x, block.attention, block.mlp), block(x), rtol=1e-12, atol=1e-12)
+        assert block.anatomy.softmax
+    torch.testing.assert_close(blocks[0](blocks[0].hidden_states), blocks[1].hidden_states, rtol=1e-12, atol=1e-12)
+
+
 def test_mixture_of_experts_reads_the_same_after_another_prompt() -> None:
     model = Model(tiny_model("mixtral"))
     first = model.blocks(IDS)[0]

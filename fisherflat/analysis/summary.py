@@ -32,7 +32,7 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         bent = [row for row in frozen if row["verdict"] != FLAT]
         if bent:
             said.append(
-                f"With the pattern held, something else bends the attention in {_layers(bent)}, as a gate does."
+                f"With the pattern held, something else bends the attention in {_layers(bent)}: a gate or a norm."
             )
         elif any(row["verdict"] != FLAT for row in live):
             said.append("So, where it was measured, the softmax pattern alone bends this attention.")

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fisherflat.checkpoints.calls import Arguments, Call, is_hidden, recording, same_tensor
 from fisherflat.checkpoints.operator import Operator
 from fisherflat.errors import CheckpointError
+from fisherflat.jets.mapping import evaluating
 
 #: relative to the largest output; above the noise of a model that computes in float32 inside, below any real effect
 MIXING_THRESHOLD = 1e-6
@@ -66,12 +67,12 @@ class Anatomy:
 
 
 def dissect(block: Operator) -> Anatomy:
-    """Find the parts of a block from one call of it on at least two tokens."""
+    """Find the parts of a block from one call of it on at least two tokens, and from trying its submodules."""
     rows = block.input
     names = [(name, module) for name, module in block.root.named_modules() if name]
-    with recording(names, tokens=rows.shape[0], copy=False) as calls:
-        block(rows)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(block):
+        with recording(names, tokens=rows.shape[0], copy=False) as calls:
+            block(rows)
         return _Dissection(calls, block).anatomy()
 
 

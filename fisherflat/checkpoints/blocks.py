@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from fisherflat._typing import Float, Tensor
@@ -11,6 +12,7 @@ from fisherflat.checkpoints.anatomy import Anatomy, Section
 from fisherflat.checkpoints.calls import Arguments, recording
 from fisherflat.checkpoints.operator import Operator
 from fisherflat.errors import CheckpointError
+from fisherflat.jets.mapping import evaluating
 
 
 class Block(Operator):
@@ -72,7 +74,7 @@ class Block(Operator):
         sections: dict[str, Section | None] = {"attention": self.anatomy.attention, "mlp": self.anatomy.mlp}
         paths = {path for section in sections.values() if section for path in section.paths} - {""}
         modules = [(path, self.root.get_submodule(path)) for path in sorted(paths)]
-        with recording(modules, tokens=self.input.shape[0], copy=True) as calls:
+        with torch.no_grad(), evaluating(self), recording(modules, tokens=self.input.shape[0], copy=True) as calls:
             self(self.input)
         captured = {"": self.arguments, **{call.path: call.arguments for call in calls}}
         return {

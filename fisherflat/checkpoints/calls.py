@@ -152,8 +152,7 @@ def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool)
         for path, module in modules:
             handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
             handles.append(module.register_forward_hook(leave))
-        with torch.no_grad():
-            yield calls
+        yield calls
     finally:
         for handle in handles:
             handle.remove()

@@ -16,6 +16,7 @@ from fisherflat.checkpoints.blocks import Block
 from fisherflat.checkpoints.calls import Call, is_hidden, recording, same_values
 from fisherflat.checkpoints.operator import Operator
 from fisherflat.errors import CheckpointError, FisherflatError, InputError
+from fisherflat.jets.mapping import evaluating
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,8 @@ class Encoded:
 class Model:
     """A transformer and its tokenizer.
 
-    **Args:** `module`, which takes `input_ids` `[1, n]`; `tokenizer` or `None`; `name`, for reports; `blocks`, the path
-    of the list of blocks (default: found from a forward pass).
+    **Args:** `module`, any that takes token ids `[1, n]` as `input_ids`, put into eval mode; `tokenizer` or `None`;
+    `name`, for reports; `blocks`, the path of the list of blocks (default: found from a forward pass).
 
     Of an encoder-decoder the encoder is used.
     """
@@ -53,6 +54,7 @@ class Model:
         self.config: Any = getattr(module, "config", None)
         encoder: Any = getattr(module, "get_encoder", None)
         self.module: nn.Module = encoder() if getattr(self.config, "is_encoder_decoder", False) else module
+        self.module.eval()
         self.tokenizer, self.name = tokenizer, name
         self._blocks_path = blocks
         self._tokenizer_error = tokenizer_error or "the model has no tokenizer"
@@ -145,7 +147,8 @@ class Model:
         lists = self._lists()
         members = {f"{path}.{i}": block for path, blocks in lists.items() for i, block in enumerate(blocks)}
         inputs = {"input_ids": ids[None].to(self.device), "use_cache": False}
-        with recording(members.items(), tokens=len(ids), copy=True) as calls:
+        recorded = recording(members.items(), tokens=len(ids), copy=True)
+        with torch.no_grad(), evaluating(self.module), recorded as calls:
             try:
                 self.module(**{name: value for name, value in inputs.items() if name in self._takes})
             except FisherflatError:

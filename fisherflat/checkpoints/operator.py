@@ -43,7 +43,6 @@ class Operator(nn.Module):
         # tuples, so that the submodules of root are not registered a second time
         self.arguments, self._entries, self._exit = arguments, entries, (exit,)
         self._shape = (entries[0][1] if entries else arguments).rows.shape
-        self.eval()
 
     @property
     def input(self) -> Float[Tensor, "n d"]:
