@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fisherflat._arrays import as_float64
-from fisherflat._typing import Float, Tensor
+from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 
 
@@ -87,7 +87,7 @@ def affine(point: Any, basis: Any) -> Chart:
 
     **Raises:** `InputError` where the shapes do not fit or a number is not finite.
     """
-    return Chart(point, basis, "affine")
+    return Chart(as_float64(point, "point"), as_float64(basis, "basis"), "affine")
 
 
 def identity(dim: int) -> Chart:
@@ -97,10 +97,12 @@ def identity(dim: int) -> Chart:
     return Chart(torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64), "identity")
 
 
-def token(hidden: Float[Tensor, "n d"], index: int, basis: Float[Tensor, "k d"]) -> Chart:
+def token(hidden: Any, index: int, basis: Any) -> Chart:
     """Hidden states in which only token `index` moves, along the rows of `basis`; the other tokens stand still.
 
     **Args:** `hidden` `[n, d]`, `index` from -n to n - 1, `basis` `[k, d]` in units of the hidden states.
+
+    **Raises:** `InputError` where the shapes do not fit or there is no such token.
     """
     hidden, basis = as_float64(hidden, "hidden"), as_float64(basis, "basis")
     if hidden.dim() != 2:
@@ -117,8 +119,13 @@ def token(hidden: Float[Tensor, "n d"], index: int, basis: Float[Tensor, "k d"])
     return Chart(hidden, directions, "token")
 
 
-def simplex(points: Float[Tensor, "vertices *shape"]) -> Chart:
-    """Barycentric coordinates: `u -> sum_i u_i points[i] + (1 - sum_i u_i) points[k]`, k + 1 points of any shape."""
+def simplex(points: Any) -> Chart:
+    """Barycentric coordinates: `u -> sum_i u_i points[i] + (1 - sum_i u_i) points[k]`.
+
+    **Args:** `points` `[k + 1, *shape]`, the corners.
+
+    **Raises:** `InputError` for fewer than two of them.
+    """
     points = as_float64(points, "points")
     if points.dim() < 1 or points.shape[0] < 2:
         raise InputError(
@@ -127,11 +134,13 @@ def simplex(points: Float[Tensor, "vertices *shape"]) -> Chart:
     return Chart(points[-1], points[:-1] - points[-1], "simplex")
 
 
-def attention_weights(values: Float[Tensor, "n d"]) -> Chart:
+def attention_weights(values: Any) -> Chart:
     """The reading *weights*: attention weights are the coordinates, the `values` `[n, d]` are fixed.
 
     `u` in `R^(n-1)` holds the weights of all values but the last, whose weight is `1 - sum u`; the chart maps to the
     output mean `[d]`. Without a gate the manifold over it is affine, hence flat (arXiv 2604.14702).
+
+    **Raises:** `InputError` where `values` are not at least two rows.
     """
     values = as_float64(values, "values")
     if values.dim() != 2 or values.shape[0] < 2:
@@ -140,7 +149,7 @@ def attention_weights(values: Float[Tensor, "n d"]) -> Chart:
     return Chart(chart.point, chart.basis, "attention weights")
 
 
-def principal(hidden: Float[Tensor, "*more n d"], index: int, dim: int = 2) -> Chart:
+def principal(hidden: Any, index: int, dim: int = 2) -> Chart:
     """The token slice spanned by the leading principal directions of a set of hidden states.
 
     One unit of a coordinate is one standard deviation of the hidden states along that direction.

@@ -8,6 +8,7 @@ geometry of the surface `f`.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ class Gaussian:
     taken for a regular one), not symmetric or not finite.
     """
 
-    def __init__(self, covariance: float | Float[Tensor, " D"] | Float[Tensor, "D D"] = 1.0) -> None:
+    def __init__(self, covariance: Any = 1.0) -> None:
         try:
             sigma = as_float64(covariance, "covariance")
         except InputError as error:
@@ -59,7 +60,7 @@ class Gaussian:
             )
 
     @classmethod
-    def calibrated(cls, outputs: Float[Tensor, "m *shape"]) -> Gaussian:
+    def calibrated(cls, outputs: Any) -> Gaussian:
         """Isotropic, with the mean variance of `outputs` `[m, *shape]` over the first axis (unbiased).
 
         The dimensionless choice when layers are compared: one unit of length is the spread of the layer's own outputs.

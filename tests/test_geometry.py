@@ -1,4 +1,4 @@
-"""Geometry from 2-jets: invariances on random jets, closed forms, and the metric's own derivatives in high precision."""
+"""Geometry from 2-jets: invariances on random jets, closed forms, and the metric's own derivatives."""
 
 from __future__ import annotations
 
@@ -395,7 +395,7 @@ def test_points_without_geometry_are_named() -> None:
         DegenerateImmersionError, match=r"rank 1 < k = 2 at point 0, singular values \[8.37, .*singular"
     ):
         Geometry(flat)
-    with pytest.raises(DegenerateImmersionError, match="rank 0 < k = 2 .*does not depend on the coordinates"):
+    with pytest.raises(DegenerateImmersionError, match=r"rank 0 < k = 2 .*does not depend on the coordinates"):
         Geometry(Jet(torch.zeros(6, 3, dtype=torch.float64), 2))
 
 
