@@ -25,7 +25,7 @@ from fisherflat.charts import Chart
 from fisherflat.errors import InputError, MapError
 from fisherflat.family import Gaussian
 from fisherflat.geometry import Geometry
-from fisherflat.jets.chunks import SHARE, free_memory, in_chunks
+from fisherflat.jets.chunks import in_chunks, memory_budget
 from fisherflat.jets.graph import ROLES, Node
 from fisherflat.jets.jet import Jet, pairs, size
 from fisherflat.jets.mapping import Mapping
@@ -253,7 +253,7 @@ def curvature_budget(
     active = [label for label in labels if label in born]
     k, pairs_ = chart.dim, len(pairs(chart.dim))
     per_label = stack.bytes_per_coefficient() * pairs_
-    budget = memory if memory is not None else int(SHARE * free_memory(points.device))
+    budget = memory_budget(points.device, memory)
     group = max(1, min(len(active), (budget - per_label * 2) // max(per_label, 1))) if active else 1
 
     def measure(chunk: Tensor) -> tuple[Tensor, Tensor]:

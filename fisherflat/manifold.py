@@ -98,7 +98,7 @@ class StatisticalManifold:
     def engine(self) -> Engine:
         """The engine, built when first needed (tracing happens here)."""
         build: Any = ENGINES[self._engine_name]
-        return build(self._mapping, self.chart, self.ambient_dim)
+        return build(self._mapping, self.chart, self.ambient_dim, self._memory)
 
     def _points(self, u: Any, name: str = "u") -> Tensor:
         points = as_float64(u, name).to(device=self.chart.point.device, dtype=self.dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from fisherflat._typing import Float, Tensor
 from fisherflat.charts import Chart
 from fisherflat.errors import FisherflatError, TraceError, UnsupportedOpError
 from fisherflat.jets.chunks import is_out_of_memory
+from fisherflat.jets.chunks import memory_budget
 from fisherflat.jets.jet import pairs, size
 from fisherflat.jets.mapping import Mapping
 
@@ -32,33 +34,40 @@ class AutodiffEngine:
     what it depends on: the derivatives are those of the function that the map computes.
 
     **Args:** `mapping`, the map in its working precision; `chart`, on the device to run on; `dim`, the number D of
-    outputs.
+    outputs; `memory`, a budget in bytes (default: a share of what is free), within which outputs are taken together.
 
     **Raises:** `UnsupportedOpError` for an op without second derivative, `TraceError` for a map that torch cannot
     differentiate (random numbers, branches on values, NumPy).
     """
 
-    def __init__(self, mapping: Mapping, chart: Chart, dim: int) -> None:
-        self._mapping, self._chart, self._dim = mapping, chart, dim
-        self._activations: int | None = None
+    def __init__(self, mapping: Mapping, chart: Chart, dim: int, memory: int | None = None) -> None:
+        self._mapping, self._chart, self._dim, self._memory = mapping, chart, dim, memory
 
     @property
     def bytes_per_point(self) -> int:
         """An estimate: what one reverse pass keeps, times outputs, times derivatives, times 2 (measured: 1 to 1.9)."""
-        if self._activations is None:
-            kept = 0
+        return self._bytes_per_output * (1 + self._together)
 
-            def count(tensor: Tensor) -> Tensor:
-                nonlocal kept
-                kept += tensor.numel() * tensor.element_size()
-                return tensor
+    @cached_property
+    def _bytes_per_output(self) -> int:
+        kept = 0
 
-            point = self._chart.point.to(self._mapping.dtype, copy=True).requires_grad_()
-            hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
-            with _differentiating(self._mapping.dtype), hooks:
-                self._mapping(point)
-            self._activations = max(kept, point.numel() * point.element_size())
-        return 2 * self._activations * (1 + self._chart.dim) * (1 + self._dim)
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        point = self._chart.point.to(self._mapping.dtype, copy=True).requires_grad_()
+        hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+        with _differentiating(self._mapping.dtype), hooks:
+            self._mapping(point)
+        return 2 * max(kept, point.numel() * point.element_size()) * (1 + self._chart.dim)
+
+    @property
+    def _together(self) -> int:
+        """How many outputs are differentiated at a time: all, or what fits for one point."""
+        budget = memory_budget(self._chart.point.device, self._memory)
+        return max(1, min(self._dim, budget // self._bytes_per_output - 1))
 
     def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`."""
@@ -69,7 +78,7 @@ class AutodiffEngine:
 
         cotangents = torch.eye(self._dim, dtype=u.dtype, device=u.device)
         with _differentiating(self._mapping.dtype):
-            value, jacobian, hessian = vmap(_two_jet(f, cotangents))(u)
+            value, jacobian, hessian = vmap(_two_jet(f, cotangents, self._together))(u)
         out = u.new_empty(u.shape[0], size(k), self._dim)
         out[:, 0] = value.detach()
         out[:, 1 : 1 + k] = jacobian.detach().transpose(1, 2)
@@ -78,8 +87,10 @@ class AutodiffEngine:
         return out
 
 
-def _two_jet(f: Callable[[Tensor], Tensor], cotangents: Float[Tensor, "D D"]) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """`u -> (f, gradients, Hessians)`, of shapes `[D]`, `[D, k]`, `[D, k, k]`."""
+def _two_jet(
+    f: Callable[[Tensor], Tensor], cotangents: Float[Tensor, "D D"], together: int
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """`u -> (f, gradients, Hessians)`, of shapes `[D]`, `[D, k]`, `[D, k, k]`, so many outputs at a time."""
 
     def row(cotangent: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         def gradient(v: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +100,7 @@ def _two_jet(f: Callable[[Tensor], Tensor], cotangents: Float[Tensor, "D D"]) ->
         hessian, slope = jacrev(gradient, has_aux=True)(u)
         return slope, hessian
 
-    return lambda u: (f(u), *vmap(row, in_dims=(0, None))(cotangents, u))
+    return lambda u: (f(u), *vmap(row, in_dims=(0, None), chunk_size=together)(cotangents, u))
 
 
 @contextmanager

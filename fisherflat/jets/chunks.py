@@ -28,6 +28,11 @@ def free_memory(device: torch.device) -> int:
         return 4 * 2**30
 
 
+def memory_budget(device: torch.device, memory: int | None = None) -> int:
+    """`memory` where it is given, else a share of what is free, in bytes."""
+    return memory if memory is not None else int(SHARE * free_memory(device))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is what Python or an allocator of torch raises where memory runs out."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
@@ -45,7 +50,7 @@ def in_chunks(
 
     **Raises:** `OutOfMemoryError` when a single point does not fit.
     """
-    budget = memory if memory is not None else int(SHARE * free_memory(u.device))
+    budget = memory_budget(u.device, memory)
     chunk = max(1, min(u.shape[0], budget // max(bytes_per_point, 1)))
     start = 0
     while start < u.shape[0]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from functools import cached_property
+from itertools import combinations_with_replacement
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ from fisherflat._typing import Float
 from fisherflat.charts import Chart
 from fisherflat.errors import FallbackWarning, UnsupportedOpError
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.jet import size
+from fisherflat.jets.chunks import memory_budget
+from fisherflat.jets.jet import pair_index, pairs, size
 from fisherflat.jets.mapping import Mapping
 from fisherflat.jets.rules import evaluate
 from fisherflat.jets.series import Algebra, Series
@@ -38,34 +39,57 @@ class TaylorEngine:
     """2-jets of `mean(chart(u))` by Taylor arithmetic on the graph of `mean`.
 
     **Args:** `mapping`, the map in its working precision (a `Graph` is used as it is); `chart`, on the device to run on;
-    `dim`, the number D of outputs.
+    `dim`, the number D of outputs; `memory`, a budget in bytes (default: a share of what is free). A point that does not
+    fit into it is taken by pairs of directions.
 
     **Raises:** `TraceError` where the map cannot be traced, `UnsupportedOpError` for an op that cannot be differentiated.
     """
 
-    def __init__(self, mapping: Mapping, chart: Chart, dim: int) -> None:
-        self._chart, self._dim = chart, dim
+    def __init__(self, mapping: Mapping, chart: Chart, dim: int, memory: int | None = None) -> None:
+        self._chart, self._dim, self._memory = chart, dim, memory
         point = chart.point.to(mapping.dtype)
         self.graph = traced(mapping, point)
+        self._bytes = footprint(self.graph) * point.element_size()
 
-    @cached_property
+    @property
     def bytes_per_point(self) -> int:
         """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
-        return footprint(self.graph) * size(self._chart.dim) * self._chart.point.element_size()
+        return self._bytes * size(self._chart.dim)
 
     def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`."""
+        k = self._chart.dim
+        budget = memory_budget(u.device, self._memory)
+        directions = k
+        while directions > 2 and self._bytes * size(directions) > budget:
+            directions -= 1
+        if directions < k:
+            return self._by_directions(u, directions)
         if u.device.type != "cpu":
-            return self._series(u)
-        out = u.new_empty(u.shape[0], size(self._chart.dim), self._dim)
+            return self._packed(start(self._chart, u))
+        out = u.new_empty(u.shape[0], size(k), self._dim)
         step = max(1, CACHED // max(self.bytes_per_point, 1))
-        for start in range(0, u.shape[0], step):
-            out[start : start + step] = self._series(u[start : start + step])
+        for first in range(0, u.shape[0], step):
+            out[first : first + step] = self._packed(start(self._chart, u[first : first + step]))
         return out
 
-    def _series(self, u: Tensor) -> Tensor:
+    def _by_directions(self, u: Tensor, width: int) -> Tensor:
+        """Where not even one point fits: so many directions at a time, until each pair has been together once."""
+        k, index = self._chart.dim, pair_index(self._chart.dim)
+        out = u.new_empty(u.shape[0], size(k), self._dim)
+        groups = [range(first, min(first + width // 2, k)) for first in range(0, k, width // 2)]
+        for point in range(u.shape[0]):
+            x = start(self._chart, u[point : point + 1]).data
+            for some, others in combinations_with_replacement(groups, 2):
+                taken = sorted({*some, *others})
+                part = self._packed(Series(x[[0, *(1 + i for i in taken)]], len(taken)))
+                rows = [1 + i for i in taken] + [1 + k + int(index[taken[i], taken[j]]) for i, j in pairs(len(taken))]
+                out[point, [0, *rows]] = part[0]
+        return out
+
+    def _packed(self, x: Series) -> Tensor:
         algebra = TensorAlgebra()
-        return packed(algebra, evaluated(algebra, self.graph, start(self._chart, u)))
+        return packed(algebra, evaluated(algebra, self.graph, x))
 
 
 def start(chart: Chart, u: Float[Tensor, "P k"]) -> Series:
@@ -325,5 +349,5 @@ _DIRECT: dict[Any, Callable[..., Tensor]] = {
     aten.sum: _sum,
     aten.mean: _mean,
     aten.neg: lambda x, shape: -x,
-    aten.cumsum: lambda x, shape, dim, dtype=None: x.cumsum(_dims(dim, x.dim() - 2)[0]),
+    aten.cumsum: lambda x, shape, dim, dtype=None: x.cumsum(_dims(dim, x.dim() - 2)[0]) if x.dim() > 2 else x,
 }
