@@ -64,21 +64,21 @@ SPECIAL: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_config(kind: str) -> Any:
-    """A small configuration of an architecture, by its `model_type`."""
+def tiny_config(kind: str, **overrides: Any) -> Any:
+    """A small configuration of an architecture, by its `model_type`; of one with several parts, of its text model."""
     from transformers import AutoConfig
 
-    default = AutoConfig.for_model(kind)
+    default = AutoConfig.for_model(kind).get_text_config()
     known = {*default.to_dict(), *getattr(default, "attribute_map", {})}
     sizes = {name: value for name, value in SIZES.items() if name in known}
-    return AutoConfig.for_model(kind, **{**sizes, **SPECIAL.get(kind, {})})
+    return AutoConfig.for_model(default.model_type, **{**sizes, **SPECIAL.get(kind, {}), **overrides})
 
 
-def tiny_model(kind: str, seed: int = 0) -> nn.Module:
+def tiny_model(kind: str, seed: int = 0, **overrides: Any) -> nn.Module:
     """The model in float64, eager, with weights large enough that every part bends."""
     from transformers import AutoModel
 
-    config = tiny_config(kind)
+    config = tiny_config(kind, **overrides)
     config._experts_implementation = "batched_mm"
     model = AutoModel.from_config(config, dtype=torch.float64, attn_implementation="eager").double()
     generator = torch.Generator().manual_seed(seed)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +20,8 @@ from fisherflat.errors import MapError, PrecisionWarning
 def evaluating(module: object) -> Iterator[None]:
     """Run `module` in eval mode and through attention kernels whose ops have derivatives.
 
-    The fused attention kernels have no forward mode, and the encoder fast path hides a whole layer in one op.
+    The fused attention kernels have no forward mode, the encoder fast path hides a whole layer in one op, and custom
+    autograd functions hide theirs from transforms.
     """
     modes = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
     fastpath = torch.backends.mha.get_fastpath_enabled()
@@ -25,12 +29,28 @@ def evaluating(module: object) -> Iterator[None]:
         for m, _ in modes:
             m.training = False
         torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), _functions_in_the_open():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         for m, training in modes:
             m.training = training
+
+
+@contextmanager
+def _functions_in_the_open() -> Iterator[None]:
+    """Custom autograd functions as their forward formula alone: it is the map, and is what is differentiated."""
+
+    class Context(SimpleNamespace):
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *args: None  # save_for_backward and the like
+
+    def apply(cls: Any, *args: Any) -> Any:
+        combined = cls.setup_context is torch.autograd.function._SingleLevelFunction.setup_context
+        return cls.forward(Context(), *args) if combined else cls.forward(*args)
+
+    with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
+        yield
 
 
 class Mapping:

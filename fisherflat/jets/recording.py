@@ -8,12 +8,9 @@ lower precision or copy leave no node, complex numbers become pairs of real ones
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +39,7 @@ def record(mapping: Mapping, at: Tensor) -> Graph:
     """The graph of `mapping` at `at` without roles; see `fisherflat.trace`."""
     recorder = _Recorder(mapping, at)
     try:
-        with torch.no_grad(), _inline_functions(), recorder:
+        with torch.no_grad(), recorder:
             y = functionalize(lambda x: _plain(mapping(x)))(recorder.started(at))
     except FisherflatError:
         raise
@@ -52,22 +49,6 @@ def record(mapping: Mapping, at: Tensor) -> Graph:
             'model, or use engine="autodiff", which needs no graph'
         ) from error
     return recorder.finished(y)
-
-
-@contextmanager
-def _inline_functions() -> Iterator[None]:
-    """Run the forward formula of custom autograd functions in the open: their backward formula is not needed."""
-
-    class Context(SimpleNamespace):
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            return lambda *args: None  # save_for_backward and the like
-
-    def apply(cls: Any, *args: Any) -> Any:
-        combined = cls.setup_context is torch.autograd.function._SingleLevelFunction.setup_context
-        return cls.forward(Context(), *args) if combined else cls.forward(*args)
-
-    with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
-        yield
 
 
 def _plain(y: Any) -> Tensor:
