@@ -37,7 +37,8 @@ def demo(
     found = demo(resolution)
     files = found.save(out)
     print(found.summary())
-    print("Written:", *files, sep="\n  ")
+    for file in files:
+        typer.echo(f"written: {file}")
 
 
 @app.command()
@@ -74,7 +75,8 @@ def analyze(
     )
     files = found.save(out)
     print(found.summary())
-    print("Written:", *files, sep="\n  ")
+    for file in files:
+        typer.echo(f"written: {file}")
     if not found.complete:
         raise typer.Exit(130)
     if not found.measured:

@@ -1,0 +1,40 @@
+"""The trained pair that ships with the package, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fisherflat.experiments.classifier import PointClassifier
+from fisherflat.layers import Gate
+
+#: where the weights and their provenance lie, beside this file
+FOLDER = Path(__file__).parent / "weights"
+NAMES = ("ungated", "gated")
+
+
+def ring_pair() -> dict[str, PointClassifier]:
+    """The trained ring classifiers `"ungated"` and `"gated"`, float64, in eval mode, on the CPU.
+
+    They differ in the gate alone; `ring_provenance()` says how they were trained and how well they do.
+    """
+    from safetensors.torch import load_file
+
+    record = ring_provenance()
+    pair = {}
+    for name in NAMES:
+        model = build(name == "gated", **record["architecture"])
+        model.load_state_dict(load_file(FOLDER / f"ring_{name}.safetensors"))
+        pair[name] = model.requires_grad_(False).eval()
+    return pair
+
+
+def ring_provenance() -> dict[str, Any]:
+    """Seeds, recipe, versions and what was measured on the shipped pair and its siblings, as training wrote it."""
+    return json.loads((FOLDER / "ring.json").read_text())
+
+
+def build(gated: bool, gate: dict[str, str] | None = None, **sizes: int) -> PointClassifier:
+    """An untrained classifier of these sizes in float64; `gate` holds the arguments of its `Gate` if it is `gated`."""
+    return PointClassifier(**sizes, gate=Gate(**(gate or {})) if gated else None).double()

@@ -1,0 +1,248 @@
+"""Figures of curvature: maps over a two-dimensional chart, and profiles over the layers of a model.
+
+Each function draws into one matplotlib axes and returns it; none of them shows a window or changes global settings.
+The colours are from ColorBrewer and from Okabe & Ito, which people with colour vision deficiency can tell apart; what
+they say is also said by line styles and markers, for print in grey.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fisherflat.errors import InputError
+from fisherflat.field import CurvatureField, curvature_field
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.colors import Normalize
+
+    from fisherflat.manifold import StatisticalManifold
+
+#: lengths on the manifold are in standard deviations σ of the family, so curvature is per σ²
+CURVATURE_LABEL = "scalar curvature [1/σ²]"
+#: purple for negative, white for zero, orange for positive
+COLOURS = "PuOr_r"
+#: what the colour scale leaves out at the extremes, as a fraction of the points
+CLIPPED = 0.02
+#: the most decades on either side of zero of a symmetric logarithmic scale
+DECADES = 6
+#: sign of the curvature -> style of the line halfway to the end of the scale, which tells the signs apart in grey
+_LINES = {-1: "dashed", 1: "solid"}
+
+
+def curvature_map(
+    M: StatisticalManifold,
+    extent: tuple[float, float, float, float],
+    resolution: int = 101,
+    ax: Axes | None = None,
+    *,
+    limit: float | None = None,
+    scale: str = "auto",
+    ellipses: int = 9,
+) -> Axes:
+    """Scalar curvature over a rectangle of a two-dimensional chart, with the metric as ellipses.
+
+    Orange is positive, purple negative, grey where the metric is singular. A thin line, marked on the colour bar too,
+    is solid at one positive value and dashed at its negative. The ellipses are Tissot's indicatrices: each is the set
+    of points at one small Fisher-Rao distance from its centre, named in the corner, so that small ellipses stand where
+    the representation changes fast. A dashed ellipse was shrunk to fit.
+
+    **Args:** `M`, with a chart of 2 coordinates; `extent`, `(low 0, high 0, low 1, high 1)` in coordinates;
+    `resolution`, points a side; `ax`, to draw into (default: a new figure); `limit`, the curvature in 1/σ² at which the
+    colours end (default: all but the largest 2 % of the points, the rest shown by arrows on the colour bar); `scale`,
+    `"linear"`, `"symlog"` or `"auto"`; `ellipses`, how many a side, 0 for none.
+
+    **Raises:** `InputError` for a chart that is not two-dimensional or an argument out of range.
+    """
+    _check_scale(scale, limit)
+    sampled = curvature_field(M, extent, resolution)
+    ax = _axes(ax, (4.4, 3.6))
+    fields([sampled], [ax], limit=limit, scale=scale, ellipses=ellipses)
+    return ax
+
+
+def fields(
+    samples: Sequence[CurvatureField],
+    axes: Sequence[Axes],
+    *,
+    limit: float | None = None,
+    scale: str = "auto",
+    ellipses: int = 9,
+) -> None:
+    """Draw several curvature maps on one colour scale with one colour bar, from numbers that are already there.
+
+    **Args:** `samples`, from `fisherflat.field.curvature_field`; `axes`, one for each, of one figure; the others as in
+    `curvature_map`.
+
+    **Raises:** `InputError` for an argument out of range.
+    """
+    _check_scale(scale, limit)
+    norm = _norm(samples, limit, scale)
+    end = float(norm.inverse(1.0))
+    level = float(norm.inverse(0.75))  # the value whose colour is halfway between zero and the end
+    drawn = [_draw(sampled, ax, norm, level, ellipses) for sampled, ax in zip(samples, axes, strict=True)]
+    bar = axes[0].figure.colorbar(
+        drawn[0], ax=list(axes), extend=_extend(samples, end), label=CURVATURE_LABEL, aspect=20 * len(axes) ** 0.5
+    )
+    for value, style in _LINES.items():
+        bar.ax.axhline(value * level, color="0.2", linewidth=0.7, linestyle=style)
+
+
+def _draw(sampled: CurvatureField, ax: Axes, norm: Normalize, level: float, ellipses: int) -> QuadMesh:
+    values = sampled.scalar_curvature.numpy()
+    first, second = sampled.u[0, :, 0].numpy(), sampled.u[:, 0, 1].numpy()
+    ax.set_facecolor("0.7")  # seen where the curvature is NaN
+    image = ax.pcolormesh(first, second, values, norm=norm, cmap=COLOURS, shading="nearest", rasterized=True)
+    for sign, style in _LINES.items():
+        if np.nanmin(values) < sign * level < np.nanmax(values):
+            ax.contour(first, second, values, levels=[sign * level], colors="0.2", linewidths=0.5, linestyles=style)
+    if ellipses:
+        _tissot(sampled, ax, ellipses)
+    if sampled.is_flat:
+        _note(ax, "flat to rounding", "left", size=9)
+    low0, high0, low1, high1 = sampled.extent
+    ax.set(xlim=(low0, high0), ylim=(low1, high1), aspect="equal", xlabel="$u_1$", ylabel="$u_2$")
+    return image
+
+
+def layers(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Scalar curvature by layer, one line for each part and reading of a model.
+
+    The line is the median over prompts, positions and points, the bar at each layer their middle half. The vertical
+    axis is symmetric logarithmic when they span more than two decades, and linear otherwise.
+
+    **Args:** `table`, as of `fisherflat.analyze`, with columns `layer`, `part`, `reading` and `scalar_curvature`; `ax`,
+    to draw into (default: a new figure one column wide, 3.4 inches).
+
+    **Raises:** `InputError` where a column is missing or no finite number is left.
+    """
+    missing = [name for name in ("layer", "part", "reading", "scalar_curvature") if name not in table.columns]
+    if missing:
+        raise InputError(f"the table has no column {missing[0]!r}; pass the table of fisherflat.analyze")
+    rows = table[np.isfinite(table["scalar_curvature"])]
+    if rows.empty:
+        raise InputError("the table holds no finite scalar curvature, so there is nothing to draw")
+    ax = _axes(ax, (3.4, 2.8))
+    groups = list(rows.groupby(["part", "reading"], sort=False))
+    drawn = []
+    for index, ((part, reading), group) in enumerate(groups):
+        by_layer = group.groupby("layer")["scalar_curvature"]
+        low, median, high = (by_layer.quantile(q) for q in (0.25, 0.5, 0.75))
+        colour, marker = _OKABE_ITO[index % len(_OKABE_ITO)], _MARKERS[index % len(_MARKERS)]
+        style, label = _STYLES.get(reading, ":"), f"{part}, {reading}"
+        x = median.index + 0.1 * (index - (len(groups) - 1) / 2)  # side by side, so that bars do not hide each other
+        ax.plot(x, median, color=colour, marker=marker, ms=3.5, linestyle=style, lw=1, label=label, zorder=3)
+        ax.vlines(x, low, high, color=colour, linewidth=1.5, alpha=0.5)
+        drawn += [low, median, high]
+    _layer_axis(ax, np.abs(np.concatenate(drawn)))
+    return ax
+
+
+#: distinguishable to colour-blind people (Okabe & Ito, *Color universal design*, 2008), and of different lightness
+_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_STYLES = {"live": "-", "frozen pattern": "--"}
+
+
+def _layer_axis(ax: Axes, sizes: np.ndarray) -> None:
+    """Scale, ticks, labels and legend of a profile over layers."""
+    from matplotlib.ticker import MaxNLocator
+
+    largest = sizes.max()
+    if largest > 0:
+        # what is below 1e-9 of the largest is zero to rounding and must not stretch the axis
+        seen = sizes[sizes > 1e-9 * largest]
+        if largest > 100 * seen.min():
+            ax.set_yscale("symlog", linthresh=10.0 ** math.floor(math.log10(seen.min())))
+    ax.axhline(0, color="0.5", linewidth=0.6, zorder=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.tick_params(labelsize=8)
+    ax.set_xlabel("layer", fontsize=9)
+    ax.set_ylabel(CURVATURE_LABEL, fontsize=9)
+    ax.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=size, layout="constrained")[1]
+
+
+def _check_scale(scale: str, limit: float | None) -> None:
+    if scale not in ("auto", "linear", "symlog"):
+        raise InputError(f"unknown colour scale {scale!r}; choose 'auto', 'linear' or 'symlog'")
+    if limit is not None and not (0 < limit < math.inf):
+        raise InputError(f"the limit of the colour scale must be a positive number, got {limit}")
+
+
+def _norm(samples: Sequence[CurvatureField], limit: float | None, scale: str) -> Normalize:
+    """The symmetric colour scale: linear, or logarithmic on both sides of a linear middle."""
+    from matplotlib.colors import Normalize, SymLogNorm
+
+    curved = [sampled.scalar_curvature.numpy() for sampled in samples if not sampled.is_flat]
+    sizes = np.abs(np.concatenate([values[np.isfinite(values)] for values in curved])) if curved else np.zeros(0)
+    if not sizes.any():
+        # rounding noise must not be stretched over the colours
+        return Normalize(-(limit or 1.0), limit or 1.0)
+    end = limit or float(np.quantile(sizes, 1 - CLIPPED)) or float(sizes.max())
+    typical = float(np.median(sizes))
+    if scale == "linear" or (scale == "auto" and end <= 100 * typical):
+        return Normalize(-end, end)
+    end = limit or 10.0 ** math.ceil(math.log10(end))
+    middle = 10.0 ** math.floor(math.log10(typical)) if typical else 0.0
+    linear = min(max(middle, end * 10.0**-DECADES), end / 10)
+    return SymLogNorm(linthresh=linear, linscale=0.5, vmin=-end, vmax=end)
+
+
+def _extend(samples: Sequence[CurvatureField], end: float) -> str:
+    """On which ends of the colour bar values are left out."""
+    below = any(bool((sampled.scalar_curvature < -end).any()) for sampled in samples)
+    above = any(bool((sampled.scalar_curvature > end).any()) for sampled in samples)
+    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
+
+
+def _note(ax: Axes, text: str, side: str, size: float = 6.5) -> None:
+    box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.5}
+    x = 0.98 if side == "right" else 0.02
+    ax.text(x, 0.02, text, transform=ax.transAxes, ha=side, va="bottom", fontsize=size, bbox=box, zorder=5)
+
+
+def _tissot(sampled: CurvatureField, ax: Axes, count: int) -> None:
+    """Ellipses `{v : g(v, v) = r²}` on a grid, r a round number for which most of them fit between their neighbours."""
+    from matplotlib.collections import EllipseCollection
+
+    low0, high0, low1, high1 = sampled.extent
+    resolution = sampled.scalar_curvature.shape[0]
+    chosen = np.unique(((np.arange(count) + 0.5) / count * (resolution - 1)).round().astype(int))
+    u = sampled.u.numpy()[np.ix_(chosen, chosen)].reshape(-1, 2)
+    metric = sampled.metric.numpy()[np.ix_(chosen, chosen)].reshape(-1, 2, 2)
+    stretch, directions = np.linalg.eigh(np.nan_to_num(metric))
+    usable = stretch[:, 0] > 0
+    if not usable.any():
+        return
+    u, stretch, directions = u[usable], stretch[usable], directions[usable]
+    semi_axes = stretch**-0.5  # coordinates per σ; the first is the longer one
+    room = 0.48 * min(high0 - low0, high1 - low1) / count
+    radius = _round_below(room / float(np.quantile(semi_axes[:, 0], 0.75)))
+    shrink = np.minimum(1, room / (radius * semi_axes[:, 0]))
+    diameters = 2 * radius * shrink[:, None] * semi_axes
+    angles = np.degrees(np.arctan2(directions[:, 1, 0], directions[:, 0, 0]))
+    for fits, style in ((shrink == 1, "solid"), (shrink < 1, (0, (2, 1.5)))):
+        look = {"facecolors": (1, 1, 1, 0.5), "edgecolors": "0.1", "linewidths": 0.6, "linestyles": style}
+        (widths, heights), where = diameters[fits].T, {"offsets": u[fits], "offset_transform": ax.transData}
+        ax.add_collection(EllipseCollection(widths, heights, angles[fits], units="xy", **where, **look))
+    _note(ax, f"ellipses: {radius:g} σ" + (" (dashed: shrunk)" if (shrink < 1).any() else ""), "right")
+
+
+def _round_below(value: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
+    decade = 10.0 ** math.floor(math.log10(value))
+    return decade * max(mantissa for mantissa in (1, 2, 5) if mantissa * decade <= value * (1 + 1e-12))
