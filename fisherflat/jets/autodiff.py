@@ -21,8 +21,7 @@ from torch.utils._pytree import tree_map
 from fisherflat._typing import Float, Tensor
 from fisherflat.charts import Chart
 from fisherflat.errors import FisherflatError, TraceError, UnsupportedOpError
-from fisherflat.jets.chunks import is_out_of_memory
-from fisherflat.jets.chunks import memory_budget
+from fisherflat.jets.chunks import is_out_of_memory, memory_budget
 from fisherflat.jets.jet import pairs, size
 from fisherflat.jets.mapping import Mapping
 
@@ -60,7 +59,7 @@ class AutodiffEngine:
         point = self._chart.point.to(self._mapping.dtype, copy=True).requires_grad_()
         hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
         with _differentiating(self._mapping.dtype), hooks:
-            self._mapping(point)
+            self._mapping(point.clone())
         return 2 * max(kept, point.numel() * point.element_size()) * (1 + self._chart.dim)
 
     @property
@@ -121,8 +120,8 @@ def _differentiating(dtype: torch.dtype) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         raise TraceError(
-            f"torch cannot differentiate this map: {error}. It must be torch ops throughout, without random numbers "
-            "(put modules into eval mode) and without branches on values"
+            f"torch cannot differentiate this map: {error}. It must be torch ops throughout, without random numbers (put "
+            "modules into eval mode), branches on values and writing into constants"
         ) from error
 
 

@@ -105,7 +105,7 @@ class Mapping:
         """
         try:
             with torch.no_grad():
-                y = self(point)
+                y = self(point.clone())  # a map that writes into its input must not move the chart
         except Exception as error:
             raise MapError(
                 f"the map failed on the chart's point, of shape {list(point.shape)} and {point.dtype}: "
