@@ -24,6 +24,8 @@ _PUBLIC = {
     "layers": "layers",
     "plot": "plot",
     "depth_profile": "depth",
+    "freeze_stack": "depth",
+    "growth": "depth",
     "curvature_budget": "depth",
 }
 
