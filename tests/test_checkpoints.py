@@ -148,11 +148,11 @@ class _InPlace(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.maps = nn.ModuleList([nn.Linear(8, 16), nn.Linear(16, 8)])
 
     def forward(self, x: Tensor) -> Tensor:
         x += self.attention(x, x, x, need_weights=False)[0]
-        x += self.down(torch.tanh(self.up(x)))
+        x += self.maps[1](torch.tanh(self.maps[0](x)))
         return x
 
 
@@ -300,6 +300,16 @@ def test_a_shard_of_another_version_is_refused(tmp_path: Path) -> None:
     save_file(tensors, folder / shard)
     with pytest.raises(CheckpointError, match="lacks 1 tensors"):
         ff.load(folder)
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_next", "afmoe", "gemma2", "albert"])
+def test_a_folder_is_the_model_that_wrote_it(kind: str, tmp_path: Path) -> None:
+    """Also where transformers renames or fuses weights between disk and memory."""
+    expected = Model(tiny_model(kind).float().double()).blocks(IDS)
+    blocks = ff.load(save_tiny(tmp_path, kind)).blocks(IDS)
+    for mine, theirs in zip(blocks, expected, strict=True):
+        assert mine.anatomy == theirs.anatomy
+        torch.testing.assert_close(mine(mine.hidden_states), theirs(theirs.hidden_states), rtol=1e-4, atol=1e-4)
 
 
 def test_encoder_of_an_encoder_decoder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from fisherflat.analysis.measure import PARTS, READINGS, Study, sample_points
 from fisherflat.analysis.result import Analysis
 from fisherflat.analysis.tasks import Row, Task, run
-from fisherflat.checkpoints import Encoded, Model
+from fisherflat.checkpoints import Block, Encoded, Model
 from fisherflat.errors import InputError
 
 
@@ -73,11 +73,7 @@ def analyze(
                 for prompt in range(len(encoded))
                 for position in moving[prompt]
             ]
-            notes = [
-                f"Layer {block.index} mixes tokens without a softmax ({block.anatomy.mixer}): no pattern to freeze."
-                for block in blocks[0]
-                if block.anatomy.attention and not block.anatomy.softmax
-            ]
+            notes = _notes(blocks[0])
             for task, found in run(tasks, study.measure):
                 rows += found
                 done += 1
@@ -138,6 +134,19 @@ def _layers(layers: Sequence[int] | None, depth: int) -> list[int]:
     if outside or not layers:
         raise InputError(f"layers must be indices of the {depth} layers, from 0; got {list(layers)}")
     return list(dict.fromkeys(layer % depth for layer in layers))
+
+
+def _notes(blocks: Sequence[Block]) -> list[str]:
+    """Which layers have a token mixer without an attention pattern, such as linear attention or a state space model."""
+    without: dict[str, list[str]] = {}
+    for block in blocks:
+        if block.anatomy.attention and not block.anatomy.softmax:
+            without.setdefault(str(block.anatomy.mixer), []).append(str(block.index))
+    return [
+        f"No softmax mixes the tokens in layer{'s' if len(layers) > 1 else ''} {', '.join(layers)} ({mixer}), "
+        "so there is no pattern to freeze."
+        for mixer, layers in without.items()
+    ]
 
 
 @contextmanager

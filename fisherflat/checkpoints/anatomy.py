@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fisherflat.checkpoints.calls import Arguments, Call, is_hidden, recording, same_tensor
+from fisherflat.checkpoints.calls import Arguments, Call, is_hidden, recording, same_tensor, same_values
 from fisherflat.checkpoints.operator import Operator
 from fisherflat.errors import CheckpointError
 from fisherflat.jets.mapping import evaluating
@@ -124,8 +124,7 @@ class _Dissection:
         )
         if projection is None:
             return self._whole(mixer), None
-        common = _common_path(mixer.path, projection.path)
-        return Section(common, (mixer.path,), projection.path), projection
+        return Section(self._holder(mixer.path, projection.path), (mixer.path,), projection.path), projection
 
     def _whole(self, call: Call) -> Section:
         """A part that is a module, without a residual that the module adds itself."""
@@ -163,7 +162,13 @@ class _Dissection:
         ends = [call.path for call in rest if is_hidden(call.output, self.tokens, self.width)]
         if not ends:
             return None
-        return Section(_common_path(*entries, ends[-1]), tuple(entries), ends[-1])
+        return Section(self._holder(*entries, ends[-1]), tuple(entries), ends[-1])
+
+    def _holder(self, *paths: str) -> str:
+        """The path of the innermost submodule that holds all of them and is itself called, as a list is not."""
+        called = [call.path for call in self.once if call.arguments]
+        holders = [path for path in called if all(inner.startswith(f"{path}.") for inner in paths)]
+        return max(holders, key=len, default="")
 
     # -- what a call is ------------------------------------------------------------------------------------------------
 
@@ -200,7 +205,7 @@ class _Dissection:
         """Whether a call takes something from outside the block, as cross-attention takes the encoder's states."""
         if call.arguments is None or id(call) in self.mixing:
             return False
-        return any(torch.equal(mine, given) for mine in call.arguments.others() for given in self.conditions)
+        return any(same_values(mine, given) for mine in call.arguments.others() for given in self.conditions)
 
     def _inside(self, call: Call) -> list[Call]:
         return [other for other in self.calls if other.inside(call)]
@@ -266,16 +271,6 @@ def _close(a: Tensor | None, b: Tensor) -> bool:
     if a is None or a.dtype != b.dtype or a.numel() != b.numel():
         return False
     return torch.allclose(a.reshape(b.shape), b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
-
-
-def _common_path(*paths: str) -> str:
-    """The path of the innermost module that holds all of them."""
-    common = []
-    for names in zip(*(path.split(".") for path in paths), strict=False):
-        if len(set(names)) > 1:
-            break
-        common.append(names[0])
-    return ".".join(common)
 
 
 class _SoftmaxWatch(TorchDispatchMode):
