@@ -1,8 +1,8 @@
 """Who pays for the curvature: an exact split of the second fundamental form.
 
-The second-order terms of a jet are sums over the nodes where they are born: a nonlinear node adds a source of its own,
-and all that follows passes it on linearly. Kept apart by label (role, layer, or both), they split the second fundamental
-form exactly, `II = sum_a II_a`, and with it the scalar curvature by the Gauss equation:
+The second-order terms of a jet are sums over the nodes where they are born: a nonlinear node adds a source of its
+own, and all that follows passes it on linearly. Kept apart by label (role, layer, or both), they split the second
+fundamental form exactly, `II = sum_a II_a`, and with it the scalar curvature by the Gauss equation:
 
     scal = sum_ab B_ab,    B_ab = tr II_a . tr II_b - <II_a, II_b>.
 
@@ -59,7 +59,8 @@ class CurvatureBudget:
 
     @property
     def interaction(self) -> Float[Tensor, "*batch n"]:
-        """Half of what each part makes together with others: row sums without the diagonal, so that
+        """Each part's half of what it makes together with others: row sums without the diagonal.
+
         `own + interaction` sums to the scalar curvature.
         """
         return self.matrix.sum(-1) - self.own
@@ -97,11 +98,11 @@ def curvature_budget(
 ) -> CurvatureBudget:
     """The exact split of the scalar curvature by the parts where second-order terms are born.
 
-    **Args:** `blocks`: a module, a callable, a graph, or a list of them that feed each other; `chart`; `u` `[*batch, k]`;
-    `by`: `"role"`, `"layer"` or `"layer-role"`; `family`, `degenerate`, `memory` as in `depth_profile`.
+    **Args:** `blocks`: a module, a callable, a graph, or a list of them that feed each other; `chart`; `u`
+    `[*batch, k]`; `by`: `"role"`, `"layer"` or `"layer-role"`; `family`, `degenerate`, `memory` as in `depth_profile`.
 
-    A part that is frozen (`fisherflat.freeze`) gets exactly zero. Where all labels do not fit into memory at a time, they
-    are taken in groups, one pass a group.
+    A part that is frozen (`fisherflat.freeze`) gets exactly zero. Where all labels do not fit into memory at a time,
+    they are taken in groups, one pass a group.
 
     **Raises:** `InputError` for an unknown `by`, and what `depth_profile` raises.
     """
@@ -126,10 +127,8 @@ def curvature_budget(
 
     def measure(chunk: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            parts = [
-                _shares(stack, chunk, active[i : i + group], names, born, degenerate)
-                for i in range(0, len(active), group)
-            ]
+            groups = [active[i : i + group] for i in range(0, len(active), group)]
+            parts = [_shares(stack, chunk, some, names, born, degenerate) for some in groups]
         if not parts:
             shape = (chunk.shape[0], len(labels))
             return chunk.new_zeros(*shape, len(labels)), chunk.new_zeros(2, *shape)
@@ -155,8 +154,9 @@ def _name(by: str, layer: int, node: Node) -> str:
 def _shares(
     stack: Stack, u: Tensor, labels: list[str], names: dict[Node, str], born: dict[str, int], degenerate: str
 ) -> tuple[Tensor, Tensor]:
-    """Shares `[P, n, m, D]` of the labels in the second fundamental form after the last block, on the orthonormal frame,
-    and their norms `[P, n]` right after the blocks where they were born. What has another label is kept in one more block.
+    """Shares `[P, n, m, D]` of the labels in the last second fundamental form, and their norms `[P, n]` at birth.
+
+    Shares are on the orthonormal frame. What bears another label is kept in one more block, so that the total is right.
     """
     k, m = stack.chart.dim, len(pairs(stack.chart.dim))
     position = {label: index for index, label in enumerate(labels)}

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from fisherflat._arrays import as_float64
@@ -47,8 +48,8 @@ def growth(
 ) -> Growth:
     """Fit power and exponential laws to |curvature| against depth, and say which holds, if any.
 
-    Least squares on the logarithm of the absolute value, with a level of its own for each point, so that points that are
-    more curved than others at every depth do not widen the interval. The interval comes from resampling points
+    Least squares on the logarithm of the absolute value, with a level of its own for each point, so that points that
+    are more curved than others at every depth do not widen the interval. The interval comes from resampling points
     (a bootstrap over clusters: the depths of one point are not independent). A law is reported only where its interval
     excludes zero; of two laws, the one with the smaller Akaike criterion.
 
@@ -99,8 +100,9 @@ def _fit(x: Tensor, logs: Tensor) -> tuple[float, float, float]:
 
 
 def _interval(x: Tensor, logs: Tensor, seed: int, resamples: int) -> tuple[float, float]:
-    """The 95 % interval of the common slope, which is the mean of the columns' slopes: their bootstrap with scipy, or
-    the t-interval of the regression where there is a single column.
+    """The 95 % interval of the common slope, which is the mean of the columns' slopes.
+
+    By resampling columns; where there is a single one, by the t-distribution of its regression.
     """
     from scipy import stats
 
@@ -111,7 +113,5 @@ def _interval(x: Tensor, logs: Tensor, seed: int, resamples: int) -> tuple[float
         return float(slopes[0]) - half, float(slopes[0]) + half
     if slopes.std() == 0:
         return float(slopes[0]), float(slopes[0])
-    interval = stats.bootstrap(
-        (slopes,), lambda s, axis: s.mean(axis=axis), n_resamples=resamples, rng=seed, method="percentile"
-    )
-    return float(interval.confidence_interval.low), float(interval.confidence_interval.high)
+    found = stats.bootstrap((slopes,), np.mean, n_resamples=resamples, rng=seed, method="percentile")
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

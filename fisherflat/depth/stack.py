@@ -29,9 +29,9 @@ def as_list(blocks: Map | Sequence[Map]) -> list[Map]:
 class Stack:
     """Blocks that feed each other, each traced where the chart's point arrives at it.
 
-    **Args:** `blocks`, callables or graphs, the output of each an input of the next; `chart`; `family`, one Gaussian for
-    all depths, or `"calibrated"`: at each depth isotropic, with the variance of that depth's own output over its first
-    axis (tokens) at the chart's point.
+    **Args:** `blocks`, callables or graphs, the output of each an input of the next; `chart`; `family`, one Gaussian
+    for all depths, or `"calibrated"`: at each depth isotropic, with the variance of that depth's own output over its
+    first axis (tokens) at the chart's point.
 
     **Raises:** `InputError` for an empty list or an unknown family, `MapError` naming the block that failed.
     """
