@@ -91,8 +91,8 @@ class Mapping:
         }
         self.weights = {name: self._swapped.get(name, tensor) for name, tensor in state.items()}
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The map at `x`, of the shape of the chart's point and in the working precision."""
+    def __call__(self, x: Tensor) -> Any:
+        """The map at `x`, of the shape of the chart's point and in the working precision; `check` says if it is one."""
         with evaluating(self.module):
             if self.module is not None and self._swapped:
                 return torch.func.functional_call(self.module, self._swapped, (x,))
