@@ -230,6 +230,27 @@ def test_operators_refuse_other_shapes() -> None:
         block.attention(torch.zeros(5, 32, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("kind", ["bert", "mpnet", "opt", "bloom", "albert", "t5"])
+def test_parts_can_be_traced_and_frozen(kind: str) -> None:
+    """Parts that are a stretch of a block, too: what runs before them is constant, whatever it mutates."""
+    block = Model(tiny_model(kind)).blocks(IDS)[1]
+    for part in (block, block.attention, block.mlp):
+        assert torch.allclose(ff.trace(part, part.input)(part.input), part(part.input), rtol=1e-5, atol=1e-5)
+    frozen = ff.freeze(block.attention, block.attention_input, roles=("pattern",))
+    x, direction = block.attention_input, torch.ones_like(block.attention_input)
+    steps = [frozen(x + t * direction) for t in (0.0, 1.0, 2.0)]
+    torch.testing.assert_close(steps[2] - steps[1], steps[1] - steps[0], rtol=1e-9, atol=1e-9)  # affine
+
+
+def test_parts_run_in_float32() -> None:
+    block = Model(tiny_model("distilbert")).blocks(IDS)[0]
+    chart = ff.charts.principal(block.hidden_states, -1, 2)
+    u = torch.zeros(2, dtype=torch.float64)
+    for part in (block, block.attention, block.mlp):
+        low, high = (ff.StatisticalManifold(part, chart, dtype=d).metric(u) for d in (torch.float32, torch.float64))
+        torch.testing.assert_close(low.double(), high, rtol=1e-3, atol=1e-3)
+
+
 # -- loading -----------------------------------------------------------------------------------------------------------
 
 

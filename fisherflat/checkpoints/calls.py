@@ -80,7 +80,8 @@ class Arguments:
                 return replacement
             if not isinstance(leaf, Tensor):
                 return leaf
-            return leaf.to(replacement.dtype, copy=True) if leaf.dtype == self.hidden.dtype else leaf.clone()
+            # what is in the hidden state's precision follows it; clone, because `to(copy=True)` cannot be traced
+            return (leaf.to(replacement.dtype) if leaf.dtype == self.hidden.dtype else leaf).clone()
 
         args, kwargs = tree_map(replace, (self.args, self.kwargs))
         return args, kwargs
