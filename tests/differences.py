@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fisherflat.charts import Chart
-from fisherflat.jets.mapping import Mapping
-from fisherflat.jets.taylor import TaylorEngine
+from fisherflat.jets.graph import Graph
+from fisherflat.jets.series import Series
+from fisherflat.jets.taylor import TensorAlgebra, evaluated, packed
 
 Array = Any  # a torch tensor or a numpy array of mpmath numbers
 
@@ -41,9 +41,32 @@ def by_differences(g: Callable[[Array], Array], u: Array, h: Any) -> list[Array]
     return [value, *(first for first, _ in single), *second]
 
 
-def torch_jet(f: Callable[[Tensor], Tensor], chart: Chart, u: Tensor, h: float = 2.0**-11) -> Tensor:
-    """The jets `[P, S, D]` of `f` after the chart, by differences in float64: for piecewise polynomials."""
-    return torch.stack([torch.stack(by_differences(lambda v: f(chart(v)).reshape(-1), point, h)) for point in u])
+def _polynomial(coefficients: Array, k: int) -> Callable[[Array], Array]:
+    """`u -> x + sum_i u_i d_i x + 1/2 sum_ij u_i u_j d_ij x` from the coefficients `[C, *shape]` of a series."""
+
+    def x(u: Array) -> Array:
+        total = coefficients[0]
+        position = 1
+        for i in range(k):
+            total = total + u[i] * coefficients[position]
+            position += 1
+        for i in range(k):
+            for j in range(i, k):
+                if position < len(coefficients):
+                    total = total + u[i] * u[j] * coefficients[position] / (2 if i == j else 1)
+                    position += 1
+        return total
+
+    return x
+
+
+def torch_jet(f: Callable[[Tensor], Tensor], series: Tensor, k: int, h: float = 2.0**-11) -> Tensor:
+    """The jets `[P, S, D]` of `f` of a series `[C, P, *shape]`, by differences in float64: for piecewise polynomials."""
+    jets = []
+    for coefficients in series.unbind(1):
+        x = _polynomial(coefficients, k)
+        jets.append(torch.stack(by_differences(lambda u: f(x(u)).reshape(-1), series.new_zeros(k), h)))  # noqa: B023
+    return torch.stack(jets)
 
 
 @contextmanager
@@ -53,38 +76,32 @@ def digits(count: int) -> Iterator[None]:
         yield
 
 
-def mpf_array(tensor: Tensor) -> np.ndarray:
-    """The exact values of a tensor as mpmath numbers."""
+def exactly(tensor: Tensor) -> np.ndarray:
+    """The numbers of a tensor as mpmath numbers."""
     flat = [mpmath.mpf(v) for v in tensor.double().reshape(-1).tolist()]
     return np.array([*flat, None], dtype=object)[:-1].reshape(tuple(tensor.shape))
 
 
-def mpmath_jet(f: Callable[[np.ndarray], Array], chart: Chart, u: Tensor) -> Tensor:
-    """The jets `[P, S, D]` of `f` after the chart, by differences in 100 digits, of which 40 are right.
+def mpmath_jet(f: Callable[[np.ndarray], Array], series: Tensor, k: int) -> Tensor:
+    """The jets `[P, S, D]` of `f` of a series, by differences in 100 digits, of which 40 are right.
 
     `f` takes and returns numpy arrays of mpmath numbers.
     """
     jets = []
     with digits(100):
-        origin, basis, h = mpf_array(chart.point), mpf_array(chart.basis), mpmath.mpf(10) ** -20
-
-        def g(v: np.ndarray) -> np.ndarray:
-            return np.asarray(f(origin + np.tensordot(v, basis, 1)), dtype=object).reshape(-1)
-
-        for point in u:
-            jets.append([[float(entry) for entry in row] for row in by_differences(g, mpf_array(point), h)])
+        for coefficients in series.unbind(1):
+            x = _polynomial(exactly(coefficients), k)
+            origin = np.array([mpmath.mpf(0)] * k)
+            rows = by_differences(lambda u: np.asarray(f(x(u)), dtype=object).reshape(-1), origin, mpmath.mpf(10) ** -20)  # noqa: B023
+            jets.append([[float(entry) for entry in row] for row in rows])
     return torch.tensor(jets, dtype=torch.float64)
 
 
-def taylor_engine(f: Callable[[Tensor], Tensor], chart: Chart, dtype: torch.dtype = torch.float64) -> TaylorEngine:
-    mapping = Mapping(f, dtype, torch.device("cpu"))
-    return TaylorEngine(mapping, chart, mapping.check(chart.point.to(dtype)).numel())
-
-
-def taylor_jet(f: Callable[[Tensor], Tensor], chart: Chart, u: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """The jets `[P, S, D]` of `f` after the chart by the engine under test."""
+def taylor_jet(graph: Graph, series: Tensor, k: int) -> Tensor:
+    """The jets `[P, S, D]` of a graph of a series by the rules under test, in the precision of the series."""
+    algebra = TensorAlgebra()
     with torch.no_grad():
-        return taylor_engine(f, chart, dtype).jet(u.to(dtype))
+        return packed(algebra, evaluated(algebra, graph.to(series.dtype, series.device), Series(series.clone(), k)))
 
 
 def dyadic(shape: tuple[int, ...], seed: int, step: float, steps: int = 1024) -> Tensor:
@@ -93,10 +110,8 @@ def dyadic(shape: tuple[int, ...], seed: int, step: float, steps: int = 1024) ->
     return torch.randint(-steps, steps, shape, generator=generator).double() * step
 
 
-def dyadic_chart(shape: tuple[int, ...], k: int, seed: int = 0) -> Chart:
-    return Chart(dyadic(shape, seed, 2.0**-9), dyadic((k, *shape), seed + 1, 2.0**-5, 16))
-
-
-def dyadic_points(points: int, k: int, seed: int = 0) -> Tensor:
-    """Coordinates less than 1/8."""
-    return dyadic((points, k), seed, 2.0**-6, 8)
+def dyadic_series(shape: tuple[int, ...], order: int, k: int, points: int, seed: int = 0) -> Tensor:
+    """Random coefficients `[C, P, *shape]`: values less than 2, never a multiple of 2^-9, and derivatives less than 1/2."""
+    coefficients = 1 + k + (k * (k + 1) // 2 if order == 2 else 0)
+    value, rest = (1, points, *shape), (coefficients - 1, points, *shape)
+    return torch.cat([dyadic(value, seed, 2.0**-9) + 2.0**-10, dyadic(rest, seed + 1, 2.0**-5, 16)])

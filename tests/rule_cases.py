@@ -74,8 +74,6 @@ STRUCTURAL: dict[str, list[Case]] = {
         ((3, 4), lambda x: x.index_put((ORDER, torch.arange(4)), x[0] * x[1])),
         ((3, 4), lambda x: x.index_put((GRID,), c(4), accumulate=True)),
         ((3, 4), lambda x: x.index_put((x.argmin(0),), x[0] * 2, accumulate=True)),
-        ((3, 4), lambda x: x.index_put((MASK,), c(1)[0])), ((3, 4), lambda x: x.index_put((x > 0,), c(1)[0])),
-        ((3, 4), lambda x: x.index_put((x[:, 0] > 0,), x[1] * x[1])), ((3, 4), lambda x: x.index_put((x < 0,), x[0, 0], accumulate=True)),
         ((3, 4), lambda x: x.index_put((MASK,), c(8))),
     ],
     "index_copy": [((3, 4), lambda x: x.index_copy(0, ORDER[:2], c(2, 4))), ((2, 4), lambda x: c(3, 4).index_copy(0, ORDER[:2], x))],
@@ -93,8 +91,7 @@ STRUCTURAL: dict[str, list[Case]] = {
     ],
     "masked_fill": [
         ((3, 4), lambda x: x.masked_fill(MASK, 2)), ((3, 4), lambda x: x.masked_fill(MASK[:, :1], -0.5)),
-        ((3, 4), lambda x: x.masked_fill(x < 0, c(1)[0])), ((4,), lambda x: x.masked_fill(MASK, 1.0)),
-        ((3, 4), lambda x: x.masked_fill(MASK, x[0, 0] * x[1, 1])),
+        ((4,), lambda x: x.masked_fill(MASK, 1.0)),
     ],
     "unfold": [((5, 4), lambda x: x.unfold(0, 3, 1)), ((4,), lambda x: x.unfold(-1, 2, 2))],
     "rot90": [((3, 4), lambda x: x.rot90()), ((2, 3, 4), lambda x: x.rot90(3, (1, 2)))],
@@ -114,6 +111,14 @@ STRUCTURAL: dict[str, list[Case]] = {
 
 #: decompositions
 DECOMPOSED: dict[str, list[Case]] = {
+    "fill": [((3, 4), lambda x: aten.fill(x, x[0, 0] * x[1, 1])), ((3, 4), lambda x: aten.fill(x, 2.5) * x)],
+    "zero": [((3, 4), lambda x: aten.zero(x) + x)],
+    "masked_fill.Tensor": [((3, 4), lambda x: x.masked_fill(x < 0, c(1)[0])), ((3, 4), lambda x: x.masked_fill(MASK, x[0, 0] * x[1, 1]))],
+    "a mask in index_put": [
+        ((3, 4), lambda x: x.index_put((MASK,), c(1)[0])), ((3, 4), lambda x: x.index_put((x > 0,), c(1)[0])),
+        ((3, 4), lambda x: x.index_put((x[:, 0] > 0,), x[1] * x[1])), ((3, 4), lambda x: x.index_put((x < 0,), x[0, 0], accumulate=True)),
+    ],
+    "_unsafe_index": [((1, 2, 4), lambda x: torch.nn.functional.interpolate(x, 6)), ((1, 1, 3, 4), lambda x: torch.nn.functional.interpolate(x, scale_factor=2))],
     "masked_select": [((3, 4), lambda x: x.masked_select(MASK)), ((4,), lambda x: x.masked_select(MASK))],
     "take": [((3, 4), lambda x: x.take(GRID * 3)), ((3, 4), lambda x: x.take(x.argmax(1)))],
     "as_strided": [((3, 4), lambda x: x.as_strided((2, 3, 2), (4, 1, 2))), ((4, 3), lambda x: x.T.as_strided((4, 4), (2, 1), 1))],
@@ -175,9 +180,9 @@ PRODUCTS: dict[str, list[Case]] = {
     "bmm": [
         ((2, 3, 4), lambda x: x @ c(2, 4, 2)), ((2, 3, 4), lambda x: c(2, 2, 3) @ x), ((2, 3, 4), lambda x: x @ x.mT),
         ((2, 3, 4), lambda x: x[:1].expand(2, 3, 4) @ c(2, 4, 2)), ((2, 3, 2), lambda x: torch.einsum("hij,hkj->hik", x, x)),
-        ((3, 4), lambda x: torch.einsum("ij,kj,kl->il", x, x, c(3, 2))), ((3, 4), lambda x: torch.einsum("ij,ij->i", x, x)),
-        ((3, 4), lambda x: torch.tensordot(x, x, 2)), ((2, 3, 4), lambda x: torch.einsum("bij,jk->bki", x, c(4, 2))),
-        ((3, 4), lambda x: x[None] @ c(2, 4, 2)), ((3, 4), lambda x: torch.einsum("ij,kl->ikjl", x, x[:2])),
+        ((3, 4), lambda x: torch.einsum("ij,kj,kl->il", x, x, c(3, 2))), 
+        ((2, 3, 4), lambda x: torch.einsum("bij,jk->bki", x, c(4, 2))),
+        ((3, 4), lambda x: x[None] @ c(2, 4, 2)),
     ],
     "addmm": [
         ((3, 4), lambda x: torch.nn.functional.linear(x, c(2, 4), c(2))), ((3, 4), lambda x: torch.addmm(c(2), x, c(4, 2), beta=2, alpha=3)),
@@ -229,9 +234,9 @@ CONSTANT: dict[str, list[Case]] = {
         "any": lambda x: (x > 0).any(0), "all": lambda x: (x > 0).all(), "count_nonzero": lambda x: x.count_nonzero(0),
         "searchsorted": lambda x: torch.searchsorted(torch.tensor([-1.0, 0, 1]), x), "bucketize": lambda x: torch.bucketize(x, torch.tensor([-1.0, 0, 1])),
         "zeros_like": lambda x: torch.zeros_like(x) + 2, "ones_like": lambda x: torch.ones_like(x), "full_like": lambda x: torch.full_like(x, 3),
-        "empty_like": lambda x: torch.empty_like(x) * 0, "new_zeros": lambda x: x.new_zeros(4) + 2, "new_ones": lambda x: x.new_ones(3, 4),
-        "new_full": lambda x: x.new_full((3, 1), 0.5), "new_empty": lambda x: x.new_empty(3, 4) * 0,
-        "new_empty_strided": lambda x: x.new_empty_strided((3, 4), (4, 1)) * 0, "_to_copy": lambda x: (x * 3).long(),
+        "empty_like": lambda x: torch.empty_like(x).fill_(2), "new_zeros": lambda x: x.new_zeros(4) + 2, "new_ones": lambda x: x.new_ones(3, 4),
+        "new_full": lambda x: x.new_full((3, 1), 0.5), "new_empty": lambda x: x.new_empty(3, 4).zero_() + 3,
+        "new_empty_strided": lambda x: x.new_empty_strided((3, 4), (4, 1)).fill_(2), "_to_copy": lambda x: (x * 3).long(),
     }.items()
 }  # fmt: skip
 
@@ -243,6 +248,7 @@ DECOMPOSED |= {
     "addbmm": [((2, 3, 4), lambda x: torch.addbmm(c(3, 3), x, x.mT, beta=2, alpha=0.5))],
     "addmv": [((3, 4), lambda x: torch.addmv(c(3), x, x[0], beta=2, alpha=0.5))],
     "addr": [((4,), lambda x: torch.addr(c(4, 4), x, x, beta=2, alpha=0.5))],
+    "einsum": [((3, 4), lambda x: torch.tensordot(x, x, 2)), ((3, 4), lambda x: torch.einsum("ij,ij->i", x, x)), ((3, 4), lambda x: torch.einsum("ij,kl->ikjl", x, x[:2]))],
     "mv": [((3, 4), lambda x: x @ c(4)), ((3, 4), lambda x: x @ x[0])],
     "dot": [((4,), lambda x: x @ x)],
     "vdot": [((4,), lambda x: torch.vdot(x, c(4)))],
@@ -264,7 +270,7 @@ DECOMPOSED |= {
     "median": [((3, 4), lambda x: x.median()), ((3, 4), lambda x: x.median(1)[0]), ((3, 4), lambda x: x.median(0, keepdim=True)[0])],
     "aminmax": [((3, 4), lambda x: torch.stack(x.aminmax())), ((3, 4), lambda x: x.aminmax(dim=1)[0])],
     "nan_to_num": [((3, 4), lambda x: torch.cat([x, x * math.inf, -(x * x) * math.inf, x * math.nan]).nan_to_num(1, 2, 3))],
-    "remainder": [((3, 4), lambda x: x % 0.75), ((3, 4), lambda x: x.remainder(c(4))), ((3, 4), lambda x: 3 % (x * 0 + 2))],
+    "remainder": [((3, 4), lambda x: x % 0.75), ((3, 4), lambda x: x.remainder(c(4))), ((3, 4), lambda x: torch.remainder(3, x * 0 + 2) + x)],
     "fmod": [((3, 4), lambda x: x.fmod(0.75)), ((3, 4), lambda x: (x * 4).fmod(x * 0 + c(4)))],
     "frac": [((3, 4), lambda x: x.frac())],
     "_cdist_forward": [((3, 4), lambda x: torch.cdist(x, c(2, 4), p=1)), ((3, 4), lambda x: torch.cdist(x[:1], x[1:], p=math.inf))],

@@ -169,6 +169,21 @@ def _safe_softmax(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
     return torch.where((x == -math.inf).all(dim, keepdim=True), 0.0, y)
 
 
+@_decomposes("_softmax")
+def _softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
+    return NotImplemented if x.dim() else torch.ones_like(x)
+
+
+@_decomposes("_log_softmax")
+def _log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
+    return NotImplemented if x.dim() else torch.zeros_like(x)
+
+
+@_decomposes("logsumexp")
+def _logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Any:
+    return NotImplemented if x.dim() else x.clone()
+
+
 @_decomposes("addcmul")
 def _addcmul(x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
     return x + value * (a * b)
@@ -279,7 +294,8 @@ def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
 
 @_decomposes("xlogy")
 def _xlogy(a: Any, b: Any) -> Tensor:
-    return torch.where(torch.as_tensor(a) == 0, 0.0, a * torch.as_tensor(b).log())
+    logarithm = b.log() if isinstance(b, Tensor) else math.log(b)
+    return torch.where(torch.as_tensor(a) == 0, 0.0, a * logarithm)
 
 
 @_decomposes("logit")
@@ -314,6 +330,21 @@ def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> Tensor:
     return torch.where(mask, value, x)
 
 
+@_decomposes("fill.Scalar")
+def _fill(x: Tensor, value: float) -> Tensor:
+    return torch.full_like(x, value)
+
+
+@_decomposes("fill.Tensor")
+def _fill_tensor(x: Tensor, value: Tensor) -> Tensor:
+    return value.to(x.dtype).expand(x.shape)
+
+
+@_decomposes("zero")
+def _zero(x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
 @_decomposes("copy")
 def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     return source.to(x.dtype).expand(x.shape)
@@ -336,7 +367,7 @@ def _positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 
 @_decomposes("index")
-def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
+def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
     return aten.index.Tensor(x, _positions(indices)) if any(map(_is_mask, indices)) else NotImplemented
 
 
@@ -346,7 +377,7 @@ def _unsafe_index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
 
 
 @_decomposes("index_put")
-def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Any:
     """`x[mask] = value` is a choice at each entry, where the mask may move with the input."""
     if not any(map(_is_mask, indices)):
         return NotImplemented
@@ -413,7 +444,7 @@ def _nan_to_num(x: Tensor, nan: float | None = None, posinf: float | None = None
 
 
 @_decomposes("remainder")
-def _remainder(a: Tensor, b: Any) -> Tensor:
+def _remainder(a: Any, b: Any) -> Tensor:
     return a - b * torch.floor(a / b)
 
 

@@ -80,7 +80,7 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 PIECEWISE_CONSTANT = frozenset(_names(
     "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isposinf", "isneginf", "logical_and", "logical_or", "logical_xor",
     "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "argmax", "argmin", "sign", "sgn", "signbit", "floor",
-    "ceil", "round", "trunc", "floor_divide", "heaviside", "any", "all", "count_nonzero", "searchsorted", "bucketize", "histc",
+    "ceil", "round", "trunc", "floor_divide", "heaviside", "any", "all", "count_nonzero", "searchsorted", "bucketize",
     "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided",
 ))  # fmt: skip
 
@@ -248,7 +248,7 @@ def _div(xp: Algebra, node: Node, a: Any, b: Any, rounding_mode: str | None = No
     return _mul(xp, node, a, inverse)
 
 
-@_rule("mm", "bmm", "matmul")
+@_rule("mm", "bmm")
 def _matmul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
     if isinstance(a, Series) and isinstance(b, Series):
         return xp.contract(a, b, node.shape)
