@@ -243,6 +243,8 @@ class _Recorder(TorchDispatchMode):
         while frame is not None:
             code = frame.f_code
             filename = code.co_filename
+            if filename == __file__ and code.co_name == "record":
+                break  # who asked for the trace has no part in the map
             if path is None and code.co_varnames[:1] == ("self",):
                 path = self._paths.get(id(frame.f_locals.get("self")))
             if source is None and filename != __file__ and not filename.startswith("<"):
