@@ -42,7 +42,7 @@ class CurvatureField:
     @property
     def is_flat(self) -> bool:
         """Whether the curvature is zero to rounding all over the grid: numerical evidence, no proof."""
-        return not self.total_curvature > FLAT_TO_ROUNDING
+        return self.total_curvature <= FLAT_TO_ROUNDING
 
 
 def curvature_field(

@@ -100,7 +100,7 @@ def _draw(sampled: CurvatureField, ax: Axes, norm: Normalize, level: float, elli
     ax.set_facecolor("0.7")  # seen where the curvature is NaN
     image = ax.pcolormesh(first, second, values, norm=norm, cmap=COLOURS, shading="nearest", rasterized=True)
     for sign, style in _LINES.items():
-        if np.nanmin(values) < sign * level < np.nanmax(values):
+        if (values < sign * level).any() and (values > sign * level).any():
             ax.contour(first, second, values, levels=[sign * level], colors="0.2", linewidths=0.5, linestyles=style)
     if ellipses:
         _tissot(sampled, ax, ellipses)

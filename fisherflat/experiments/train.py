@@ -120,10 +120,13 @@ def compare(sizes: dict[str, int], seeds: range, recipe: Recipe) -> dict[str, An
     columns: dict[str, dict[str, list[float]]] = {}
     result: dict[str, Any] = {"sizes": sizes}
     for name in NAMES:
-        models = [train(name == "gated", seed, recipe, **sizes) for seed in seeds]
-        runs = [measure(model, seed, recipe) for model, seed in zip(models, seeds, strict=True)]
+        runs = []
+        for seed in seeds:
+            model = train(name == "gated", seed, recipe, **sizes)
+            runs.append(measure(model, seed, recipe))
+            print(f"{name}, {sizes}, seed {seed}: test accuracy {runs[-1]['test_accuracy']:.4f}", flush=True)
         columns[name] = {key: [run[key] for run in runs] for key in runs[0]}
-        result[name] = {"parameters": sum(p.numel() for p in models[0].parameters())}
+        result[name] = {"parameters": sum(p.numel() for p in model.parameters())}
         result[name] |= {key: interval(values) for key, values in columns[name].items()}
     gated, ungated = (columns[name]["test_accuracy"] for name in ("gated", "ungated"))
     result["test_accuracy_gated_minus_ungated"] = interval([g - u for g, u in zip(gated, ungated, strict=True)])
@@ -172,7 +175,7 @@ def save(models: dict[str, PointClassifier], record: dict[str, Any], folder: Pat
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, f"{path}.part")
         os.replace(f"{path}.part", path)
     path = folder / "ring.json"
-    Path(f"{path}.part").write_text(json.dumps(record, indent=1) + "\n")
+    Path(f"{path}.part").write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     os.replace(f"{path}.part", path)
 
 
