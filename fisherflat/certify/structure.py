@@ -28,7 +28,6 @@ _SHAPE_ONLY = {
     aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like, aten.new_zeros, aten.new_ones, aten.new_full,
     aten.new_empty, aten.new_empty_strided,
 }  # fmt: skip
-_PRODUCTS = {aten.mul, aten.mm, aten.bmm, aten.matmul, aten.addmm}
 
 
 class StructureAlgebra(TensorAlgebra):
@@ -87,16 +86,3 @@ def read(graph: Graph) -> Structure:
     orders = {node: max(series.order for series in _series(value)) for node, value in values.items()}
     order = orders[graph.output]
     return Structure(orders, order, next(n for n in graph.nodes if orders[n] == 2) if order == 2 else None)
-
-
-def described(node: Node, orders: dict[Node, int]) -> str:
-    """A nonlinear node in words: what it does, where, and in which role."""
-    moving = [source for source in node.inputs if orders[source]]
-    if node.packet in _PRODUCTS and len(moving) > 1:
-        what = "product of two input-dependent factors"
-    elif node.packet is aten.div and len(moving) > 0 and node.args[1] in moving:
-        what = "division by an input-dependent number"
-    else:
-        what = f"{node.op.removeprefix('aten.')} of an input-dependent argument"
-    module = f" in {node.module_path}" if node.module_path else ""
-    return f"{what} at {node.source}{module}, role {node.role} (node %{node.index}, {node.op})"

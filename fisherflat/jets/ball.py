@@ -256,7 +256,9 @@ class BallAlgebra(Algebra):
 
 
 def _unsupported(node: Node) -> UnsupportedOpError:
-    return UnsupportedOpError(f"{node.op} at {node.source} has no rule in ball arithmetic")
+    error = UnsupportedOpError(f"{node.op} at {node.source} has no rule in ball arithmetic")
+    error.node = node  # type: ignore[attr-defined]
+    return error
 
 
 def _constant_series(value: np.ndarray, dtype: torch.dtype, k: int) -> Series:

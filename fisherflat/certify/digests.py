@@ -1,0 +1,67 @@
+"""SHA-256 digests of tensors and graphs, independent of the machine, the device and the memory layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherflat.jets.graph import Graph, Node
+
+#: options that do not change what an op computes
+_IGNORED = {"device", "pin_memory", "layout", "memory_format", "non_blocking"}
+
+
+def of_bytes(data: bytes) -> str:
+    """The SHA-256 of some bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def of_json(thing: Any) -> str:
+    """The SHA-256 of a JSON document in its canonical form: sorted keys, no blanks."""
+    return of_bytes(json.dumps(thing, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+def raw(tensor: Tensor) -> bytes:
+    """The entries in row-major order: float64, int64 or one byte a boolean, little-endian."""
+    plain = tensor.detach().cpu()
+    plain = plain.double() if plain.is_floating_point() else plain if plain.dtype == torch.bool else plain.long()
+    array = plain.contiguous().numpy()
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()
+
+
+def of_tensor(tensor: Tensor) -> str:
+    """The SHA-256 of a tensor: of its kind (float, int, bool), its shape and its `raw` entries."""
+    kind = "float" if tensor.is_floating_point() else "bool" if tensor.dtype == torch.bool else "int"
+    return of_bytes(f"{kind} {list(tensor.shape)} ".encode() + raw(tensor))
+
+
+def of_graph(graph: Graph, constants: dict[int, str]) -> str:
+    """The SHA-256 of the function that a graph computes: ops, shapes, arguments and constants, without names and roles.
+
+    **Args:** `constants`: `id` -> digest of each constant tensor.
+    """
+
+    def plain(thing: Any) -> Any:
+        if isinstance(thing, Node):
+            return {"node": thing.index}
+        if isinstance(thing, Tensor):
+            return {"tensor": constants[id(thing)]}
+        if isinstance(thing, float):
+            return {"float": thing.hex()}
+        if thing is None or isinstance(thing, (bool, int, str)):
+            return thing
+        if isinstance(thing, (tuple, list)):
+            return [plain(item) for item in thing]
+        if isinstance(thing, dict):
+            return {str(name): plain(item) for name, item in thing.items() if name not in _IGNORED}
+        return str(thing)
+
+    nodes = [
+        [str(node.target) if node.op.startswith("aten.") else node.op, *map(plain, (node.shape, node.args, node.kwargs))]
+        for node in graph.nodes
+    ]
+    return of_json({"nodes": nodes, "output": plain(graph.output)})

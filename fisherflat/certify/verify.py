@@ -1,0 +1,379 @@
+"""`verify`: check a certificate against the map and the chart that it is about, without trusting who made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import flint
+import numpy as np
+import torch
+from flint import arb, arb_mat, fmpq, fmpq_mat
+from torch import Tensor
+
+from fisherflat.certify import digests, files
+from fisherflat.certify.affinity import Affinity
+from fisherflat.certify.certificate import Bound, Certificate, Step
+from fisherflat.certify.prove import versions
+from fisherflat.certify.reader import Polynomial, evaluate, exact, monomials
+from fisherflat.charts import Chart
+from fisherflat.errors import CertificateError, EnclosureError, FisherflatError, UnsupportedOpError
+from fisherflat.jets.graph import Graph
+from fisherflat.jets.tracing import trace
+
+#: bits that the verifier takes beyond those of the prover
+EXTRA = 64
+#: pieces that the verifier may cut the pieces of a box into
+PIECES = 256
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether a certificate holds; it counts as true if it does.
+
+    **Attributes:** `ok`; `reasons`: the checks that failed, each as `check: what was found`; empty where `ok`.
+    """
+
+    ok: bool
+    reasons: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+class _Failed(Exception):
+    """A check that failed."""
+
+
+def verify(certificate: Certificate, mean: Callable[[Tensor], Tensor], chart: Chart) -> Verification:
+    """Check a certificate: the map is traced again, digests are compared, and the decisive computation is done anew.
+
+    The computation goes through `fisherflat.certify.reader`, which shares no rule with the engine that proved, in more
+    bits than the prover took. Every statement of the certificate is checked but the versions it was made with.
+
+    **Args:** `mean` and `chart`: what the certificate is about. The covariance is the one that it states.
+
+    **Returns:** a `Verification`; what is wrong with the certificate is among its reasons, never an exception.
+    """
+    try:
+        files.certificate(files.document(certificate))
+    except CertificateError as error:
+        return Verification(False, (f"form: {error}",))
+    reasons = [f"chart: {reason}" for reason in _differences(certificate.chart, chart)]
+    if reasons:
+        return Verification(False, tuple(reasons))
+    try:
+        graph = trace(mean, chart.point)
+    except FisherflatError as error:
+        return Verification(False, (f"graph: the map could not be traced: {error}",))
+    reasons = [*_identity(certificate, graph)]
+    if not reasons:
+        try:
+            _Checker(certificate, graph).check()
+        except _Failed as failure:
+            reasons = [str(failure)]
+        except UnsupportedOpError as error:
+            reasons = [f"verifier: {error}"]
+        except EnclosureError as error:
+            reasons = [f"enclosure: the verifier's arithmetic leaves open what the certificate decides ({error})"]
+    return Verification(not reasons, tuple(reasons))
+
+
+def _differences(stated: Chart, given: Chart) -> Iterator[str]:
+    if stated.kind != given.kind:
+        yield f"it is of kind {stated.kind!r} in the certificate and {given.kind!r} here"
+    for name in ("point", "basis"):
+        mine, yours = getattr(stated, name), getattr(given, name).cpu()
+        if mine.shape != yours.shape:
+            yield f"its {name} has the shape {list(mine.shape)} in the certificate and {list(yours.shape)} here"
+        elif digests.raw(mine) != digests.raw(yours):
+            yield f"its {name} differs in {int((mine != yours).sum())} of {mine.numel()} numbers"
+
+
+def _identity(c: Certificate, graph: Graph) -> Iterator[str]:
+    """Whether the graph is the one that the certificate is about."""
+    if c.frozen != graph.frozen:
+        yield f"frozen: the certificate holds {list(c.frozen)}, the map {list(graph.frozen)}"
+    constants = {id(tensor): digests.of_tensor(tensor) for _, tensor in graph.constants()}
+    here = [(name, tuple(tensor.shape), constants[id(tensor)]) for name, tensor in graph.constants()]
+    stated = [(weight.name, weight.shape, weight.sha256) for weight in c.weights]
+    if len(stated) != len(here):
+        yield f"weights: the certificate lists {len(stated)}, the graph has {len(here)}"
+    for (name, *rest), (other, *there) in zip(here, stated, strict=False):
+        if name != other:
+            yield f"weights: {other!r} stands where the graph has {name!r}"
+        elif rest != there:
+            yield f"weights: the numbers of {name!r} are not those of the certificate"
+    if c.graph != digests.of_graph(graph, constants):
+        yield "graph: the digest of the traced graph is not that of the certificate"
+    if c.outputs != int(np.prod(graph.shape, dtype=np.int64)):
+        yield f"outputs: the certificate says D = {c.outputs}, the map has another number"
+
+
+class _Checker:
+    """The decisive computation, for a certificate whose map and chart are those given."""
+
+    def __init__(self, certificate: Certificate, graph: Graph) -> None:
+        self.c, self.graph, self.k = certificate, graph, certificate.chart.dim
+        self.affinity = Affinity(graph)
+        self.bits = certificate.precision + EXTRA
+        self.point, self.basis = exact(certificate.chart.point), exact(certificate.chart.basis)
+        sigma = exact(certificate.family.covariance)
+        self.inverse = arb_mat(*sigma.shape, sigma.ravel().tolist()) if sigma.ndim == 2 else None
+        self.sigma = sigma
+
+    def check(self) -> None:
+        """**Raises:** `_Failed` with the check that failed."""
+        self._check_fields()
+        self._check_nodes()
+        checks = {
+            "affine": self._affine,
+            "one coordinate": lambda: self._require(self.k == 1, "flatness: the chart has more than one coordinate"),
+            "full dimension": self._full_dimension,
+            "enclosure": self._curved,
+        }
+        with flint.ctx.workprec(self.bits):
+            checks.get(self.c.argument, self._undecided)()
+
+    def _require(self, condition: bool, failure: str) -> None:
+        if not condition:
+            raise _Failed(failure)
+
+    # -- structure -----------------------------------------------------------------------------------------------------
+
+    def _check_fields(self) -> None:
+        """Fields that have no meaning for the argument are empty, so that nothing unchecked is said."""
+        c, argument = self.c, self.c.argument
+        enclosed = argument in ("enclosure", "zero enclosed")
+        meant = {
+            "enclosure": enclosed,
+            "determinant": enclosed or argument == "full dimension",
+            "plane": enclosed and self.k > 2,
+            "cells": argument == "enclosure",
+            "rank": argument == "affine",
+            "steps": argument == "affine",
+            "unsupported": argument == "unsupported op",
+            "radius": c.verdict != "flat",
+            "analytic": argument == "enclosure",
+        }
+        for name, wanted in meant.items():
+            self._require(wanted or not getattr(c, name), f"{name}: it has no meaning for the argument {argument!r}")
+        self._require(c.plane is not None or not meant["plane"], "plane: missing")
+
+    def _check_nodes(self) -> None:
+        """What is said about single nodes."""
+        c, orders = self.c, self.affinity.orders
+        first = next((node for node in self.graph.nodes if orders[node] == "nonlinear"), None)
+        self._require((c.witness is None) == (first is None), "witness: there is none, or none was needed")
+        self._require(not c.steps or len(c.steps) == len(self.graph.nodes), "steps: they are not the nodes of the graph")
+        named = [("steps", step) for step in c.steps] + [("unsupported", c.unsupported)]
+        if c.witness is not None and first is not None:
+            self._require(c.witness.node == first.index, f"witness: the first nonlinear node is %{first.index}")
+            named.append(("witness", c.witness))
+        traced_alike = c.versions == versions()
+        for place, (name, step) in enumerate(named):
+            if step is None:
+                continue
+            self._require(step.node < len(self.graph.nodes), f"{name}: there is no node %{step.node}")
+            node = self.graph.nodes[step.node]
+            mine = Step(node.index, node.op, orders[node], node.role, node.module_path, node.source)
+            if not traced_alike:  # other versions keep their code in other lines
+                mine = Step(mine.node, mine.op, mine.order, mine.role, step.module, step.source)
+            self._require(name != "steps" or step.node == place, f"{name}: node %{place} is missing")
+            self._require(step == mine, f"{name}: node %{step.node} is {mine}, not {step}")
+        analytic = self.affinity.analytic() if c.argument == "enclosure" else None
+        self._require(
+            c.analytic == analytic, "analytic: the ops on the way, or where they are defined, are not as the certificate says"
+        )
+
+    # -- flat ----------------------------------------------------------------------------------------------------------
+
+    def _affine(self) -> None:
+        self._require(self.affinity.order != "nonlinear", "flatness: the graph is not affine")
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(2):  # f(a + b) - f(a) - f(b) + f(0) = 0, also far from the origin
+            a, b = (torch.randn(2, self.k, generator=generator, dtype=torch.float64) * 4).tolist()
+            corners = [self._value([s * x + t * y for x, y in zip(map(arb, a), map(arb, b), strict=True)])
+                       for s, t in ((1, 1), (1, 0), (0, 1), (0, 0))]  # fmt: skip
+            defect = corners[0] - corners[1] - corners[2] + corners[3]
+            size = max((abs(float(x)) for corner in corners for x in corner), default=0.0) + 1e-300
+            small = arb(size) * arb(2) ** (-self.bits // 2)
+            self._require(
+                all(x.contains(0) and abs(x) < small for x in defect), "flatness: f(a + b) - f(a) - f(b) + f(0) is not zero"
+            )
+        self._rank()
+
+    def _rank(self) -> None:
+        assert self.c.rank is not None
+        least, is_exact = self.c.rank
+        jacobian = self._jet([arb(0)] * self.k)[1][: self.k]
+        rows: list[Any] = []
+        for row in jacobian:
+            matrix = _matrix(np.stack([*rows, row]))
+            if (matrix * matrix.transpose()).det() > 0:
+                rows.append(row)
+        self._require(len(rows) == least or is_exact, f"rank: at least {len(rows)} is proved, not {least}")
+        if is_exact and len(rows) < self.k:
+            with flint.ctx.workprec(64 * self.bits):
+                jacobian = self._jet([arb(0)] * self.k)[1][: self.k]
+                self._require(all(x.is_exact() for x in jacobian.ravel()), "rank: it is not known exactly")
+                rank = fmpq_mat([[_rational(x) for x in row] for row in jacobian]).rank()
+            self._require(rank == least, f"rank: it is {rank}, not {least}")
+        else:
+            self._require(len(rows) == least and is_exact == (least == self.k), f"rank: {len(rows)} is proved")
+
+    def _full_dimension(self) -> None:
+        self._require(self.c.outputs == self.k, f"flatness: k = {self.k} is not D = {self.c.outputs}")
+        self._within(self._metric_determinant([arb(x) for x in self.c.point]), self.c.determinant, "determinant")
+
+    # -- curved --------------------------------------------------------------------------------------------------------
+
+    def _curved(self) -> None:
+        c = self.c
+        assert c.enclosure is not None and c.determinant is not None
+        self._require(c.enclosure[0] > 0 or c.enclosure[1] < 0, "enclosure: it does not exclude zero")
+        self._require(c.determinant[0] > 0, "determinant: the immersion is not proved to be regular")
+        self._require(_covers(c.cells), "cells: they do not make up the box")
+        left = PIECES
+        pending = list(c.cells)
+        while pending:
+            path = pending.pop()
+            curvature, determinant = self._curvature(self._cell(path))
+            inside = _inside(curvature, c.enclosure) and _inside(determinant, c.determinant)
+            if inside:
+                continue
+            left -= 2
+            apart = _apart(curvature, c.enclosure) or _apart(determinant, c.determinant)
+            if apart or c.radius == 0 or left < 0:
+                self._within(determinant, c.determinant, "determinant")
+                self._within(curvature, c.enclosure, "enclosure")
+            pending += [path + "0", path + "1"]
+
+    def _cell(self, path: str) -> list[arb]:
+        """The piece of the box after some halvings, of one coordinate after the other."""
+        low = [Fraction(x) - Fraction(self.c.radius) for x in self.c.point]
+        width = [2 * Fraction(self.c.radius)] * self.k
+        for depth, side in enumerate(path):
+            axis = depth % self.k
+            width[axis] /= 2
+            low[axis] += width[axis] * int(side)
+        return [_real(a).union(_real(a + w)) for a, w in zip(low, width, strict=True)]
+
+    def _within(self, ball: arb, bounds: tuple[Bound, Bound] | None, name: str) -> None:
+        assert bounds is not None
+        self._require(
+            _inside(ball, bounds), f"{name}: {ball.str(12)} was found, which does not lie between {bounds[0]:.12g} and {bounds[1]:.12g}"
+        )
+
+    # -- undecided -----------------------------------------------------------------------------------------------------
+
+    def _undecided(self) -> None:
+        """Nothing is claimed, but that nothing was found has to be true."""
+        c = self.c
+        self._require(self.affinity.order == "nonlinear" and self.k > 1, "verdict: the manifold is flat by structure")
+        try:
+            curvature, determinant = self._curvature(self._cell(""))
+        except UnsupportedOpError:
+            self._require(c.argument == "unsupported op", "argument: the verifier lacks an op that the prover had")
+            return
+        except EnclosureError:
+            self._require(c.argument != "zero enclosed", "argument: the verifier finds no enclosure at all")
+            return
+        decided = determinant > 0 and not curvature.contains(0) and self.c.outputs != self.k
+        self._require(not decided, f"verdict: the curvature is {curvature.str(12)}, which excludes zero")
+        if c.argument == "zero enclosed":
+            assert c.enclosure is not None and c.determinant is not None
+            found = [curvature.contains(0), c.enclosure[0] <= 0 <= c.enclosure[1], not _apart(determinant, c.determinant)]
+            self._require(all(found), f"enclosure: {curvature.str(12)} was found, with det g = {determinant.str(12)}")
+        elif c.argument == "degenerate immersion":
+            self._require(not determinant > 0, "argument: the immersion is regular there")
+        else:
+            self._require(c.argument == "unsupported op", "argument: nothing is left open there")
+
+    # -- geometry ------------------------------------------------------------------------------------------------------
+
+    def _input(self, u: Sequence[arb], degree: int) -> Polynomial:
+        value = self.point + sum(self.basis[i] * u[i] for i in range(self.k))
+        k = self.k if degree else 0
+        parts = [value, *(self.basis[i] for i in range(k)), *[None] * (len(monomials(k)) - 1 - k)]
+        return Polynomial(parts, k)
+
+    def _value(self, u: Sequence[arb]) -> np.ndarray:
+        return evaluate(self.graph, self._input(u, 0)).value.ravel()
+
+    def _jet(self, u: Sequence[arb]) -> tuple[np.ndarray, np.ndarray]:
+        """The value `[D]` and the derivatives `[m, D]`, first and second."""
+        y = evaluate(self.graph, self._input(u, 2))
+        zero = np.full(self.c.outputs, arb(0), dtype=object)
+        rows = [zero if part is None else part.ravel() for part in y.parts]
+        for m, monomial in enumerate(monomials(self.k)):
+            if len(monomial) == 2 and monomial[0] == monomial[1]:
+                rows[m] = rows[m] * 2  # from a Taylor coefficient to a derivative
+        return rows[0], np.stack(rows[1:])
+
+    def _products(self, vectors: np.ndarray) -> arb_mat:
+        """Inner products of all pairs of rows, in the inverse of the covariance."""
+        if self.inverse is not None:
+            return _matrix(vectors) * self.inverse.inv() * _matrix(vectors).transpose()
+        return _matrix(vectors / self.sigma) * _matrix(vectors).transpose()
+
+    def _metric_determinant(self, u: Sequence[arb]) -> arb:
+        return self._products(self._jet(u)[1][: self.k]).det()
+
+    def _curvature(self, u: Sequence[arb]) -> tuple[arb, arb]:
+        """The sectional curvature and the determinant of the metric, by Gauss's formula in bordered determinants:
+
+        `K = (B(xx, yy) - B(xy, xy)) / (det g * area^2)`, `B(a, b) = det [[g, <d f, a>], [<b, d f>, <a, b>]]`.
+        """
+        k = self.k
+        derivatives = self._jet(u)[1]
+        seconds = dict(zip(monomials(k)[1 + k :], derivatives[k:], strict=True))
+        axes = ((1.0, 0.0), (0.0, 1.0)) if self.c.plane is None else self.c.plane
+        x, y = ([arb(component) for component in vector] for vector in axes)
+
+        def along(a: list[arb], b: list[arb]) -> np.ndarray:
+            return sum(a[i] * b[j] * seconds[min(i, j), max(i, j)] for i in range(k) for j in range(k))  # type: ignore[return-value]
+
+        gram = self._products(np.stack([*derivatives[:k], along(x, x), along(y, y), along(x, y)]))
+        metric = [[gram[i, j] for j in range(k)] for i in range(k)]
+
+        def bordered(a: int, b: int) -> arb:
+            rows = [[*metric[i], gram[i, a]] for i in range(k)]
+            return arb_mat([*rows, [*(gram[b, j] for j in range(k)), gram[a, b]]]).det()
+
+        def product(a: list[arb], b: list[arb]) -> arb:
+            return sum((a[i] * b[j] * metric[i][j] for i in range(k) for j in range(k)), arb(0))
+
+        determinant = arb_mat(metric).det()
+        area = product(x, x) * product(y, y) - product(x, y) ** 2
+        return (bordered(k, k + 1) - bordered(k + 2, k + 2)) / (determinant * area), determinant
+
+
+def _matrix(rows: np.ndarray) -> arb_mat:
+    return arb_mat(*rows.shape, rows.ravel().tolist())
+
+
+def _real(number: Fraction) -> arb:
+    return arb(fmpq(number.numerator, number.denominator))
+
+
+def _rational(ball: arb) -> fmpq:
+    mantissa, exponent = (int(part) for part in ball.man_exp())
+    return fmpq(mantissa) * fmpq(2) ** exponent
+
+
+def _inside(ball: arb, bounds: tuple[Bound, Bound]) -> bool:
+    return bool(ball.is_finite() and ball >= _real(bounds[0]) and ball <= _real(bounds[1]))
+
+
+def _apart(ball: arb, bounds: tuple[Bound, Bound]) -> bool:
+    return bool(ball < _real(bounds[0]) or ball > _real(bounds[1]))
+
+
+def _covers(paths: Sequence[str]) -> bool:
+    """Whether the pieces are the leaves of a tree of halvings."""
+    whole = sum(Fraction(1, 2 ** len(path)) for path in paths) == 1
+    ordered = sorted(paths)
+    return whole and not any(b.startswith(a) for a, b in zip(ordered, ordered[1:], strict=False))
