@@ -26,6 +26,8 @@ _PUBLIC = {
     "depth_profile": "depth",
     "freeze_stack": "depth",
     "growth": "depth",
+    "CurvatureBudget": "depth",
+    "DepthProfile": "depth",
     "curvature_budget": "depth",
 }
 

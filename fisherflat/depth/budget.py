@@ -126,9 +126,8 @@ def curvature_budget(
     group = max(1, min(len(active), (budget - per_label * 2) // max(per_label, 1))) if active else 1
 
     def measure(chunk: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            groups = [active[i : i + group] for i in range(0, len(active), group)]
-            parts = [_shares(stack, chunk, some, names, born, degenerate) for some in groups]
+        groups = [active[i : i + group] for i in range(0, len(active), group)]
+        parts = [_shares(stack, chunk, some, names, born, degenerate) for some in groups]
         if not parts:
             shape = (chunk.shape[0], len(labels))
             return chunk.new_zeros(*shape, len(labels)), chunk.new_zeros(2, *shape)
@@ -169,6 +168,7 @@ def _shares(
         here = [index for index, label in enumerate(labels) if born[label] + 1 == depth]
         if not here and depth < last:
             continue
+        coefficients = stack.families[depth].whiten(coefficients)
         second = coefficients[:, 1 + k :].unflatten(1, (len(labels) + 1, m))
         total = torch.cat([coefficients[:, : 1 + k], second.sum(1)], 1)
         geometry = Geometry(Jet(total, k), degenerate, u)

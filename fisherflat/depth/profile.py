@@ -84,16 +84,16 @@ def depth_profile(
     **Raises:** `InputError`, `MapError`, `TraceError`, `DegenerateImmersionError`.
     """
     stack = Stack(blocks, chart, family if family is not None else Gaussian())
+    for gaussian, dim in zip(stack.families, stack.sizes, strict=True):
+        gaussian.check(dim)
     points = chart.coordinates(u)
 
     def measure(chunk: Tensor) -> Tensor:
-        with torch.no_grad():
-            rows = [
-                [getattr(geometry, name) for name in QUANTITIES]
-                for coefficients in stack.depths(chunk, TensorAlgebra())
-                for geometry in [Geometry(Jet(coefficients, chart.dim), degenerate, chunk)]
-            ]
-        return torch.stack([torch.stack(row) for row in rows])
+        rows = []
+        for gaussian, coefficients in zip(stack.families, stack.depths(chunk, TensorAlgebra()), strict=True):
+            geometry = Geometry(Jet(gaussian.whiten(coefficients), chart.dim), degenerate, chunk)
+            rows.append(torch.stack([getattr(geometry, name) for name in QUANTITIES]))
+        return torch.stack(rows)
 
     pieces = in_pieces(measure, points.reshape(-1, chart.dim), stack.bytes_per_coefficient() * size(chart.dim), memory)
     values = torch.cat(pieces, -1)

@@ -53,16 +53,16 @@ class Stack:
             self.graphs.append(traced(mapping, x))
             outputs.append(self.graphs[-1](x))
         self.families = [Gaussian.calibrated(y) if isinstance(family, str) else family for y in outputs]
-        for gaussian, output in zip(self.families, outputs, strict=True):
-            gaussian.check(output.numel())
+        self.sizes = [output.numel() for output in outputs]
+        self.families[-1].check(self.sizes[-1])
 
     def depths(self, u: Float[Tensor, "P k"], algebra: TensorAlgebra) -> Iterator[Float[Tensor, "P C D"]]:
-        """The coefficients after 0, 1, ... L blocks, in whitened units, one depth at a time."""
+        """The coefficients after 0, 1, ... L blocks, one depth at a time; not whitened."""
         series = start(self.chart, u)
-        yield self.families[0].whiten(packed(algebra, series))
-        for graph, family in zip(self.graphs, self.families[1:], strict=True):
+        yield packed(algebra, series)
+        for graph in self.graphs:
             series = evaluated(algebra, graph, series)
-            yield family.whiten(packed(algebra, series))
+            yield packed(algebra, series)
 
     def bytes_per_coefficient(self) -> int:
         """What one coefficient of one point takes on the way, at the most."""
