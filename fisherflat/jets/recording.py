@@ -251,7 +251,7 @@ class _Recorder(TorchDispatchMode):
                 place = f"{Path(filename).name}:{frame.f_lineno}"
                 if filename.startswith(_TORCH):
                     inside = inside or (place if "/nn/modules/" in filename else None)
-                elif not filename.startswith(_JETS):
+                elif not filename.startswith(_JETS) and "/jaxtyping/" not in filename:  # which wraps checked calls
                     source = place
             if path is not None and source is not None:
                 break
