@@ -75,9 +75,10 @@ class AutodiffEngine:
         def f(v: Tensor) -> Tensor:
             return self._mapping(self._chart(v)).reshape(-1).to(v.dtype)
 
-        cotangents = torch.eye(self._dim, dtype=u.dtype, device=u.device)
+        # a view for each point: torch's batch_norm cannot be differentiated twice where only one of the two is batched
+        cotangents = torch.eye(self._dim, dtype=u.dtype, device=u.device).expand(u.shape[0], -1, -1)
         with _differentiating(self._mapping.dtype):
-            value, jacobian, hessian = vmap(_two_jet(f, cotangents, self._together))(u)
+            value, jacobian, hessian = vmap(_two_jet(f, self._together))(u, cotangents)
         out = u.new_empty(u.shape[0], size(k), self._dim)
         out[:, 0] = value.detach()
         out[:, 1 : 1 + k] = jacobian.detach().transpose(1, 2)
@@ -86,10 +87,11 @@ class AutodiffEngine:
         return out
 
 
-def _two_jet(
-    f: Callable[[Tensor], Tensor], cotangents: Float[Tensor, "D D"], together: int
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """`u -> (f, gradients, Hessians)`, of shapes `[D]`, `[D, k]`, `[D, k, k]`, so many outputs at a time."""
+def _two_jet(f: Callable[[Tensor], Tensor], together: int) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    """From `u` and the unit vectors of the output to `f`, gradients and Hessians, so many outputs at a time.
+
+    They have the shapes `[D]`, `[D, k]` and `[D, k, k]`.
+    """
 
     def row(cotangent: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         def gradient(v: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +101,7 @@ def _two_jet(
         hessian, slope = jacrev(gradient, has_aux=True)(u)
         return slope, hessian
 
-    return lambda u: (f(u), *vmap(row, in_dims=(0, None), chunk_size=together)(cotangents, u))
+    return lambda u, cotangents: (f(u), *vmap(row, in_dims=(0, None), chunk_size=together)(cotangents, u))
 
 
 @contextmanager
@@ -120,8 +122,8 @@ def _differentiating(dtype: torch.dtype) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         raise TraceError(
-            f"torch cannot differentiate this map: {error}. It must be torch ops throughout, without random numbers (put "
-            "modules into eval mode), branches on values and writing into constants"
+            f"torch cannot differentiate this map: {error}. It must be torch ops throughout, without random numbers "
+            "(put modules into eval mode), branches on values and writing into constants"
         ) from error
 
 
