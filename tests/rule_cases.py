@@ -249,6 +249,7 @@ DECOMPOSED |= {
     "addmv": [((3, 4), lambda x: torch.addmv(c(3), x, x[0], beta=2, alpha=0.5))],
     "addr": [((4,), lambda x: torch.addr(c(4, 4), x, x, beta=2, alpha=0.5))],
     "einsum": [((3, 4), lambda x: torch.tensordot(x, x, 2)), ((3, 4), lambda x: torch.einsum("ij,ij->i", x, x)), ((3, 4), lambda x: torch.einsum("ij,kl->ikjl", x, x[:2]))],
+    "_linalg_check_errors": [((2, 2), lambda x: (aten._linalg_check_errors((x.argmax() * 0).int(), "f", is_matrix=True), x)[1])],
     "mv": [((3, 4), lambda x: x @ c(4)), ((3, 4), lambda x: x @ x[0])],
     "dot": [((4,), lambda x: x @ x)],
     "vdot": [((4,), lambda x: torch.vdot(x, c(4)))],

@@ -200,6 +200,7 @@ TRANSCENDENTAL: dict[str, list[Case]] = {
         ((3, 4), lambda x: torch.atan2(x[0], x[1:]), lambda x: ATAN2(x[0], x[1:])),
         ((4,), lambda x: torch.atan2(x * 0, W4 * x.sign() + x * 0), lambda x: ATAN2(x * 0, W4_ * np.sign(x))),
     ],
+    "logcumsumexp": [((2, 5), lambda x: (x * 30).logcumsumexp(-1), lambda x: LOG(np.cumsum(EXP(x * 30), -1)))],
     "logaddexp": [
         ((3, 4), lambda x: torch.logaddexp(x, x[0] * 2), lambda x: LOG(EXP(x) + EXP(x[0] * 2))),
         ((3, 4), lambda x: torch.logaddexp(x, x), lambda x: x + mpmath.log(2)),

@@ -243,15 +243,29 @@ def _prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: An
     return x if keepdim else x.squeeze(dim)
 
 
-@_decomposes("cumprod")
-def _cumprod(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
-    """Products of 1, 2, 4, ... neighbours."""
-    width, length = 1, x.shape[dim]
+def _scan(join: Callable[[Tensor, Tensor], Tensor], x: Tensor, dim: int) -> Tensor:
+    """Running totals of an associative op, by joining neighbours at distance 1, 2, 4, ..."""
+    width, length = 1, x.shape[dim] if x.dim() else 1
     while width < length:
-        ahead, behind = x.narrow(dim, 0, length - width), x.narrow(dim, width, length - width)
-        x = torch.cat([x.narrow(dim, 0, width), ahead * behind], dim)
+        joined = join(x.narrow(dim, 0, length - width), x.narrow(dim, width, length - width))
+        x = torch.cat([x.narrow(dim, 0, width), joined], dim)
         width *= 2
     return x
+
+
+@_decomposes("cumprod")
+def _cumprod(x: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    return _scan(torch.mul, x, dim)
+
+
+@_decomposes("logcumsumexp")
+def _logcumsumexp(x: Tensor, dim: int) -> Tensor:
+    return _scan(torch.logaddexp, x, dim)
+
+
+@_decomposes("_linalg_check_errors")
+def _linalg_check_errors(info: Tensor, name: str, *, is_matrix: bool) -> None:
+    """Whether a matrix is singular is seen in the values."""
 
 
 @_decomposes("linalg_cross")

@@ -7,19 +7,18 @@ forward passes, and what is known to be affine in the coordinates carries 1 + k 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from itertools import combinations_with_replacement
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp, vmap
+from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat._typing import Float
 from fisherflat.charts import Chart
-from fisherflat.errors import FallbackWarning, UnsupportedOpError
+from fisherflat.jets.fallback import differentiated, padded
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.chunks import memory_budget
 from fisherflat.jets.jet import pair_index, pairs, size
@@ -210,7 +209,7 @@ class TensorAlgebra(Algebra):
             for position, leaf in enumerate(leaves):
                 if isinstance(leaf, Series):
                     moves = over_coefficients[position] is not None
-                    filled.append(_padded(leaf.data[start:stop], stop - start) if moves else leaf.data[0])
+                    filled.append(padded(leaf.data[start:stop], stop - start) if moves else leaf.data[0])
                 else:
                     filled.append(_zero(leaf) if start > 0 and position in constant else leaf)
             return vmap(vmap(call, in_dims=over_points), in_dims=over_coefficients)(*filled)
@@ -230,62 +229,8 @@ class TensorAlgebra(Algebra):
         out = vmap(call, in_dims=axes)(*(leaf.data[0] if isinstance(leaf, Series) else leaf for leaf in leaves))
         return tuple(Series(o[None], k) for o in out) if isinstance(out, tuple) else Series(out[None], k)
 
-    def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
-        """The op alone, differentiated by torch: first derivatives as the transpose of a transpose, second ones as one
-        forward derivative of that. No forward mode is nested, so a wrong nested formula cannot get in."""
-        _warn_once(node)
-        leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
-        moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Series) and leaf.data.is_floating_point()]
-
-        def call(*inputs: Tensor) -> Tensor:
-            filled = list(leaves)
-            for position, tensor in zip(moving, inputs, strict=True):
-                filled[position] = tensor
-            full_args, full_kwargs = tree_unflatten(filled, structure)
-            out = node.target(*full_args, **full_kwargs)
-            if not isinstance(out, Tensor):
-                raise UnsupportedOpError("it has several outputs")
-            return out
-
-        def push(inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
-            out, pull = vjp(call, *inputs)
-            return vjp(pull, torch.zeros_like(out))[1](tangents)[0]
-
-        def second(inputs: tuple[Tensor, ...], v: tuple[Tensor, ...], w: tuple[Tensor, ...]) -> Tensor:
-            return jvp(lambda *moved: push(moved, v), inputs, w)[1]
-
-        total = self.count(2, k)
-        series = [leaves[i] for i in moving]
-        try:
-            padded = [_padded(s.data, total) for s in series]
-            base = tuple(p[0] for p in padded)
-            out = [vmap(call)(*base)]
-            out += [vmap(push)(base, tuple(p[c] for p in padded)) for c in range(1, total)]
-            c = 1 + k + self.block * (k * (k + 1) // 2)
-            for i in range(k):
-                for j in range(i, k):
-                    first, other = (tuple(p[1 + a] for p in padded) for a in (i, j))
-                    out[c] = out[c] + vmap(second)(base, first, other)
-                    c += 1
-        except Exception as error:
-            raise UnsupportedOpError(
-                f"{node.op} at {node.source} has no second-order rule, and torch cannot differentiate it alone ({error}); "
-                'write that step in simpler ops, or use engine="autodiff"'
-            ) from error
-        return Series(torch.stack(out), k)
-
-
-_warned: set[str] = set()
-
-
-def _warn_once(node: Node) -> None:
-    if node.op not in _warned:
-        _warned.add(node.op)
-        warnings.warn(
-            f"{node.op} at {node.source} has no rule of its own; torch differentiates it alone, which is right but slower",
-            FallbackWarning,
-            stacklevel=2,
-        )
+    def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        return differentiated(node, args, kwargs, k, self.count(2, k), 1 + k + self.block * (k * (k + 1) // 2))
 
 
 #: arguments of affine ops that choose or scale entries; all their other tensors, and numbers called `value`, are summands
@@ -306,11 +251,6 @@ def _constant_summands(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def _zero(leaf: Any) -> Any:
     return torch.zeros_like(leaf) if isinstance(leaf, Tensor) else 0
-
-
-def _padded(data: Tensor, coefficients: int) -> Tensor:
-    missing = coefficients - data.shape[0]
-    return torch.cat([data, data.new_zeros(missing, *data.shape[1:])]) if missing else data
 
 
 def _dims(dims: Any, rank: int) -> list[int]:
