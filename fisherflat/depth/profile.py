@@ -84,20 +84,28 @@ def depth_profile(
     **Raises:** `InputError`, `MapError`, `TraceError`, `DegenerateImmersionError`.
     """
     stack = Stack(blocks, chart, family if family is not None else Gaussian())
+    columns = measure_depths(stack, u, QUANTITIES, degenerate=degenerate, memory=memory)
+    covariances = [g.covariance.item() if g.covariance.dim() == 0 else float("nan") for g in stack.families]
+    return DepthProfile(**columns, covariance=torch.tensor(covariances, dtype=torch.float64))
+
+
+def measure_depths(
+    stack: Stack, u: Any, quantities: Sequence[str], *, degenerate: str = "raise", memory: int | None = None
+) -> dict[str, Tensor]:
+    """Quantities of `Geometry`, by name, `[L+1, *batch, ...]` after 0, 1, ... L blocks of a stack.
+
+    **Raises:** `CovarianceError` where the family does not fit the width of some depth.
+    """
     for gaussian, dim in zip(stack.families, stack.sizes, strict=True):
         gaussian.check(dim)
-    points = chart.coordinates(u)
+    k, points = stack.chart.dim, stack.chart.coordinates(u)
 
-    def measure(chunk: Tensor) -> Tensor:
-        rows = []
-        for gaussian, coefficients in zip(stack.families, stack.depths(chunk, TensorAlgebra()), strict=True):
-            geometry = Geometry(Jet(gaussian.whiten(coefficients), chart.dim), degenerate, chunk)
-            rows.append(torch.stack([getattr(geometry, name) for name in QUANTITIES]))
-        return torch.stack(rows)
+    def measure(chunk: Tensor) -> list[Tensor]:
+        depths = zip(stack.families, stack.depths(chunk, TensorAlgebra()), strict=True)
+        found = [Geometry(Jet(gaussian.whiten(c), k), degenerate, chunk) for gaussian, c in depths]
+        return [torch.stack([getattr(geometry, name) for geometry in found]) for name in quantities]
 
-    pieces = in_pieces(measure, points.reshape(-1, chart.dim), stack.bytes_per_coefficient() * size(chart.dim), memory)
-    values = torch.cat(pieces, -1)
-    values = values.reshape(*values.shape[:2], *points.shape[:-1])
-    covariances = [g.covariance.item() if g.covariance.dim() == 0 else float("nan") for g in stack.families]
-    columns = {name: values[:, column] for column, name in enumerate(QUANTITIES)}
-    return DepthProfile(**columns, covariance=torch.tensor(covariances, dtype=torch.float64))
+    pieces = in_pieces(measure, points.reshape(-1, k), stack.bytes_per_coefficient() * size(k), memory)
+    joined = [torch.cat(parts, 1) for parts in zip(*pieces, strict=True)]
+    shaped = [values.reshape(values.shape[0], *points.shape[:-1], *values.shape[2:]) for values in joined]
+    return dict(zip(quantities, shaped, strict=True))

@@ -1,9 +1,4 @@
-"""Figures of curvature: maps over a two-dimensional chart, and profiles over the layers of a model.
-
-Each function draws into one matplotlib axes and returns it; none of them shows a window or changes global settings.
-The colours are from ColorBrewer and from Okabe & Ito, which people with colour vision deficiency can tell apart; what
-they say is also said by line styles and markers, for print in grey.
-"""
+"""Curvature maps over a two-dimensional chart, with the metric as ellipses."""
 
 from __future__ import annotations
 
@@ -15,19 +10,15 @@ import numpy as np
 
 from fisherflat.errors import InputError
 from fisherflat.field import CurvatureField, curvature_field
+from fisherflat.plot.style import COLOURS, CURVATURE_LABEL, axes_for
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
     from matplotlib.colors import Normalize
 
     from fisherflat.manifold import StatisticalManifold
 
-#: lengths on the manifold are in standard deviations σ of the family, so curvature is per σ²
-CURVATURE_LABEL = "scalar curvature [1/σ²]"
-#: purple for negative, white for zero, orange for positive
-COLOURS = "PuOr_r"
 #: what the colour scale leaves out at the extremes, as a fraction of the points
 CLIPPED = 0.02
 #: the most decades on either side of zero of a symmetric logarithmic scale
@@ -62,7 +53,7 @@ def curvature_map(
     """
     _check_scale(scale, limit)
     sampled = curvature_field(M, extent, resolution)
-    ax = _axes(ax, (4.4, 3.6))
+    ax = axes_for(ax, (4.4, 3.6))
     fields([sampled], [ax], limit=limit, scale=scale, ellipses=ellipses)
     return ax
 
@@ -109,71 +100,6 @@ def _draw(sampled: CurvatureField, ax: Axes, norm: Normalize, level: float, elli
     low0, high0, low1, high1 = sampled.extent
     ax.set(xlim=(low0, high0), ylim=(low1, high1), aspect="equal", xlabel="$u_1$", ylabel="$u_2$")
     return image
-
-
-def layers(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Scalar curvature by layer, one line for each part and reading of a model.
-
-    The line is the median over prompts, positions and points, the bar at each layer their middle half. The vertical
-    axis is symmetric logarithmic when they span more than two decades, and linear otherwise.
-
-    **Args:** `table`, as of `fisherflat.analyze`, with columns `layer`, `part`, `reading` and `scalar_curvature`; `ax`,
-    to draw into (default: a new figure one column wide, 3.4 inches).
-
-    **Raises:** `InputError` where a column is missing or no finite number is left.
-    """
-    missing = [name for name in ("layer", "part", "reading", "scalar_curvature") if name not in table.columns]
-    if missing:
-        raise InputError(f"the table has no column {missing[0]!r}; pass the table of fisherflat.analyze")
-    rows = table[np.isfinite(table["scalar_curvature"])]
-    if rows.empty:
-        raise InputError("the table holds no finite scalar curvature, so there is nothing to draw")
-    ax = _axes(ax, (3.4, 2.8))
-    groups = list(rows.groupby(["part", "reading"], sort=False))
-    drawn = []
-    for index, ((part, reading), group) in enumerate(groups):
-        by_layer = group.groupby("layer")["scalar_curvature"]
-        low, median, high = (by_layer.quantile(q) for q in (0.25, 0.5, 0.75))
-        colour, marker = _OKABE_ITO[index % len(_OKABE_ITO)], _MARKERS[index % len(_MARKERS)]
-        style, label = _STYLES.get(reading, ":"), f"{part}, {reading}"
-        x = median.index + 0.1 * (index - (len(groups) - 1) / 2)  # side by side, so that bars do not hide each other
-        ax.plot(x, median, color=colour, marker=marker, ms=3.5, linestyle=style, lw=1, label=label, zorder=3)
-        ax.vlines(x, low, high, color=colour, linewidth=1.5, alpha=0.5)
-        drawn += [low, median, high]
-    _layer_axis(ax, np.abs(np.concatenate(drawn)))
-    return ax
-
-
-#: distinguishable to colour-blind people (Okabe & Ito, *Color universal design*, 2008), and of different lightness
-_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_STYLES = {"live": "-", "frozen pattern": "--"}
-
-
-def _layer_axis(ax: Axes, sizes: np.ndarray) -> None:
-    """Scale, ticks, labels and legend of a profile over layers."""
-    from matplotlib.ticker import MaxNLocator
-
-    largest = sizes.max()
-    if largest > 0:
-        # what is below 1e-9 of the largest is zero to rounding and must not stretch the axis
-        seen = sizes[sizes > 1e-9 * largest]
-        if largest > 100 * seen.min():
-            ax.set_yscale("symlog", linthresh=10.0 ** math.floor(math.log10(seen.min())))
-    ax.axhline(0, color="0.5", linewidth=0.6, zorder=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.tick_params(labelsize=8)
-    ax.set_xlabel("layer", fontsize=9)
-    ax.set_ylabel(CURVATURE_LABEL, fontsize=9)
-    ax.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-
-
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=size, layout="constrained")[1]
 
 
 def _check_scale(scale: str, limit: float | None) -> None:

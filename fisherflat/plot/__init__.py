@@ -1,0 +1,16 @@
+"""Figures: each draws into matplotlib axes and returns them; none shows a window or changes global settings."""
+
+from fisherflat.plot.depth import budget, budget_by_layer, depth_maps, profiles, transport
+from fisherflat.plot.layers import layers
+from fisherflat.plot.maps import curvature_map, fields
+
+__all__ = [
+    "budget",
+    "budget_by_layer",
+    "curvature_map",
+    "depth_maps",
+    "fields",
+    "layers",
+    "profiles",
+    "transport",
+]
