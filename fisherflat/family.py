@@ -18,7 +18,7 @@ from fisherflat.errors import CovarianceError, InputError
 
 
 class Gaussian:
-    """Gaussians with a fixed covariance, in the squared units of the map's output.
+    """Gaussians with a fixed covariance, in the squared units of the map's output, flattened to D numbers.
 
     **Args:** `covariance`: a number c (isotropic, `c I`), a diagonal `[D]` or a symmetric positive definite
     matrix `[D, D]`. Scaling it by c scales every scalar and sectional curvature by c.

@@ -75,6 +75,9 @@ class Geometry:
         self.degenerate = bad
         return q, r
 
+    def __repr__(self) -> str:
+        return f"Geometry(points={list(self.degenerate.shape)}, k={self.k}, D={self.dim})"
+
     # -- first order ---------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -46,7 +46,7 @@ class StatisticalManifold:
       `DegenerateImmersionWarning` that counts such points.
     - `memory`: a budget in bytes for the jets; default a share of what is free.
 
-    All quantities take `u` `[*batch, k]` and return the layout of DESIGN section 2 with leading axes `*batch`.
+    All quantities take `u` `[*batch, k]` and return `*batch` and then the axes of docs/conventions.md.
 
     **Raises:** `MapError` where the map fails on the chart's point or returns no single tensor, `InputError` where
     k > D or an argument is unknown, `CovarianceError` where the covariance does not fit.
@@ -200,11 +200,11 @@ class StatisticalManifold:
         return self.measure(u, ["scalar_curvature"])["scalar_curvature"]
 
     def mean_curvature(self, u: Any) -> Float[Tensor, "*batch D"]:
-        """The mean curvature vector `H = (1/k) g^ij II_ij`."""
+        """The mean curvature vector `H = (1/k) g^ij II_ij`, in whitened output units."""
         return self.measure(u, ["mean_curvature"])["mean_curvature"]
 
     def volume_density(self, u: Any) -> Float[Tensor, "*batch"]:
-        """`sqrt(det g)`."""
+        """`sqrt(det g)`, the volume on the manifold per unit volume of coordinates."""
         return self.measure(u, ["volume_density"])["volume_density"]
 
     def sectional_curvature(self, u: Any, x: Any, y: Any) -> Float[Tensor, "*batch"]:

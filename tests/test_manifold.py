@@ -122,7 +122,10 @@ def test_all_quantities_at_once_are_those_one_by_one(engine: str) -> None:
 
 def test_text(engine: str) -> None:
     expected = f"StatisticalManifold(Linear, Chart(affine, dim=2, shape=[3]), Gaussian(0.5), D=4, engine='{engine}')"
-    assert repr(ff.StatisticalManifold(nn.Linear(3, 4), plane(3), ff.Gaussian(0.5), engine=engine)) == expected
+    manifold = ff.StatisticalManifold(nn.Linear(3, 4), plane(3), ff.Gaussian(0.5), engine=engine)
+    assert repr(manifold) == expected
+    assert repr(manifold.jet(random(5, 2))) == "Jet(points=[5], k=2, D=4)"
+    assert repr(manifold.at([0.0, 0.0])) == "Geometry(points=[], k=2, D=4)"
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

@@ -41,6 +41,10 @@ class Jet:
     coefficients: Float[Tensor, "*batch S D"]
     k: int
 
+    def __repr__(self) -> str:
+        *batch, _, dim = self.coefficients.shape
+        return f"Jet(points={batch}, k={self.k}, D={dim})"
+
     @property
     def value(self) -> Float[Tensor, "*batch D"]:
         """The map itself."""
