@@ -136,7 +136,7 @@ def depth_maps(
 ) -> Sequence[Axes]:
     """A strip of curvature maps of the same chart after each block, on one colour scale.
 
-    **Args:** as `fisherflat.plot.curvature_map` and `depth_profile`; `axes`, one for each block (default: a new figure).
+    **Args:** as `fisherflat.plot.curvature_map` and `depth_profile`; `axes`, one for each block (default: new ones).
 
     **Raises:** `InputError` for a chart that is not two-dimensional or axes that are not as many as blocks.
     """
