@@ -28,6 +28,7 @@ from fisherflat.jets.rules import PIECEWISE_CONSTANT, STRUCTURAL
 aten = torch.ops.aten
 
 _MATMULS = {aten.mm, aten.bmm, aten.matmul}
+_MIXING = _MATMULS | {aten.linalg_solve_triangular}
 _PROJECTIONS = _MATMULS | {aten.addmm, aten.convolution}
 _SUMS = {aten.add, aten.sub, aten.rsub}
 _CLAMPS = {aten.clamp, aten.clamp_min, aten.clamp_max}
@@ -90,10 +91,12 @@ class _Reader:
             self._output_gates(output, norms)
             self._value_gates(values)
         for node in self.graph.nodes:
-            if node.role == "other" and node.packet in _MATMULS and len(set(self.sources[node])) == 2:
-                self._output_gates(node, norms)  # linear attention has no pattern, but may have a gate
+            if node.role == "other" and node.packet in _MIXING and len(set(self.sources[node])) == 2:
+                self._output_gates(node, norms)  # linear attention has no pattern, but may have gates
+                for operand in self.sources[node]:
+                    self._value_gates(operand)
         for node in self.graph.nodes:
-            if node.role == "other" and self._is_pointwise(node):
+            if node.role == "other" and self._is_pointwise(node) and not self._is_routed(node):
                 node.role = "activation"
         for node in self.graph.nodes:
             if node.role == "other" and self._is_product(node):
@@ -192,7 +195,7 @@ class _Reader:
                 reached[node] = depth + (node.packet in _PROJECTIONS)
 
     def _value_gates(self, values: Node) -> None:
-        """Factors of the values, back to their projection."""
+        """Factors of the values (of linear attention: also of queries and keys), back to their projection."""
         frontier, seen = [values], {values}
         while frontier:
             node = frontier.pop()

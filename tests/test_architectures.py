@@ -1,0 +1,195 @@
+"""Architectures of transformers from small random configurations: traced, differentiated, read and frozen."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, GATED, UNGATED, blocks, disagreement, jet, softmax_blocks, traced
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+import fisherflat as ff
+from fisherflat.checkpoints import Operator
+from fisherflat.jets.graph import Node
+
+every_architecture = pytest.mark.parametrize("kind", ARCHITECTURES)
+
+
+class Exact(TorchFunctionMode):
+    """What a model does in float32 is done in float64, by other means than a trace; `casts` counts the places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.casts = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def double(value: Any) -> Any:
+            self.casts += value is torch.float32
+            return torch.float64 if value is torch.float32 else value
+
+        if func is Tensor.float:
+            self.casts += 1
+            func = Tensor.double
+        return func(*map(double, args), **{name: double(value) for name, value in (kwargs or {}).items()})
+
+
+def parts(kind: str) -> list[Operator]:
+    return [part for block in blocks(kind) for part in (block.attention, block)]
+
+
+def moved(x: Tensor, seed: int) -> Tensor:
+    """A point away from `x`."""
+    return x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+
+
+def error(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def products(graph: ff.jets.Graph, role: str) -> list[Node]:
+    """The nodes at which the factors of a role enter."""
+    return [node for node in graph.nodes if node.role == role and not node.factor]
+
+
+def test_all_architectures_promised_are_here() -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    assert (len(UNGATED), len(GATED)) == (39, 10)
+    assert set(ARCHITECTURES) <= set(CONFIG_MAPPING_NAMES)
+
+
+@every_architecture
+def test_a_graph_is_its_module_without_the_casts(kind: str) -> None:
+    for part in parts(kind):
+        x = moved(part.input, seed=1)
+        y, plain = traced(part)(x), part(x)
+        with Exact() as mode:
+            exact = part(x)
+        assert error(y, exact) < 1e-10
+        assert error(y, plain) < (1e-5 if mode.casts else 1e-10)
+
+
+@every_architecture
+def test_the_engines_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fisherflat.jets.fallback._warned", set())
+    for block in blocks(kind):
+        with warnings.catch_warnings():
+            # linear attention may need ops without a rule of their own, softmax attention may not
+            warnings.simplefilter("error" if block.anatomy.softmax else "ignore", ff.errors.FallbackWarning)
+            assert disagreement(block) < 1e-9
+            assert not block.anatomy.softmax or disagreement(block.attention) < 1e-9
+
+
+@every_architecture
+def test_the_pattern_is_found(kind: str) -> None:
+    assert softmax_blocks(kind)
+    for block in softmax_blocks(kind):
+        graph = traced(block)
+        assert {node.role for node in graph.nodes if node.op == "aten._softmax" and "mlp" not in node.module_path} == {
+            "pattern"
+        }
+        assert all(node.op == "aten.bmm" for node in products(graph, "pattern"))
+        assert products(graph, "pattern")
+
+
+@every_architecture
+def test_the_attention_gate_is_found_where_there_is_one(kind: str) -> None:
+    projection = ARCHITECTURES[kind].gate
+    for block in softmax_blocks(kind):
+        for part in (block, block.attention):
+            gates = products(traced(part), "attention_gate")
+            assert len(gates) == (projection is not None)
+            for gate in gates:
+                factor = next(source for source in gate.inputs if source.factor)
+                assert any(node.module_path.endswith(f".{projection}") for node in ancestors(factor))
+
+
+def ancestors(node: Node) -> set[Node]:
+    found, frontier = {node}, [node]
+    while frontier:
+        fresh = set(frontier.pop().inputs) - found
+        found |= fresh
+        frontier += fresh
+    return found
+
+
+@every_architecture
+def test_mlp_gates_are_found_where_there_are_some(kind: str) -> None:
+    for block in blocks(kind):
+        assert bool(products(traced(block.mlp), "mlp_gate")) is ARCHITECTURES[kind].gated_mlp
+    for block in softmax_blocks(kind):
+        assert not products(traced(block.attention), "mlp_gate")
+
+
+@every_architecture
+def test_norms_are_found(kind: str) -> None:
+    for block in blocks(kind):
+        roles: dict[str, set[str]] = {}
+        for node in traced(block).nodes:
+            roles.setdefault(node.module_path, set()).add(node.role)
+        norms = [
+            path for path, module in block.named_modules() if "norm" in type(module).__name__.lower() and path in roles
+        ]
+        assert norms
+        assert all(
+            roles[path] & {"norm", "pattern"} for path in norms
+        )  # norms of queries and keys are part of the pattern
+
+
+@every_architecture
+def test_attention_is_affine_once_its_pattern_and_its_gate_are_frozen(kind: str) -> None:
+    architecture = ARCHITECTURES[kind]
+    needed = ("pattern", *(("attention_gate",) if architecture.gate else ()), *architecture.also)
+    for block in softmax_blocks(kind):
+        attention, x = block.attention, block.attention_input
+        assert is_affine(ff.freeze(traced(attention), x, needed), x)
+        for role in needed:
+            fewer = tuple(other for other in needed if other != role)
+            assert not is_affine(ff.freeze(traced(attention), x, fewer), x)
+
+
+@every_architecture
+def test_an_mlp_is_affine_once_its_gate_and_activation_are_frozen(kind: str) -> None:
+    roles = ("mlp_gate", "activation", *ARCHITECTURES[kind].also)
+    for block in blocks(kind):
+        graph = traced(block.mlp)
+        if any(node.op == "aten.topk" for node in graph.nodes):
+            continue  # the weights of a router are no gate
+        frozen, x = ff.freeze(graph, block.mlp_input, roles), block.mlp_input
+        assert is_affine(frozen, x)
+        assert error(frozen(moved(x, 1)), graph(moved(x, 1))) > 1e-6
+
+
+def is_affine(graph: ff.jets.Graph, x: Tensor) -> bool:
+    """Whether second derivatives vanish identically; a second difference must say the same."""
+    a, b = moved(x, 1), moved(x, 2)
+    difference = float((graph(a + b - x) - graph(a) - graph(b) + graph(x)).abs().max() / graph(x).abs().max())
+    affine = not jet(graph, x).hessian.any()
+    assert affine == (difference < 1e-12)
+    return affine
+
+
+@every_architecture
+def test_freezing_changes_nothing_at_the_point(kind: str) -> None:
+    for part in parts(kind):
+        frozen = ff.freeze(traced(part), part.input, ("pattern", "attention_gate", "norm", "mlp_gate", "activation"))
+        assert error(frozen(part.input), traced(part)(part.input)) < 1e-12
+
+
+def test_a_trained_model(minilm_path: Path) -> None:
+    found = ff.load(minilm_path).blocks("the cat sat on the mat")
+    assert len(found) == 6
+    for block in found:
+        roles = {role: len(products(traced(block), role)) for role in ff.jets.graph.ROLES[:-1]}
+        assert roles == {"pattern": 1, "attention_gate": 0, "norm": 2, "mlp_gate": 0, "activation": 1}
+        x = block.attention_input
+        frozen = ff.freeze(block.attention, x)
+        assert (
+            not ff.StatisticalManifold(frozen, ff.charts.token(x, 2, torch.eye(2, x.shape[1])))
+            .jet([0.1, 0.2])
+            .hessian.any()
+        )
