@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
 
 from fisherflat.errors import TraceError
 
@@ -55,10 +54,29 @@ class Node:
     @property
     def inputs(self) -> list[Node]:
         """The nodes that this one reads, in order of appearance."""
-        return [leaf for leaf in tree_flatten((self.args, self.kwargs))[0] if isinstance(leaf, Node)]
+        return [leaf for leaf in leaves((self.args, self.kwargs)) if isinstance(leaf, Node)]
 
     def __repr__(self) -> str:
         return f"%{self.index} = {self.op} [{self.role}] {self.source}"
+
+
+def leaves(thing: Any) -> Iterator[Any]:
+    """What stands in nested tuples, lists and dicts: the arguments of ops."""
+    if isinstance(thing, (tuple, list, dict)):
+        for item in thing.values() if isinstance(thing, dict) else thing:
+            yield from leaves(item)
+    else:
+        yield thing
+
+
+def mapped_leaves(function: Callable[[Any], Any], thing: Any) -> Any:
+    """The same nest with `function` of each leaf; a general tree library would take most of the time of a trace."""
+    if isinstance(thing, dict):
+        return {name: mapped_leaves(function, item) for name, item in thing.items()}
+    if isinstance(thing, (tuple, list)):
+        items = [mapped_leaves(function, item) for item in thing]
+        return items if isinstance(thing, list) else tuple(items)
+    return function(thing)
 
 
 def getitem(outputs: tuple[Any, ...], position: int) -> Any:
@@ -138,7 +156,7 @@ class Graph:
         """The distinct constant tensors with their names (weights), or `constant N`, in order of appearance."""
         seen: set[int] = set()
         for node in self.nodes:
-            for leaf in tree_flatten((node.args, node.kwargs))[0]:
+            for leaf in leaves((node.args, node.kwargs)):
                 if isinstance(leaf, Tensor) and id(leaf) not in seen:
                     seen.add(id(leaf))
                     yield self.names.get(id(leaf), f"constant {len(seen)}"), leaf
@@ -167,7 +185,9 @@ class Graph:
             return copies[leaf] if isinstance(leaf, Node) else convert(leaf)
 
         for node in self.nodes:
-            copies[node] = replace(node, args=tree_map(mapped, node.args), kwargs=tree_map(mapped, node.kwargs))
+            copies[node] = replace(
+                node, args=mapped_leaves(mapped, node.args), kwargs=mapped_leaves(mapped, node.kwargs)
+            )
         return Graph(list(copies.values()), mapped(self.output), names, self.frozen)
 
     def __str__(self) -> str:
@@ -198,7 +218,7 @@ def run(node: Node, value: Callable[[Node], Any]) -> Any:
     def filled(leaf: Any) -> Any:
         return value(leaf) if isinstance(leaf, Node) else leaf
 
-    args, kwargs = tree_map(filled, node.args), tree_map(filled, node.kwargs)
+    args, kwargs = mapped_leaves(filled, (node.args, node.kwargs))
     return _WRITTEN_OUT.get(node.packet, node.target)(*args, **kwargs)
 
 
@@ -218,7 +238,7 @@ def fold(graph: Graph, constant: dict[Node, Any], tangents: dict[Node, Tangent])
         return copies[leaf] if isinstance(leaf, Node) else leaf
 
     def put(node: Node, **changes: Any) -> Any:
-        copy = replace(node, **tree_map(mapped, changes))
+        copy = replace(node, **mapped_leaves(mapped, changes))
         if node.target is not None and not copy.inputs:
             return run(copy, mapped)
         kept.append(copy)

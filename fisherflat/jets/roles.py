@@ -17,7 +17,7 @@ pick out is a constant here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -44,12 +44,12 @@ def assign(graph: Graph) -> None:
     _Reader(graph).read()
 
 
-def held(graph: Graph, role: str) -> list[Node]:
-    """The factors of a role that something else reads: what freezing replaces by constants."""
+def held(graph: Graph, roles: Sequence[str]) -> list[Node]:
+    """The factors of some roles that something else reads: what freezing replaces by constants."""
     users = graph.users()
 
     def inside(node: Node) -> bool:
-        return node.role == role and node.factor
+        return node.role in roles and node.factor
 
     return [
         node

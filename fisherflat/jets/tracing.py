@@ -61,7 +61,7 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
             raise InputError(f"{role!r} cannot be frozen; choose from {', '.join(ROLES[:-1])}")
     graph, point = trace(module, at), as_float64(at, "at")
     values = graph.values(point)
-    constant = {node: values[node] for role in roles for node in held(graph, role)}
+    constant = {node: values[node] for node in held(graph, roles)}
     nodes, output = fold(graph, constant, _tangents(graph, values) if "activation" in roles else {})
     frozen = tuple(role for role in ROLES if role in roles or role in graph.frozen)
     return Graph(nodes, output, graph.names, frozen)
