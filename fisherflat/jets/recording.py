@@ -8,6 +8,7 @@ lower precision or copy leave no node, complex numbers become pairs of real ones
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,11 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functionalize
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from fisherflat.errors import FisherflatError, TraceError
 from fisherflat.jets.decompositions import decomposition
-from fisherflat.jets.graph import Graph, Node, getitem
+from fisherflat.jets.graph import Graph, Node, getitem, leaves, mapped_leaves
 from fisherflat.jets.mapping import Mapping
 
 aten = torch.ops.aten
@@ -45,8 +45,8 @@ def record(mapping: Mapping, at: Tensor) -> Graph:
         raise
     except Exception as error:
         raise TraceError(
-            f"the call could not be traced: {type(error).__name__}: {error}. Trace block by block rather than a whole "
-            'model, or use engine="autodiff", which needs no graph'
+            f"the call could not be traced at {_place(error)}: {type(error).__name__}: {error}. Trace block by block rather "
+            'than a whole model, or use engine="autodiff", which needs no graph'
         ) from error
     return recorder.finished(y)
 
@@ -91,8 +91,8 @@ class _Recorder(TorchDispatchMode):
                 "the output of the map does not depend on its input, as far as a trace can see (a constant, or "
                 "computed outside torch); check the map"
             )
-        leaves = tree_flatten([(node.args, node.kwargs) for node in self._nodes])[0]
-        constants = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.numel()]
+        given = leaves([(node.args, node.kwargs) for node in self._nodes])
+        constants = [leaf for leaf in given if isinstance(leaf, Tensor) and leaf.numel()]
         names = {id(c): self._weights[_storage(c)] for c in constants if _storage(c) in self._weights}
         return Graph(self._nodes, self._known[id(y)][1], names)
 
@@ -109,7 +109,7 @@ class _Recorder(TorchDispatchMode):
 
     def _noted(self, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
         """`out` as the output of a new node, or its outputs as those of one node each."""
-        args, kwargs = tree_map(self._named, (args, kwargs))
+        args, kwargs = mapped_leaves(self._named, (args, kwargs))
         if isinstance(out, Tensor):
             self._bind(out, self._node(target, args, kwargs, tuple(out.shape)))
             return out
@@ -142,8 +142,8 @@ class _Recorder(TorchDispatchMode):
         packet = func.overloadpacket
         if kwargs.get("dtype") in _LOW:
             kwargs["dtype"] = self._dtype  # casts to a lower precision are dropped, here and in constants
-        args, kwargs = tree_map(self._promote, (args, kwargs))
-        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+        args, kwargs = mapped_leaves(self._promote, (args, kwargs))
+        tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise TraceError(f"{packet} draws random numbers ({self._origin()[1]}); put the module into eval mode")
         if not any(id(tensor) in self._known or id(tensor) in self._pairs for tensor in tensors):
@@ -161,7 +161,7 @@ class _Recorder(TorchDispatchMode):
         if out is not NotImplemented:
             return out
         out = func(*args, **kwargs)
-        if any(leaf.is_complex() for leaf in (*tensors, *tree_flatten(out)[0]) if isinstance(leaf, Tensor)):
+        if any(leaf.is_complex() for leaf in (*tensors, *leaves(out)) if isinstance(leaf, Tensor)):
             return self._complex(func, args, out)
         return self._simplified(func, args, kwargs, out, tensors[0])
 
@@ -257,6 +257,13 @@ class _Recorder(TorchDispatchMode):
                 break
             frame = frame.f_back
         return path or "", (source if source is not None else inside) or "?"
+
+
+def _place(error: Exception) -> str:
+    """The innermost line outside torch and this package that an error passed through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = (_TORCH, _JETS, "<")
+    return next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames) if not f.filename.startswith(own)), "?")
 
 
 def _storage(tensor: Tensor) -> int:
