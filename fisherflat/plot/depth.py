@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -60,9 +61,11 @@ def profiles(profiles: Mapping[str, DepthProfile], ax: Axes | None = None, quant
 
 
 def budget(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
-    """The budget's matrix, averaged over points, as coloured cells with their numbers.
+    """The budget's matrix, averaged over points, as coloured cells.
 
-    Rows and columns without any curvature are left out. The sum of all cells is the scalar curvature, in the title.
+    Cells hold their number, in the power of ten that the title names, where there are at most eight labels, and a
+    colour bar stands beside them where there are more. Labels without any curvature are left out. The sum of all cells
+    is the scalar curvature, in the title.
     """
     from matplotlib.colors import Normalize
 
@@ -70,15 +73,25 @@ def budget(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
     matrix = _mean(budget, "matrix")
     kept = [i for i in range(len(budget.labels)) if matrix[i].any()] or [0]
     cells, labels = matrix[np.ix_(kept, kept)], [budget.labels[i].replace("_", " ") for i in kept]
-    end = float(np.abs(cells).max()) or 1.0
-    ax.imshow(cells, cmap=COLOURS, norm=Normalize(-end, end))
-    for row, column in np.ndindex(cells.shape):
-        dark = abs(cells[row, column]) > 0.6 * end
-        text = f"{cells[row, column]:.2g}"
-        ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
-    ax.set_xticks(range(len(kept)), labels, rotation=40, ha="right", fontsize=7)
-    ax.set_yticks(range(len(kept)), labels, fontsize=7)
-    ax.set_title(f"sum = scal = {matrix.sum():.3g} /σ²", fontsize=8)
+    end = float(np.nanmax(np.abs(cells))) or 1.0
+    image = ax.imshow(cells, cmap=COLOURS, norm=Normalize(-end, end))
+    title = f"sum = scal = {matrix.sum():.3g} /σ²"
+    few = len(kept) <= 8
+    size = 7.0 if few else max(4.0, 7.0 - 0.15 * len(kept))
+    if few:
+        power = math.floor(math.log10(end)) - 1  # the largest cell has two digits before the point
+        title += f", cells in $10^{{{power}}}$/σ²"
+        for row, column in np.ndindex(cells.shape):
+            dark = abs(cells[row, column]) > 0.6 * end
+            text = f"{cells[row, column] / 10.0**power:.1f}"
+            ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+    else:
+        bar = ax.figure.colorbar(image, ax=ax, label="cells [1/σ²]")
+        bar.ax.tick_params(labelsize=7)
+    turned = {"rotation": 40, "ha": "right"} if few else {"rotation": 90}
+    ax.set_xticks(range(len(kept)), labels, fontsize=size, **turned)
+    ax.set_yticks(range(len(kept)), labels, fontsize=size)
+    ax.set_title(title, fontsize=8)
     return ax
 
 
@@ -92,10 +105,10 @@ def budget_by_layer(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
     ax = axes_for(ax, (3.4, 2.6))
     paid = _mean(budget, "own") + _mean(budget, "interaction")
     split = [label.removeprefix("layer ").split(": ") for label in budget.labels]
-    bottoms = {1: np.zeros(1 + max(int(layer) for layer, _ in split)), -1: np.zeros(0)}
-    bottoms[-1] = bottoms[1].copy()
+    depth = 1 + max((int(layer) for layer, _ in split), default=0)
+    bottoms = {1: np.zeros(depth), -1: np.zeros(depth)}
     for index, role in enumerate(ROLES):
-        heights = np.zeros_like(bottoms[1])
+        heights = np.zeros(depth)
         for (layer, own), value in zip(split, paid, strict=True):
             if own == role:
                 heights[int(layer)] += value
@@ -108,6 +121,9 @@ def budget_by_layer(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
             ax.bar(range(len(part)), part, bottom=bottoms[sign], width=0.75, label=label, **look)
             bottoms[sign] += part
     ax.axhline(0, color="0.3", linewidth=0.6)
+    low, high = bottoms[-1].min(), bottoms[1].max()
+    if high > low:
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     profile_axis(ax, np.zeros(0), "layer", "share of scal [1/σ²]", columns=3)
     return ax
 
@@ -115,8 +131,10 @@ def budget_by_layer(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
 def transport(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
     """For each layer, the second fundamental form it creates and what of it survives to the output.
 
-    **Args:** `budget`, made with `by="layer"`.
+    **Args:** `budget`, made with `by="layer"`. **Raises:** `InputError` for another one.
     """
+    if not all(label.removeprefix("layer ").isdigit() for label in budget.labels):
+        raise InputError('this chart needs a budget made with by="layer"')
     ax = axes_for(ax, (3.4, 2.4))
     layers = np.arange(len(budget.labels))
     ax.bar(layers - 0.2, _mean(budget, "created"), width=0.38, color=OKABE_ITO[0], label="created")
@@ -134,7 +152,7 @@ def depth_maps(
     axes: Sequence[Axes] | None = None,
     family: Gaussian | str | None = None,
 ) -> Sequence[Axes]:
-    """A strip of curvature maps of the same chart after each block, on one colour scale.
+    """Small curvature maps of the same chart after each block, on one colour scale.
 
     **Args:** as `fisherflat.plot.curvature_map` and `depth_profile`; `axes`, one for each block (default: new ones).
 
@@ -145,9 +163,9 @@ def depth_maps(
     if axes is None:
         import matplotlib.pyplot as plt
 
-        columns = min(len(blocks), 6)
+        columns = min(len(blocks), 3)
         rows = -(-len(blocks) // columns)
-        _, grid = plt.subplots(rows, columns, figsize=(1.5 * columns + 0.8, 1.7 * rows), layout="constrained",
+        _, grid = plt.subplots(rows, columns, figsize=(3.4, 0.3 + 3.0 / columns * rows), layout="constrained",
                                sharex=True, sharey=True, squeeze=False)  # fmt: skip
         axes = list(grid.flat)
         for spare in axes[len(blocks) :]:
@@ -164,7 +182,9 @@ def depth_maps(
         CurvatureField(u, found["scalar_curvature"][depth].cpu(), found["metric"][depth].cpu(), extent)
         for depth in range(1, len(blocks) + 1)
     ]
-    fields(samples, axes, ellipses=0)
+    bar = fields(samples, axes, ellipses=0)
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label(CURVATURE_LABEL, fontsize=7)
     for depth, ax in enumerate(axes, 1):
         ax.set_title(f"after {depth}", fontsize=8)
         ax.tick_params(labelsize=6)
@@ -177,4 +197,5 @@ def _mean(budget: CurvatureBudget, name: str) -> np.ndarray:
     n = len(budget.labels)
     values = getattr(budget, name)
     trailing = (n, n) if name == "matrix" else (n,)
-    return values.reshape(-1, *trailing).mean(0).cpu().numpy()
+    points = values.shape[: values.dim() - len(trailing)].numel()
+    return values.reshape(points, *trailing).mean(0).cpu().numpy()

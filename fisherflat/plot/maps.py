@@ -15,6 +15,7 @@ from fisherflat.plot.style import COLOURS, CURVATURE_LABEL, axes_for
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
+    from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Normalize
 
     from fisherflat.manifold import StatisticalManifold
@@ -65,13 +66,13 @@ def fields(
     limit: float | None = None,
     scale: str = "auto",
     ellipses: int = 9,
-) -> None:
+) -> Colorbar:
     """Draw several curvature maps on one colour scale with one colour bar, from numbers that are already there.
 
     **Args:** `samples`, from `fisherflat.field.curvature_field`; `axes`, one for each, of one figure; the others as in
     `curvature_map`.
 
-    **Raises:** `InputError` for an argument out of range.
+    **Returns:** the colour bar. **Raises:** `InputError` for an argument out of range.
     """
     _check_scale(scale, limit)
     norm = _norm(samples, limit, scale)
@@ -83,6 +84,7 @@ def fields(
     )
     for value, style in _LINES.items():
         bar.ax.axhline(value * level, color="0.2", linewidth=0.7, linestyle=style)
+    return bar
 
 
 def _draw(sampled: CurvatureField, ax: Axes, norm: Normalize, level: float, ellipses: int) -> QuadMesh:

@@ -49,4 +49,5 @@ def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2) 
     ax.tick_params(labelsize=8)
     ax.set_xlabel(x, fontsize=9)
     ax.set_ylabel(y, fontsize=9)
-    ax.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
