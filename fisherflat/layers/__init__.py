@@ -4,5 +4,6 @@ from fisherflat.layers.attention import SelfAttention
 from fisherflat.layers.bilinear import BilinearAttention
 from fisherflat.layers.gate import Gate
 from fisherflat.layers.mlp import GatedMLP
+from fisherflat.layers.rank_one import RankOne
 
-__all__ = ["BilinearAttention", "Gate", "GatedMLP", "SelfAttention"]
+__all__ = ["BilinearAttention", "Gate", "GatedMLP", "RankOne", "SelfAttention"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._linear import linear
 from fisherflat.layers.activations import MLP_ACTIVATIONS, named
+from fisherflat.layers.bilinear import BilinearAttention
 
 
 class GatedMLP(nn.Module):
@@ -47,3 +49,23 @@ class GatedMLP(nn.Module):
     def extra_repr(self) -> str:
         """The activation, for `print`."""
         return f"activation={self.activation!r}"
+
+    def as_bilinear_attention(self) -> BilinearAttention:
+        """The same map as attention over h static keys and values whose interaction matrices have rank 1.
+
+        The gate is the query factor, with the activation on it, the up projection the key factor, and the columns of
+        the down projection are the values. The biases of gate and up become a constant coordinate. Exact up to rounding
+        for every activation (arXiv 2606.22172); the weights are copied.
+        """
+        query, key = (
+            layer.weight if layer.bias is None else torch.cat([layer.weight, layer.bias[:, None]], 1)
+            for layer in (self.gate, self.up)
+        )
+        return BilinearAttention(
+            query[:, None],
+            key[:, None],
+            self.down.weight.T,
+            self.activation,
+            constant=self.gate.bias is not None,
+            bias=self.down.bias,
+        )
