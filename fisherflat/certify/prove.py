@@ -18,7 +18,7 @@ from fisherflat._arrays import as_float64
 from fisherflat.certify import digests
 from fisherflat.certify.analytic import analytic
 from fisherflat.certify.certificate import ARGUMENTS, Bound, Certificate, Step, Weight, bounds
-from fisherflat.certify.enclosure import Box, Curvature, jet
+from fisherflat.certify.enclosure import Box, jet, sectional
 from fisherflat.certify.finder import Plane, find
 from fisherflat.certify.structure import NAMES, read
 from fisherflat.charts import Chart
@@ -34,7 +34,7 @@ EXACT = 4096
 #: how many pieces of a box are tried, over all bisections
 PIECES = 64
 #: by what share of its width an enclosure over a box is widened, so that other arithmetic than the prover's fits in
-SLACK = 0.25
+SLACK = 0.5
 
 AXES: Plane = ((1.0, 0.0), (0.0, 1.0))
 
@@ -203,13 +203,12 @@ class _Prover:
         except EnclosureError:
             return _Proof("open decision")
         try:
-            geometry = Curvature(derivatives, self.chart.dim, self.manifold.family)
-            determinant = bounds(geometry.determinant, bits, slack)
-            if self.chart.dim == self.manifold.ambient_dim:
-                return _Proof("full dimension", (), None, determinant)
-            enclosure = bounds(geometry.sectional(*(plane or AXES)), bits, slack)
+            found = sectional(derivatives, self.chart.dim, self.manifold.family, plane or AXES)
+            enclosure, determinant = bounds(found[0], bits, slack), bounds(found[1], bits, slack * 1e9)
         except EnclosureError:
             return _Proof("degenerate immersion")
+        if self.chart.dim == self.manifold.ambient_dim:
+            return _Proof("full dimension", (), None, determinant)
         if enclosure[0] <= 0 <= enclosure[1]:
             return _Proof("zero enclosed", (), enclosure, determinant)
         return _Proof("enclosure", (path,), enclosure, determinant)

@@ -8,7 +8,7 @@ FLINT's power series; entries are moved by NumPy. Ops that are not in its table 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,10 @@ def composed(x: Polynomial, function: Series) -> Polynomial:
     degree = 2 if x.moves else 0
 
     def expand(entry: arb) -> tuple[arb, ...]:
-        coefficients = function(arb_series([entry, 1], prec=degree + 1)).coeffs()
+        try:
+            coefficients = function(arb_series([entry, 1], prec=degree + 1)).coeffs()
+        except (ValueError, ZeroDivisionError) as error:
+            raise EnclosureError(f"a function is not defined on all of {entry.str(5)}") from error
         return tuple(coefficients) + (ZERO,) * (degree + 1 - len(coefficients))
 
     value = x.value
@@ -224,11 +227,14 @@ def _exponential(x: Polynomial) -> Polynomial:
 
 
 def softmax(x: Polynomial, dim: int, half_to_float: bool = False) -> Polynomial:
-    """`exp(x - c) / sum exp(x - c)`, c any number, here about the largest entry."""
+    """`exp(x - m) / sum exp(x - m)`, where any m will do: here about the mean of x under the weights themselves, which
+    takes out what all entries have in common.
+    """
     floats = np.frompyfunc(float, 1, 1)(x.value).astype(float)
-    largest = np.nan_to_num(floats.max(dim, keepdims=True), posinf=0.0, neginf=0.0)
-    shifted = Polynomial([x.value - filled(map(arb, largest.ravel().tolist()), largest.shape), *x.parts[1:]], x.k)
-    weights = _exponential(shifted)
+    sizes = np.exp(np.nan_to_num(floats - floats.max(dim, keepdims=True), nan=-np.inf))
+    share = sizes / np.maximum(sizes.sum(dim, keepdims=True), 1e-300)
+    common = x.each(lambda part: np.where(share > 0, part, ZERO) * share).each(lambda part: part.sum(dim, keepdims=True))
+    weights = _exponential(plus(x, common.each(lambda part: -part)))
     total = weights.each(lambda part: part.sum(dim, keepdims=True))
     return bilinear(weights, composed(total, lambda s: 1 / s), np.multiply)
 
@@ -412,21 +418,53 @@ def ranked(x: Array, count: int, dim: int, largest: bool) -> Array:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def evaluate(graph: Graph, x: Polynomial) -> Polynomial:
+def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, steps: Sequence[arb] = ()) -> Polynomial:
     """The graph on a polynomial.
+
+    **Args:** `x`: at a point, or over a box of points; for a box `middle`, the polynomial at a point of it, and `steps`,
+    how far the box reaches from there, narrow what plain ball arithmetic finds.
 
     **Raises:** `UnsupportedOpError` for an op outside the table, `EnclosureError` where a choice is open.
     """
     if isinstance(graph.output, Tensor):
         return Polynomial([exact(graph.output), *[None] * (len(x.parts) - 1)], x.k)
     values: dict[Node, Any] = {graph.input: x}
+    centre: dict[Node, Any] = {graph.input: middle}
     last = graph.last_use()
     for node in graph.nodes:
         if node.target is not None:
             values[node] = _Reading(node, values, x.k).result()
+            if middle is not None:
+                centre[node] = _Reading(node, centre, x.k).result()
+                values[node] = _narrowed(values[node], centre[node], steps)
         for dead in last.get(node, ()):
-            del values[dead]
+            values.pop(dead)
+            centre.pop(dead, None)
     return values[graph.output]
+
+
+def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:
+    """By the mean value theorem: a function over a box is its value in the middle plus slopes over the box times steps."""
+    if isinstance(over, tuple):
+        return tuple(_narrowed(*pair, steps) for pair in zip(over, middle, strict=True))
+    if not isinstance(over, Polynomial) or not over.moves:
+        return over
+    places = {monomial: m for m, monomial in enumerate(monomials(over.k))}
+    parts, shape = list(over.parts), over.value.shape
+
+    def narrow(place: int, changes: list[tuple[int, arb]]) -> None:
+        known = [(parts[m], step) for m, step in changes if parts[m] is not None]
+        if parts[place] is not None and known:
+            start = middle.parts[place] if middle.parts[place] is not None else np.full(shape, ZERO, dtype=object)
+            parts[place] = _BOTH(parts[place], sum((part * step for part, step in known), start))
+
+    for i in range(over.k):
+        narrow(1 + i, [(places[min(i, j), max(i, j)], step * (2 if i == j else 1)) for j, step in enumerate(steps)])
+    narrow(0, [(1 + i, step) for i, step in enumerate(steps)])
+    return Polynomial(parts, over.k)
+
+
+_BOTH = np.frompyfunc(lambda x, y: x.intersection(y) if x.is_finite() and y.is_finite() else x, 2, 1)
 
 
 class _Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -121,8 +122,9 @@ class _Checker:
         self.bits = certificate.precision + EXTRA
         self.point, self.basis = exact(certificate.chart.point), exact(certificate.chart.basis)
         sigma = exact(certificate.family.covariance)
-        self.inverse = arb_mat(*sigma.shape, sigma.ravel().tolist()) if sigma.ndim == 2 else None
         self.sigma = sigma
+        with flint.ctx.workprec(self.bits):
+            self.inverse = _matrix(sigma).inv() if sigma.ndim == 2 else None
 
     def check(self) -> None:
         """**Raises:** `_Failed` with the check that failed."""
@@ -305,7 +307,10 @@ class _Checker:
 
     def _jet(self, u: Sequence[arb]) -> tuple[np.ndarray, np.ndarray]:
         """The value `[D]` and the derivatives `[m, D]`, first and second."""
-        y = evaluate(self.graph, self._input(u, 2))
+        middle = [x.mid() for x in u]
+        steps = [x - c for x, c in zip(u, middle, strict=True)]
+        is_box = not all(x.is_exact() for x in u)
+        y = evaluate(self.graph, self._input(u, 2), self._input(middle, 2) if is_box else None, steps)
         zero = np.full(self.c.outputs, arb(0), dtype=object)
         rows = [zero if part is None else part.ravel() for part in y.parts]
         for m, monomial in enumerate(monomials(self.k)):
@@ -313,42 +318,80 @@ class _Checker:
                 rows[m] = rows[m] * 2  # from a Taylor coefficient to a derivative
         return rows[0], np.stack(rows[1:])
 
-    def _products(self, vectors: np.ndarray) -> arb_mat:
-        """Inner products of all pairs of rows, in the inverse of the covariance."""
-        if self.inverse is not None:
-            return _matrix(vectors) * self.inverse.inv() * _matrix(vectors).transpose()
-        return _matrix(vectors / self.sigma) * _matrix(vectors).transpose()
+    def _weighted(self, vector: np.ndarray) -> np.ndarray:
+        """The inverse of the covariance times a vector."""
+        if self.inverse is None:
+            return vector / self.sigma
+        product = self.inverse * arb_mat(len(vector), 1, vector.tolist())
+        return np.array(product.entries(), dtype=object)
+
+    def _frame(self, rows: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[list[arb]]]:
+        """Orthonormal vectors that span the rows, by Gram and Schmidt, and the coefficients of the rows in them."""
+        frame: list[np.ndarray] = []
+        coefficients: list[list[arb]] = []
+        for row in rows:
+            inner = [_dot(self._weighted(e), row) for e in frame]
+            rest = row - sum(c * e for c, e in zip(inner, frame, strict=True))
+            square = _dot(self._weighted(rest), rest)
+            if not square > 0:
+                raise EnclosureError("the metric is not bounded away from degenerate ones")
+            frame.append(rest / square.sqrt())
+            coefficients.append([*inner, square.sqrt()])
+        return frame, coefficients
 
     def _metric_determinant(self, u: Sequence[arb]) -> arb:
-        return self._products(self._jet(u)[1][: self.k]).det()
+        """The product of the squared lengths that Gram and Schmidt leave."""
+        return math.prod(c[-1] ** 2 for c in self._frame(self._jet(u)[1][: self.k])[1])
 
     def _curvature(self, u: Sequence[arb]) -> tuple[arb, arb]:
-        """The sectional curvature and the determinant of the metric, by Gauss's formula in bordered determinants:
-
-        `K = (B(xx, yy) - B(xy, xy)) / (det g * area^2)`, `B(a, b) = det [[g, <d f, a>], [<b, d f>, <a, b>]]`.
+        """The sectional curvature and the determinant of the metric:
+        `K = (II(e, e) . II(n, n) - |II(e, n)|^2) / (|e|^2 |n|^2 - (e . n)^2)` for a basis e, n of the plane, where II is
+        the second derivatives less their projection to the tangent space.
         """
         k = self.k
         derivatives = self._jet(u)[1]
+        change, multiples = self._suggested(derivatives)
+        first = change @ derivatives[:k]
         seconds = dict(zip(monomials(k)[1 + k :], derivatives[k:], strict=True))
-        axes = ((1.0, 0.0), (0.0, 1.0)) if self.c.plane is None else self.c.plane
-        x, y = ([arb(component) for component in vector] for vector in axes)
+        frame, coefficients = self._frame(first)
+        normal = []
+        for (a, b), subtracted in zip(((0, 0), (1, 1), (0, 1)), multiples, strict=True):
+            bent = sum(change[a][i] * change[b][j] * seconds[min(i, j), max(i, j)] for i in range(k) for j in range(k))
+            bent = bent - subtracted @ first
+            normal.append(bent - sum(_dot(self._weighted(e), bent) * e for e in frame))
+        gauss = _dot(self._weighted(normal[0]), normal[1]) - _dot(self._weighted(normal[2]), normal[2])
+        (size,), (_, height) = coefficients[:2]
+        determinant = math.prod(c[-1] ** 2 for c in coefficients) / _matrix(change).det() ** 2
+        return gauss / (size * height) ** 2, determinant
 
-        def along(a: list[arb], b: list[arb]) -> np.ndarray:
-            return sum(a[i] * b[j] * seconds[min(i, j), max(i, j)] for i in range(k) for j in range(k))  # type: ignore[return-value]
+    def _suggested(self, derivatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A basis of the tangent space `[k, k]` that starts in the plane, about orthonormal, and multiples of it `[3, k]`
+        that make the second derivatives along 11, 22 and 12 about normal, from floats.
 
-        gram = self._products(np.stack([*derivatives[:k], along(x, x), along(y, y), along(x, y)]))
-        metric = [[gram[i, j] for j in range(k)] for i in range(k)]
+        Any multiples are right, and any basis of which two vectors are multiples of the plane's; these keep the balls of
+        a box from adding up.
+        """
+        k = self.k
+        axes = np.eye(k)
+        x, y = np.array(self.c.plane) if self.c.plane is not None else axes[:2]
+        minors = np.abs(np.outer(x, y) - np.outer(y, x))
+        left_out = np.unravel_index(minors.argmax(), minors.shape)
+        basis = np.array([x, y, *np.delete(axes, left_out, 0)])
+        floats = torch.from_numpy(np.frompyfunc(float, 1, 1)(derivatives).astype(float))
+        white = self.c.family.whiten(floats).numpy()
+        orthonormal, triangular = np.linalg.qr((basis @ white[:k]).T)
+        mixing = np.eye(k)
+        if np.isfinite(triangular).all() and np.abs(np.diag(triangular)).min() > 0:
+            mixing = np.tril(np.linalg.inv(triangular.T))
+        exact_basis = exact(torch.from_numpy(mixing)) @ exact(torch.from_numpy(basis))
+        near = mixing @ basis
+        bent = [sum(near[a][i] * near[b][j] * white[monomials(k).index((min(i, j), max(i, j))) - 1]
+                    for i in range(k) for j in range(k)) for a, b in ((0, 0), (1, 1), (0, 1))]  # fmt: skip
+        return exact_basis, exact(torch.from_numpy(np.nan_to_num(np.array(bent) @ orthonormal)))
 
-        def bordered(a: int, b: int) -> arb:
-            rows = [[*metric[i], gram[i, a]] for i in range(k)]
-            return arb_mat([*rows, [*(gram[b, j] for j in range(k)), gram[a, b]]]).det()
 
-        def product(a: list[arb], b: list[arb]) -> arb:
-            return sum((a[i] * b[j] * metric[i][j] for i in range(k) for j in range(k)), arb(0))
-
-        determinant = arb_mat(metric).det()
-        area = product(x, x) * product(y, y) - product(x, y) ** 2
-        return (bordered(k, k + 1) - bordered(k + 2, k + 2)) / (determinant * area), determinant
+def _dot(a: np.ndarray, b: np.ndarray) -> arb:
+    return (arb_mat(1, len(a), a.tolist()) * arb_mat(len(b), 1, b.tolist()))[0, 0]
 
 
 def _matrix(rows: np.ndarray) -> arb_mat:
