@@ -1,1 +1,26 @@
 """Timings side by side: the engines, what else computes the same numbers, and the floor below which none can go."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from fisherflat.bench.maps import MOVING, NAMES
+from fisherflat.bench.plan import DTYPES, SECTIONS, Plan
+from fisherflat.bench.report import save, show, targets
+from fisherflat.bench.run import run
+
+__all__ = ["DTYPES", "MOVING", "NAMES", "SECTIONS", "Plan", "bench", "run", "save", "show", "targets"]
+
+
+def bench(plan: Plan, out: Path | None = None) -> dict[str, Any]:
+    """Run `plan`, print its tables, write them to the JSON file `out`; progress goes to standard error.
+
+    **Raises:** `InputError` where the file cannot be written.
+    """
+    results = run(plan, lambda line: print(line, file=sys.stderr, flush=True))
+    show(results)
+    if out is not None:
+        save(results, out)
+    return results

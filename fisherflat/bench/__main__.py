@@ -1,37 +1,41 @@
-"""`python -m fisherflat.bench`: the benchmark with torch and numpy alone."""
+"""`python -m fisherflat.bench`: what `fisherflat bench` does, with torch and numpy alone."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+from dataclasses import fields
+from pathlib import Path
 
-import torch
-
-from fisherflat.bench.floor import filling, over_floor
-from fisherflat.bench.maps import MOVING, NAMES, subject
+from fisherflat.bench import DTYPES, MOVING, NAMES, SECTIONS, Plan, bench
+from fisherflat.errors import FisherflatError
 
 
 def main() -> None:
+    """Read the options and run. An error of ours is one message and exit code 1; wrong usage is exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m fisherflat.bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=["floor"])
-    parser.add_argument("--map", action="append", dest="maps", metavar="NAME", help=f"one of {', '.join(NAMES)}, block-64x4, ...")
-    parser.add_argument("--k", action="append", type=int, dest="dims")
-    parser.add_argument("--moving", choices=MOVING, default="all")
-    parser.add_argument("--points", type=int)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=["float64", "float32"], default="float64")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    for name in given.maps or NAMES:
-        for k in given.dims or [2, 4, 8]:
-            what = subject(name, k, dtype=getattr(torch, given.dtype), device=given.device, moving=given.moving)
-            row: dict[str, Any] = over_floor(what, given.points or filling(what), given.repeats)
-            print(name, f"k={k}", "P =", row["points"], "batch of floor", row["floor_batch"], f"{row['gflops_of_floor']:.0f} GFLOP/s")
-            print("   seconds", {key: str(value) for key, value in row["seconds"].items()})
-            print("   jet over floor             ", row["jet_over_floor"])
-            print("   scalar curvature over floor", row["scalar_curvature_over_floor"])
+    add = parser.add_argument
+    add("--out", type=Path, metavar="FILE", help="write the results there, as JSON")
+    add("--device", default="cpu", help="cpu, or cuda (float64 and float32)")
+    add("--quick", action="store_true", help="a small run, half a minute")
+    add("--only", action="append", choices=SECTIONS, help="run this section; may be given several times")
+    add("--map", action="append", dest="maps", metavar="NAME", help=f"{', '.join(NAMES)}, block-64x4, minilm-0 ...")
+    add("--k", action="append", type=int, dest="dims", metavar="K", help="dimension of the chart")
+    add("--dtype", action="append", dest="dtypes", choices=DTYPES)
+    add("--moving", choices=MOVING, default="all", help="which tokens move")
+    add("--points", type=int, help="points of the floor and memory sections (default: as many as fill the machine)")
+    add("--repeats", type=int, default=5)
+    add("--threads", type=int, help="of torch on the CPU (default: as torch has them)")
+    given = vars(parser.parse_args())
+    names = {field.name for field in fields(Plan)}
+    chosen = {name: value for name, value in given.items() if name in names and value is not None}
+    chosen |= {name: tuple(value) for name, value in chosen.items() if isinstance(value, list)}
+    try:
+        bench(Plan(**chosen), given["out"])
+    except FisherflatError as error:
+        print(f"fisherflat: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
-main()
+if __name__ == "__main__":
+    main()

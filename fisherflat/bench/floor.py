@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,16 +13,18 @@ from fisherflat.bench.measure import SHORTEST, Spread, interleaved, seconds
 from fisherflat.jets.jet import size
 from fisherflat.manifold import StatisticalManifold
 
-#: operations of one sample, enough to fill the machine
-WORK = {"cpu": 3e10, "cuda": 6e12}
+#: operations of one sample, and the most points, that fill the machine
+WORK = {"cpu": 1.5e10, "cuda": 6e12}
+POINTS = {"cpu": 1024, "cuda": 4096}
 #: so many of the fastest batch sizes are kept until the timing proper decides
 FINALISTS = 2
 
 
-def filling(subject: Subject, work: float | None = None) -> int:
-    """The number of points whose S forward passes make `work` operations; at least 2, at most 1024."""
-    wanted = work if work is not None else WORK[subject.device.type]
-    return int(min(1024, max(2, wanted / (subject.work * size(subject.chart.dim)))))
+def filling(subject: Subject, share: float = 1.0) -> int:
+    """The number of points that fills the machine, a power of 2; `share` of it for a quick run."""
+    kind = subject.device.type
+    points = share * WORK[kind] / (subject.work * size(subject.chart.dim))
+    return min(POINTS[kind], 2 ** int(math.log2(max(points, 1))))
 
 
 def floors(subject: Subject, points: int) -> dict[int, Callable[[], None]]:
@@ -57,27 +60,32 @@ def _passes(subject: Subject, total: int, batch: int) -> Callable[[], None]:
 def _forward(subject: Subject, inputs: torch.Tensor) -> Callable[[], object]:
     def call() -> object:
         with torch.no_grad():
-            return subject.module(inputs)
+            return subject.forward(inputs)
 
     return call
 
 
-def over_floor(subject: Subject, points: int, repeats: int, engine: str = "taylor") -> dict[str, Any]:
-    """Time of the jets, and of jets with scalar curvature, over the floor's."""
-    manifold = StatisticalManifold(subject.module, subject.chart, engine=engine, dtype=subject.dtype)
+def fastest(samples: Mapping[Any, list[float]]) -> int:
+    """The batch size, among the keys that are batch sizes, with the least median."""
+    return min((key for key in samples if isinstance(key, int)), key=lambda key: Spread.of(samples[key]).median)
+
+
+def over_floor(subject: Subject, points: int, repeats: int) -> dict[str, Any]:
+    """Time of the Taylor engine's jets, and of jets with scalar curvature, over the floor's."""
+    manifold = StatisticalManifold(subject.module, subject.chart, dtype=subject.dtype)
     u = subject.points(points)
     calls: dict[Any, Callable[[], object]] = dict(floors(subject, points))
     calls["jet"] = lambda: manifold.jet(u)
     calls["scalar_curvature"] = lambda: manifold.scalar_curvature(u)
     samples = interleaved(calls, repeats, subject.device)
-    batch = min((key for key in samples if isinstance(key, int)), key=lambda key: Spread.of(samples[key]).median)
-    samples = {"floor": samples[batch], "jet": samples["jet"], "scalar_curvature": samples["scalar_curvature"]}
+    batch = fastest(samples)
+    floor, jet, scalar = samples[batch], samples["jet"], samples["scalar_curvature"]
     return {
         "points": points,
         "coefficients": size(subject.chart.dim),
         "floor_batch": batch,
-        "seconds": {name: Spread.of(taken) for name, taken in samples.items()},
-        "gflops_of_floor": subject.work * size(subject.chart.dim) * points / Spread.of(samples["floor"]).median / 1e9,
-        "jet_over_floor": Spread.ratio(samples["jet"], samples["floor"]),
-        "scalar_curvature_over_floor": Spread.ratio(samples["scalar_curvature"], samples["floor"]),
+        "seconds": {"floor": Spread.of(floor), "jet": Spread.of(jet), "scalar_curvature": Spread.of(scalar)},
+        "floor_gflops": subject.work * size(subject.chart.dim) * points / Spread.of(floor).median / 1e9,
+        "jet_over_floor": Spread.ratio(jet, floor),
+        "scalar_curvature_over_floor": Spread.ratio(scalar, floor),
     }

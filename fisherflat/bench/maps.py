@@ -18,6 +18,7 @@ from fisherflat.layers import Gate, GatedMLP, SelfAttention
 #: width -> (tokens, heads) of the named maps
 SIZES = {64: (16, 1), 256: (64, 4), 768: (64, 12)}
 NAMES = [f"{kind}-{dim}" for kind in ("attention", "block") for dim in SIZES]
+TOKENS = 16
 MOVING = ("all", "token")
 READOUTS = ("all", "token")
 
@@ -26,13 +27,16 @@ READOUTS = ("all", "token")
 class Subject:
     """A map on a chart, in one dtype on one device.
 
-    **Attributes:** `module`: `[*batch, n, d]` to `[*batch, D...]`; `plain`: the same function, written so that torch can
-    differentiate it twice in every nesting; `chart`; `work`: floating-point operations of one forward pass.
+    **Attributes:** `module`, `[n, d]` to `[n, d]` (or to `[d]`), as the engines take it; `forward`, the same with batch
+    axes; `plain`, the same function with silu written out, whose fused backward torch cannot differentiate in forward
+    mode; `written_out`, with the norms written out as well; `chart`; `work`, operations of one forward pass.
     """
 
     name: str
     module: Callable[[Tensor], Tensor]
+    forward: Callable[[Tensor], Tensor]
     plain: Callable[[Tensor], Tensor]
+    written_out: Callable[[Tensor], Tensor]
     chart: Chart
     dtype: torch.dtype
     work: float
@@ -45,11 +49,12 @@ class Subject:
     def points(self, count: int) -> Float[Tensor, "P k"]:
         """The same `count` points of the chart on every call."""
         generator = torch.Generator().manual_seed(1)
-        return 0.3 * torch.randn(count, self.chart.dim, generator=generator, dtype=torch.float64).to(self.device)
+        u = 0.3 * torch.randn(count, self.chart.dim, generator=generator, dtype=torch.float64)
+        return u.to(self.device, self.dtype)
 
     def inputs(self, count: int) -> Float[Tensor, "B n d"]:
         """`count` inputs of the map, for plain forward passes."""
-        return self.chart(self.points(count)).to(self.dtype)
+        return self.chart(self.points(count).double()).to(self.dtype)
 
 
 class Block(nn.Module):
@@ -67,37 +72,56 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-class _LastToken(nn.Module):
+class LastToken(nn.Module):
+    """A map read out at its last token."""
+
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[*batch, n, d]` to `[*batch, d]`."""
         return self.inner(x)[..., -1, :]
 
 
-def _plain_silu(x: Tensor) -> Tensor:
+class _WrittenNorm(nn.Module):
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        normal = centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + self.norm.eps)
+        return normal if self.norm.weight is None else normal * self.norm.weight + self.norm.bias
+
+
+def _written_silu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
-def _plain(module: nn.Module) -> nn.Module:
-    """The module with silu written out: torch has no forward derivative of its fused backward."""
+def written_out(module: nn.Module, norms: bool) -> nn.Module:
+    """A copy with silu, and the norms if told to, in plain arithmetic."""
     written = copy.deepcopy(module)
-    for part in written.modules():
+    for part in list(written.modules()):
         if isinstance(part, GatedMLP) and part.activation == "silu":
-            part._activation = _plain_silu
+            part._activation = _written_silu
+        for name, child in part.named_children():
+            if norms and isinstance(child, nn.LayerNorm):
+                setattr(part, name, _WrittenNorm(child))
     return written
 
 
-def attention_work(tokens: int, dim: int) -> float:
-    """Operations of one pass of gated attention: five projections and two products with the pattern."""
+def _attention_work(tokens: int, dim: int) -> float:
+    """Operations of gated attention: five projections and two products with the pattern."""
     return 2.0 * tokens * dim * dim * 5 + 4.0 * tokens * tokens * dim
 
 
-def _built(kind: str, dim: int, tokens: int, heads: int, depth: int) -> tuple[nn.Module, float]:
+def _build(kind: str, dim: int, tokens: int, heads: int, depth: int) -> tuple[nn.Module, float]:
+    if kind == "norm":
+        return nn.Sequential(nn.LayerNorm(dim, eps=0.0, elementwise_affine=False)), 8.0 * tokens * dim
     if kind == "attention":
-        return SelfAttention(dim, heads, gate=Gate()), attention_work(tokens, dim)
-    work = attention_work(tokens, dim) + 2.0 * tokens * dim * 4 * dim * 3
+        return SelfAttention(dim, heads, gate=Gate()), _attention_work(tokens, dim)
+    work = _attention_work(tokens, dim) + 2.0 * tokens * dim * 4 * dim * 3
     return nn.Sequential(*(Block(dim, heads) for _ in range(depth))), depth * work
 
 
@@ -109,30 +133,35 @@ def subject(
     device: str | torch.device = "cpu",
     moving: str = "all",
     readout: str = "all",
+    tokens: int | None = None,
 ) -> Subject:
     """The map called `name` with random weights (the same on every call) on a random chart of dimension `k`.
 
-    **Args:** `name`: `attention-D` or `block-D` with width D (64, 256, 768; other widths have 16 tokens and heads of
-    width 64 at most), or `block-DxL`, a stack of L blocks; `moving`: `"all"` tokens move, or only the last `"token"`;
-    `readout`: the output is `"all"` tokens, or the last `"token"`.
+    **Args:** `name`: `attention-D`, `block-D`, `block-DxL` (a stack of L blocks) or `norm-D`, with width D; `moving`:
+    `"all"` tokens move, or only the last `"token"`; `readout`: the output is `"all"` tokens, or the last `"token"`;
+    `tokens`: their number, if not that of the named sizes (16 for D = 64, 64 for D = 256 and 768; otherwise 16).
 
     **Raises:** `InputError` for an unknown name or choice.
     """
-    found = re.fullmatch(r"(attention|block)-(\d+)(?:x(\d+))?", name)
-    if found is None or (found[1] == "attention" and found[3]):
+    found = re.fullmatch(r"(attention|block|norm)-(\d+)(?:x(\d+))?", name)
+    if found is None or (found[1] != "block" and found[3]):
         raise InputError(f"unknown map {name!r}; known are {', '.join(NAMES)} and stacks such as block-64x4")
     if moving not in MOVING or readout not in READOUTS:
         raise InputError(f"moving and readout are 'all' or 'token', got {moving!r} and {readout!r}")
     dim, depth = int(found[2]), int(found[3] or 1)
-    tokens, heads = SIZES.get(dim, (16, max(1, dim // 64)))
+    named_tokens, heads = SIZES.get(dim, (TOKENS, max(1, dim // 64)))
+    tokens = named_tokens if tokens is None else tokens
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module, work = _built(found[1], dim, tokens, heads, depth)
+        module, work = _build(found[1], dim, tokens, heads, depth)
         point = torch.randn(tokens, dim, dtype=torch.float64)
         basis = torch.randn(k, tokens, dim, dtype=torch.float64) / k**0.5
     if moving == "token":
         basis[:, :-1] = 0
     if readout == "token":
-        module = _LastToken(module)
+        module = LastToken(module)
     module = module.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    return Subject(name, module, _plain(module), affine(point.to(device), basis.to(device)), dtype, work)
+    written = written_out(module, norms=True) if any(isinstance(m, nn.LayerNorm) for m in module.modules()) else None
+    plain = written_out(module, norms=False)
+    chart = affine(point.to(device), basis.to(device))
+    return Subject(name, module, module, plain, written or plain, chart, dtype, work)

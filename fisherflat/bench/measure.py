@@ -61,5 +61,14 @@ class Spread:
         """The spread of `scale * above / below`, repeat by repeat."""
         return cls.of([scale * a / b for a, b in zip(above, below, strict=True)])
 
+    def scaled(self, factor: float) -> Spread:
+        """All three times `factor`."""
+        return Spread(self.median * factor, self.low * factor, self.high * factor)
+
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return f"{figure(self.median)} ({figure(self.low)} to {figure(self.high)})"
+
+
+def figure(value: float) -> str:
+    """Three digits, without an exponent for large numbers."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
