@@ -21,6 +21,7 @@ _PUBLIC = {
     "analyze": "analysis",
     "charts": "charts",
     "errors": "errors",
+    "experiments": "experiments",
     "layers": "layers",
     "plot": "plot",
     "depth_profile": "depth",

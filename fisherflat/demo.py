@@ -145,7 +145,9 @@ class Demo:
             heads = f"{sizes['heads']} head{'s' if sizes['heads'] > 1 else ''}"
             said.append(
                 f"Over {len(gain['values'])} seeds, at width {sizes['dim']} with {heads}, the gate adds "
-                f"{100 * gain['mean']:.1f} points of accuracy (95 % interval {low:.1f} to {high:.1f})."
+                f"{100 * gain['mean']:.1f} points of accuracy (95 % interval {low:.1f} to {high:.1f}); "
+                f"the live total curvature ∫|K| dA has median {found['gated']['live_total_curvature']['median']:.2g} "
+                f"with it and {found['ungated']['live_total_curvature']['median']:.2g} without."
             )
         return said
 
