@@ -216,6 +216,29 @@ class Geometry:
         gram = self._framed[..., diagonal, :] @ self._framed[..., diagonal, :].transpose(-1, -2)
         return 2 * (gram.triu(1).sum((-2, -1)) - self._framed[..., mixed, :].square().sum((-2, -1)))
 
+    @cached_property
+    def sectional_extremes(self) -> Float[Tensor, "*batch 2"]:
+        """The smallest and the largest sectional curvature over all planes; NaN for k = 1, where there is no plane.
+
+        Exact for k = 2 (the one plane) and for k = 3, where every 2-vector is a plane's, so that they are the extreme
+        eigenvalues of the curvature operator. For k >= 4 they are what alternating maximisation finds from several
+        starts. Both are attained by a plane, so the true range is at least as wide: the largest is a lower bound of the
+        maximum, the smallest an upper bound of the minimum.
+        """
+        if self.k == 1:
+            return torch.full_like(self._triangular[..., 0], float("nan")).expand(*self.degenerate.shape, 2)
+        if self.k == 2:
+            return (self.scalar_curvature / 2).unsqueeze(-1).expand(*self.degenerate.shape, 2)
+        riemann = self._framed_riemann.masked_fill(self.degenerate[..., None, None, None, None], 0.0)
+        if self.k == 3:
+            a, b = torch.tensor([(0, 0, 1), (1, 2, 2)], device=riemann.device)
+            # <R(e_a ^ e_b), e_c ^ e_d> = R_abdc
+            operator = riemann[..., a[:, None], b[:, None], b[None, :], a[None, :]]
+            found = torch.linalg.eigvalsh(operator)[..., [0, 2]]
+        else:
+            found = torch.stack([-_largest_sectional(-riemann), _largest_sectional(riemann)], -1)
+        return found.masked_fill(self.degenerate[..., None], float("nan"))
+
     def sectional_curvature(self, x: Tensor, y: Tensor) -> Float[Tensor, "*batch"]:
         """`K(x, y)` of the plane spanned by the tangent vectors `x` and `y` `[*batch, k]`, in coordinates.
 
@@ -233,6 +256,30 @@ class Geometry:
             )
         y = rest / rest.norm(dim=-1, keepdim=True)
         return torch.einsum("...abcd,...a,...b,...c,...d->...", self._framed_riemann, x, y, y, x)
+
+
+#: of the search for the extreme sectional curvatures: random starts beside the frame's own vectors, and rounds
+_STARTS, _ROUNDS = 8, 16
+
+
+def _largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor, "*batch"]:
+    """The largest `R(x, y, y, x)` found over orthonormal x, y; `riemann` on an orthonormal frame.
+
+    For one vector fixed it is a quadratic form in the other, whose best value is an eigenvalue: each round takes the
+    best x for y and goes on with x in the place of y, so that the value never falls.
+    """
+    k = riemann.shape[-1]
+    generator = torch.Generator().manual_seed(0)
+    random = torch.nn.functional.normalize(torch.randn(_STARTS, k, generator=generator, dtype=torch.float64), dim=-1)
+    y = torch.cat([torch.eye(k, dtype=torch.float64), random]).to(riemann)
+    y = y.expand(*riemann.shape[:-4], *y.shape)
+    # what no form exceeds: it keeps the eigenvector off y itself, where the form vanishes
+    bound = 1 + 2 * riemann.square().sum((-4, -3, -2, -1)).sqrt()[..., None, None, None]
+    for _ in range(_ROUNDS):
+        form = torch.einsum("...abcd,...sb,...sc->...sad", riemann, y, y) - bound * y[..., :, None] * y[..., None, :]
+        values, vectors = torch.linalg.eigh((form + form.transpose(-1, -2)) / 2)
+        y = vectors[..., -1]
+    return values[..., -1].amax(-1)
 
 
 def _place(bad: Tensor, u: Tensor | None) -> str:

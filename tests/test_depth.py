@@ -43,7 +43,10 @@ def test_each_depth_is_the_stack_cut_short(setting, gate) -> None:
         torch.testing.assert_close(
             profile.scalar_curvature[depth] / scale, geometry.scalar_curvature / scale, rtol=0, atol=1e-12
         )
-        for name in QUANTITIES[1:]:
+        extremes = geometry.sectional_extremes.unbind(-1)
+        torch.testing.assert_close(profile.smallest_sectional_curvature[depth], extremes[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(profile.largest_sectional_curvature[depth], extremes[1], rtol=1e-9, atol=1e-12)
+        for name in QUANTITIES[3:]:
             torch.testing.assert_close(getattr(profile, name)[depth], getattr(geometry, name), rtol=1e-10, atol=1e-12)
 
 
@@ -101,6 +104,18 @@ def test_the_covariance_scales_curvature(setting) -> None:
     blocks = residual_stack(2)
     one, four = (ff.depth_profile(blocks, chart, u, ff.Gaussian(c)).scalar_curvature for c in (1.0, 4.0))
     torch.testing.assert_close(4 * one, four, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("family", [ff.Gaussian(0.3), "calibrated"])
+def test_a_profile_converts_to_another_covariance(setting, family) -> None:
+    chart, u = setting
+    converted = ff.depth_profile(residual_stack(2), chart, u, family).with_covariance(2.0)
+    expected = ff.depth_profile(residual_stack(2), chart, u, ff.Gaussian(2.0))
+    for name in (*QUANTITIES, "covariance", "mean_sectional_curvature"):
+        torch.testing.assert_close(getattr(converted, name), getattr(expected, name), rtol=1e-9, atol=1e-12)
+    full = ff.depth_profile([lambda x: x + x**2], ff.charts.identity(3), torch.zeros(3), ff.Gaussian([1.0, 2.0, 3.0]))
+    with pytest.raises(InputError, match="are numbers"):
+        full.with_covariance(1.0)
 
 
 def test_a_small_memory_budget_changes_nothing(setting) -> None:

@@ -11,6 +11,7 @@ import torch
 from fisherflat._typing import Float, Tensor
 from fisherflat.charts import Chart
 from fisherflat.depth.stack import Map, Stack, in_pieces
+from fisherflat.errors import InputError
 from fisherflat.family import Gaussian
 from fisherflat.geometry import Geometry
 from fisherflat.jets.jet import Jet, size
@@ -19,9 +20,11 @@ from fisherflat.jets.taylor import TensorAlgebra
 if TYPE_CHECKING:
     import pandas
 
-#: the quantities of `Geometry` that a profile holds for each depth
+#: the quantities that a profile holds for each depth, one number a point
 QUANTITIES = (
     "scalar_curvature",
+    "smallest_sectional_curvature",
+    "largest_sectional_curvature",
     "second_fundamental_form_norm",
     "mean_curvature_norm",
     "volume_density",
@@ -33,22 +36,48 @@ QUANTITIES = (
 class DepthProfile:
     """The geometry of a chart's image after 0, 1, ... L blocks; depth 0 is the chart itself.
 
-    **Attributes:** `scalar_curvature` `[L+1, *batch]`, in units of 1 / covariance; `second_fundamental_form_norm`
-    (its square root units), `mean_curvature_norm`, `volume_density`, `condition_number` of the metric, all
-    `[L+1, *batch]`; `covariance` `[L+1]`, the covariance of each depth where it is a number, else NaN.
+    **Attributes:** all `[L+1, *batch]`: `scalar_curvature`, `smallest_sectional_curvature` and
+    `largest_sectional_curvature` over all planes (see `Geometry.sectional_extremes`), in units of 1 / covariance;
+    `second_fundamental_form_norm` and `mean_curvature_norm`, in units of its square root; `volume_density` and
+    `condition_number` of the metric. `covariance` `[L+1]`, that of each depth where it is a number, else NaN; `dim`, k.
     """
 
     scalar_curvature: Float[Tensor, "depths *batch"]
+    smallest_sectional_curvature: Float[Tensor, "depths *batch"]
+    largest_sectional_curvature: Float[Tensor, "depths *batch"]
     second_fundamental_form_norm: Float[Tensor, "depths *batch"]
     mean_curvature_norm: Float[Tensor, "depths *batch"]
     volume_density: Float[Tensor, "depths *batch"]
     condition_number: Float[Tensor, "depths *batch"]
     covariance: Float[Tensor, " depths"]
+    dim: int
 
     @property
     def depth(self) -> int:
         """L, the number of blocks."""
         return self.scalar_curvature.shape[0] - 1
+
+    @property
+    def mean_sectional_curvature(self) -> Float[Tensor, "depths *batch"]:
+        """The mean over all planes, `scal / (k (k - 1))`; NaN for k = 1."""
+        planes = self.dim * (self.dim - 1)
+        return self.scalar_curvature / planes if planes else torch.full_like(self.scalar_curvature, float("nan"))
+
+    def with_covariance(self, covariance: float) -> DepthProfile:
+        """The same geometry measured with one number as the covariance of every depth; it only sets the unit.
+
+        **Raises:** `InputError` where the covariance of some depth is no number, or `covariance` is not positive.
+        """
+        if not covariance > 0 or self.covariance.isnan().any():
+            raise InputError(
+                "only a profile whose covariances are numbers can be converted, and only to a positive one"
+            )
+        ratio = (covariance / self.covariance).to(self.scalar_curvature)
+        ratio = ratio.reshape(-1, *(1,) * (self.scalar_curvature.dim() - 1))
+        powers = {"condition_number": 0.0, "volume_density": -self.dim / 2}
+        powers |= dict.fromkeys(("second_fundamental_form_norm", "mean_curvature_norm"), 0.5)
+        columns = {name: getattr(self, name) * ratio ** powers.get(name, 1.0) for name in QUANTITIES}
+        return DepthProfile(**columns, covariance=torch.full_like(self.covariance, covariance), dim=self.dim)
 
     @property
     def table(self) -> pandas.DataFrame:
@@ -84,9 +113,12 @@ def depth_profile(
     **Raises:** `InputError`, `MapError`, `TraceError`, `DegenerateImmersionError`.
     """
     stack = Stack(blocks, chart, family if family is not None else Gaussian())
-    columns = measure_depths(stack, u, QUANTITIES, degenerate=degenerate, memory=memory)
+    names = [name for name in QUANTITIES if "sectional" not in name]
+    columns = measure_depths(stack, u, [*names, "sectional_extremes"], degenerate=degenerate, memory=memory)
+    smallest, largest = columns.pop("sectional_extremes").unbind(-1)
+    columns |= {"smallest_sectional_curvature": smallest, "largest_sectional_curvature": largest}
     covariances = [g.covariance.item() if g.covariance.dim() == 0 else float("nan") for g in stack.families]
-    return DepthProfile(**columns, covariance=torch.tensor(covariances, dtype=torch.float64))
+    return DepthProfile(**columns, covariance=torch.tensor(covariances, dtype=torch.float64), dim=chart.dim)
 
 
 def measure_depths(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LABELS = {
     "scalar_curvature": CURVATURE_LABEL,
+    "smallest_sectional_curvature": "smallest sectional curvature [1/σ²]",
+    "largest_sectional_curvature": "largest sectional curvature [1/σ²]",
     "second_fundamental_form_norm": "|II| [1/σ]",
     "mean_curvature_norm": "|H| [1/σ]",
     "volume_density": "√det g",
