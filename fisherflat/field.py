@@ -67,7 +67,7 @@ def curvature_field(
     second = torch.linspace(low1, high1, resolution, dtype=torch.float64, device=device)
     u = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
     tolerant = copy(M)
-    tolerant._degenerate = "nan"
+    tolerant.degenerate = "nan"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateImmersionWarning)  # a map shows its holes
         found = {name: tensor.cpu() for name, tensor in tolerant.measure(u, ["scalar_curvature", "metric"]).items()}

@@ -77,7 +77,7 @@ class StatisticalManifold:
         if not isinstance(family, Gaussian | None):
             raise InputError(f"family must be a fisherflat.Gaussian, e.g. Gaussian(0.5); got {type(family).__name__}")
         self.mean, self.chart, self.family = mean, chart, family if family is not None else Gaussian()
-        self.dtype, self._engine_name, self._degenerate, self._memory = dtype, engine, degenerate, memory
+        self.dtype, self._engine_name, self.degenerate, self._memory = dtype, engine, degenerate, memory
         # a graph's constants are not weights of a module, so it is converted as a whole
         working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean
         self._mapping = Mapping(working, dtype, chart.point.device)
@@ -146,7 +146,7 @@ class StatisticalManifold:
         return Jet(self._mapped(lambda jet, points: (jet,), points)[0], self.dim)
 
     def _geometry(self, jet: Tensor, points: Tensor) -> Geometry:
-        return Geometry(Jet(self.family.whiten(jet), self.dim), self._degenerate, points)
+        return Geometry(Jet(self.family.whiten(jet), self.dim), self.degenerate, points)
 
     def _measured(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
         """`function(geometry, *vectors)` at the points, which come first, in bounded memory and with one warning."""
