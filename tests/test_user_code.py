@@ -304,3 +304,27 @@ def test_rows_masked_out_altogether() -> None:
     assert (jet[..., 1, :] == 0).all()
     plain = taylor_jet(trace(lambda x: (x @ x.T / 2).softmax(-1) @ x, x[0, 0]), x, 2).unflatten(-1, (3, 4))
     torch.testing.assert_close(jet[..., keep, :], plain[..., keep, :], rtol=1e-12, atol=1e-12)
+
+
+def test_a_constant_that_is_written_into_keeps_its_value_where_it_was_read() -> None:
+    count = torch.zeros(3, 4, dtype=torch.float64)
+
+    def f(x: Tensor) -> Tensor:
+        count.zero_()
+        y = x + count
+        count.add_(2)
+        return y * count
+
+    x = c(3, 4)
+    torch.testing.assert_close(trace(f, x)(x), 2 * x, rtol=0, atol=0)
+
+
+def test_a_state_that_takes_up_the_input_is_refused() -> None:
+    cache = torch.zeros(3, 4, dtype=torch.float64)
+
+    def f(x: Tensor) -> Tensor:
+        cache[1] = x[0]
+        return cache * x
+
+    with pytest.raises(TraceError):
+        trace(f, c(3, 4))

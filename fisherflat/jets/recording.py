@@ -147,6 +147,8 @@ class _Recorder(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise TraceError(f"{packet} draws random numbers ({self._origin()[1]}); put the module into eval mode")
         if not any(id(tensor) in self._known or id(tensor) in self._pairs for tensor in tensors):
+            if func._schema.is_mutable:
+                self._preserve(kwargs.get("out", args[0]))
             return func(*args, **kwargs)
         if packet in _BRANCHES:
             raise TraceError(
@@ -231,10 +233,22 @@ class _Recorder(TorchDispatchMode):
         target = args[0]
         with self:
             out = functional(*args, **kwargs)
+        self._preserve(target)
         func(*args, **kwargs)
         if id(out) in self._known:
             self._bind(target, self._known[id(out)][1])
         return target
+
+    def _preserve(self, target: Any) -> None:
+        """Copy what nodes hold of a constant that is about to be written into."""
+        if not isinstance(target, Tensor):
+            return
+
+        def kept(leaf: Any) -> Any:
+            return leaf.clone() if isinstance(leaf, Tensor) and _storage(leaf) == _storage(target) else leaf
+
+        for node in self._nodes:
+            node.args, node.kwargs = mapped_leaves(kept, (node.args, node.kwargs))
 
     def _origin(self) -> tuple[str, str]:
         """The innermost submodule on the call stack, and the innermost line outside torch and this package."""
