@@ -25,13 +25,13 @@ WORK, FEWEST, MOST = 2e10, 8, 96
 Plane = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def find(manifold: StatisticalManifold, at: Sequence[float] | None = None) -> tuple[tuple[float, ...], Plane | None] | None:
-    """The point of largest sectional curvature in size, and the plane (`None` for k = 2).
+def find(manifold: StatisticalManifold, at: Sequence[float] | None = None) -> tuple[tuple[float, ...], Plane]:
+    """The point of largest sectional curvature in size, and the plane, two tangent vectors in coordinates.
 
     **Args:** `manifold`, with `degenerate="nan"`; `at`, a point to stay at, else a sample within `REACH` is searched and
     its best point refined by Nelder and Mead's method.
 
-    **Returns:** `None` where the manifold is degenerate wherever it was sampled.
+    Where the manifold is degenerate it is the plane of the first two coordinates.
     """
     k = manifold.dim
     with warnings.catch_warnings():
@@ -42,9 +42,10 @@ def find(manifold: StatisticalManifold, at: Sequence[float] | None = None) -> tu
         else:
             point = _best_point(manifold)
         geometry = manifold.at(point)
-    if not torch.isfinite(geometry.scalar_curvature):
-        return None
-    return tuple(point.tolist()), None if k == 2 else _best_plane(geometry)
+    plane: Plane = tuple(tuple(axis) for axis in torch.eye(2, k).tolist())  # type: ignore[assignment]
+    if k > 2 and torch.isfinite(geometry.scalar_curvature):
+        plane = _best_plane(geometry)
+    return tuple(point.tolist()), plane
 
 
 def _best_point(manifold: StatisticalManifold) -> torch.Tensor:

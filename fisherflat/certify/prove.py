@@ -36,8 +36,6 @@ PIECES = 64
 #: by what share of its width an enclosure over a box is widened, so that other arithmetic than the prover's fits in
 SLACK = 0.5
 
-AXES: Plane = ((1.0, 0.0), (0.0, 1.0))
-
 
 def certify(
     mean: Callable[[Tensor], Tensor],
@@ -140,12 +138,8 @@ class _Prover:
             return self._written(_Proof("affine"), origin, rank=self._rank())
         if k == 1:
             return self._written(_Proof("one coordinate"), origin)
-        place = find(self.manifold, at)
-        if place is None:
-            return self._written(_Proof("degenerate immersion"), origin)
-        point, plane = place
-        proof = self._decided(point, plane)
-        return self._written(proof, point, plane)
+        point, plane = find(self.manifold, at)
+        return self._written(self._decided(point, plane), point, plane)
 
     def _rank(self) -> tuple[int, bool]:
         """A lower bound of the rank of an affine map, and whether it is the rank."""
@@ -158,7 +152,7 @@ class _Prover:
             exact = exact_rank(jet(self.graph, self.chart, [arb(0)] * k)[1 : 1 + k])
         return (least, False) if exact is None else (exact, True)
 
-    def _decided(self, point: Sequence[float], plane: Plane | None) -> _Proof:
+    def _decided(self, point: Sequence[float], plane: Plane) -> _Proof:
         """First at the point, in as many bits as it takes, then on the box."""
         for doubling in range(DOUBLINGS + 1):
             bits = self.precision << doubling
@@ -172,7 +166,7 @@ class _Prover:
         with flint.ctx.workprec(bits):
             return self._over_box(point, plane, bits)
 
-    def _over_box(self, point: Sequence[float], plane: Plane | None, bits: int) -> _Proof:
+    def _over_box(self, point: Sequence[float], plane: Plane, bits: int) -> _Proof:
         """Bisect the box until the curvature excludes zero on each piece, within the budget."""
         whole = self._over(point, plane, "", self.radius, bits)
         pending, proved, left = [("", whole)], [], PIECES
@@ -193,7 +187,7 @@ class _Prover:
             determinant=_hull([proof.determinant for proof in proved]),
         )
 
-    def _over(self, point: Sequence[float], plane: Plane | None, path: str, radius: float, bits: int) -> _Proof:
+    def _over(self, point: Sequence[float], plane: Plane, path: str, radius: float, bits: int) -> _Proof:
         """The curvature over one piece of the box."""
         slack = SLACK if radius else 0.0
         try:
@@ -203,7 +197,7 @@ class _Prover:
         except EnclosureError:
             return _Proof("open decision")
         try:
-            found = sectional(derivatives, self.chart.dim, self.manifold.family, plane or AXES)
+            found = sectional(derivatives, self.chart.dim, self.manifold.family, plane)
             enclosure, determinant = bounds(found[0], bits, slack), bounds(found[1], bits, slack * 1e9)
         except EnclosureError:
             return _Proof("degenerate immersion")
