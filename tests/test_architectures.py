@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import fisherflat as ff
-from fisherflat.checkpoints import Operator
 from fisherflat.jets.graph import Node
 
 every_architecture = pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -35,10 +34,6 @@ class Exact(TorchFunctionMode):
             self.casts += 1
             func = Tensor.double
         return func(*map(double, args), **{name: double(value) for name, value in (kwargs or {}).items()})
-
-
-def parts(kind: str) -> list[Operator]:
-    return [part for block in blocks(kind) for part in (block.attention, block)]
 
 
 def moved(x: Tensor, seed: int) -> Tensor:
@@ -64,7 +59,7 @@ def test_all_architectures_promised_are_here() -> None:
 
 @every_architecture
 def test_a_graph_is_its_module_without_the_casts(kind: str) -> None:
-    for part in parts(kind):
+    for part in (part for block in blocks(kind) for part in (block.attention, block)):
         x = moved(part.input, seed=1)
         y, plain = traced(part)(x), part(x)
         with Exact() as mode:
@@ -175,9 +170,9 @@ def is_affine(graph: ff.jets.Graph, x: Tensor) -> bool:
 
 @every_architecture
 def test_freezing_changes_nothing_at_the_point(kind: str) -> None:
-    for part in parts(kind):
-        frozen = ff.freeze(traced(part), part.input, ("pattern", "attention_gate", "norm", "mlp_gate", "activation"))
-        assert error(frozen(part.input), traced(part)(part.input)) < 1e-12
+    for block in blocks(kind):
+        frozen = ff.freeze(traced(block), block.input, ("pattern", "attention_gate", "norm", "mlp_gate", "activation"))
+        assert error(frozen(block.input), traced(block)(block.input)) < 1e-12
 
 
 def test_a_trained_model(minilm_path: Path) -> None:

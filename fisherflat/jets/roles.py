@@ -96,7 +96,7 @@ class _Reader:
                 for operand in self.sources[node]:
                     self._value_gates(operand)
         for node in self.graph.nodes:
-            if node.role == "other" and self._is_pointwise(node) and not self._is_routed(node):
+            if node.role == "other" and self._is_pointwise(node):
                 node.role = "activation"
         for node in self.graph.nodes:
             if node.role == "other" and self._is_product(node):

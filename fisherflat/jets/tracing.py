@@ -68,7 +68,10 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
 
 
 def _tangents(graph: Graph, values: dict[Node, Any]) -> dict[Node, Tangent]:
-    """The tangent of each activation at `values`, also where it is written out in several ops."""
+    """The tangent of each activation at `values`, also where it is written out in several ops.
+
+    An activation of infinite entries (a router's scores of experts that are not chosen) has none and stays live.
+    """
     sources = moving(graph)
     entry = entries(graph, sources)
     tangents: dict[Node, Tangent] = {}
@@ -81,7 +84,7 @@ def _tangents(graph: Graph, values: dict[Node, Any]) -> dict[Node, Tangent]:
         slopes[node] = torch.zeros_like(values[x])
         for source, partial in _partials(node, sources[node], values).items():
             slopes[node] += partial * slopes[source]
-        if node.role == "activation":
+        if node.role == "activation" and values[x].isfinite().all():
             tangents[node] = (x, slopes[node], values[node] - slopes[node] * values[x])
     return tangents
 
