@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -81,6 +82,59 @@ def analyze(
         raise typer.Exit(130)
     if not found.measured:
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    out: Annotated[Path | None, typer.Option(help="File for the results, as JSON.", dir_okay=False)] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda (float64 and float32).")] = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="A small run, half a minute.")] = False,
+    only: Annotated[list[str], typer.Option(help="Run this section; may be given several times.")] = [],  # noqa: B006
+    map: Annotated[list[str], typer.Option(help="Measure this map; may be given several times.")] = [],  # noqa: B006
+    k: Annotated[list[int], typer.Option(help="Dimension of the chart; may be given several times.")] = [],  # noqa: B006
+    points: Annotated[int | None, typer.Option(help="Points; by default as many as fill the machine.")] = None,
+    repeats: Annotated[int, typer.Option(help="Repeats, taken in turns.")] = 5,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch on the CPU.")] = None,
+) -> None:
+    """Time the engines next to other ways to the same numbers, and next to plain forward passes.
+
+    `python -m fisherflat.bench` is the same with torch and numpy alone installed.
+    """
+    from fisherflat.bench import Plan, bench
+
+    chosen = Plan(device, tuple(only), tuple(map), tuple(k), points=points, repeats=repeats, quick=quick)
+    bench(chosen if threads is None else replace(chosen, threads=threads), out)
+
+
+@app.command()
+def depth(
+    path: Annotated[str, typer.Argument(help="Hugging Face model folder (safetensors), or the id of a cached model.")],
+    prompt: Annotated[str, typer.Option(help="Text to run the model on.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables and figures.", file_okay=False)],
+    dim: Annotated[int, typer.Option(help="Directions that move.", min=2)] = 2,
+    points: Annotated[int, typer.Option(help="Points of the profiles.", min=1)] = 64,
+    budget_points: Annotated[int, typer.Option(help="Points of the budgets, the first of those.", min=1)] = 16,
+    resolution: Annotated[int, typer.Option(help="Points a side of the maps.", min=2)] = 15,
+    seed: Annotated[int, typer.Option(help="Seed of the points.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
+) -> None:
+    """Where in the depth of a model curvature is made, by what, how it grows, and how much of it is the gates'.
+
+    Ctrl-C ends early, keeps what was measured, and exits with code 130.
+    """
+    from rich import print
+
+    from fisherflat.checkpoints import load
+    from fisherflat.depth import study
+
+    model = load(path, device=device)
+    found = study(model, prompt, dim, points, budget_points=budget_points, resolution=resolution, seed=seed)
+    files = found.save(out)
+    print(found.summary())
+    for file in files:
+        typer.echo(f"written: {file}")
+    if not found.complete:
+        raise typer.Exit(130)
 
 
 def _indices(text: str, option: str) -> list[int]:

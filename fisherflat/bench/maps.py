@@ -6,9 +6,11 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.charts import Chart, affine
@@ -29,7 +31,7 @@ class Subject:
 
     **Attributes:** `module`, `[n, d]` to `[n, d]` (or to `[d]`), as the engines take it; `forward`, the same with batch
     axes; `plain`, the same function with silu written out, whose fused backward torch cannot differentiate in forward
-    mode; `written_out`, with the norms written out as well; `chart`; `work`, operations of one forward pass.
+    mode; `written_out`, with the norms written out as well; `chart`.
     """
 
     name: str
@@ -39,12 +41,18 @@ class Subject:
     written_out: Callable[[Tensor], Tensor]
     chart: Chart
     dtype: torch.dtype
-    work: float
 
     @property
     def device(self) -> torch.device:
         """Where it runs."""
         return self.chart.point.device
+
+    @cached_property
+    def work(self) -> int:
+        """Floating-point operations of one forward pass, as torch counts them; at least 1."""
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.forward(self.inputs(1))
+        return max(1, counter.get_total_flops())
 
     def points(self, count: int) -> Float[Tensor, "P k"]:
         """The same `count` points of the chart on every call."""
@@ -111,18 +119,12 @@ def written_out(module: nn.Module, norms: bool) -> nn.Module:
     return written
 
 
-def _attention_work(tokens: int, dim: int) -> float:
-    """Operations of gated attention: five projections and two products with the pattern."""
-    return 2.0 * tokens * dim * dim * 5 + 4.0 * tokens * tokens * dim
-
-
-def _build(kind: str, dim: int, tokens: int, heads: int, depth: int) -> tuple[nn.Module, float]:
+def _build(kind: str, dim: int, heads: int, depth: int) -> nn.Module:
     if kind == "norm":
-        return nn.Sequential(nn.LayerNorm(dim, eps=0.0, elementwise_affine=False)), 8.0 * tokens * dim
+        return nn.Sequential(nn.LayerNorm(dim, eps=0.0, elementwise_affine=False))
     if kind == "attention":
-        return SelfAttention(dim, heads, gate=Gate()), _attention_work(tokens, dim)
-    work = _attention_work(tokens, dim) + 2.0 * tokens * dim * 4 * dim * 3
-    return nn.Sequential(*(Block(dim, heads) for _ in range(depth))), depth * work
+        return SelfAttention(dim, heads, gate=Gate())
+    return nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
 
 
 def subject(
@@ -153,7 +155,7 @@ def subject(
     tokens = named_tokens if tokens is None else tokens
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module, work = _build(found[1], dim, tokens, heads, depth)
+        module = _build(found[1], dim, heads, depth)
         point = torch.randn(tokens, dim, dtype=torch.float64)
         basis = torch.randn(k, tokens, dim, dtype=torch.float64) / k**0.5
     if moving == "token":
@@ -164,4 +166,4 @@ def subject(
     written = written_out(module, norms=True) if any(isinstance(m, nn.LayerNorm) for m in module.modules()) else None
     plain = written_out(module, norms=False)
     chart = affine(point.to(device), basis.to(device))
-    return Subject(name, module, module, plain, written or plain, chart, dtype, work)
+    return Subject(name, module, module, plain, written or plain, chart, dtype)

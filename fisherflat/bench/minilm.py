@@ -73,10 +73,7 @@ def subject(name: str, k: int, dtype: torch.dtype = torch.float64, readout: str 
 
     module = LastToken(block) if readout == "token" else block
     plain, written = (Mapping(written_out(module, norms), dtype, hidden.device) for norms in (False, True))
-    tokens, dim = hidden.shape
-    weights = sum(parameter.numel() for parameter in block.parameters() if parameter.dim() == 2)
-    work = 2.0 * tokens * weights + 4.0 * tokens * tokens * dim
-    return Subject(name, module, forward, plain, written, chart, dtype, work)
+    return Subject(name, module, forward, plain, written, chart, dtype)
 
 
 def _cast(leaf: Any, dtype: torch.dtype) -> Any:

@@ -72,8 +72,8 @@ class Plan:
             for name in given:
                 if name not in known:
                     raise InputError(f"unknown {what} {name!r}; choose from {', '.join(known)}")
-        if min(self.repeats, self.threads, self.points or 1) < 1:
-            raise InputError("repeats, threads and points are at least 1")
+        if min(self.repeats, self.threads, 1 if self.points is None else self.points, *self.dims) < 1:
+            raise InputError("repeats, threads, points and k are at least 1")
         if self.gpu and not torch.cuda.is_available():
             raise InputError("torch finds no GPU; leave out --device cuda, or install a torch that has CUDA")
 

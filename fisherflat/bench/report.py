@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -184,15 +185,15 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
 
 
 def show(results: dict[str, Any]) -> None:
-    """Print the tables, by rich where it is installed."""
+    """Print the tables: by rich on a terminal where it is installed, otherwise as Markdown."""
     about = results["environment"]
     where = about["gpu"] or f"{about['processor']}, {about['threads']} threads"
     print(f"fisherflat {about['fisherflat']}, torch {about['torch']}, {where}, {about['repeats']} repeats")
     for table in tables(results):
-        try:
+        if sys.stdout.isatty() and importlib.util.find_spec("rich"):
             _rich(table)
-        except ImportError:
-            _text(table)
+        else:
+            print(f"\n{markdown(table)}")
 
 
 def _rich(table: Table) -> None:
@@ -204,11 +205,15 @@ def _rich(table: Table) -> None:
         drawn.add_column(name)
     for row in table.rows:
         drawn.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160).print(drawn)
+    Console().print(drawn)
 
 
-def _text(table: Table) -> None:
+def markdown(table: Table) -> str:
+    """The table as Markdown, with its title above."""
     widths = [max(len(cell) for cell in column) for column in zip(table.header, *table.rows, strict=True)]
-    print(f"\n{table.title}")
-    for row in (table.header, *table.rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    rule = tuple("-" * width for width in widths)
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in (table.header, rule, *table.rows)
+    ]
+    return "\n".join([f"**{table.title}**", "", *lines])
