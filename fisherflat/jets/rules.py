@@ -7,14 +7,13 @@ has `d_i a d_j b + d_j a d_i b`; an elementwise function `f''(x) d_i x d_j x`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fisherflat.jets.elementary import FUNCTIONS, Triple, power
+from fisherflat.jets.elementary import FUNCTIONS, Logarithm, Triple, power
 from fisherflat.jets.graph import Graph, Node, getitem, run
 from fisherflat.jets.series import Algebra, Series
 
@@ -161,6 +160,8 @@ def _add(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
     if not isinstance(b, Series):
         out = xp.empty(left.shape[0], left, node.shape)
         out.copy_(left)
+        if alpha != 1 and not isinstance(b, Tensor):  # a product of numbers would be rounded
+            b = torch.tensor(b, dtype=torch.float64)
         out[0].add_(_constant(xp, b) * alpha if alpha != 1 else _constant(xp, b))
         return Series(out, a.k)
     right = _aligned(b.data, rank)
@@ -263,7 +264,8 @@ def _matmul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
 @_rule("addmm")
 def _addmm(xp: Algebra, node: Node, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Series:
     if alpha != 1 or beta != 1 or isinstance(bias, Series) or not (isinstance(a, Series) or isinstance(b, Series)):
-        product = _matmul(xp, node, a, b) if isinstance(a, Series) or isinstance(b, Series) else torch.mm(a, b)
+        moves = isinstance(a, Series) or isinstance(b, Series)
+        product = _matmul(xp, node, a, b) if moves else xp.constant(a) @ xp.constant(b)
         if alpha != 1:
             product = _scaled(xp, node, product, alpha) if isinstance(product, Series) else product * alpha
         return _add(xp, node, product, bias, beta)
@@ -287,7 +289,7 @@ def _pow(xp: Algebra, node: Node, base: Any, exponent: Any) -> Series:
         if not isinstance(exponent, Tensor):
             return _mul(xp, node, base, base) if exponent == 2 else unary(xp, base, lambda x: power(x, exponent))
     elif not isinstance(base, (Series, Tensor)) and base > 0:  # a number to a moving power
-        return unary(xp, _scaled(xp, node, exponent, math.log(base)), FUNCTIONS["exp"])
+        return unary(xp, _scaled(xp, node, exponent, Logarithm(base)), FUNCTIONS["exp"])
     return xp.fallback(node, (base, exponent), {}, _order((base, exponent))[1])
 
 
