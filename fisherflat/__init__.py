@@ -24,6 +24,7 @@ _PUBLIC = {
     "experiments": "experiments",
     "layers": "layers",
     "plot": "plot",
+    "symmetry": "symmetry",
     "depth_profile": "depth",
     "freeze_stack": "depth",
     "growth": "depth",

@@ -1,0 +1,193 @@
+"""Reading the weights of a gated MLP out of its traced graph: from structure and values, never from names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch.func import jvp
+from torch.utils._pytree import tree_flatten
+
+from fisherflat._typing import Tensor
+from fisherflat.errors import InputError
+from fisherflat.jets.graph import Graph, Node, run
+from fisherflat.jets.roles import entries, moving
+from fisherflat.layers.activations import Activation
+from fisherflat.symmetry.units import GatedUnits
+
+aten = torch.ops.aten
+
+_AFFINE = {aten.add, aten.sub, aten.rsub, aten.mul, aten.div, aten.neg}
+_NAMED = {aten.silu: "silu", aten.relu: "relu", aten.sigmoid: "sigmoid", aten.tanh: "tanh", aten.softplus: "softplus"}
+#: relative; of the units against the graph that they were read from
+_TOLERANCE = 1e-9
+
+
+def read(graph: Graph, at: Tensor) -> GatedUnits:
+    """The units of a graph `[n, d] -> [n, D]`.
+
+    The two factors of the gate's product are followed back to their pre-activations. The maps from the input to those,
+    and from the product to the output, are differentiated; what was read is then compared with the graph itself at `at`
+    and at another point, so that a map of another form is refused.
+
+    **Raises:** `InputError` where there is no gate, more than one, or the map is not that of the units.
+    """
+    product = _product(graph)
+    gate, up = sorted(product.inputs, key=lambda node: not node.factor)
+    before, chain = _activation_nodes(graph, gate)
+    tokens = at.shape[0]
+    if at.dim() != 2 or not before.shape == up.shape == product.shape or product.shape[-1] * tokens != _size(product):
+        raise _other(f"the factors of its gate have the shapes {list(before.shape)} and {list(up.shape)}")
+    head = _map(graph.input, [before, up], graph)
+    tail = _map(product, [graph.output] if isinstance(graph.output, Node) else [], graph)
+    (gate_weight, gate_bias), (up_weight, up_bias) = _affine(head, at.shape, tokens)
+    ((value, bias),) = _affine(tail, product.shape, tokens)
+    if gate_bias.any() or up_bias.any():
+        gate_weight, up_weight = (torch.cat([w, b[None]]) for w, b in ((gate_weight, gate_bias), (up_weight, up_bias)))
+    units = GatedUnits(
+        gate_weight.T,
+        up_weight.T,
+        value,
+        _activation(before, gate, chain),
+        _name(chain),
+        len(gate_weight) > at.shape[1],
+        bias if bias.any() else None,
+    )
+    _check(units, graph, at)
+    return units
+
+
+def _product(graph: Graph) -> Node:
+    products = [n for n in graph.nodes if n.role == "mlp_gate" and not n.factor]
+    if not products:
+        raise InputError(
+            "this MLP is not gated: in its graph no product of two factors that both move was found, so that it has no "
+            "query and key factor to exchange; print(fisherflat.trace(mlp, at)) shows what it does"
+        )
+    if len(products) > 1 or products[0].packet is not aten.mul or len(set(products[0].inputs)) != 2:
+        raise _other(f"{len(products)} products were found where one of a gate and a linear factor is expected")
+    return products[0]
+
+
+def _other(what: str) -> InputError:
+    return InputError(
+        f"this gated MLP is not of the form b + Σ_i v_i φ(g_i·x) (u_i·x): {what}; give the part that is, such as one "
+        "expert of a mixture"
+    )
+
+
+def _activation_nodes(graph: Graph, gate: Node) -> tuple[Node, list[Node]]:
+    """The last node before the activation, and the nodes of the activation in order, `gate` the last of them."""
+    entry = entries(graph, moving(graph))
+    start = entry[gate]
+    inside, stack = {gate}, [gate]
+    while stack:
+        for source in stack.pop().inputs:
+            if source not in inside and source is not start and entry[source] is start:
+                inside.add(source)
+                stack.append(source)
+    inside.discard(start)
+    # a bias or a scale after the matrix product belongs to the pre-activation
+    while len(first := [node for node in inside if start in node.inputs]) == 1:
+        node = first[0]
+        if (
+            node.packet not in _AFFINE
+            or len(node.inputs) != 1
+            or (node.packet is aten.div and node.args[0] is not start)
+        ):
+            break
+        inside.discard(node)
+        start = node
+    return start, [node for node in graph.nodes if node in inside]
+
+
+def _activation(before: Node, gate: Node, chain: list[Node]) -> Activation:
+    if any(
+        isinstance(leaf, Tensor) and leaf.numel() > 1 for n in chain for leaf in tree_flatten((n.args, n.kwargs))[0]
+    ):
+        raise _other("its activation is not the same for all units")
+
+    def activation(z: Tensor) -> Tensor:
+        values = {before: z}
+        for node in chain:
+            values[node] = run(node, values.__getitem__)
+        return values[gate]
+
+    return activation
+
+
+def _name(chain: list[Node]) -> str:
+    ops = [node.packet for node in chain]
+    if not ops:
+        return "identity"
+    if ops == [aten.gelu]:
+        tanh = "tanh" in (*chain[0].args, *chain[0].kwargs.values())
+        return "gelu_tanh" if tanh else "gelu"
+    if len(ops) == 1 and ops[0] in _NAMED and len(chain[0].args) + len(chain[0].kwargs) == 1:
+        return _NAMED[ops[0]]
+    squared = len(ops) == 2 and ops[0] is aten.relu and (ops[1] is aten.square or chain[1].args[1:] == (2,))
+    if squared and ops[1] in (aten.square, aten.pow):
+        return "relu2"
+    return " ".join(str(op).removeprefix("aten.") for op in ops)
+
+
+def _map(start: Node, ends: list[Node], graph: Graph) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """From the value of one node to those of others."""
+    needed, stack = set(ends), list(ends)
+    while stack:
+        node = stack.pop()
+        if node is start:
+            continue
+        if node is graph.input:
+            raise _other("its output depends on its input by another way than the gate's product")
+        for source in node.inputs:
+            if source not in needed:
+                needed.add(source)
+                stack.append(source)
+
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        values = {start: x}
+        for node in graph.nodes:
+            if node in needed and node is not start:
+                values[node] = run(node, values.__getitem__)
+        return tuple(values[end] for end in ends)
+
+    return function
+
+
+def _affine(
+    function: Callable[[Tensor], tuple[Tensor, ...]], shape: Iterable[int], tokens: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Weight `[n, m]` and bias `[m]` of each output of a map that is affine in each token alone.
+
+    As many basis vectors as there are tokens are pushed through its derivative in one call. The weights come out
+    without rounding, because each is a product with 1 and sums of zeros.
+    """
+    zero = torch.zeros(tuple(shape), dtype=torch.float64)
+    width = zero.shape[-1]
+    rows: list[list[Tensor]] = []
+    for start in range(0, width, tokens):
+        direction = torch.zeros(tokens, width, dtype=torch.float64)
+        count = min(tokens, width - start)
+        direction[:count, start : start + count] = torch.eye(count, dtype=torch.float64)
+        values, slopes = jvp(function, (zero,), (direction.reshape(zero.shape),))[:2]
+        rows.append([slope.reshape(tokens, -1)[:count] for slope in slopes])
+    weights = [torch.cat(parts).detach() for parts in zip(*rows, strict=True)]
+    return [(weight, value.reshape(tokens, -1)[0].detach()) for weight, value in zip(weights, values, strict=True)]
+
+
+def _check(units: GatedUnits, graph: Graph, at: Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    other = torch.randn(at.shape, generator=generator, dtype=at.dtype) * at.square().mean().sqrt().clamp(min=1)
+    for x in (at, other):
+        expected = graph(x).detach()
+        change = (units(x).reshape(expected.shape) - expected).abs().max()
+        if not change <= _TOLERANCE * expected.abs().max():
+            raise _other(f"the units read from it differ by {change.item():.1e} from {expected.abs().max().item():.1e}")
+
+
+def _size(node: Node) -> int:
+    size = 1
+    for length in node.shape:
+        size *= length
+    return size
