@@ -276,7 +276,14 @@ def _cross(a: Tensor, b: Tensor, *, dim: int = -1) -> Tensor:
 
 @_decomposes("_trilinear")
 def _trilinear(
-    a: Tensor, b: Tensor, c: Tensor, expand_a: Sequence[int], expand_b: Sequence[int], expand_c: Sequence[int], total: Sequence[int], unroll: int = 1
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    expand_a: Sequence[int],
+    expand_b: Sequence[int],
+    expand_c: Sequence[int],
+    total: Sequence[int],
+    unroll: int = 1,
 ) -> Tensor:
     for axis in expand_a:
         a = a.unsqueeze(axis)
@@ -375,7 +382,7 @@ def _is_mask(index: Tensor | None) -> bool:
 
 
 def _positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Masks as the positions where they hold; a mask that moves with the input cannot be traced, because of its count."""
+    """Masks as the positions where they hold; one that moves with the input cannot be traced: its count is open."""
     spread = [index.nonzero().unbind(1) if _is_mask(index) else (index,) for index in indices]
     return [index for group in spread for index in group]
 
@@ -420,7 +427,9 @@ def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: i
     offset = x.storage_offset() if offset is None else offset
     memory = torch.arange(x.untyped_storage().nbytes() // x.element_size(), device=x.device)
     entry = torch.full_like(memory, -1)
-    entry[memory.as_strided(x.shape, x.stride(), x.storage_offset())] = torch.arange(x.numel(), device=x.device).reshape(x.shape)
+    entry[memory.as_strided(x.shape, x.stride(), x.storage_offset())] = torch.arange(
+        x.numel(), device=x.device
+    ).reshape(x.shape)
     index = entry[memory.as_strided(size, stride, offset)]
     if (index < 0).any():
         raise IndexError("as_strided reaches outside of the tensor that it is called on")
@@ -450,7 +459,9 @@ def _aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> tup
 
 
 @_decomposes("nan_to_num")
-def _nan_to_num(x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+def _nan_to_num(
+    x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
     limits = torch.finfo(x.dtype)
     x = torch.where(x.isnan(), 0.0 if nan is None else nan, x)
     x = torch.where(x == math.inf, limits.max if posinf is None else posinf, x)
@@ -531,6 +542,7 @@ def _split_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> tuple[Tensor,
 @_decomposes("unbind", "unbind_copy")
 def _unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(x.select(dim, i) for i in range(x.shape[dim]))
+
 
 @_decomposes("hardswish")
 def _hardswish(x: Tensor) -> Tensor:

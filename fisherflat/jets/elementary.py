@@ -1,8 +1,8 @@
 """Elementwise functions with their first two derivatives in closed form.
 
 Each takes an array `x` and returns `(f, f', f'')`. The forms avoid cancellation: tails are computed from `sigmoid(-x)`
-or `erfc`, never from `1 - sigmoid(x)`. The arrays are torch tensors or balls, so only their common methods are used, and
-numbers multiply the array one by one: a product of two floats would be rounded, and so be another number to a ball.
+or `erfc`, never from `1 - sigmoid(x)`. The arrays are torch tensors or balls, so only their common methods are used,
+and numbers multiply the array one by one: a product of two floats would be rounded, and so be another number to a ball.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Triple = tuple[Any, Any, Any]
 class Irrational(float):
     """A float that remembers which real number it stands for, for arrays that can use the exact one.
 
-    **Attributes:** `square`, `(p, q, n)`: the number is `sign * sqrt(p / q * pi^n)`. It is a plain float to everyone else.
+    **Attributes:** `square`, `(p, q, n)`: the number is `sign * sqrt(p / q * pi^n)`. It is a plain float to everyone
+    else.
     """
 
     square: tuple[int, int, int]
@@ -269,11 +270,12 @@ def any_gelu(x: Any, approximate: str = "none") -> Triple:
 
 #: ATen name -> function of the array and of the op's further arguments
 FUNCTIONS: dict[str, Callable[..., Triple]] = {
-    "abs": absolute, "acos": acos, "acosh": acosh, "asin": asin, "asinh": asinh, "atan": atan, "atanh": atanh, "clamp": clamp,
-    "clamp_max": lambda x, high: clamp(x, None, high), "clamp_min": clamp, "cos": cos, "cosh": cosh, "elu": elu, "erf": erf,
-    "erfc": erfc, "erfinv": erfinv, "exp": exp, "expm1": expm1, "gelu": any_gelu, "leaky_relu": leaky_relu, "log": log,
-    "log1p": log1p, "log_sigmoid": log_sigmoid, "reciprocal": reciprocal, "relu": relu, "rsqrt": rsqrt, "sigmoid": sigmoid,
-    "silu": silu, "sin": sin, "sinh": sinh, "softplus": softplus, "sqrt": sqrt, "tan": tan, "tanh": tanh,
+    "abs": absolute, "acos": acos, "acosh": acosh, "asin": asin, "asinh": asinh, "atan": atan, "atanh": atanh,
+    "clamp": clamp, "clamp_max": lambda x, high: clamp(x, None, high), "clamp_min": clamp, "cos": cos, "cosh": cosh,
+    "elu": elu, "erf": erf, "erfc": erfc, "erfinv": erfinv, "exp": exp, "expm1": expm1, "gelu": any_gelu,
+    "leaky_relu": leaky_relu, "log": log, "log1p": log1p, "log_sigmoid": log_sigmoid, "reciprocal": reciprocal,
+    "relu": relu, "rsqrt": rsqrt, "sigmoid": sigmoid, "silu": silu, "sin": sin, "sinh": sinh, "softplus": softplus,
+    "sqrt": sqrt, "tan": tan, "tanh": tanh,
 }  # fmt: skip
 
 #: those that are not real-analytic everywhere on their domain

@@ -1,8 +1,8 @@
 """The 2-jet of a single op that has no rule, by `torch.func`.
 
 Derivatives along a direction are the transpose of a transpose: reverse over reverse, twice over for second derivatives.
-Forward mode is not used at all: nested, its formulas are wrong for some ops (PyTorch issues 196700, 198017), and even one
-forward derivative of a reverse one is wrong for others (`scatter_reduce` with products) or missing.
+Forward mode is not used at all: nested, its formulas are wrong for some ops (PyTorch issues 196700, 198017), and even
+one forward derivative of a reverse one is wrong for others (`scatter_reduce` with products) or missing.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _warn_once(node: Node) -> None:
     if node.op not in _warned:
         _warned.add(node.op)
         warnings.warn(
-            f"{node.op} at {node.source} has no rule of its own; torch differentiates it alone, which is right but slower",
+            f"{node.op} at {node.source} has no rule of its own; torch differentiates it alone: right, but slower",
             FallbackWarning,
             stacklevel=2,
         )

@@ -45,8 +45,8 @@ def record(mapping: Mapping, at: Tensor) -> Graph:
         raise
     except Exception as error:
         raise TraceError(
-            f"the call could not be traced at {_place(error)}: {type(error).__name__}: {error}. Trace block by block rather "
-            'than a whole model, or use engine="autodiff", which needs no graph'
+            f"the call could not be traced at {_place(error)}: {type(error).__name__}: {error}. Trace block by block "
+            "rather than a whole model, and without branches on values"
         ) from error
     return recorder.finished(y)
 
@@ -153,7 +153,7 @@ class _Recorder(TorchDispatchMode):
         if packet in _BRANCHES:
             raise TraceError(
                 f"{packet} at {self._origin()[1]}: the control flow depends on the values of the input, so one graph "
-                'does not hold at other points; replace the branch, or use engine="autodiff"'
+                'does not hold at other points; replace the branch'
             )
         if func._schema.is_mutable:
             return self._mutated(func, args, kwargs)
@@ -277,7 +277,9 @@ def _place(error: Exception) -> str:
     """The innermost line outside torch and this package that an error passed through."""
     frames = traceback.extract_tb(error.__traceback__)
     own = (_TORCH, _JETS, "<")
-    return next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames) if not f.filename.startswith(own)), "?")
+    return next(
+        (f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames) if not f.filename.startswith(own)), "?"
+    )
 
 
 def _storage(tensor: Tensor) -> int:

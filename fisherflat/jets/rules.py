@@ -77,19 +77,20 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 
 #: ops whose derivative vanishes wherever it exists
 PIECEWISE_CONSTANT = frozenset(_names(
-    "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isposinf", "isneginf", "logical_and", "logical_or", "logical_xor",
-    "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "argmax", "argmin", "sign", "sgn", "signbit", "floor",
-    "ceil", "round", "trunc", "floor_divide", "heaviside", "any", "all", "count_nonzero", "searchsorted", "bucketize",
-    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided",
+    "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isposinf", "isneginf", "logical_and", "logical_or",
+    "logical_xor", "logical_not", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "argmax", "argmin", "sign",
+    "sgn", "signbit", "floor", "ceil", "round", "trunc", "floor_divide", "heaviside", "any", "all", "count_nonzero",
+    "searchsorted", "bucketize", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones",
+    "new_full", "new_empty", "new_empty_strided",
 ))  # fmt: skip
 
 #: ops that move or copy entries: each entry of the output is an entry of an input, or a constant
 STRUCTURAL = frozenset(_names(
-    "reshape", "permute", "expand", "select", "slice", "cat", "stack", "index", "index_select", "gather", "flip", "roll", "repeat",
-    "tril", "triu", "diagonal", "diag_embed", "constant_pad_nd", "slice_scatter", "select_scatter", "diagonal_scatter",
-    "index_put", "index_copy", "index_fill", "scatter", "where", "masked_fill", "unfold", "rot90",
-    "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "pixel_shuffle", "pixel_unshuffle",
-    "channel_shuffle", "im2col", "embedding",
+    "reshape", "permute", "expand", "select", "slice", "cat", "stack", "index", "index_select", "gather", "flip",
+    "roll", "repeat", "tril", "triu", "diagonal", "diag_embed", "constant_pad_nd", "slice_scatter", "select_scatter",
+    "diagonal_scatter", "index_put", "index_copy", "index_fill", "scatter", "where", "masked_fill", "unfold", "rot90",
+    "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "pixel_shuffle",
+    "pixel_unshuffle", "channel_shuffle", "im2col", "embedding",
 ))  # fmt: skip
 
 #: ops that are affine in all their floating arguments together
@@ -142,7 +143,7 @@ def _leaves(thing: Any) -> list[Any]:
 
 
 def _aligned(data: Any, rank: int) -> Any:
-    """Coefficients with ones put before a shape of lower rank, so that broadcasting works behind the two leading axes."""
+    """Coefficients with ones put before a shape of lower rank, so that it broadcasts behind the two leading axes."""
     missing = rank - (len(data.shape) - 2)
     return data.reshape(*data.shape[:2], *(1,) * missing, *data.shape[2:]) if missing > 0 else data
 
@@ -293,7 +294,7 @@ def _pow(xp: Algebra, node: Node, base: Any, exponent: Any) -> Series:
     return xp.fallback(node, (base, exponent), {}, _order((base, exponent))[1])
 
 
-# -- functions of one entry ----------------------------------------------------------------------------------------------
+# -- functions of one entry --------------------------------------------------------------------------------------------
 
 
 def unary(xp: Algebra, x: Series, function: Callable[[Any], Triple]) -> Series:
@@ -338,7 +339,7 @@ def _axis(x: Series, dim: int) -> int:
 
 @_rule("_softmax")
 def _softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -> Series:
-    """With `z_i = d_i x - <d_i x>`, `<.>` the mean under y: `d_i y = y z_i`, `d_ij y = y (w - <w>)`, `w = z_i z_j + d_ij x`."""
+    """`d_i y = y z_i`, `d_ij y = y (w - <w>)`: `z_i = d_i x - <d_i x>`, `w = z_i z_j + d_ij x`, `<.>` by weights y."""
     k, data, axis = x.k, x.data, _axis(x, dim)
     y = data[0].softmax(axis)
     out = xp.empty(xp.count(2, k), data, x.shape)
@@ -362,8 +363,10 @@ def _softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) 
 
 
 def _log_total(xp: Algebra, x: Series, dims: list[int]) -> tuple[Any, Any, Any]:
-    """`log sum exp x` along `dims` in three parts: the largest x, the sum of `exp(x - largest)`, and the derivatives
-    `<d_i x>` and `<z_i z_j + d_ij x>`, `<.>` the mean under the softmax and `z_i = d_i x - <d_i x>`."""
+    """`log sum exp x` along `dims` in three parts: the largest x, the sum of `exp(x - largest)`, and derivatives.
+
+    These are `<d_i x>` and `<z_i z_j + d_ij x>`, `<.>` the mean under the softmax and `z_i = d_i x - <d_i x>`.
+    """
     k, data = x.k, x.data
     largest = data[0].amax(dims, True)
     largest = largest.masked_fill(largest.isinf(), 0.0)
@@ -403,7 +406,7 @@ def _log_softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bo
     return Series(out, x.k)
 
 
-# -- choices by the value ------------------------------------------------------------------------------------------------
+# -- choices by the value ----------------------------------------------------------------------------------------------
 
 
 def _chosen(xp: Algebra, x: Series, index: Series, dim: int, shape: tuple[int, ...], node: Node) -> Series:

@@ -1,9 +1,9 @@
-"""What flows through a graph: truncated Taylor series of intermediate values, and the algebra that rules are written in.
+"""What flows through a graph: Taylor series of intermediate values, and the algebra that rules are written in.
 
-A `Series` holds an array `[C, P, *shape]`: coefficients first, then points, then the shape of the value. C says how much
-is known to vanish: 1 for a value that does not move to first order, 1 + k for one that is affine in the coordinates,
-S = 1 + k + k(k+1)/2 for the general case. So structure (is it affine?) and numbers (what are the derivatives?) are one
-notion, and what is known to be zero costs nothing.
+A `Series` holds an array `[C, P, *shape]`: coefficients first, then points, then the shape of the value. C says how
+much is known to vanish: 1 for a value that does not move to first order, 1 + k for one that is affine in the
+coordinates, S = 1 + k + k(k+1)/2 for the general case. So structure (is it affine?) and numbers (what are the
+derivatives?) are one notion, and what is known to be zero costs nothing.
 
 An `Algebra` provides arrays. Rules use its functions and slicing, arithmetic operators and elementary functions of the
 arrays themselves; torch tensors are one such array, arrays of real balls another.
@@ -34,6 +34,7 @@ class Series:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the value, without the two leading axes."""
         return tuple(self.data.shape[2:])
 
 

@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat._typing import Float
 from fisherflat.charts import Chart
+from fisherflat.jets.chunks import memory_budget
 from fisherflat.jets.fallback import differentiated, padded
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.chunks import memory_budget
 from fisherflat.jets.jet import pair_index, pairs, size
 from fisherflat.jets.mapping import Mapping
 from fisherflat.jets.rules import evaluate
@@ -37,11 +37,12 @@ CACHED = 16 * 2**20
 class TaylorEngine:
     """2-jets of `mean(chart(u))` by Taylor arithmetic on the graph of `mean`.
 
-    **Args:** `mapping`, the map in its working precision (a `Graph` is used as it is); `chart`, on the device to run on;
-    `dim`, the number D of outputs; `memory`, a budget in bytes (default: a share of what is free). A point that does not
-    fit into it is taken by pairs of directions.
+    **Args:** `mapping`, the map in its working precision (a `Graph` is used as it is); `chart`, on the device to run
+    on; `dim`, the number D of outputs; `memory`, a budget in bytes (default: a share of what is free). A point that
+    does not fit into it is taken by pairs of directions.
 
-    **Raises:** `TraceError` where the map cannot be traced, `UnsupportedOpError` for an op that cannot be differentiated.
+    **Raises:** `TraceError` where the map cannot be traced, `UnsupportedOpError` for an op that cannot be
+    differentiated.
     """
 
     def __init__(self, mapping: Mapping, chart: Chart, dim: int, memory: int | None = None) -> None:
@@ -160,8 +161,10 @@ class TensorAlgebra(Algebra):
         torch.matmul(a, b, out=out)
 
     def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
-        """All products of coefficients in a few large products: those of the left factor are stacked as rows, those of
-        the right one as columns, behind the batch axes."""
+        """All products of coefficients in a few large products.
+
+        Those of the left factor are stacked as rows, those of the right one as columns, behind the batch axes.
+        """
         k, (*batch, rows, columns) = a.k, shape
         inner = a.shape[-1]
         left, right = _expanded(a.data, batch), _expanded(b.data, batch)
@@ -197,7 +200,9 @@ class TensorAlgebra(Algebra):
         leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
         constant = _constant_summands(node, args, kwargs)
         over_points = tuple(0 if isinstance(leaf, Series) else None for leaf in leaves)
-        over_coefficients = tuple(0 if isinstance(leaf, Series) and leaf.data.is_floating_point() else None for leaf in leaves)
+        over_coefficients = tuple(
+            0 if isinstance(leaf, Series) and leaf.data.is_floating_point() else None for leaf in leaves
+        )
 
         def call(*filled: Any) -> Tensor:
             full_args, full_kwargs = tree_unflatten(filled, structure)
@@ -233,7 +238,8 @@ class TensorAlgebra(Algebra):
         return differentiated(node, args, kwargs, k, self.count(2, k), 1 + k + self.block * (k * (k + 1) // 2))
 
 
-#: arguments of affine ops that choose or scale entries; all their other tensors, and numbers called `value`, are summands
+#: arguments of affine ops that choose or scale entries; all their other tensors, and numbers called `value`, are
+#: summands
 _NO_SUMMANDS = {"index", "indices", "mask", "condition", "weight"}
 
 
@@ -243,7 +249,9 @@ def _constant_summands(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     found, position = set(), 0
     for name, argument in [*zip(names, args, strict=False), *kwargs.items()]:
         for leaf in tree_flatten(argument, is_leaf=lambda leaf: isinstance(leaf, Series))[0]:
-            if (isinstance(leaf, Tensor) and name not in _NO_SUMMANDS) or (name == "value" and isinstance(leaf, (int, float)) and leaf):
+            if (isinstance(leaf, Tensor) and name not in _NO_SUMMANDS) or (
+                name == "value" and isinstance(leaf, (int, float)) and leaf
+            ):
                 found.add(position)
             position += 1
     return found
