@@ -44,7 +44,7 @@ class TorchAndNumpyAlone(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = TorchAndNumpyAlone
 """
 
-# The sphere of radius 2 has scal = 2 / 4; of the attention layer it matters here only that everything it needs is there.
+# The sphere of radius 2 has scal = 2 / 4; of the attention layer it only matters that everything it needs is there.
 CURVATURE = """
 import fisherflat as ff, torch
 
