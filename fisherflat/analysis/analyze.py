@@ -55,7 +55,7 @@ def analyze(
     """
     encoded = [model.encode(prompt) for prompt in _as_list(prompts)]
     _check_arguments(dim, parts, readings, points)
-    moving = [_positions(prompt, positions) for prompt in encoded]
+    moving = [moving_positions(prompt, positions) for prompt in encoded]
     rows: list[Row] = []
     tasks: list[Task] = []
     notes: list[str] = []
@@ -109,7 +109,11 @@ def _check_arguments(dim: int, parts: Sequence[str], readings: Sequence[str], po
             raise InputError(f"{what} must be a list out of {list(known)}, got {chosen!r}")
 
 
-def _positions(prompt: Encoded, positions: str | Sequence[int]) -> list[int]:
+def moving_positions(prompt: Encoded, positions: str | Sequence[int]) -> list[int]:
+    """The tokens of a prompt that move; `positions` as in `analyze`.
+
+    **Raises:** `InputError` where there are none.
+    """
     n = len(prompt.ids)
     if isinstance(positions, str):
         if positions not in ("last", "all"):

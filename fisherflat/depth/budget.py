@@ -78,11 +78,12 @@ class CurvatureBudget:
 
     @property
     def table(self) -> pandas.DataFrame:
-        """The matrix with its labels, averaged over points."""
+        """The matrix with its labels, averaged over the points that have a geometry."""
         import pandas
 
         n = len(self.labels)
-        mean = self.matrix.reshape(-1, n, n).mean(0).cpu().numpy()
+        points = self.matrix.shape[:-2].numel()
+        mean = self.matrix.reshape(points, n, n).nanmean(0).cpu().numpy()
         return pandas.DataFrame(mean, index=list(self.labels), columns=list(self.labels))
 
 

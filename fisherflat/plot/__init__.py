@@ -1,6 +1,6 @@
 """Figures: each draws into matplotlib axes and returns them; none shows a window or changes global settings."""
 
-from fisherflat.plot.depth import budget, budget_by_layer, depth_maps, profiles, transport
+from fisherflat.plot.depth import budget, budget_by_layer, depth_maps, field_strip, profiles, transport
 from fisherflat.plot.layers import layers
 from fisherflat.plot.maps import curvature_map, fields
 
@@ -9,6 +9,7 @@ __all__ = [
     "budget_by_layer",
     "curvature_map",
     "depth_maps",
+    "field_strip",
     "fields",
     "layers",
     "profiles",

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from fisherflat.charts import Chart
 from fisherflat.depth.budget import CurvatureBudget
-from fisherflat.depth.profile import QUANTITIES, DepthProfile, measure_depths
-from fisherflat.depth.stack import Map, Stack
+from fisherflat.depth.maps import curvature_fields
+from fisherflat.depth.profile import QUANTITIES, DepthProfile
+from fisherflat.depth.stack import Map
 from fisherflat.errors import InputError
 from fisherflat.family import Gaussian
 from fisherflat.field import CurvatureField
@@ -22,6 +22,7 @@ from fisherflat.plot.style import COLOURS, CURVATURE_LABEL, MARKERS, OKABE_ITO, 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LABELS = {
     "scalar_curvature": CURVATURE_LABEL,
@@ -118,9 +119,9 @@ def budget_by_layer(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
             continue
         for sign in (1, -1):
             part = np.where(np.sign(heights) == sign, heights, 0)
-            look = {"color": OKABE_ITO[index], "hatch": _HATCHES[index], "edgecolor": "white", "linewidth": 0.3}
             label = role.replace("_", " ") if sign == 1 else None
-            ax.bar(range(len(part)), part, bottom=bottoms[sign], width=0.75, label=label, **look)
+            ax.bar(range(depth), part, bottom=bottoms[sign], width=0.75, label=label, color=OKABE_ITO[index],
+                   hatch=_HATCHES[index], edgecolor="white", linewidth=0.3)  # fmt: skip
             bottoms[sign] += part
     ax.axhline(0, color="0.3", linewidth=0.6)
     low, high = bottoms[-1].min(), bottoms[1].max()
@@ -160,30 +161,17 @@ def depth_maps(
 
     **Raises:** `InputError` for a chart that is not two-dimensional or axes that are not as many as blocks.
     """
-    if chart.dim != 2:
-        raise InputError(f"a map needs a chart with 2 coordinates, this one has {chart.dim}")
-    if axes is None:
-        import matplotlib.pyplot as plt
+    return field_strip(curvature_fields(blocks, chart, extent, resolution, family), axes)
 
-        columns = min(len(blocks), 3)
-        rows = -(-len(blocks) // columns)
-        _, grid = plt.subplots(rows, columns, figsize=(3.4, 0.3 + 3.0 / columns * rows), layout="constrained",
-                               sharex=True, sharey=True, squeeze=False)  # fmt: skip
-        axes = list(grid.flat)
-        for spare in axes[len(blocks) :]:
-            spare.set_visible(False)
-        axes = axes[: len(blocks)]
-    if len(axes) != len(blocks):
-        raise InputError(f"{len(blocks)} blocks need as many axes, got {len(axes)}")
-    low0, high0, low1, high1 = extent
-    first, second = (torch.linspace(*ends, resolution, dtype=torch.float64) for ends in ((low0, high0), (low1, high1)))
-    u = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
-    stack = Stack(blocks, chart, family if family is not None else Gaussian())
-    found = measure_depths(stack, u, ["scalar_curvature", "metric"], degenerate="nan")
-    samples = [
-        CurvatureField(u, found["scalar_curvature"][depth].cpu(), found["metric"][depth].cpu(), extent)
-        for depth in range(1, len(blocks) + 1)
-    ]
+
+def field_strip(samples: Sequence[CurvatureField], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Small maps after 1, 2, ... blocks from numbers that are already there, as of `fisherflat.depth.curvature_fields`.
+
+    **Raises:** `InputError` for axes that are not as many as maps.
+    """
+    axes = strip_axes(len(samples)) if axes is None else axes
+    if len(axes) != len(samples):
+        raise InputError(f"{len(samples)} blocks need as many axes, got {len(axes)}")
     bar = fields(samples, axes, ellipses=0)
     bar.ax.tick_params(labelsize=6)
     bar.set_label(CURVATURE_LABEL, fontsize=7)
@@ -194,10 +182,25 @@ def depth_maps(
     return axes
 
 
+def strip_axes(count: int, figure: Figure | None = None) -> list[Axes]:
+    """Axes for so many small maps, three in a row and one column wide, in `figure` or a new one."""
+    if figure is None:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure(layout="constrained")
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure.set_size_inches(3.4, 0.3 + 3.0 / columns * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for spare in grid.flat[count:]:
+        spare.set_visible(False)
+    return list(grid.flat[:count])
+
+
 def _mean(budget: CurvatureBudget, name: str) -> np.ndarray:
-    """A field of a budget, averaged over points."""
+    """A field of a budget, averaged over the points that have a geometry."""
     n = len(budget.labels)
     values = getattr(budget, name)
     trailing = (n, n) if name == "matrix" else (n,)
     points = values.shape[: values.dim() - len(trailing)].numel()
-    return values.reshape(points, *trailing).mean(0).cpu().numpy()
+    return values.reshape(points, *trailing).nanmean(0).cpu().numpy()

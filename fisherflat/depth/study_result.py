@@ -1,0 +1,258 @@
+"""What a study of depth found: tables, sentences, figures, files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fisherflat import __version__
+from fisherflat._files import made, whole
+from fisherflat.depth.budget import CurvatureBudget
+from fisherflat.depth.growth import Growth, growth
+from fisherflat.depth.profile import DepthProfile
+from fisherflat.field import CurvatureField
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from rich.console import RenderableType
+
+#: the roles that are gates
+GATES = ("attention_gate", "mlp_gate")
+#: how a sentence names a role
+_NAMES = {
+    "pattern": "the attention pattern",
+    "attention_gate": "the attention gate",
+    "norm": "normalisation",
+    "mlp_gate": "the MLP gate",
+    "activation": "the activation function",
+    "other": "the rest",
+}
+
+
+class DepthStudy:
+    """What `fisherflat.depth.study` found.
+
+    **Attributes:** `model`, `text`, `token`, what was studied; `settings`; `gates`, the roles of `GATES` that the model
+    has; `profiles`, by reading, each with the covariance calibrated at every depth; `budgets`, by `role`, `layer` and
+    `layer-role`, with the covariance of the last depth; `maps`, after each block; `complete`, false after an interrupt.
+    """
+
+    def __init__(self, model: str, text: str, token: str, settings: dict[str, Any]) -> None:
+        self.model, self.text, self.token, self.settings = model, text, token, settings
+        self.gates: tuple[str, ...] = ()
+        self.profiles: dict[str, DepthProfile] = {}
+        self.budgets: dict[str, CurvatureBudget] = {}
+        self.maps: list[CurvatureField] = []
+        self.complete = False
+
+    @property
+    def fixed_profiles(self) -> dict[str, DepthProfile]:
+        """The profiles with one covariance for all depths: that of the states that entered the first block."""
+        return {name: p.with_covariance(p.covariance[0].item()) for name, p in self.profiles.items()}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each covariance, reading, depth and point."""
+        import pandas as pd
+
+        parts = [
+            profile.table.assign(covariance=kind, reading=reading)
+            for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles))
+            for reading, profile in profiles.items()
+        ]
+        table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["covariance", "reading"])
+        return table[["covariance", "reading", *(c for c in table.columns if c not in ("covariance", "reading"))]]
+
+    @property
+    def transport_table(self) -> pd.DataFrame:
+        """A row for each layer, means over points: the |II| it creates, what arrives at the output, what it pays."""
+        import pandas as pd
+
+        budget = self.budgets["layer"]
+        columns = {
+            "created": budget.created,
+            "surviving": budget.surviving,
+            "own": budget.own,
+            "interaction": budget.interaction,
+        }
+        means = {name: values.nanmean(0).cpu().numpy() for name, values in columns.items()}
+        return pd.DataFrame({"layer": budget.labels, **means})
+
+    def growth(self) -> dict[tuple[str, str], Growth]:
+        """The law of growth of |scal| for each covariance and reading; empty for fewer than three blocks."""
+        return {
+            (kind, reading): growth(profile.scalar_curvature[1:, profile.scalar_curvature.isfinite().all(0)])
+            for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles))
+            for reading, profile in profiles.items()
+            if profile.depth >= 3 and profile.scalar_curvature.isfinite().all(0).any()
+        }
+
+    def sentences(self) -> list[str]:
+        """Where curvature is made, by what, how it grows, and how much of it is the gates'."""
+        said = [f"Token {self.token!r} of {self.text!r} moves in {self.settings['dim']} principal directions."]
+        if "live" in self.profiles:
+            said += self._about_budgets() + self._about_growth() + self._about_readings()
+            lost = int(self.profiles["live"].scalar_curvature.isnan().any(0).sum())
+            said += [f"{lost} of {self.settings['points']} points are degenerate and left out."] if lost else []
+        return said if self.complete else [*said, "Interrupted: what is said above is all that was measured."]
+
+    def _about_budgets(self) -> list[str]:
+        said = []
+        if "layer" in self.budgets:
+            said.append(f"Where: {self._payers('layer', {})}")
+            table = self.transport_table.set_index("layer")
+            ratio = (table.surviving / table.created)[:-1][table.created[:-1] > 0]  # behind the last there is nothing
+            if len(ratio):
+                least, most = ratio.idxmin(), ratio.idxmax()
+                said.append(
+                    f"Transport: what {most} creates (|II|) arrives at the output {ratio[most]:.2g} times as large"
+                    + (f", what {least} creates {ratio[least]:.2g} times." if least != most else ".")
+                )
+        if "role" in self.budgets:
+            said.append(f"By what: {self._payers('role', _NAMES)}")
+            said.append(self._gate_share())
+        return said
+
+    def _payers(self, by: str, names: dict[str, str]) -> str:
+        budget = self.budgets[by]
+        paid = budget.matrix.sum(-1).nanmean(0)
+        total = paid.sum().item()
+        if total == 0:
+            return "nothing; the scalar curvature after the last block is zero."
+        first = sorted(zip(paid.tolist(), budget.labels, strict=True), key=lambda pair: -abs(pair[0]))[:3]
+        parts = [f"{names.get(label, label)} pays {value / total:.0%}" for value, label in first if value]
+        return f"of the mean scalar curvature {total:.3g}/σ² after the last block, {', '.join(parts)}."
+
+    def _gate_share(self) -> str:
+        if not self.gates:
+            return "Gates: this model has none."
+        budget = self.budgets["role"]
+        paid = dict(zip(budget.labels, budget.matrix.sum(-1).nanmean(0).tolist(), strict=True))
+        total = sum(paid.values())
+        if total == 0:
+            return "Gates: there is no scalar curvature to share."
+        shares = [f"{_NAMES[gate]} pays {paid[gate] / total:.0%}" for gate in self.gates]
+        return f"Gates: {' and '.join(shares)} of it, with sign."
+
+    def _about_growth(self) -> list[str]:
+        laws = self.growth()
+        if not laws:
+            depth = self.profiles["live"].depth
+            return [f"Growth: {depth} block{'s' if depth > 1 else ''} are too few for a law."]
+        return [
+            f"Growth, {reading}, {kind} covariance: {'' if law.model == 'none' else '|scal| '}{law}."
+            for (kind, reading), law in laws.items()
+        ]
+
+    def _about_readings(self) -> list[str]:
+        def size(reading: str) -> float:
+            return self.profiles[reading].scalar_curvature[-1].abs().nanmedian().item()
+
+        return [
+            f"With {what} held at the token's own state, the median |scal| after the last block goes from "
+            f"{size('live'):.3g} to {size(reading):.3g} /σ²."
+            for reading, what in (("frozen pattern", "all attention patterns"), ("frozen gates", "all gates"))
+            if reading in self.profiles
+        ]
+
+    def summary(self) -> RenderableType:
+        """A table with the median scalar curvature by depth and reading, and the sentences; for `rich.print`."""
+        from rich.console import Group
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title="scalar curvature by depth", caption="medians over points, per σ² calibrated at each depth")
+        table.add_column("blocks passed", justify="right")
+        for reading in self.profiles:
+            table.add_column(reading, justify="right")
+        medians = [profile.scalar_curvature.nanmedian(1).values.tolist() for profile in self.profiles.values()]
+        for depth, row in enumerate(zip(*medians, strict=True)):
+            table.add_row(str(depth), *(f"{value:+.3g}" if value else "0" for value in row))
+        return Group(self.model, table, *map(escape, self.sentences()))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the tables (csv), depth.json, and the figures (png) of what was measured; each whole or not at all.
+
+        **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to.
+        """
+        folder = made(folder)
+        writers = self._writers()
+        for name, write in writers.items():
+            with whole(folder / name) as part:
+                write(part)
+        return [folder / name for name in writers]
+
+    def _writers(self) -> dict[str, Callable[[Path], None]]:
+        from fisherflat import plot
+
+        files: dict[str, Callable[[Path], None]] = {"depth.json": self._write_json}
+        if self.profiles:
+            files["profile.csv"] = lambda path: self.table.to_csv(path, index=False)
+            for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles)):
+                files[f"profile_{kind}.png"] = partial(_figure, partial(plot.profiles, profiles), (3.4, 2.6))
+        for by, budget in self.budgets.items():
+            files[f"budget_{by}.csv"] = partial(_matrix, budget)
+            files[f"budget_{by}.png"] = partial(_figure, partial(plot.budget, budget), (3.4, 3.0))
+        if "layer" in self.budgets:
+            files["transport.csv"] = lambda path: self.transport_table.to_csv(path, index=False)
+            files["transport.png"] = partial(_figure, partial(plot.transport, self.budgets["layer"]), (3.4, 2.4))
+        if "layer-role" in self.budgets:
+            bars = partial(plot.budget_by_layer, self.budgets["layer-role"])
+            files["budget_by_layer.png"] = partial(_figure, bars, (3.4, 2.6))
+        if self.maps:
+            files["maps.png"] = self._write_maps
+        return files
+
+    def _write_json(self, path: Path) -> None:
+        laws = [
+            {"covariance": kind, "reading": reading, "law": law.model, "rate": _jsonable(law.rate),
+             "interval_95": [_jsonable(law.low), _jsonable(law.high)], "trajectories": law.trajectories}
+            for (kind, reading), law in self.growth().items()
+        ]  # fmt: skip
+        content = {
+            "fisherflat": __version__,
+            "model": self.model,
+            "prompt": self.text,
+            "token": self.token,
+            "settings": self.settings,
+            "gates": list(self.gates),
+            "complete": self.complete,
+            "summary": self.sentences(),
+            "growth": laws,
+            "covariance": {reading: profile.covariance.tolist() for reading, profile in self.profiles.items()},
+        }
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+    def _write_maps(self, path: Path) -> None:
+        from matplotlib.figure import Figure
+
+        from fisherflat import plot
+        from fisherflat.plot.depth import strip_axes
+
+        figure = Figure(layout="constrained")
+        plot.field_strip(self.maps, strip_axes(len(self.maps), figure))
+        figure.savefig(path, dpi=200, format="png")
+
+    def __repr__(self) -> str:
+        return f"DepthStudy({self.model!r}, {list(self.profiles)}{'' if self.complete else ', incomplete'})"
+
+
+def _figure(draw: Callable[[Axes], Any], size: tuple[float, float], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")  # not of pyplot: nothing is shown or kept
+    draw(figure.subplots())
+    figure.savefig(path, dpi=200, format="png")
+
+
+def _matrix(budget: CurvatureBudget, path: Path) -> None:
+    budget.table.to_csv(path)
+
+
+def _jsonable(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if value == value else None
