@@ -61,11 +61,11 @@ def _polynomial(coefficients: Array, k: int) -> Callable[[Array], Array]:
 
 
 def torch_jet(f: Callable[[Tensor], Tensor], series: Tensor, k: int, h: float = 2.0**-11) -> Tensor:
-    """The jets `[P, S, D]` of `f` of a series `[C, P, *shape]`, by differences in float64: for piecewise polynomials."""
+    """The jets `[P, S, D]` of `f` of a series `[C, P, *shape]` by differences: for piecewise polynomials."""
     jets = []
     for coefficients in series.unbind(1):
         x = _polynomial(coefficients, k)
-        jets.append(torch.stack(by_differences(lambda u: f(x(u)).reshape(-1), series.new_zeros(k), h)))  # noqa: B023
+        jets.append(torch.stack(by_differences(lambda u, x=x: f(x(u)).reshape(-1), series.new_zeros(k), h)))
     return torch.stack(jets)
 
 
@@ -82,6 +82,10 @@ def exactly(tensor: Tensor) -> np.ndarray:
     return np.array([*flat, None], dtype=object)[:-1].reshape(tuple(tensor.shape))
 
 
+def _flat(y: Array) -> np.ndarray:
+    return np.asarray(y, dtype=object).reshape(-1)
+
+
 def mpmath_jet(f: Callable[[np.ndarray], Array], series: Tensor, k: int) -> Tensor:
     """The jets `[P, S, D]` of `f` of a series, by differences in 100 digits, of which 40 are right.
 
@@ -92,7 +96,7 @@ def mpmath_jet(f: Callable[[np.ndarray], Array], series: Tensor, k: int) -> Tens
         for coefficients in series.unbind(1):
             x = _polynomial(exactly(coefficients), k)
             origin = np.array([mpmath.mpf(0)] * k)
-            rows = by_differences(lambda u: np.asarray(f(x(u)), dtype=object).reshape(-1), origin, mpmath.mpf(10) ** -20)  # noqa: B023
+            rows = by_differences(lambda u, x=x: _flat(f(x(u))), origin, mpmath.mpf(10) ** -20)
             jets.append([[float(entry) for entry in row] for row in rows])
     return torch.tensor(jets, dtype=torch.float64)
 
@@ -111,7 +115,7 @@ def dyadic(shape: tuple[int, ...], seed: int, step: float, steps: int = 1024) ->
 
 
 def dyadic_series(shape: tuple[int, ...], order: int, k: int, points: int, seed: int = 0) -> Tensor:
-    """Random coefficients `[C, P, *shape]`: values less than 2, never a multiple of 2^-9, and derivatives less than 1/2."""
+    """Random coefficients `[C, P, *shape]`: values less than 2 but no multiples of 2^-9, derivatives less than 1/2."""
     coefficients = 1 + k + (k * (k + 1) // 2 if order == 2 else 0)
     value, rest = (1, points, *shape), (coefficients - 1, points, *shape)
     return torch.cat([dyadic(value, seed, 2.0**-9) + 2.0**-10, dyadic(rest, seed + 1, 2.0**-5, 16)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import mpmath
@@ -13,7 +13,6 @@ import pytest
 import torch
 from differences import by_differences, digits
 from mpmath import mpf
-from torch import Tensor
 
 from fisherflat.jets.elementary import FUNCTIONS, KINKED, power
 
@@ -28,7 +27,9 @@ TRUTH: dict[str, Callable[..., Any]] = {
     "asinh": mpmath.asinh,
     "atan": mpmath.atan,
     "atanh": mpmath.atanh,
-    "clamp": lambda x, low=None, high=None: min(max(x, low if low is not None else x), high if high is not None else mpmath.inf),
+    "clamp": lambda x, low=None, high=None: min(
+        max(x, low if low is not None else x), high if high is not None else mpmath.inf
+    ),
     "clamp_max": lambda x, high: min(x, high),
     "clamp_min": lambda x, low: max(x, low),
     "cos": mpmath.cos,
@@ -39,7 +40,9 @@ TRUTH: dict[str, Callable[..., Any]] = {
     "erfinv": mpmath.erfinv,
     "exp": mpmath.exp,
     "expm1": mpmath.expm1,
-    "gelu": lambda x, approximate="none": x / 2 * (mpmath.erfc(-x / mpmath.sqrt(2)) if approximate == "none" else 1 + mpmath.tanh(A() * (x + B * x**3))),
+    "gelu": lambda x, approximate="none": (
+        x / 2 * (mpmath.erfc(-x / mpmath.sqrt(2)) if approximate == "none" else 1 + mpmath.tanh(A() * (x + B * x**3)))
+    ),
     "leaky_relu": lambda x, slope=0.01: x if x > 0 else slope * x,
     "log": mpmath.log,
     "log1p": mpmath.log1p,
@@ -51,7 +54,9 @@ TRUTH: dict[str, Callable[..., Any]] = {
     "silu": lambda x: x / (1 + mpmath.exp(-x)),
     "sin": mpmath.sin,
     "sinh": mpmath.sinh,
-    "softplus": lambda x, beta=1, threshold=20: x if beta * x > threshold else mpmath.log1p(mpmath.exp(beta * x)) / beta,
+    "softplus": lambda x, beta=1, threshold=20: (
+        x if beta * x > threshold else mpmath.log1p(mpmath.exp(beta * x)) / beta
+    ),
     "sqrt": mpmath.sqrt,
     "tan": mpmath.tan,
     "tanh": mpmath.tanh,
@@ -62,26 +67,49 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "clamp": [{"low": -0.5}, {"high": 0.25}, {"low": -2.0, "high": 7.0}],
     "clamp_max": [{"high": 0.5}],
     "clamp_min": [{"low": -1.5}],
-    "elu": [{}, {"alpha": 1.5}, {"alpha": 1.6732632423543772, "scale": 1.0507009873554805}, {"alpha": 2.0, "input_scale": 0.5}],
+    "elu": [
+        {},
+        {"alpha": 1.5},
+        {"alpha": 1.6732632423543772, "scale": 1.0507009873554805},
+        {"alpha": 2.0, "input_scale": 0.5},
+    ],
     "gelu": [{}, {"approximate": "tanh"}],
     "leaky_relu": [{}, {"slope": 0.2}],
     "softplus": [{}, {"beta": 2.0}, {"beta": 0.5, "threshold": 5.0}],
 }
 
 # dyadic where float32 can hold it, so that both precisions are asked for the same truth
-LINE = [2.0**-27, 2.0**-10, 0.125, 0.5, 0.96875, 1.0, 1.2784645427610738, 2.0, 2.3993572805154, 7.75, 20.125, 30.0, 300.0]
+LINE = [
+    2.0**-27,
+    2.0**-10,
+    0.125,
+    0.5,
+    0.96875,
+    1.0,
+    1.2784645427610738,
+    2.0,
+    2.3993572805154,
+    7.75,
+    20.125,
+    30.0,
+    300.0,
+]
 LINE += [-x for x in LINE] + [1e-300]
 UNIT = [2.0**-27, -0.125, -0.5, 0.75, -0.96875, 0.999999, -1e-300]
 POSITIVE = [1e-300, 1e-200, 1e-100, 2.0**-27, 2.0**-10, 0.5, 1.0, 1.0000001, 3.0, 300.0, 2.0**30, 1e200, 1e300]
 DOMAINS = dict.fromkeys(("log", "sqrt", "rsqrt"), POSITIVE)
 DOMAINS |= dict.fromkeys(("acos", "asin", "atanh", "erfinv"), UNIT)
-DOMAINS |= {"acosh": [1.0001, 1.5, 30.0, 1e8], "log1p": [x for x in LINE if x > -1], "reciprocal": [x for x in LINE if abs(x) > 1e-99]}
+DOMAINS |= {
+    "acosh": [1.0001, 1.5, 30.0, 1e8],
+    "log1p": [x for x in LINE if x > -1],
+    "reciprocal": [x for x in LINE if abs(x) > 1e-99],
+}
 
 CALLS = [(name, options) for name in FUNCTIONS for options in OPTIONS.get(name, [{}])]
 NAMES = [f"{name}({', '.join(f'{k}={v}' for k, v in options.items())})" for name, options in CALLS]
 
 
-@lru_cache(maxsize=None)
+@cache
 def truth(call: int, x: float) -> list[tuple[mpf, mpf]]:
     """Value, first and second derivative, each with its own derivative, which says how well it is conditioned."""
     name, options = CALLS[call]

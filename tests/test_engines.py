@@ -14,6 +14,8 @@ from rule_cases import c
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import fisherflat as ff
+from fisherflat.bench.memory import peak
 from fisherflat.charts import Chart
 from fisherflat.jets import ENGINES
 from fisherflat.jets.mapping import Mapping
@@ -86,9 +88,24 @@ class Convolution(nn.Module):
 
 
 ACTIVATIONS = [
-    nn.SiLU, nn.GELU, lambda: nn.GELU("tanh"), nn.Sigmoid, nn.Tanh, nn.Softplus, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.ReLU, nn.LogSigmoid,
-    nn.Softsign, nn.Tanhshrink, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.Identity,
-]  # fmt: skip
+    nn.SiLU,
+    nn.GELU,
+    lambda: nn.GELU("tanh"),
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Softplus,
+    nn.ELU,
+    nn.SELU,
+    nn.CELU,
+    nn.Mish,
+    nn.ReLU,
+    nn.LogSigmoid,
+    nn.Softsign,
+    nn.Tanhshrink,
+    nn.LeakyReLU,
+    nn.Hardswish,
+    nn.Identity,
+]
 activations = st.sampled_from(ACTIVATIONS).map(lambda make: make())
 layers = st.deferred(
     lambda: st.one_of(
@@ -173,7 +190,9 @@ def rotary(x: Tensor) -> Tensor:
 def rotary_interleaved(x: Tensor) -> Tensor:
     angles = torch.outer(torch.arange(N).double(), torch.tensor([1, 0.1], dtype=torch.float64))
     even, odd = x[..., ::2], x[..., 1::2]
-    turned = torch.stack([even * angles.cos() - odd * angles.sin(), even * angles.sin() + odd * angles.cos()], -1).flatten(-2)
+    turned = torch.stack(
+        [even * angles.cos() - odd * angles.sin(), even * angles.sin() + odd * angles.cos()], -1
+    ).flatten(-2)
     return (turned @ turned.T).softmax(-1) @ x
 
 
@@ -221,7 +240,9 @@ MODULES: dict[str, Callable[[], Map]] = {
     "sdpa, moving bias": lambda: lambda x: sdpa(x, attn_mask=x @ x.T),
     "sdpa, grouped queries": lambda: grouped,
     "GLU": lambda: nn.Sequential(nn.Linear(D, 2 * D), nn.GLU()).double(),
-    "Conv1d": lambda: seeded(lambda: nn.Sequential(nn.Conv1d(N, 4, 2, padding="same"), nn.SiLU(), nn.Conv1d(4, 2, 2, 2))),
+    "Conv1d": lambda: seeded(
+        lambda: nn.Sequential(nn.Conv1d(N, 4, 2, padding="same"), nn.SiLU(), nn.Conv1d(4, 2, 2, 2))
+    ),
     "ConvTranspose1d": lambda: seeded(lambda: nn.Sequential(nn.ConvTranspose1d(N, 2, 2, 2), nn.Tanh())),
     "BatchNorm1d": lambda: nn.Sequential(statistics(nn.BatchNorm1d(D)), nn.Tanh()).double(),
     "InstanceNorm1d": lambda: nn.Sequential(nn.Unflatten(0, (1, N)), nn.InstanceNorm1d(N), nn.Flatten(0, 1)).double(),
@@ -262,7 +283,7 @@ def test_a_scalar_as_output_and_as_factor() -> None:
     assert_engines_agree(lambda x: x[0, 0] * x[0, 1], k=1)
 
 
-# -- what the autodiff engine cannot differentiate, against the same written out ------------------------------------------
+# -- what the autodiff engine cannot differentiate, against the same written out -------------------------------------
 
 
 def test_lstm() -> None:
@@ -271,7 +292,9 @@ def test_lstm() -> None:
     def written_out(x: Tensor) -> Tensor:
         hidden, cell, outputs = c(3) * 0, c(3) * 0, []
         for row in x:
-            i, f, g, o = (layer.weight_ih_l0 @ row + layer.bias_ih_l0 + layer.weight_hh_l0 @ hidden + layer.bias_hh_l0).chunk(4)
+            i, f, g, o = (
+                layer.weight_ih_l0 @ row + layer.bias_ih_l0 + layer.weight_hh_l0 @ hidden + layer.bias_hh_l0
+            ).chunk(4)
             cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
             hidden = o.sigmoid() * cell.tanh()
             outputs.append(hidden)
@@ -302,3 +325,23 @@ def test_distances(p: float) -> None:
         return ((x[:, None] - c(2, 4)).abs() ** p).sum(-1) ** (1 / p)
 
     assert_engines_agree(lambda x: torch.cdist(x, c(2, 4), p), written_out=written_out)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+@pytest.mark.parametrize(
+    "name", ["Linear", "LayerNorm", "SelfAttention", "GatedMLP", "TransformerEncoderLayer", "Conv1d"]
+)
+def test_the_memory_estimate_is_that_of_a_run(name: str, k: int) -> None:
+    module = {
+        "Linear": lambda: nn.Linear(16, 16),
+        "LayerNorm": lambda: nn.LayerNorm(16),
+        "SelfAttention": lambda: ff.layers.SelfAttention(16, heads=4, gate=ff.layers.Gate()),
+        "GatedMLP": lambda: ff.layers.GatedMLP(16, 64),
+        "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(16, 2, 64, norm_first=True),
+        "Conv1d": lambda: nn.Sequential(nn.Conv1d(8, 16, 3), nn.GELU()),
+    }[name]().double()
+    chart, points = Chart(c(8, 16), dyadic((k, 8, 16), 1, 2.0**-10)), 16
+    mapping = Mapping(module, torch.float64, chart.point.device)
+    engine = ENGINES["taylor"](mapping, chart, mapping.check(chart.point).numel())
+    u = torch.zeros(points, k, dtype=torch.float64)
+    assert engine.bytes_per_point / 2 < peak(lambda: engine.jet(u), u.device) / points < engine.bytes_per_point * 2

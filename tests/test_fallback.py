@@ -49,23 +49,43 @@ B_ = mpmath.matrix(B.tolist())
 
 #: op -> (input shape, function, the same in mpmath)
 CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[np.ndarray], Any] | None]] = {
-    "_linalg_solve_ex": ((3, 3), lambda x: torch.linalg.solve(shifted(x), B), lambda x: array(mpmath.inverse(matrix(x)) * B_)),
+    "_linalg_solve_ex": (
+        (3, 3),
+        lambda x: torch.linalg.solve(shifted(x), B),
+        lambda x: array(mpmath.inverse(matrix(x)) * B_),
+    ),
     "_linalg_det": ((3, 3), lambda x: torch.linalg.det(x), lambda x: mpmath.det(mpmath.matrix(x.tolist()))),
-    "_linalg_slogdet": ((3, 3), lambda x: torch.linalg.slogdet(shifted(x))[1], lambda x: mpmath.log(abs(mpmath.det(matrix(x))))),
+    "_linalg_slogdet": (
+        (3, 3),
+        lambda x: torch.linalg.slogdet(shifted(x))[1],
+        lambda x: mpmath.log(abs(mpmath.det(matrix(x)))),
+    ),
     "linalg_inv_ex": ((3, 3), lambda x: torch.linalg.inv(shifted(x)), lambda x: array(mpmath.inverse(matrix(x)))),
     "linalg_solve_triangular": (
         (3, 3),
         lambda x: torch.linalg.solve_triangular(shifted(x), x[:, :2], upper=False),
         lambda x: array(mpmath.inverse(matrix(np.tril(x))) * mpmath.matrix(x[:, :2].tolist())),
     ),
-    "linalg_cholesky_ex": ((3, 3), lambda x: torch.linalg.cholesky(shifted(x @ x.T)), lambda x: array(mpmath.cholesky(matrix(x @ x.T)))),
-    "_linalg_eigh": ((3, 3), lambda x: torch.linalg.eigvalsh(x + x.T), lambda x: array(mpmath.eigsy(mpmath.matrix((x + x.T).tolist()), eigvals_only=True))),
+    "linalg_cholesky_ex": (
+        (3, 3),
+        lambda x: torch.linalg.cholesky(shifted(x @ x.T)),
+        lambda x: array(mpmath.cholesky(matrix(x @ x.T))),
+    ),
+    "_linalg_eigh": (
+        (3, 3),
+        lambda x: torch.linalg.eigvalsh(x + x.T),
+        lambda x: array(mpmath.eigsy(mpmath.matrix((x + x.T).tolist()), eigvals_only=True)),
+    ),
     "_linalg_svd": (
         (3, 3),
         lambda x: torch.linalg.svdvals(x),
         lambda x: array(mpmath.svd_r(mpmath.matrix(x.tolist()), compute_uv=False)),
     ),
-    "linalg_matrix_exp": ((3, 3), lambda x: torch.linalg.matrix_exp(x / 4), lambda x: array(mpmath.expm(mpmath.matrix((x / 4).tolist()), method="taylor"))),
+    "linalg_matrix_exp": (
+        (3, 3),
+        lambda x: torch.linalg.matrix_exp(x / 4),
+        lambda x: array(mpmath.expm(mpmath.matrix((x / 4).tolist()), method="taylor")),
+    ),
     "scatter_reduce": ((2, 4), lambda x: x.scatter_reduce(0, GRID[:, :3] // 2, x[:, 1:] * x[:, :3], "mean"), None),
     "huber_loss": ((4,), lambda x: torch.nn.functional.huber_loss(x, x * x, reduction="none", delta=0.5), None),
     "lgamma": ((4,), lambda x: (x + 3).lgamma(), scalar(lambda x: mpmath.loggamma(x + 3))),
@@ -73,10 +93,14 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[np
     "special_i0e": ((4,), lambda x: torch.special.i0e(x), scalar(lambda x: mpmath.besseli(0, x) * mpmath.exp(-abs(x)))),
     "special_erfcx": ((4,), lambda x: torch.special.erfcx(x), scalar(lambda x: mpmath.erfc(x) * mpmath.exp(x * x))),
     "special_log_ndtr": ((4,), lambda x: torch.special.log_ndtr(x), scalar(lambda x: mpmath.log(mpmath.ncdf(x)))),
-    "special_ndtri": ((4,), lambda x: torch.special.ndtri(x / 8 + 0.5), scalar(lambda x: ndtri(x / 8 + mpmath.mpf(0.5)))),
+    "special_ndtri": (
+        (4,),
+        lambda x: torch.special.ndtri(x / 8 + 0.5),
+        scalar(lambda x: ndtri(x / 8 + mpmath.mpf(0.5))),
+    ),
     "sinc": ((4,), lambda x: torch.sinc(x), scalar(mpmath.sincpi)),
     "pow": ((4,), lambda x: (x + 3) ** x.flip(0), lambda x: np.frompyfunc(mpmath.power, 2, 1)(x + 3, x[::-1])),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -93,7 +117,12 @@ def test_the_fallback_is_right_and_says_so_once(name: str) -> None:
         assert len(messages) == (order == 1)
         assert all(f"aten.{name}" in m and "test_fallback.py" in m for m in messages)
         want = torch_jet(f, x, k) if exact is None else mpmath_jet(exact, x, k)
-        torch.testing.assert_close(got, want, rtol=0, atol=(1e-7 if exact is None else 1e-9 if "gamma" in name else 1e-11) * want.abs().max().item())
+        torch.testing.assert_close(
+            got,
+            want,
+            rtol=0,
+            atol=(1e-7 if exact is None else 1e-9 if "gamma" in name else 1e-11) * want.abs().max().item(),
+        )
 
 
 def raised_by(f: Callable[[Tensor], Tensor]) -> str:

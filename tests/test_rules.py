@@ -1,4 +1,4 @@
-"""Every rule against differences of the op itself: exact ones for piecewise polynomials, 40-digit ones for the others."""
+"""Every rule against differences of the op: exact ones for piecewise polynomials, 40-digit ones for the others."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_each_op_with_a_rule_is_tested() -> None:
     assert [names for names in written_out.values() if not names & tested] == []
 
 
-# -- ops that are not polynomial: the same function in numpy arrays of mpmath numbers -----------------------------------
+# -- ops that are not polynomial: the same function in numpy arrays of mpmath numbers ---------------------------------
 
 Case = tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[np.ndarray], Any]]
 
@@ -145,7 +145,11 @@ TRANSCENDENTAL: dict[str, list[Case]] = {
         ((3, 4), lambda x: F.layer_norm(x, (3, 4), eps=0.0), lambda x: standardised(x, None, 0)),
     ],
     "_fused_rms_norm": [
-        ((3, 4), lambda x: F.rms_norm(x, (4,), W4, 1e-6), lambda x: x * W4_ / SQRT((x * x).sum(-1, keepdims=True) / 4 + mpmath.mpf(1e-6))),
+        (
+            (3, 4),
+            lambda x: F.rms_norm(x, (4,), W4, 1e-6),
+            lambda x: x * W4_ / SQRT((x * x).sum(-1, keepdims=True) / 4 + mpmath.mpf(1e-6)),
+        ),
         ((3, 4), lambda x: F.rms_norm(x, (3, 4)), lambda x: x / SQRT((x * x).sum() / 12 + mpmath.mpf(2.0**-52))),
     ],
     "native_group_norm": [
@@ -172,7 +176,11 @@ TRANSCENDENTAL: dict[str, list[Case]] = {
     ],
     "std": [((3, 4), lambda x: x.std(-1), lambda x: SQRT(((x - x.sum(-1, keepdims=True) / 4) ** 2).sum(-1) / 3))],
     "std_mean": [
-        ((3, 4), lambda x: torch.mul(*torch.std_mean(x, 1)), lambda x: SQRT(((x - x.sum(-1, keepdims=True) / 4) ** 2).sum(-1) / 3) * x.sum(-1) / 4),
+        (
+            (3, 4),
+            lambda x: torch.mul(*torch.std_mean(x, 1)),
+            lambda x: SQRT(((x - x.sum(-1, keepdims=True) / 4) ** 2).sum(-1) / 3) * x.sum(-1) / 4,
+        ),
     ],
     "linalg_vector_norm": [
         ((3, 4), lambda x: x.norm(), norm),
@@ -181,11 +189,21 @@ TRANSCENDENTAL: dict[str, list[Case]] = {
         ((3, 4), lambda x: torch.linalg.vector_norm(x, math.inf, 1), lambda x: abs(x).max(1)),
         ((3, 4), lambda x: torch.linalg.vector_norm(x, -math.inf, 1), lambda x: abs(x).min(1)),
         ((3, 4), lambda x: F.normalize(x, dim=-1), lambda x: x / SQRT((x * x).sum(-1, keepdims=True))),
-        ((3, 4), lambda x: F.cosine_similarity(x, W34, -1), lambda x: (x * W34_).sum(-1) / SQRT((x * x).sum(-1)) / SQRT((W34_ * W34_).sum(-1))),
+        (
+            (3, 4),
+            lambda x: F.cosine_similarity(x, W34, -1),
+            lambda x: (x * W34_).sum(-1) / SQRT((x * x).sum(-1)) / SQRT((W34_ * W34_).sum(-1)),
+        ),
         ((3, 4), lambda x: torch.linalg.matrix_norm(x), norm),
     ],
-    "norm": [((3, 4), lambda x: aten.norm.Scalar(x, 2), norm), ((3, 4), lambda x: x.norm(1.5, 0), lambda x: norm(x, 1.5, 0))],
-    "glu": [((3, 4), F.glu, lambda x: x[:, :2] * sigmoid(x[:, 2:])), ((4, 3), lambda x: F.glu(x, 0), lambda x: x[:2] * sigmoid(x[2:]))],
+    "norm": [
+        ((3, 4), lambda x: aten.norm.Scalar(x, 2), norm),
+        ((3, 4), lambda x: x.norm(1.5, 0), lambda x: norm(x, 1.5, 0)),
+    ],
+    "glu": [
+        ((3, 4), F.glu, lambda x: x[:, :2] * sigmoid(x[:, 2:])),
+        ((4, 3), lambda x: F.glu(x, 0), lambda x: x[:2] * sigmoid(x[2:])),
+    ],
     "_safe_softmax": [
         ((3, 4), lambda x: aten._safe_softmax(x.masked_fill(~M, -math.inf), -1), lambda x: masked_softmax(x, M)),
         ((3, 4), lambda x: aten._safe_softmax(x.masked_fill(M, -math.inf), -1), lambda x: masked_softmax(x, ~M)),
@@ -212,7 +230,7 @@ TRANSCENDENTAL: dict[str, list[Case]] = {
         ((3, 4), lambda x: torch.xlogy(torch.zeros(4), x * x) + x, lambda x: x),
     ],
     "logit": [((3, 4), lambda x: torch.logit(x / 9 + 0.5), lambda x: LOG((x / 9 + 0.5) / (0.5 - x / 9)))],
-}  # fmt: skip
+}
 
 
 def masked_softmax(x: np.ndarray, mask: Tensor) -> np.ndarray:

@@ -129,9 +129,23 @@ def numpy_like(x: Tensor) -> Tensor:
 
 
 USER_CODE = [
-    set_row, set_slice_of_zeros, set_by_index, set_by_mask, set_negative_entries, add_, fill_, index_add_, copy_, views, accumulated,
-    out_argument, written_into_its_input, detached, dropout, numpy_like,
-]  # fmt: skip
+    set_row,
+    set_slice_of_zeros,
+    set_by_index,
+    set_by_mask,
+    set_negative_entries,
+    add_,
+    fill_,
+    index_add_,
+    copy_,
+    views,
+    accumulated,
+    out_argument,
+    written_into_its_input,
+    detached,
+    dropout,
+    numpy_like,
+]
 
 
 @pytest.mark.parametrize("f", USER_CODE)
@@ -234,7 +248,21 @@ def line_of(f: Callable[..., Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    "f", [branch, item, listed, counted, selected, positions, where_alone, equal, random, random_like, bernoulli, by_shape_of_values]
+    "f",
+    [
+        branch,
+        item,
+        listed,
+        counted,
+        selected,
+        positions,
+        where_alone,
+        equal,
+        random,
+        random_like,
+        bernoulli,
+        by_shape_of_values,
+    ],
 )
 def test_what_no_graph_can_hold_is_refused_with_its_line(f: Callable[[Tensor], Tensor]) -> None:
     x = dyadic_series((3, 4), 1, 2, 2, seed=1)
@@ -271,7 +299,9 @@ def test_random_ops_on_constants_are_refused_too() -> None:
 
 
 def test_training_mode_does_not_matter() -> None:
-    module = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Dropout1d(0.5), nn.AlphaDropout(0.1)).double()
+    module = nn.Sequential(
+        nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Dropout1d(0.5), nn.AlphaDropout(0.1)
+    ).double()
     x = c(3, 4)
     graph = trace(module.train(), x)
     assert module.training and all(m.training for m in module)
