@@ -1,15 +1,26 @@
 """The symmetries of gated MLPs: which hold, which an activation breaks, and how strongly."""
 
+from fisherflat.symmetry.charges import Charges, conserved_charges
 from fisherflat.symmetry.defects import exchange_defect, inverse_scaling_defect
+from fisherflat.symmetry.generators import BrokenScaling, broken_scaling, generator_metric, generators
 from fisherflat.symmetry.homogeneity import Homogeneity, homogeneity, homogeneity_evidence
+from fisherflat.symmetry.null import NullDirections, null_directions
 from fisherflat.symmetry.units import GatedUnits, gated_units
 
 __all__ = [
+    "BrokenScaling",
+    "Charges",
     "GatedUnits",
     "Homogeneity",
+    "NullDirections",
+    "broken_scaling",
+    "conserved_charges",
     "exchange_defect",
     "gated_units",
+    "generator_metric",
+    "generators",
     "homogeneity",
     "homogeneity_evidence",
     "inverse_scaling_defect",
+    "null_directions",
 ]
