@@ -12,6 +12,8 @@ from fisherflat.checkpoints.anatomy import Anatomy, Section
 from fisherflat.checkpoints.calls import Arguments, recording
 from fisherflat.checkpoints.operator import Operator
 from fisherflat.errors import CheckpointError
+from fisherflat.jets import Graph, trace
+from fisherflat.jets.cut import halves
 from fisherflat.jets.mapping import evaluating
 
 
@@ -59,6 +61,15 @@ class Block(Operator):
     def mlp_input(self) -> Float[Tensor, "n d"]:
         """What entered the MLP."""
         return self.mlp.input
+
+    @property
+    def halves(self) -> tuple[Graph, Graph] | None:
+        """The block as two maps `[n, d] -> [n, d]`, one after the other: up to the attention's residual sum, the rest.
+
+        `None` where the block does not come apart, as where attention and MLP run side by side. For a profile after
+        every half-block. **Raises:** `TraceError` where the block cannot be traced.
+        """
+        return halves(trace(self, self.input))
 
     def _part(self, name: str) -> Operator:
         part = self._parts[name]
