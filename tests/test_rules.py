@@ -59,7 +59,7 @@ def test_each_op_with_a_rule_is_tested() -> None:
     names = {packet.__name__ for packet in (*rules.RULES, *rules.PIECEWISE_CONSTANT)}
     assert names <= tested
     written_out: dict[Any, set[str]] = {}
-    for op, function in decompositions._TABLE.items():
+    for op, function in decompositions.TABLE.items():
         name = str(op).removeprefix("aten.")
         written_out.setdefault(function, set()).update({name, name.partition(".")[0]})
     assert [names for names in written_out.values() if not names & tested] == []

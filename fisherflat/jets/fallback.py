@@ -17,6 +17,7 @@ from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat.errors import FallbackWarning, UnsupportedOpError
+from fisherflat.jets.chunks import is_out_of_memory
 from fisherflat.jets.graph import Node
 from fisherflat.jets.jet import pairs
 from fisherflat.jets.series import Series
@@ -72,7 +73,7 @@ def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k:
             source = vmap(second)(at, still, row(1 + i), row(1 + j))
             rows[c] = tuple(a + b for a, b in zip(rows[c], source, strict=True))
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         raise UnsupportedOpError(
             f"{node.op} at {node.source} has no second-order rule, and torch cannot differentiate it alone ({error}); "
@@ -88,7 +89,7 @@ def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k:
 
 def _along(function: Callable[..., Tensors], x: Tensors, v: Tensors) -> Tensors:
     """The derivative of a function at `x` along `v`."""
-    out, pull = vjp(function, *x)
+    out, pull = vjp(function, *x)  # type: ignore[misc]  # three only with has_aux
     return vjp(pull, tuple(torch.zeros_like(o) for o in out))[1](v)[0]
 
 
