@@ -107,12 +107,14 @@ GATED = {
 #: what nobody promised: other position codes, latent attention, older and newer designs
 FURTHER = {
     "albert": PLAIN,
+    "axk2": Architecture(LATENT, gate="q_gate_proj", also=("norm",)),
     "bloom": PLAIN,
     "cohere": GATED_MLP,
     "ctrl": PLAIN,
     "deberta": PLAIN,
     "deepseek_v2": Architecture(LATENT, also=("norm",)),  # kv_a_layernorm, between the two projections of the values
     "deepseek_v3": Architecture(LATENT, also=("norm",)),
+    "dots3_note": Architecture(LATENT, gate="g_proj", also=("norm",)),
     "electra": PLAIN,
     "falcon": PLAIN,
     "gemma": GATED_MLP,
@@ -120,6 +122,7 @@ FURTHER = {
     "gpt_neo": PLAIN,
     "gpt_neox": PLAIN,
     "gptj": PLAIN,
+    "granite_swa": GATED_MLP,
     "mpnet": PLAIN,
     "mpt": PLAIN,
     "openai-gpt": PLAIN,

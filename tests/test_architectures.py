@@ -84,11 +84,9 @@ def test_the_pattern_is_found(kind: str) -> None:
     assert softmax_blocks(kind)
     for block in softmax_blocks(kind):
         graph = traced(block)
-        assert {node.role for node in graph.nodes if node.op == "aten._softmax" and "mlp" not in node.module_path} == {
-            "pattern"
-        }
-        assert all(node.op == "aten.bmm" for node in products(graph, "pattern"))
-        assert products(graph, "pattern")
+        softmax = [node for node in graph.nodes if node.op == "aten._softmax" and "mlp" not in node.module_path]
+        assert {node.role for node in softmax} == {"pattern"}
+        assert "aten.bmm" in {node.op for node in products(graph, "pattern")}
 
 
 @every_architecture
@@ -126,13 +124,13 @@ def test_norms_are_found(kind: str) -> None:
         roles: dict[str, set[str]] = {}
         for node in traced(block).nodes:
             roles.setdefault(node.module_path, set()).add(node.role)
-        norms = [
-            path for path, module in block.named_modules() if "norm" in type(module).__name__.lower() and path in roles
+        called = [
+            (path, module) for path, module in block.named_modules() if path in roles and not list(module.children())
         ]
+        norms = [path for path, module in called if "norm" in type(module).__name__.lower()]
         assert norms
-        assert all(
-            roles[path] & {"norm", "pattern"} for path in norms
-        )  # norms of queries and keys are part of the pattern
+        for path in norms:
+            assert roles[path] & {"norm", "pattern"}  # norms of queries and keys are part of the pattern
 
 
 @every_architecture

@@ -87,12 +87,12 @@ class _Reader:
 
     def read(self) -> None:
         norms = self._norms()
-        for output, values in self._patterns():
-            self._output_gates(output, norms)
+        for output, values, scores in self._patterns():
+            self._output_gates(output, norms, set() if scores is self.graph.input else self._descendants(scores))
             self._value_gates(values)
         for node in self.graph.nodes:
             if node.role == "other" and node.packet in _MIXING and len(set(self.sources[node])) == 2:
-                self._output_gates(node, norms)  # linear attention has no pattern, but may have gates
+                self._output_gates(node, norms, set())  # linear attention has no pattern, but may have gates
                 for operand in self.sources[node]:
                     self._value_gates(operand)
         for node in self.graph.nodes:
@@ -103,8 +103,8 @@ class _Reader:
                 self._mlp_gate(node)
 
     def _mark(self, role: str, factors: Iterable[Node]) -> None:
-        """The factors, and all nodes that feed only them."""
-        inside = set(factors)
+        """The factors, and all nodes that feed only them and others of this role."""
+        inside = {*factors, *(node for node in self.graph.nodes if node.role == role and node.factor)}
         for node in reversed(self.graph.nodes[1:]):
             users = self.users[node]
             if users and node is not self.graph.output and all(user in inside for user in users):
@@ -143,18 +143,19 @@ class _Reader:
 
     # -- attention -----------------------------------------------------------------------------------------------------
 
-    def _patterns(self) -> list[tuple[Node, Node]]:
-        """Marks patterns; returns each product of a pattern with values, and its values operand."""
-        joins: list[tuple[Node, Node]] = []
+    def _patterns(self) -> list[tuple[Node, Node, Node]]:
+        """Marks patterns; returns each product of a pattern with values, its values operand, and the scores."""
+        joins: list[tuple[Node, Node, Node]] = []
         for node in self.graph.nodes:
             if node.role == "pattern" or not self._weighs(node):
                 continue
-            chain, found, frontier = {node}, [], [node]
+            chain, frontier = {node}, [node]
+            found: list[tuple[Node, Node]] = []
             while frontier:
                 for user in self.users[frontier.pop()]:
                     if user.packet in _MATMULS:
-                        values = [source for source in self.sources[user] if source not in chain]
-                        found.append((user, values[0] if values else node))  # constant values have no ancestors
+                        others = [source for source in self.sources[user] if source not in chain]
+                        found.append((user, others[0] if others else node))  # constant values have no ancestors
                     elif user not in chain and self._is_score(user) and user.packet not in _SELECTIONS:
                         chain.add(user)
                         frontier.append(user)
@@ -162,7 +163,8 @@ class _Reader:
                 self._mark("pattern", chain)
                 for product, _ in found:
                     product.role, product.factor = "pattern", False
-                joins += found
+                scores = self._back(self.sources[node][0], self._is_score)
+                joins += [(product, values, scores) for product, values in found]
         return joins
 
     def _weighs(self, node: Node) -> bool:
@@ -174,14 +176,15 @@ class _Reader:
         scores = self._back(self.sources[node][0], self._is_score)
         return scores.packet in _MATMULS and len(set(self.sources[scores])) == 2
 
-    def _output_gates(self, attention: Node, norms: set[Node]) -> None:
-        """Factors of what attention output becomes by linear maps and norms, up to a sum after the projection."""
-        downstream, reached = {attention}, {attention: 0}  # the second: how many projections it went through
+    def _output_gates(self, attention: Node, norms: set[Node], scored: set[Node]) -> None:
+        """Factors of what attention output becomes by linear maps and norms, up to a sum after the projection.
+
+        A factor out of `scored`, made from the same scores as the pattern, is part of it: a sink, for instance.
+        """
+        downstream, reached = self._descendants(attention), {attention: 0}  # the number of projections on the way
         for node in self.graph.nodes[attention.index + 1 :]:
             sources = self.sources[node]
             carrying = [source for source in sources if source in reached]
-            if any(source in downstream for source in sources):
-                downstream.add(node)
             if not carrying or node.factor:
                 continue
             depth = max(reached[source] for source in carrying)
@@ -189,10 +192,18 @@ class _Reader:
                 factor = next((source for source in sources if source not in reached), sources[1])
                 # what comes after the output projection and depends on it is no gate of attention but the next layer
                 if depth == 0 or factor not in downstream:
-                    self._gate("attention_gate", node, factor)
+                    role = "pattern" if factor in scored - downstream else "attention_gate"
+                    self._gate(role, node, factor)
                     reached[node] = depth
             elif node in norms or (self._is_linear(node) and (depth == 0 or len(carrying) == len(sources))):
                 reached[node] = depth + (node.packet in _PROJECTIONS)
+
+    def _descendants(self, start: Node) -> set[Node]:
+        reached = {start}
+        for node in self.graph.nodes[start.index + 1 :]:
+            if any(source in reached for source in self.sources[node]):
+                reached.add(node)
+        return reached
 
     def _value_gates(self, values: Node) -> None:
         """Factors of the values (of linear attention: also of queries and keys), back to their projection."""
