@@ -4,23 +4,29 @@ from fisherflat.symmetry.charges import Charges, conserved_charges
 from fisherflat.symmetry.defects import exchange_defect, inverse_scaling_defect
 from fisherflat.symmetry.generators import BrokenScaling, broken_scaling, generator_metric, generators
 from fisherflat.symmetry.homogeneity import Homogeneity, homogeneity, homogeneity_evidence
+from fisherflat.symmetry.interaction import Eigenfeatures, eigenfeatures, interaction_matrix
 from fisherflat.symmetry.null import NullDirections, null_directions
+from fisherflat.symmetry.table import symmetries
 from fisherflat.symmetry.units import GatedUnits, gated_units
 
 __all__ = [
     "BrokenScaling",
     "Charges",
+    "Eigenfeatures",
     "GatedUnits",
     "Homogeneity",
     "NullDirections",
     "broken_scaling",
     "conserved_charges",
+    "eigenfeatures",
     "exchange_defect",
     "gated_units",
     "generator_metric",
     "generators",
     "homogeneity",
     "homogeneity_evidence",
+    "interaction_matrix",
     "inverse_scaling_defect",
     "null_directions",
+    "symmetries",
 ]
