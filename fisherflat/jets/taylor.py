@@ -7,7 +7,6 @@ forward passes, and what is known to be affine in the coordinates carries 1 + k 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -18,8 +17,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat._typing import Float
 from fisherflat.charts import Chart
+from fisherflat.jets.affine import applied
 from fisherflat.jets.chunks import memory_budget
-from fisherflat.jets.fallback import differentiated, padded
+from fisherflat.jets.fallback import differentiated
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.jet import pair_index, pairs, size
 from fisherflat.jets.mapping import Mapping
@@ -194,33 +194,7 @@ class TensorAlgebra(Algebra):
         return result
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
-        direct = _DIRECT.get(node.packet)
-        if direct is not None and isinstance(args[0], Series):
-            return Series(direct(args[0].data, node.shape, *args[1:], **kwargs), k)
-        leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
-        constant = _constant_summands(node, args, kwargs)
-        over_points = tuple(0 if isinstance(leaf, Series) else None for leaf in leaves)
-        over_coefficients = tuple(
-            0 if isinstance(leaf, Series) and leaf.data.is_floating_point() else None for leaf in leaves
-        )
-
-        def call(*filled: Any) -> Tensor:
-            full_args, full_kwargs = tree_unflatten(filled, structure)
-            return node.target(*full_args, **full_kwargs)
-
-        def rows(start: int, stop: int) -> Tensor:
-            """The op on the coefficients in a range; constant summands have none but the value."""
-            filled = []
-            for position, leaf in enumerate(leaves):
-                if isinstance(leaf, Series):
-                    moves = over_coefficients[position] is not None
-                    filled.append(padded(leaf.data[start:stop], stop - start) if moves else leaf.data[0])
-                else:
-                    filled.append(_zero(leaf) if start > 0 and position in constant else leaf)
-            return vmap(vmap(call, in_dims=over_points), in_dims=over_coefficients)(*filled)
-
-        total = self.count(order, k)
-        return Series(torch.cat([rows(0, 1), rows(1, total)]) if constant else rows(0, total), k)
+        return Series(applied(node, args, kwargs, self.count(order, k)), k)
 
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
@@ -236,66 +210,3 @@ class TensorAlgebra(Algebra):
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         return differentiated(node, args, kwargs, k, self.count(2, k), 1 + k + self.block * (k * (k + 1) // 2))
-
-
-#: arguments of affine ops that choose or scale entries; all their other tensors, and numbers called `value`, are
-#: summands
-_NO_SUMMANDS = {"index", "indices", "mask", "condition", "weight"}
-
-
-def _constant_summands(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[int]:
-    """Where, among the flattened arguments of an affine op, its constant part is: it enters the value only."""
-    names = [argument.name for argument in node.target._schema.arguments]
-    found, position = set(), 0
-    for name, argument in [*zip(names, args, strict=False), *kwargs.items()]:
-        for leaf in tree_flatten(argument, is_leaf=lambda leaf: isinstance(leaf, Series))[0]:
-            if (isinstance(leaf, Tensor) and name not in _NO_SUMMANDS) or (
-                name == "value" and isinstance(leaf, (int, float)) and leaf
-            ):
-                found.add(position)
-            position += 1
-    return found
-
-
-def _zero(leaf: Any) -> Any:
-    return torch.zeros_like(leaf) if isinstance(leaf, Tensor) else 0
-
-
-def _dims(dims: Any, rank: int) -> list[int]:
-    """Dimensions of the value as dimensions of its coefficients."""
-    if dims is None or (isinstance(dims, (tuple, list)) and not dims):
-        dims = range(rank)
-    return [d % max(rank, 1) + 2 for d in (dims if isinstance(dims, (tuple, list, range)) else [dims])]
-
-
-def _expand(x: Tensor, shape: tuple[int, ...], size: Any) -> Tensor:
-    missing = len(shape) - (x.dim() - 2)
-    return x.reshape(*x.shape[:2], *(1,) * missing, *x.shape[2:]).expand(*x.shape[:2], *shape)
-
-
-def _sum(x: Tensor, shape: tuple[int, ...], dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
-    return x.sum(_dims(dim, x.dim() - 2), keepdim) if x.dim() > 2 else x
-
-
-def _mean(x: Tensor, shape: tuple[int, ...], dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
-    return x.mean(_dims(dim, x.dim() - 2), keepdim) if x.dim() > 2 else x
-
-
-def _slice(
-    x: Tensor, shape: tuple[int, ...], dim: int = 0, start: Any = None, end: Any = None, step: int = 1
-) -> Tensor:
-    return aten.slice.Tensor(x, _dims(dim, x.dim() - 2)[0], start, end, step)
-
-
-#: ops of one moving argument, written for coefficients directly: what vmap would do, without its cost
-_DIRECT: dict[Any, Callable[..., Tensor]] = {
-    aten.reshape: lambda x, shape, size: x.reshape(*x.shape[:2], *shape),
-    aten.permute: lambda x, shape, dims: x.permute(0, 1, *(d + 2 for d in dims)),
-    aten.expand: _expand,
-    aten.select: lambda x, shape, dim, index: x.select(_dims(dim, x.dim() - 2)[0], index),
-    aten.slice: _slice,
-    aten.sum: _sum,
-    aten.mean: _mean,
-    aten.neg: lambda x, shape: -x,
-    aten.cumsum: lambda x, shape, dim, dtype=None: x.cumsum(_dims(dim, x.dim() - 2)[0]) if x.dim() > 2 else x,
-}
