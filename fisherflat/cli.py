@@ -137,6 +137,27 @@ def depth(
         raise typer.Exit(130)
 
 
+@app.command()
+def symmetry(
+    path: Annotated[str, typer.Argument(help="Hugging Face model folder (safetensors), or the id of a cached model.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the figures.", file_okay=False)],
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Text whose hidden states are the inputs; may be given several times.")
+    ] = None,
+) -> None:
+    """Symmetries of every gated MLP of a model: which hold, which are broken, and how strongly, unit by unit."""
+    from fisherflat.checkpoints import load
+    from fisherflat.symmetry import study
+
+    found = study(
+        load(path), prompt or ["The symmetries of a layer are the changes of its weights that it does not see."]
+    )
+    for note in found.notes:
+        typer.echo(note)
+    for file in found.save(out):
+        typer.echo(f"written: {file}")
+
+
 def _indices(text: str, option: str) -> list[int]:
     """`1,4,-2` as numbers."""
     try:

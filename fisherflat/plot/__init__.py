@@ -3,8 +3,10 @@
 from fisherflat.plot.depth import budget, budget_by_layer, depth_maps, field_strip, profiles, transport
 from fisherflat.plot.layers import layers
 from fisherflat.plot.maps import curvature_map, fields
+from fisherflat.plot.symmetry import broken_strength, null_spectrum, unit_forms
 
 __all__ = [
+    "broken_strength",
     "budget",
     "budget_by_layer",
     "curvature_map",
@@ -12,6 +14,8 @@ __all__ = [
     "field_strip",
     "fields",
     "layers",
+    "null_spectrum",
     "profiles",
     "transport",
+    "unit_forms",
 ]

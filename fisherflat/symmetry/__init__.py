@@ -6,6 +6,7 @@ from fisherflat.symmetry.generators import BrokenScaling, broken_scaling, genera
 from fisherflat.symmetry.homogeneity import Homogeneity, homogeneity, homogeneity_evidence
 from fisherflat.symmetry.interaction import Eigenfeatures, eigenfeatures, interaction_matrix
 from fisherflat.symmetry.null import NullDirections, null_directions
+from fisherflat.symmetry.study import SymmetryStudy, study
 from fisherflat.symmetry.table import symmetries
 from fisherflat.symmetry.units import GatedUnits, gated_units
 
@@ -16,6 +17,7 @@ __all__ = [
     "GatedUnits",
     "Homogeneity",
     "NullDirections",
+    "SymmetryStudy",
     "broken_scaling",
     "conserved_charges",
     "eigenfeatures",
@@ -28,5 +30,6 @@ __all__ = [
     "interaction_matrix",
     "inverse_scaling_defect",
     "null_directions",
+    "study",
     "symmetries",
 ]
