@@ -150,7 +150,7 @@ class DepthStudy:
 
     def _about_readings(self) -> list[str]:
         def size(reading: str) -> float:
-            return self.profiles[reading].scalar_curvature[-1].abs().nanmedian().item()
+            return self.profiles[reading].scalar_curvature[-1].abs().nanquantile(0.5).item()
 
         return [
             f"With {what} held at the token's own state, the median |scal| after the last block goes from "
@@ -169,7 +169,7 @@ class DepthStudy:
         table.add_column("blocks passed", justify="right")
         for reading in self.profiles:
             table.add_column(reading, justify="right")
-        medians = [profile.scalar_curvature.nanmedian(1).values.tolist() for profile in self.profiles.values()]
+        medians = [profile.scalar_curvature.nanquantile(0.5, 1).tolist() for profile in self.profiles.values()]
         for depth, row in enumerate(zip(*medians, strict=True)):
             table.add_row(str(depth), *(f"{value:+.3g}" if value else "0" for value in row))
         return Group(self.model, table, *map(escape, self.sentences()))
