@@ -103,9 +103,23 @@ def mpmath_jet(f: Callable[[np.ndarray], Array], series: Tensor, k: int) -> Tens
 
 def taylor_jet(graph: Graph, series: Tensor, k: int) -> Tensor:
     """The jets `[P, S, D]` of a graph of a series by the rules under test, in the precision of the series."""
-    algebra = TensorAlgebra()
+    return _evaluated(TensorAlgebra(), graph, series, k)
+
+
+def taylor_jet_in_blocks(graph: Graph, series: Tensor, k: int) -> Tensor:
+    """The same with the sources of every other node in a second block of second derivatives, and the blocks added."""
+    algebra = TensorAlgebra({node: node.index % 2 for node in graph.nodes}, 2)
+    pairs = k * (k + 1) // 2
+    if len(series) > 1 + k:
+        series = torch.cat([series, torch.zeros_like(series[1 + k :])])
+    jets = _evaluated(algebra, graph, series, k)
+    return torch.cat([jets[:, : 1 + k], jets[:, 1 + k : 1 + k + pairs] + jets[:, 1 + k + pairs :]], 1)
+
+
+def _evaluated(algebra: TensorAlgebra, graph: Graph, series: Tensor, k: int) -> Tensor:
+    graph = graph.to(series.dtype, series.device) if series.dtype != torch.float64 else graph
     with torch.no_grad():
-        return packed(algebra, evaluated(algebra, graph.to(series.dtype, series.device), Series(series.clone(), k)))
+        return packed(algebra, evaluated(algebra, graph, Series(series.clone(), k)))
 
 
 def dyadic(shape: tuple[int, ...], seed: int, step: float, steps: int = 1024) -> Tensor:

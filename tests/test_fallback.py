@@ -10,7 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from differences import dyadic, dyadic_series, mpmath_jet, taylor_jet, torch_jet
+from differences import dyadic, dyadic_series, mpmath_jet, taylor_jet, taylor_jet_in_blocks, torch_jet
 from rule_cases import GRID, c
 from torch import Tensor
 
@@ -87,6 +87,7 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[np
         lambda x: array(mpmath.expm(mpmath.matrix((x / 4).tolist()), method="taylor")),
     ),
     "scatter_reduce": ((2, 4), lambda x: x.scatter_reduce(0, GRID[:, :3] // 2, x[:, 1:] * x[:, :3], "mean"), None),
+    "convolution": ((2, 4), lambda x: torch.nn.functional.conv1d(x, x[None, :, :2] * 2, x[0, :1]), None),
     "huber_loss": ((4,), lambda x: torch.nn.functional.huber_loss(x, x * x, reduction="none", delta=0.5), None),
     "lgamma": ((4,), lambda x: (x + 3).lgamma(), scalar(lambda x: mpmath.loggamma(x + 3))),
     "digamma": ((4,), lambda x: (x + 3).digamma(), scalar(lambda x: mpmath.digamma(x + 3))),
@@ -113,6 +114,7 @@ def test_the_fallback_is_right_and_says_so_once(name: str) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FallbackWarning)
             got = taylor_jet(graph, x, k)
+        torch.testing.assert_close(taylor_jet_in_blocks(graph, x, k), got, rtol=1e-13, atol=1e-13)
         messages = [str(w.message) for w in caught if w.category is FallbackWarning]
         assert len(messages) == (order == 1)
         assert all(f"aten.{name}" in m and "test_fallback.py" in m for m in messages)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rule_cases
 import torch
-from differences import dyadic, dyadic_series, mpmath_jet, taylor_jet, torch_jet
+from differences import dyadic, dyadic_series, mpmath_jet, taylor_jet, taylor_jet_in_blocks, torch_jet
 from torch import Tensor
 
 from fisherflat.jets import decompositions, rules
@@ -48,6 +48,7 @@ def test_affine_and_bilinear_ops(name: str, case: rule_cases.Case) -> None:
     for order, k, points in ((1, 2, 2), (2, 3, 1)):
         x = dyadic_series(shape, order, k, points, seed=k)
         assert_close(taylor_jet(graph, x, k), torch_jet(f, x, k), 1e-8)
+    assert_close(taylor_jet_in_blocks(graph, x, k), taylor_jet(graph, x, k), 1e-14)
     x = dyadic_series(shape, 2, 1, 2, seed=5)
     got = taylor_jet(graph, x.float(), 1)
     assert got.dtype == torch.float32
@@ -253,4 +254,5 @@ def test_other_ops(name: str, case: Case) -> None:
         assert_close(got[:, 0], want[:, 0], 1e-15)
         assert_close(got[:, 1 : 1 + k], want[:, 1 : 1 + k], 1e-14)
         assert_close(got, want, 1e-13)
+        assert_close(taylor_jet_in_blocks(graph, x, k), got, 1e-14)
         assert_close(taylor_jet(graph, x.float(), k), want, 1e-4)
