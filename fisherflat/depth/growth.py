@@ -51,7 +51,7 @@ def growth(
     Least squares on the logarithm of the absolute value, with a level of its own for each point, so that points that
     are more curved than others at every depth do not widen the interval. The interval comes from resampling points
     (a bootstrap over clusters: the depths of one point are not independent). A law is reported only where its interval
-    excludes zero; of two laws, the one with the smaller Akaike criterion.
+    excludes zero; where both do, the one with the smaller Akaike criterion.
 
     **Args:** `curvature` `[depths, *points]`, for instance `profile.scalar_curvature[1:]`, of any sign; `depth`, one
     number a row, by default 1, 2, 3, ...; `seed` and `resamples` of the bootstrap.
@@ -72,15 +72,13 @@ def growth(
     logs = values.log()
     laws = {"power": x.log().cpu(), "exponential": x.cpu()}
     fits = {name: _fit(abscissa, logs) for name, abscissa in laws.items()}
-    chosen = min(fits, key=lambda name: fits[name][2])
-    low, high = _interval(laws[chosen], logs, seed, resamples)
-    model = chosen
-    if not (low > 0 or high < 0):
-        model, chosen = "none", "power"
-        low, high = _interval(laws["power"], logs, seed, resamples)
-    rate, level, _ = fits[chosen]
+    intervals = {name: _interval(abscissa, logs, seed, resamples) for name, abscissa in laws.items()}
+    holding = [name for name, (low, high) in intervals.items() if low > 0 or high < 0]
+    model = min(holding, key=lambda name: fits[name][2], default="none")
+    shown = "power" if model == "none" else model
+    rate, level, _ = fits[shown]
     aic = {name: fit[2] for name, fit in fits.items()}
-    return Growth(model, rate, low, high, math.exp(level), aic, values.shape[1])
+    return Growth(model, rate, *intervals[shown], math.exp(level), aic, values.shape[1])
 
 
 def _slopes(x: Tensor, logs: Tensor) -> Tensor:
