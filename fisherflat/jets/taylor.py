@@ -17,8 +17,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat._typing import Float
 from fisherflat.charts import Chart
+from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.affine import applied
-from fisherflat.jets.chunks import memory_budget
+from fisherflat.jets.chunks import is_out_of_memory, memory_budget
 from fisherflat.jets.fallback import differentiated
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.jet import pair_index, pairs, size
@@ -205,7 +206,16 @@ class TensorAlgebra(Algebra):
             return out if isinstance(out, Tensor) else tuple(out)
 
         axes = tuple(0 if isinstance(leaf, Series) else None for leaf in leaves)
-        out = vmap(call, in_dims=axes)(*(leaf.data[0] if isinstance(leaf, Series) else leaf for leaf in leaves))
+        values = [leaf.data[0] if isinstance(leaf, Series) else leaf for leaf in leaves]
+        try:
+            out = vmap(call, in_dims=axes)(*values)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise UnsupportedOpError(
+                f"{node.op} at {node.source} does not run for several points at once ({error}); "
+                'write that step in simpler ops, or use engine="autodiff"'
+            ) from error
         return tuple(Series(o[None], k) for o in out) if isinstance(out, tuple) else Series(out[None], k)
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
