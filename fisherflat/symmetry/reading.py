@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import torch
 from torch.func import jvp
 from torch.utils._pytree import tree_flatten
@@ -18,6 +16,8 @@ from fisherflat.symmetry.units import GatedUnits
 aten = torch.ops.aten
 
 _AFFINE = {aten.add, aten.sub, aten.rsub, aten.mul, aten.div, aten.neg}
+_PRODUCTS = {aten.mm, aten.addmm}
+_RESHAPES = {aten.view, aten._unsafe_view, aten.reshape, aten.unsqueeze, aten.squeeze}
 _NAMED = {aten.silu: "silu", aten.relu: "relu", aten.sigmoid: "sigmoid", aten.tanh: "tanh", aten.softplus: "softplus"}
 #: relative; of the units against the graph that they were read from
 _TOLERANCE = 1e-9
@@ -38,10 +38,11 @@ def read(graph: Graph, at: Tensor) -> GatedUnits:
     tokens = at.shape[0]
     if at.dim() != 2 or not before.shape == up.shape == product.shape or product.shape[-1] * tokens != _size(product):
         raise _other(f"the factors of its gate have the shapes {list(before.shape)} and {list(up.shape)}")
-    head = _map(graph.input, [before, up], graph)
-    tail = _map(product, [graph.output] if isinstance(graph.output, Node) else [], graph)
-    (gate_weight, gate_bias), (up_weight, up_bias) = _affine(head, at.shape, tokens)
-    ((value, bias),) = _affine(tail, product.shape, tokens)
+    gate_weight, gate_bias = _affine(graph, graph.input, before, tokens)
+    up_weight, up_bias = _affine(graph, graph.input, up, tokens)
+    if not isinstance(graph.output, Node):
+        raise _other("its output is constant")
+    value, bias = _affine(graph, product, graph.output, tokens)
     if gate_bias.any() or up_bias.any():
         gate_weight, up_weight = (torch.cat([w, b[None]]) for w, b in ((gate_weight, gate_bias), (up_weight, up_bias)))
     units = GatedUnits(
@@ -131,49 +132,53 @@ def _name(chain: list[Node]) -> str:
     return " ".join(str(op).removeprefix("aten.") for op in ops)
 
 
-def _map(start: Node, ends: list[Node], graph: Graph) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """From the value of one node to those of others."""
-    needed, stack = set(ends), list(ends)
+def _between(graph: Graph, start: Node, end: Node) -> list[Node]:
+    """The nodes by which `end` depends on `start`, in order of execution."""
+    needed, stack = {end}, [end]
     while stack:
         node = stack.pop()
-        if node is start:
-            continue
-        if node is graph.input:
+        if node is graph.input and node is not start:
             raise _other("its output depends on its input by another way than the gate's product")
-        for source in node.inputs:
+        for source in node.inputs if node is not start else ():
             if source not in needed:
                 needed.add(source)
                 stack.append(source)
-
-    def function(x: Tensor) -> tuple[Tensor, ...]:
-        values = {start: x}
-        for node in graph.nodes:
-            if node in needed and node is not start:
-                values[node] = run(node, values.__getitem__)
-        return tuple(values[end] for end in ends)
-
-    return function
+    return [node for node in graph.nodes if node in needed and node is not start]
 
 
-def _affine(
-    function: Callable[[Tensor], tuple[Tensor, ...]], shape: Iterable[int], tokens: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Weight `[n, m]` and bias `[m]` of each output of a map that is affine in each token alone.
+def _affine(graph: Graph, start: Node, end: Node, tokens: int) -> tuple[Tensor, Tensor]:
+    """Weight `[n, m]` and bias `[m]` of the map between two nodes, which is affine in each token alone.
 
-    As many basis vectors as there are tokens are pushed through its derivative in one call. The weights come out
-    without rounding, because each is a product with 1 and sums of zeros.
+    As many rows as there are tokens are pushed through its derivative in one call: those of the first matrix, where the
+    map begins with a matrix product, else of the identity. The weights come out without rounding, because nothing is
+    added to them but zeros.
     """
-    zero = torch.zeros(tuple(shape), dtype=torch.float64)
-    width = zero.shape[-1]
-    rows: list[list[Tensor]] = []
-    for start in range(0, width, tokens):
-        direction = torch.zeros(tokens, width, dtype=torch.float64)
-        count = min(tokens, width - start)
-        direction[:count, start : start + count] = torch.eye(count, dtype=torch.float64)
-        values, slopes = jvp(function, (zero,), (direction.reshape(zero.shape),))[:2]
-        rows.append([slope.reshape(tokens, -1)[:count] for slope in slopes])
-    weights = [torch.cat(parts).detach() for parts in zip(*rows, strict=True)]
-    return [(weight, value.reshape(tokens, -1)[0].detach()) for weight, value in zip(weights, values, strict=True)]
+    inside = _between(graph, start, end)
+    zero, rows = torch.zeros(tuple(start.shape), dtype=torch.float64), torch.eye(start.shape[-1], dtype=torch.float64)
+    while inside and len(first := [node for node in inside if start in node.inputs]) == 1:
+        node = first[0]
+        if node.packet in _PRODUCTS and node.args[-2] is start and len(node.inputs) == 1 and not node.kwargs:
+            rows = node.args[-1]
+        elif node.packet not in _RESHAPES or node.shape[-1] != start.shape[-1]:
+            break
+        zero, start = run(node, {start: zero}.__getitem__), node
+        inside.remove(node)
+        if node.packet in _PRODUCTS:
+            break
+
+    def function(x: Tensor) -> Tensor:
+        values = {start: x}
+        for node in inside:
+            values[node] = run(node, values.__getitem__)
+        return values[end]
+
+    slopes: list[Tensor] = []
+    for some in rows.split(tokens):
+        direction = torch.zeros(tokens, rows.shape[1], dtype=torch.float64)
+        direction[: len(some)] = some
+        value, slope = jvp(function, (zero,), (direction.reshape(zero.shape),))[:2]
+        slopes.append(slope.reshape(tokens, -1)[: len(some)].detach())
+    return torch.cat(slopes), value.reshape(tokens, -1)[0].detach()
 
 
 def _check(units: GatedUnits, graph: Graph, at: Tensor) -> None:
