@@ -18,6 +18,8 @@ from fisherflat.jets import decompositions, rules
 from fisherflat.jets.elementary import FUNCTIONS
 from fisherflat.jets.tracing import trace
 
+pytestmark = pytest.mark.filterwarnings("error::fisherflat.errors.FallbackWarning")
+
 aten = torch.ops.aten
 F = torch.nn.functional
 

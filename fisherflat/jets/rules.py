@@ -284,12 +284,10 @@ def _convolution(xp: Algebra, node: Node, x: Any, weight: Any, bias: Any, *optio
 
 @_rule("pow")
 def _pow(xp: Algebra, node: Node, base: Any, exponent: Any) -> Series:
-    if isinstance(base, Series) and not isinstance(exponent, Series):
-        if isinstance(exponent, Tensor) and exponent.dim() == 0:
-            exponent = exponent.item()
-        if not isinstance(exponent, Tensor):
-            return _mul(xp, node, base, base) if exponent == 2 else unary(xp, base, lambda x: power(x, exponent))
-    elif not isinstance(base, (Series, Tensor)) and base > 0:  # a number to a moving power
+    base, exponent = (a.item() if isinstance(a, Tensor) and a.dim() == 0 else a for a in (base, exponent))
+    if isinstance(exponent, (int, float)):
+        return _mul(xp, node, base, base) if exponent == 2 else unary(xp, base, lambda x: power(x, exponent))
+    if isinstance(base, (int, float)) and base > 0:
         return unary(xp, _scaled(xp, node, exponent, Logarithm(base)), FUNCTIONS["exp"])
     return xp.fallback(node, (base, exponent), {}, _order((base, exponent))[1])
 
