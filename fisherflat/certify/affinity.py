@@ -84,7 +84,10 @@ class Affinity:
             if self.orders[node] == "constant" or node.target is None:
                 continue
             name, where = _name(node), f"{node.op} at {node.source}"
-            if name not in _AFFINE | _ENTIRE | _ROOTS | _OTHERS | {"pow"} or node.kwargs.get("rounding_mode") is not None:
+            if (
+                name not in _AFFINE | _ENTIRE | _ROOTS | _OTHERS | {"pow"}
+                or node.kwargs.get("rounding_mode") is not None
+            ):
                 return None
             divisor = node.args[1] if name == "div" else node.args[0] if name in _ROOTS or self._is_root(node) else None
             if name == "pow" and not isinstance(node.args[1], (int, float)):

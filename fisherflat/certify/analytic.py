@@ -22,7 +22,18 @@ aten = torch.ops.aten
 _POSITIVE = {aten.log, aten.sqrt, aten.rsqrt}
 _ELSEWHERE = {aten.log1p, aten.tan}
 _SMOOTH = {getattr(aten, name) for name in FUNCTIONS if name not in KINKED and hasattr(aten, name)}
-_SMOOTH |= {aten.add, aten.sub, aten.rsub, aten.mul, aten.div, aten.mm, aten.bmm, aten.matmul, aten.addmm, aten.convolution}
+_SMOOTH |= {
+    aten.add,
+    aten.sub,
+    aten.rsub,
+    aten.mul,
+    aten.div,
+    aten.mm,
+    aten.bmm,
+    aten.matmul,
+    aten.addmm,
+    aten.convolution,
+}
 _SMOOTH |= {aten._softmax, aten.logsumexp, aten.log_sigmoid_forward, getitem}
 
 
@@ -73,7 +84,16 @@ def _sign(node: Node, signs: dict[Node, bool | None]) -> bool | None:
         return bool(first)
     if node.packet in (aten.exp, aten.sigmoid, aten._softmax):
         return False  # zero where a mask has put minus infinity
-    if node.packet in (aten.mean, aten.sum, aten.sqrt, aten.rsqrt, aten.reciprocal, aten.reshape, aten.expand, aten.permute):
+    if node.packet in (
+        aten.mean,
+        aten.sum,
+        aten.sqrt,
+        aten.rsqrt,
+        aten.reciprocal,
+        aten.reshape,
+        aten.expand,
+        aten.permute,
+    ):
         return first
     if node.packet in (aten.select, aten.slice):
         return first

@@ -37,7 +37,9 @@ _RULES = {
     "input": "the chart",
 }
 _NONLINEAR = {
-    **dict.fromkeys(("aten.mul", "aten.mm", "aten.bmm", "aten.matmul", "aten.addmm"), "product of two input-dependent factors"),
+    **dict.fromkeys(
+        ("aten.mul", "aten.mm", "aten.bmm", "aten.matmul", "aten.addmm"), "product of two input-dependent factors"
+    ),
     "aten.div": "division by an input-dependent number",
 }
 

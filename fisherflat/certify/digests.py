@@ -61,7 +61,10 @@ def of_graph(graph: Graph, constants: dict[int, str]) -> str:
         return str(thing)
 
     nodes = [
-        [str(node.target) if node.op.startswith("aten.") else node.op, *map(plain, (node.shape, node.args, node.kwargs))]
+        [
+            str(node.target) if node.op.startswith("aten.") else node.op,
+            *map(plain, (node.shape, node.args, node.kwargs)),
+        ]
         for node in graph.nodes
     ]
     return of_json({"nodes": nodes, "output": plain(graph.output)})

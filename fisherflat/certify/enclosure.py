@@ -18,7 +18,8 @@ from fisherflat.certify.finder import Plane
 from fisherflat.charts import Chart
 from fisherflat.errors import EnclosureError
 from fisherflat.family import Gaussian
-from fisherflat.jets.ball import BallAlgebra, BallArray, balls
+from fisherflat.jets.ball import BallAlgebra
+from fisherflat.jets.ball_array import BallArray, balls
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.jet import pair_index, size
 from fisherflat.jets.rules import apply, evaluate

@@ -68,7 +68,9 @@ def document(c: Certificate) -> dict[str, Any]:
         "witness": _step(c.witness),
         "unsupported": _step(c.unsupported),
         "steps": [_step(step) for step in c.steps],
-        "analytic": None if c.analytic is None else {"ops": list(c.analytic.ops), "restricted": list(c.analytic.restricted)},
+        "analytic": None
+        if c.analytic is None
+        else {"ops": list(c.analytic.ops), "restricted": list(c.analytic.restricted)},
         "weights": [{"name": w.name, "shape": list(w.shape), "sha256": w.sha256} for w in c.weights],
         "graph": c.graph,
         "outputs": c.outputs,
@@ -138,7 +140,9 @@ def certificate(data: Any) -> Certificate:
     digest = f.text("digest", _DIGEST)
     verdict, argument = f.choice("verdict", VERDICTS), f.choice("argument", ARGUMENTS)
     if ARGUMENTS[argument][0] != verdict:
-        raise CertificateError(f"argument: {argument!r} supports the verdict {ARGUMENTS[argument][0]!r}, not {verdict!r}")
+        raise CertificateError(
+            f"argument: {argument!r} supports the verdict {ARGUMENTS[argument][0]!r}, not {verdict!r}"
+        )
     chart = f.of("chart", _chart)
     k = chart.dim
     point = f.of("point", lambda value: _floats(value, k))
@@ -177,7 +181,9 @@ def certificate(data: Any) -> Certificate:
     f.finished()
     if written != data:
         wrong = next(name for name in written if written[name] != data[name])
-        raise CertificateError(f"{wrong}: not in the form in which certificates are written" if wrong != "digest" else _EDITED)
+        raise CertificateError(
+            f"{wrong}: not in the form in which certificates are written" if wrong != "digest" else _EDITED
+        )
     if digest != written["digest"]:
         raise CertificateError(_EDITED)
     return c

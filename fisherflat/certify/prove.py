@@ -178,7 +178,9 @@ class _Prover:
                 return whole
             else:
                 left -= 2
-                pending += [(half, self._over(point, plane, half, self.radius, bits)) for half in (path + "1", path + "0")]
+                pending += [
+                    (half, self._over(point, plane, half, self.radius, bits)) for half in (path + "1", path + "0")
+                ]
         return replace(
             whole,
             argument="enclosure",

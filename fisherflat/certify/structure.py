@@ -56,7 +56,9 @@ class StructureAlgebra(TensorAlgebra):
 
 
 def _series(*things: Any) -> list[Series]:
-    return [leaf for leaf in tree_leaves(things, is_leaf=lambda leaf: isinstance(leaf, Series)) if isinstance(leaf, Series)]
+    return [
+        leaf for leaf in tree_leaves(things, is_leaf=lambda leaf: isinstance(leaf, Series)) if isinstance(leaf, Series)
+    ]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from fisherflat.certify import digests, files
 from fisherflat.certify.affinity import Affinity
 from fisherflat.certify.certificate import Bound, Certificate, Step
 from fisherflat.certify.prove import versions
-from fisherflat.certify.reader import Polynomial, evaluate, exact, monomials
+from fisherflat.certify.polynomials import Polynomial, exact, monomials
+from fisherflat.certify.reader import evaluate
 from fisherflat.charts import Chart
 from fisherflat.errors import CertificateError, EnclosureError, FisherflatError, UnsupportedOpError
 from fisherflat.jets.graph import Graph
@@ -169,7 +170,9 @@ class _Checker:
         c, orders = self.c, self.affinity.orders
         first = next((node for node in self.graph.nodes if orders[node] == "nonlinear"), None)
         self._require((c.witness is None) == (first is None), "witness: there is none, or none was needed")
-        self._require(not c.steps or len(c.steps) == len(self.graph.nodes), "steps: they are not the nodes of the graph")
+        self._require(
+            not c.steps or len(c.steps) == len(self.graph.nodes), "steps: they are not the nodes of the graph"
+        )
         named = [("steps", step) for step in c.steps] + [("unsupported", c.unsupported)]
         if c.witness is not None and first is not None:
             self._require(c.witness.node == first.index, f"witness: the first nonlinear node is %{first.index}")
@@ -187,7 +190,8 @@ class _Checker:
             self._require(step == mine, f"{name}: node %{step.node} is {mine}, not {step}")
         analytic = self.affinity.analytic() if c.argument == "enclosure" else None
         self._require(
-            c.analytic == analytic, "analytic: the ops on the way, or where they are defined, are not as the certificate says"
+            c.analytic == analytic,
+            "analytic: the ops on the way, or where they are defined, are not as the certificate says",
         )
 
     # -- flat ----------------------------------------------------------------------------------------------------------
@@ -260,7 +264,8 @@ class _Checker:
     def _within(self, ball: arb, bounds: tuple[Bound, Bound] | None, name: str) -> None:
         assert bounds is not None
         self._require(
-            _inside(ball, bounds), f"{name}: {ball.str(12)} was found, which does not lie between {bounds[0]:.12g} and {bounds[1]:.12g}"
+            _inside(ball, bounds),
+            f"{name}: {ball.str(12)} was found, which does not lie between {bounds[0]:.12g} and {bounds[1]:.12g}",
         )
 
     # -- undecided -----------------------------------------------------------------------------------------------------
@@ -275,7 +280,9 @@ class _Checker:
             self._require(c.argument == "unsupported op", "argument: the verifier lacks an op that the prover had")
             return
         except EnclosureError:
-            self._require(c.argument != "zero enclosed" or c.radius > 0, "argument: the verifier finds no enclosure at all")
+            self._require(
+                c.argument != "zero enclosed" or c.radius > 0, "argument: the verifier finds no enclosure at all"
+            )
             return
         decided = determinant > 0 and not curvature.contains(0) and c.outputs != self.k
         self._require(not decided, f"verdict: the curvature is {curvature.str(12)}, which excludes zero")

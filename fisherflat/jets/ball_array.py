@@ -1,0 +1,246 @@
+"""Arrays of real balls (python-flint's Arb) with the methods that rules use.
+
+A ball `[m +- r]` encloses a real number, and every operation encloses the result of the exact one (Johansson, *Arb:
+efficient arbitrary-precision midpoint-radius interval arithmetic*, IEEE Transactions on Computers 66, 2017). Binary
+floats, so also all weights, are exact numbers. The working precision is that of `flint.ctx`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from flint import arb, arb_mat
+from torch import Tensor
+
+from fisherflat.errors import EnclosureError, UnsupportedOpError
+from fisherflat.jets.elementary import Irrational, Logarithm
+
+#: entries of a weight that are converted to balls at a time
+TILE = 2**21
+
+
+def ball(number: float) -> arb:
+    """A number as a ball: floats are exact, an `Irrational` or `Logarithm` is the real number that it remembers."""
+    if isinstance(number, Irrational):
+        p, q, n = number.square
+        return (arb(p) / q * arb.pi() ** n).sqrt()
+    if isinstance(number, Logarithm):
+        return arb(number.base).log()
+    return arb(number)
+
+
+def balls(numbers: Any) -> np.ndarray:
+    """Floats or integers in a tensor as an array of exact balls."""
+    tensor = torch.as_tensor(numbers)
+    return filled(map(arb, tensor.detach().to(torch.float64).reshape(-1).tolist()), tuple(tensor.shape))
+
+
+def filled(entries: Iterable[Any], shape: tuple[int, ...]) -> np.ndarray:
+    array = np.empty(math.prod(shape), dtype=object)
+    array[:] = list(entries)
+    return array.reshape(shape)
+
+
+class BallArray:
+    """An array of real balls with those methods of a torch tensor that rules and elementary functions use.
+
+    **Attributes:** `balls`, a NumPy array of `flint.arb`; `dtype`, what torch would hold (masks and indices are exact
+    balls). Slices and methods that end in an underscore write through.
+    """
+
+    def __init__(self, balls: Any, dtype: torch.dtype = torch.float64) -> None:
+        self.balls, self.dtype = np.asarray(balls, dtype=object), dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.balls.shape
+
+    def reshape(self, *shape: Any) -> BallArray:
+        return BallArray(self.balls.reshape(*shape), self.dtype)
+
+    def __getitem__(self, index: Any) -> BallArray:
+        return BallArray(self.balls[index], self.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UnsupportedOpError(f"balls have no {name!r}")
+
+    def __matmul__(self, other: BallArray) -> BallArray:
+        return BallArray(product(self, other))
+
+    def __add__(self, other: Any) -> BallArray:
+        return BallArray(self.balls + operand(other))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> BallArray:
+        return BallArray(self.balls - operand(other))
+
+    def __rsub__(self, other: Any) -> BallArray:
+        return (-self) + other
+
+    def __mul__(self, other: Any) -> BallArray:
+        return BallArray(self.balls * operand(other))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> BallArray:
+        return BallArray(self.balls / operand(other))
+
+    def __neg__(self) -> BallArray:
+        return BallArray(-self.balls)
+
+    def copy_(self, other: BallArray) -> None:
+        self.balls[...] = other.balls
+
+    def zero_(self) -> None:
+        self.balls[...] = ZERO
+
+    def add_(self, other: Any) -> None:
+        self.balls[...] = self.balls + operand(other)
+
+    def sub_(self, other: Any) -> None:
+        self.balls[...] = self.balls - operand(other)
+
+    def mul_(self, other: Any) -> None:
+        self.balls[...] = self.balls * operand(other)
+
+    def sum(self, dim: Any, keepdim: bool = False) -> BallArray:
+        axes = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
+        return BallArray(np.add.reduce(self.balls, axes, keepdims=keepdim) + ZERO)
+
+    def amax(self, dim: Any, keepdim: bool = False) -> BallArray:
+        largest = self.balls
+        for axis in dim:
+            largest = LARGER.reduce(largest, axis, keepdims=True)
+        return BallArray(largest if keepdim else largest.squeeze(tuple(dim)))
+
+    def isinf(self) -> np.ndarray:
+        return _IS_INFINITE(self.balls).astype(bool)
+
+    def masked_fill(self, mask: np.ndarray, value: float) -> BallArray:
+        return BallArray(np.where(mask, ball(value), self.balls))
+
+    def softmax(self, dim: int) -> BallArray:
+        largest = np.max(
+            FLOAT(self.balls).astype(float), axis=dim, keepdims=True
+        )  # any shift will do, so it may be rounded
+        weights = (self - np.where(np.isfinite(largest), largest, 0.0).astype(object)).exp()
+        return weights / weights.sum(dim, True)
+
+    def sigmoid(self) -> BallArray:
+        return BallArray(_SIGMOID(self.balls))
+
+    def sign(self) -> BallArray:
+        return BallArray(SIGN(self.balls))
+
+    def pow(self, exponent: float) -> BallArray:
+        power = ball(exponent)
+        return BallArray(np.frompyfunc(lambda x: x**power, 1, 1)(self.balls))
+
+    def clamp_min(self, low: float) -> BallArray:
+        return BallArray(LARGER(self.balls, ball(low)))
+
+    def clamp_max(self, high: float) -> BallArray:
+        return BallArray(SMALLER(self.balls, ball(high)))
+
+
+def operand(other: Any) -> Any:
+    return other.balls if isinstance(other, BallArray) else other if isinstance(other, np.ndarray) else ball(other)
+
+
+def _sigmoid(x: arb) -> arb:
+    if x < -(2.0**20):
+        return x.exp() / (1 + x.exp())  # exp(-x) would overflow
+    return 1 / (1 + (-x).exp())
+
+
+def _sign(x: arb) -> arb:
+    if x > 0:
+        return ONE
+    if x < 0:
+        return -ONE
+    raise EnclosureError(f"the sign of {x.str(5)} is open, and a kink or a jump lies at zero")
+
+
+ZERO, ONE = arb(0), arb(1)
+LARGER, SMALLER = np.frompyfunc(arb.max, 2, 1), np.frompyfunc(arb.min, 2, 1)
+FLOAT, _IS_INFINITE = np.frompyfunc(float, 1, 1), np.frompyfunc(lambda x: not x.is_finite(), 1, 1)
+_SIGMOID, SIGN = np.frompyfunc(_sigmoid, 1, 1), np.frompyfunc(_sign, 1, 1)
+
+
+def _entrywise(function: Callable[[arb], arb]) -> Callable[[BallArray], BallArray]:
+    ufunc = np.frompyfunc(function, 1, 1)
+    return lambda self: BallArray(ufunc(self.balls))
+
+
+for _name in (
+    "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "sinh", "cosh", "tanh", "asin", "acos", "atan", "asinh",
+    "acosh", "atanh", "erf", "erfc", "erfinv",
+):  # fmt: skip
+    setattr(BallArray, _name, _entrywise(getattr(arb, _name)))
+BallArray.abs = _entrywise(abs)  # type: ignore[attr-defined]
+BallArray.reciprocal = _entrywise(lambda x: 1 / x)  # type: ignore[attr-defined]
+
+
+class Constant(BallArray):
+    """A constant tensor, converted to balls when it is used, and in tiles where it multiplies as a matrix."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.dtype = tensor, tensor.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def balls(self) -> np.ndarray:  # type: ignore[override]
+        return balls(self.tensor)
+
+
+# -- matrix products ---------------------------------------------------------------------------------------------------
+
+
+def product(a: BallArray, b: BallArray) -> np.ndarray:
+    """`a @ b`, batched and broadcast over leading axes, through `arb_mat`.
+
+    A matrix without batch axes multiplies all batches at once; a constant one is converted a tile at a time.
+    """
+    if len(b.shape) == 2:
+        rows = a.balls.reshape(-1, a.shape[-1])
+        return _rows_times(rows, b).reshape(*a.shape[:-1], b.shape[1])
+    if len(a.shape) == 2:
+        flipped = Constant(a.tensor.T) if isinstance(a, Constant) else BallArray(a.balls.T)
+        return np.swapaxes(product(BallArray(np.swapaxes(b.balls, -1, -2)), flipped), -1, -2)
+    left, right = a.balls, b.balls
+    batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    left = np.broadcast_to(left, (*batch, *left.shape[-2:]))
+    right = np.broadcast_to(right, (*batch, *right.shape[-2:]))
+    out = np.empty((*batch, left.shape[-2], right.shape[-1]), dtype=object)
+    for index in np.ndindex(*batch):
+        out[index] = _entries(_matrix(left[index]) * _matrix(right[index]))
+    return out
+
+
+def _rows_times(rows: np.ndarray, b: BallArray) -> np.ndarray:
+    left, (inner, columns) = _matrix(rows), b.shape
+    if not isinstance(b, Constant):
+        return _entries(left * _matrix(b.balls))
+    step = max(1, TILE // max(inner, 1))
+    pieces = []
+    for tile in b.tensor.to(torch.float64).split(step, 1):
+        pieces.append(_entries(left * arb_mat(inner, tile.shape[1], tile.reshape(-1).tolist())))
+    return np.concatenate(pieces, 1)
+
+
+def _matrix(array: np.ndarray) -> arb_mat:
+    return arb_mat(*array.shape, array.ravel().tolist())
+
+
+def _entries(matrix: arb_mat) -> np.ndarray:
+    return filled(matrix.entries(), (matrix.nrows(), matrix.ncols()))
