@@ -20,8 +20,8 @@ from test_rules import TRANSCENDENTAL
 from torch import Tensor, nn
 
 import fisherflat as ff
-from fisherflat.certify import polynomials, reader
-from fisherflat.certify.enclosure import jet
+from fisherflat.certificates import polynomials, reader
+from fisherflat.certificates.enclosure import jet
 from fisherflat.errors import EnclosureError, UnsupportedOpError
 from fisherflat.jets import ball_array as ball
 from fisherflat.jets.elementary import FUNCTIONS, Irrational

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fisherflat.certify.certificate import Analytic
-from fisherflat.certify.structure import Structure
+from fisherflat.certificates.certificate import Analytic
+from fisherflat.certificates.structure import Structure
 from fisherflat.jets.elementary import FUNCTIONS, KINKED
 from fisherflat.jets.graph import Graph, Node, getitem
 from fisherflat.jets.rules import LINEAR

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from fisherflat._files import whole
-from fisherflat.certify import digests
-from fisherflat.certify.certificate import ARGUMENTS, VERDICTS, Analytic, Bound, Certificate, Step, Weight
+from fisherflat.certificates import digests
+from fisherflat.certificates.certificate import ARGUMENTS, VERDICTS, Analytic, Bound, Certificate, Step, Weight
 from fisherflat.charts import Chart
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.family import Gaussian

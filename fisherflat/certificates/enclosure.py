@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from flint import arb, arb_mat
 
-from fisherflat.certify.finder import Plane
+from fisherflat.certificates.finder import Plane
 from fisherflat.charts import Chart
 from fisherflat.errors import EnclosureError
 from fisherflat.family import Gaussian

@@ -1,8 +1,8 @@
 """An independent reader of graphs, for the verifier.
 
 It shares nothing with the engine that proves: no rule, no closed-form derivative, no array class. Values are polynomials
-of degree two in the coordinates (`fisherflat.certify.polynomials`); functions of one entry are expanded by FLINT's power
-series and entries moved by NumPy (`fisherflat.certify.tables`). Ops that are not in its tables are refused.
+of degree two in the coordinates (`fisherflat.certificates.polynomials`); functions of one entry are expanded by FLINT's power
+series and entries moved by NumPy (`fisherflat.certificates.tables`). Ops that are not in its tables are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from flint import arb
 from torch import Tensor
 
-from fisherflat.certify.polynomials import (
+from fisherflat.certificates.polynomials import (
     ZERO,
     Array,
     Part,
@@ -31,7 +31,7 @@ from fisherflat.certify.polynomials import (
     softmax,
     times_constant,
 )
-from fisherflat.certify.tables import COMPARISONS, FUNCTIONS, JOINED, LINEAR, convolution, ranked
+from fisherflat.certificates.tables import COMPARISONS, FUNCTIONS, JOINED, LINEAR, convolution, ranked
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.graph import Graph, Node
 

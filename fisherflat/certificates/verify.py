@@ -14,12 +14,12 @@ import torch
 from flint import arb, arb_mat, fmpq, fmpq_mat
 from torch import Tensor
 
-from fisherflat.certify import digests, files
-from fisherflat.certify.affinity import Affinity
-from fisherflat.certify.certificate import Bound, Certificate, Step
-from fisherflat.certify.prove import versions
-from fisherflat.certify.polynomials import Polynomial, exact, monomials
-from fisherflat.certify.reader import evaluate
+from fisherflat.certificates import digests, files
+from fisherflat.certificates.affinity import Affinity
+from fisherflat.certificates.certificate import Bound, Certificate, Step
+from fisherflat.certificates.prove import versions
+from fisherflat.certificates.polynomials import Polynomial, exact, monomials
+from fisherflat.certificates.reader import evaluate
 from fisherflat.charts import Chart
 from fisherflat.errors import CertificateError, EnclosureError, FisherflatError, UnsupportedOpError
 from fisherflat.jets.graph import Graph
@@ -52,7 +52,7 @@ class _Failed(Exception):
 def verify(certificate: Certificate, mean: Callable[[Tensor], Tensor], chart: Chart) -> Verification:
     """Check a certificate: the map is traced again, digests are compared, and the decisive computation is done anew.
 
-    The computation goes through `fisherflat.certify.reader`, which shares no rule with the engine that proved, in more
+    The computation goes through `fisherflat.certificates.reader`, which shares no rule with the engine that proved, in more
     bits than the prover took. Every statement of the certificate is checked but the versions it was made with.
 
     **Args:** `mean` and `chart`: what the certificate is about. The covariance is the one that it states.

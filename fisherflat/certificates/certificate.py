@@ -204,7 +204,7 @@ class Certificate:
 
     def save(self, path: str | Path) -> None:
         """Write the certificate as JSON; it reads back to the same certificate, number for number."""
-        from fisherflat.certify.files import save
+        from fisherflat.certificates.files import save
 
         save(self, Path(path))
 
@@ -214,7 +214,7 @@ class Certificate:
 
         **Raises:** `CertificateError` where the file is malformed or was edited; the message names the field.
         """
-        from fisherflat.certify.files import load
+        from fisherflat.certificates.files import load
 
         return load(Path(path))
 

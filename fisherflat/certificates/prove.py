@@ -15,12 +15,12 @@ from torch import Tensor
 
 import fisherflat
 from fisherflat._arrays import as_float64
-from fisherflat.certify import digests
-from fisherflat.certify.analytic import analytic
-from fisherflat.certify.certificate import ARGUMENTS, Bound, Certificate, Step, Weight, bounds
-from fisherflat.certify.enclosure import Box, jet, sectional
-from fisherflat.certify.finder import Plane, find
-from fisherflat.certify.structure import NAMES, read
+from fisherflat.certificates import digests
+from fisherflat.certificates.analytic import analytic
+from fisherflat.certificates.certificate import ARGUMENTS, Bound, Certificate, Step, Weight, bounds
+from fisherflat.certificates.enclosure import Box, jet, sectional
+from fisherflat.certificates.finder import Plane, find
+from fisherflat.certificates.structure import NAMES, read
 from fisherflat.charts import Chart
 from fisherflat.errors import EnclosureError, InputError, UnsupportedOpError
 from fisherflat.family import Gaussian

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flint import arb, arb_series
 
-from fisherflat.certify.polynomials import ZERO, Array
+from fisherflat.certificates.polynomials import ZERO, Array
 from fisherflat.errors import EnclosureError, UnsupportedOpError
 
 # -- functions of one entry --------------------------------------------------------------------------------------------
