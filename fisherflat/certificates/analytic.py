@@ -1,8 +1,8 @@
 """Whether a graph is a real-analytic function, and for which inputs it is defined.
 
-A real-analytic function on a connected domain that is not zero at one point is nonzero almost everywhere there (Mityagin,
-*The zero set of a real analytic function*, 2015). So one point of proved curvature tells about almost all points, unless
-a kink, a jump or a choice lies on the way.
+A real-analytic function on a connected domain that is not zero at one point is nonzero almost everywhere there
+(Mityagin, *The zero set of a real analytic function*, 2015). So one point of proved curvature tells about almost all
+points, unless a kink, a jump or a choice lies on the way.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fisherflat.jets.rules import LINEAR
 
 aten = torch.ops.aten
 
-#: defined where their argument is positive (log1p: above -1), or not zero
+#: defined where their argument is positive, and where it lies in some other set
 _POSITIVE = {aten.log, aten.sqrt, aten.rsqrt}
-_ELSEWHERE = {aten.log1p, aten.tan}
+_ELSEWHERE = {aten.log1p, aten.tan, aten.acos, aten.acosh, aten.asin, aten.atanh, aten.erfinv}
 _SMOOTH = {getattr(aten, name) for name in FUNCTIONS if name not in KINKED and hasattr(aten, name)}
 _SMOOTH |= {
     aten.add,

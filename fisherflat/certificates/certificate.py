@@ -61,8 +61,9 @@ class Bound(Fraction):
 
 
 def bounds(ball: arb, bits: int, slack: float = 0.0) -> tuple[Bound, Bound]:
-    """Decimal bounds around a ball, rounded outwards to about `bits` bits, after widening it by a few units in the last
-    place and by `slack` of its width (as far as that does not bring it close to zero).
+    """Decimal bounds around a ball, rounded outwards to about `bits` bits.
+
+    The ball is widened before, by a few units in the last place and by `slack` of its width, but not to zero.
 
     **Raises:** `EnclosureError` where the ball is not finite, or of a size beyond all floats.
     """
@@ -100,8 +101,7 @@ class Step:
 
     @property
     def rule(self) -> str:
-        """Why the node has this order, given those of the nodes that it reads (affine or constant, before the first
-        nonlinear one)."""
+        """Why the node has this order, given those of the nodes that it reads."""
         if self.order == "nonlinear":
             return _NONLINEAR.get(self.op, f"{self.op.removeprefix('aten.')} of an input-dependent argument")
         return "no moving argument" if self.order == "constant" else _RULES.get(self.op, "linear map")
@@ -138,23 +138,23 @@ class Weight:
 class Certificate:
     """A proved statement about the curvature of one map on one chart, or the reason why there is none.
 
-    What is certified is the real-valued function that the traced graph computes in exact real arithmetic from the stored
-    weights, on the chart, under the covariance. Numbers that torch computed from weights alone while tracing or
+    What is certified is the real-valued function that the traced graph computes in exact real arithmetic from the
+    stored weights, on the chart, under the covariance. Numbers that torch computed from weights alone while tracing or
     freezing (a frozen pattern, rotary tables) are constants of that function, as they came out.
 
     **Attributes:**
 
     - `verdict`: `"flat"`, `"curved"` or `"undecided"`; `argument`: which of `ARGUMENTS` it rests on.
-    - `enclosure`: exact bounds `(low, high)` of the sectional curvature of `plane` (k = 2: the Gauss curvature), in units
-      of 1 / covariance, on the whole box; `None` for flat.
+    - `enclosure`: exact bounds `(low, high)` of the sectional curvature of `plane` (k = 2: the Gauss curvature), in
+      units of 1 / covariance, on the whole box; `None` for flat.
     - `determinant`: bounds of the determinant of the metric there, where it was enclosed.
-    - `chart`, `family`; `frozen`: the roles that are held; `point` `[k]` and `radius` of the box in coordinates; `plane`:
-      two tangent vectors in coordinates, `None` for k = 2; `cells`: the pieces that the box was bisected into, each as its
-      path of halvings.
+    - `chart`, `family`; `frozen`: the roles that are held; `point` `[k]` and `radius` of the box in coordinates;
+      `plane`: two tangent vectors in coordinates, `None` for k = 2; `cells`: the pieces that the box was bisected into,
+      each as its path of halvings.
     - `rank`: `(proved lower bound, whether it is exact)` of an affine map; `steps`: the nodes of a proof by structure.
     - `witness`: the first nonlinear node; `unsupported`: the op without a rule; `analytic`: see `Analytic`, or `None`.
-    - `precision` in bits; `weights`, `graph` (SHA-256) and `outputs` (D): what it is about; `versions`; `subject`: where it
-      came from, for the command line.
+    - `precision` in bits; `weights`, `graph` (SHA-256) and `outputs` (D): what it is about; `versions`; `subject`:
+      where it came from, for the command line.
     """
 
     verdict: str
@@ -230,8 +230,9 @@ def _flat(c: Certificate) -> str:
         degenerate = f" (the rank of the map is {rank} < k = {k})" if exact and rank < k else ""
         least = "" if exact or rank == k else "at least "
         return (
-            f"Reading {c.reading}: the manifold is flat everywhere, because the map is affine on this chart and its image an "
-            f"affine subspace of dimension {least}{rank}{degenerate}: its second fundamental form vanishes identically."
+            f"Reading {c.reading}: the manifold is flat everywhere, because the map is affine on this chart and its "
+            f"image an affine subspace of dimension {least}{rank}{degenerate}, so that its second fundamental form "
+            "vanishes identically."
         )
     why = f"it fills its space, k = D = {c.outputs}" if c.argument == "full dimension" else "it has one coordinate"
     return f"Reading {c.reading}: the manifold is flat wherever the map is smooth and immersed, because {why}."

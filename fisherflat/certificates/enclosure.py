@@ -1,8 +1,8 @@
-"""Curvature in balls: rigorous enclosures of the metric, the second fundamental form and the curvature at a point or box.
+"""Rigorous enclosures of 2-jets and of curvature, at a point or over a box of points.
 
-With all products in `Sigma^-1` (so no root of the covariance is taken) and `A_a` a second derivative of `f` less any multiples
-of its first derivatives, `<II_a, II_b> = <A_a, A_b> - <A_a, d_l f> g^lm <d_m f, A_b>`; the Gauss equation makes the curvature
-of these.
+With all products in `Sigma^-1` (so no root of the covariance is taken) and `A_a` a second derivative of `f` less any
+multiples of its first derivatives, `<II_a, II_b> = <A_a, A_b> - <A_a, d_l f> g^lm <d_m f, A_b>`; the Gauss equation
+makes the curvature of these.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fisherflat.charts import Chart
 from fisherflat.errors import EnclosureError
 from fisherflat.family import Gaussian
 from fisherflat.jets.ball import BallAlgebra
-from fisherflat.jets.ball_array import BallArray, balls
+from fisherflat.jets.ball_array import BallArray, balls, matrix
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.jet import pair_index, size
 from fisherflat.jets.rules import apply, evaluate
@@ -34,13 +34,13 @@ def jet(graph: Graph, chart: Chart, box: Box) -> np.ndarray:
 
     **Raises:** `UnsupportedOpError` for an op without a ball rule, `EnclosureError` where a sign or an order is open.
     """
-    if isinstance(graph.output, torch.Tensor):
-        y = Series(BallArray(balls(graph.output)[None, None]), chart.dim)
+    output = graph.output
+    if isinstance(output, torch.Tensor):
+        values = balls(output)[None, None]
     elif all(coordinate.is_exact() for coordinate in box):
-        y = evaluate(graph, BallAlgebra(), _input(chart, box))
+        values = evaluate(graph, BallAlgebra(), _input(chart, box)).data.balls  # type: ignore[union-attr]
     else:
-        y = _over(graph, chart, box)
-    values = y.data.balls
+        values = _over(graph, chart, box, output).data.balls
     out = np.full((size(chart.dim), values[0].size), arb(0), dtype=object)
     out[: values.shape[0]] = values.reshape(values.shape[0], -1)
     return out
@@ -54,7 +54,7 @@ def _input(chart: Chart, box: Box) -> Series:
     return Series(BallArray(x), chart.dim)
 
 
-def _over(graph: Graph, chart: Chart, box: Box) -> Series:
+def _over(graph: Graph, chart: Chart, box: Box, output: Node) -> Series:
     """The graph over a box, next to the graph at its centre: what is known there bounds how far values and slopes vary.
 
     Plain ball arithmetic forgets that all entries of a vector move together, so that every product with a matrix widens
@@ -71,7 +71,7 @@ def _over(graph: Graph, chart: Chart, box: Box) -> Series:
         _tighten(over[node], there[node], steps)
         for dead in last.get(node, ()):
             del there[dead], over[dead]
-    return over[graph.output]
+    return over[output]
 
 
 def _tighten(over: Any, there: Any, steps: Sequence[arb]) -> None:
@@ -94,7 +94,7 @@ def _common(x: arb, y: arb) -> arb:
     return x if not y.is_finite() else y if not x.is_finite() else x.intersection(y)
 
 
-_COMMON = np.frompyfunc(_common, 2, 1)
+_COMMON: Any = np.frompyfunc(_common, 2, 1)
 
 
 def sectional(jet: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[arb, arb]:
@@ -105,9 +105,9 @@ def sectional(jet: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[
     **Raises:** `EnclosureError` where the determinant may vanish, or where the jet is not finite.
     """
     change, determinant = _frame(jet, k, family, plane)
-    gram = _gram(change * _matrix(jet[1:]), family)
-    metric, mixed, second = (_block(gram, rows, columns) for rows, columns in
-                             ((range(k), range(k)), (range(k), range(k, k + 3)), (range(k, k + 3), range(k, k + 3))))  # fmt: skip
+    gram = _gram(change * matrix(jet[1:]), family)
+    tangent, bent = range(k), range(k, k + 3)
+    metric, mixed, second = _block(gram, tangent, tangent), _block(gram, tangent, bent), _block(gram, bent, bent)
     regular = metric.det()
     if not regular.is_finite():
         raise EnclosureError("the derivatives are not finite there: the point is outside the map's domain")
@@ -127,13 +127,14 @@ def _frame(jet: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[arb
     The first k rows give derivatives along a basis of the tangent space whose first two vectors span the plane, about
     orthonormal in the middle of the jet. The last three give second derivatives along 11, 22 and 12, less multiples of
     first derivatives that make them about normal. The curvature of the plane is the same for every such basis and all
-    multiples, so they are exact numbers that floats suggest; good ones keep balls small where they depend on each other.
+    multiples, so they are exact numbers that floats suggest; good ones keep balls small where they depend on each
+    other.
     """
     middle = torch.from_numpy(np.frompyfunc(float, 1, 1)(jet[1:]).astype(float))
     white = family.whiten(middle).numpy()
     start = np.array([*plane, *np.linalg.qr(np.array(plane).T, mode="complete")[0].T[2:]])  # the plane, and across it
     mixing = _orthonormalising(start @ white[:k])
-    basis = _matrix(mixing) * _matrix(start)  # in balls: mixed in floats, the first two would leave the plane
+    basis = matrix(mixing) * matrix(start)  # in balls: mixed in floats, the first two would leave the plane
     pair = pair_index(k).tolist()
     second = arb_mat(3, len(jet) - 1)
     for row, (a, b) in enumerate(((0, 0), (1, 1), (0, 1))):
@@ -142,13 +143,13 @@ def _frame(jet: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[arb
                 second[row, k + pair[i][j]] += basis[a, i] * basis[b, j]
     first = arb_mat([[*row, *[0] * (len(jet) - 1 - k)] for row in basis.tolist()])
     tangent, bent = (np.array(rows.tolist(), dtype=object).astype(float) @ white for rows in (first, second))
-    second -= _matrix(np.nan_to_num(bent @ tangent.T)) * first
+    second -= matrix(np.nan_to_num(bent @ tangent.T)) * first
     return arb_mat([*first.tolist(), *second.tolist()]), basis.det()
 
 
 def _orthonormalising(vectors: np.ndarray) -> np.ndarray:
     """A lower triangular matrix that makes rows about orthonormal; the identity where they are dependent."""
-    triangular = np.linalg.qr(np.nan_to_num(vectors).T, mode="r").T
+    triangular = np.linalg.qr(np.nan_to_num(vectors).T)[1].T
     if np.abs(np.diag(triangular)).min() <= 1e-12 * np.abs(triangular).max():
         return np.eye(len(vectors))
     return np.tril(np.linalg.inv(triangular))
@@ -158,14 +159,10 @@ def _gram(vectors: arb_mat, family: Gaussian) -> arb_mat:
     """`v Sigma^-1 w` for all pairs of rows."""
     sigma = balls(family.covariance)
     if sigma.ndim == 2:
-        return vectors * _matrix(sigma).solve(vectors.transpose())
+        return vectors * matrix(sigma).solve(vectors.transpose())
     rows = np.array(vectors.tolist(), dtype=object)
-    return vectors * _matrix(rows / sigma).transpose()
+    return vectors * matrix(rows / sigma).transpose()
 
 
-def _matrix(array: np.ndarray) -> arb_mat:
-    return arb_mat(*array.shape, array.ravel().tolist())
-
-
-def _block(matrix: arb_mat, rows: Sequence[int], columns: Sequence[int]) -> arb_mat:
-    return arb_mat([[matrix[i, j] for j in columns] for i in rows])
+def _block(whole: arb_mat, rows: Sequence[int], columns: Sequence[int]) -> arb_mat:
+    return arb_mat([[whole[i, j] for j in columns] for i in rows])

@@ -28,8 +28,8 @@ Plane = tuple[tuple[float, ...], tuple[float, ...]]
 def find(manifold: StatisticalManifold, at: Sequence[float] | None = None) -> tuple[tuple[float, ...], Plane]:
     """The point of largest sectional curvature in size, and the plane, two tangent vectors in coordinates.
 
-    **Args:** `manifold`, with `degenerate="nan"`; `at`, a point to stay at, else a sample within `REACH` is searched and
-    its best point refined by Nelder and Mead's method.
+    **Args:** `manifold`, with `degenerate="nan"`; `at`, a point to stay at, else a sample within `REACH` is searched
+    and its best point refined by Nelder and Mead's method.
 
     Where the manifold is degenerate it is the plane of the first two coordinates.
     """
@@ -37,10 +37,7 @@ def find(manifold: StatisticalManifold, at: Sequence[float] | None = None) -> tu
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateImmersionWarning)
         warnings.simplefilter("ignore", FallbackWarning)
-        if at is not None:
-            point = torch.tensor([float(c) for c in at], dtype=torch.float64)
-        else:
-            point = _best_point(manifold)
+        point = _best_point(manifold) if at is None else torch.tensor(at, dtype=torch.float64)
         geometry = manifold.at(point)
     plane: Plane = tuple(tuple(axis) for axis in torch.eye(2, k).tolist())  # type: ignore[assignment]
     if k > 2 and torch.isfinite(geometry.scalar_curvature):

@@ -15,7 +15,7 @@ from fisherflat.errors import EnclosureError
 #: entries of a constant matrix that are converted to balls at a time
 TILE = 2**21
 
-ZERO = arb(0)
+ZERO: Any = arb(0)
 
 Array = np.ndarray
 Part = Array | None
@@ -35,6 +35,7 @@ class Polynomial:
 
     @property
     def value(self) -> Array:
+        """The part of degree zero, also where it vanishes."""
         if self.parts[0] is None:
             shape = next(part for part in self.parts if part is not None).shape
             return np.full(shape, ZERO, dtype=object)
@@ -42,6 +43,7 @@ class Polynomial:
 
     @property
     def moves(self) -> bool:
+        """Whether there is any part of higher degree."""
         return any(part is not None for part in self.parts[1:])
 
     def each(self, function: Callable[[Array], Array]) -> Polynomial:
@@ -132,11 +134,13 @@ def _exponential(x: Polynomial) -> Polynomial:
 
 
 def softmax(x: Polynomial, dim: int, half_to_float: bool = False) -> Polynomial:
-    """`exp(x - m) / sum exp(x - m)`, where any m will do: here about the mean of x under the weights themselves, which
-    takes out what all entries have in common.
+    """`exp(x - m) / sum exp(x - m)`, for about the mean m of x under the weights themselves.
+
+    Any m gives the same; this one takes out what all entries have in common.
     """
     floats = np.frompyfunc(float, 1, 1)(x.value).astype(float)
-    sizes = np.exp(np.nan_to_num(floats - floats.max(dim, keepdims=True), nan=-np.inf))
+    largest = floats.max(dim, keepdims=True)
+    sizes = np.exp(floats - np.where(np.isfinite(largest), largest, 0.0))
     share = sizes / np.maximum(sizes.sum(dim, keepdims=True), 1e-300)
     common = x.each(lambda part: np.where(share > 0, part, ZERO) * share).each(
         lambda part: part.sum(dim, keepdims=True)
@@ -147,19 +151,21 @@ def softmax(x: Polynomial, dim: int, half_to_float: bool = False) -> Polynomial:
 
 
 def logsumexp(x: Polynomial, dim: Any, keepdim: bool = False) -> Polynomial:
+    """`log sum exp x`."""
     axes = tuple(dim) if isinstance(dim, (list, tuple)) else (dim,)
     total = _exponential(x).each(lambda part: part.sum(axes, keepdims=keepdim))
     return composed(total, lambda s: s.log())
 
 
-def _matrix(a: Array) -> arb_mat:
+def matrix(a: Array) -> arb_mat:
+    """The matrix with the entries of an array with two axes."""
     return arb_mat(a.shape[0], a.shape[1], a.ravel().tolist())
 
 
 def dot(a: Array, b: Array) -> Array:
     """`a @ b` for stacks of matrices of one batch shape."""
     if a.ndim == 2:
-        out = _matrix(a) * _matrix(b)
+        out = matrix(a) * matrix(b)
         return filled(out.entries(), (out.nrows(), out.ncols()))
     return np.stack([dot(x, y) for x, y in zip(a, b, strict=True)])
 
@@ -168,7 +174,7 @@ def times_constant(x: Polynomial, weight: Tensor) -> Polynomial:
     """`x @ weight` for matrices, all parts of `x` at once and the weight a few columns at a time."""
     places = [m for m, part in enumerate(x.parts) if part is not None]
     rows = np.concatenate([x.parts[m] for m in places])
-    left, inner = _matrix(rows), weight.shape[0]
+    left, inner = matrix(rows), weight.shape[0]
     columns = weight.double().split(max(1, TILE // max(inner, 1)), 1)
     tiles = [left * arb_mat(inner, tile.shape[1], tile.flatten().tolist()) for tile in columns]
     whole = np.concatenate([filled(tile.entries(), (tile.nrows(), tile.ncols())) for tile in tiles], 1)

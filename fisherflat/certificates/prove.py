@@ -10,7 +10,7 @@ from typing import Any
 
 import flint
 import numpy as np
-from flint import arb, arb_mat, fmpz_mat
+from flint import arb, fmpz_mat
 from torch import Tensor
 
 import fisherflat
@@ -24,6 +24,7 @@ from fisherflat.certificates.structure import NAMES, read
 from fisherflat.charts import Chart
 from fisherflat.errors import EnclosureError, InputError, UnsupportedOpError
 from fisherflat.family import Gaussian
+from fisherflat.jets.ball_array import matrix
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.manifold import StatisticalManifold
 
@@ -45,15 +46,15 @@ def certify(
     radius: float = 0.0,
     precision: int = 128,
 ) -> Certificate:
-    """A proof that the manifold of `mean` on `chart` is flat, or that it is curved at a point, or why neither was found.
+    """A proof that the manifold of `mean` on `chart` is flat, or curved at a point, or why neither was found.
 
-    It is flat where the traced graph is affine, by structure alone; curved where rigorous 2-jets in ball arithmetic give
-    an enclosure of a sectional curvature that excludes zero.
+    It is flat where the traced graph is affine, by structure alone; curved where rigorous 2-jets in ball arithmetic
+    give an enclosure of a sectional curvature that excludes zero.
 
-    **Args:** `mean`, `chart`, `family` as in `StatisticalManifold`. `at` `[k]`: the point to prove curvature at (default:
-    a point of large curvature is searched for). `radius`: prove it on the box of all coordinates within this distance of
-    the point, bisecting it within a budget. `precision`: bits of the ball arithmetic, doubled up to twice where they do
-    not suffice.
+    **Args:** `mean`, `chart`, `family` as in `StatisticalManifold`. `at` `[k]`: the point to prove curvature at
+    (default: a point of large curvature is searched for). `radius`: prove it on the box of all coordinates within this
+    distance of the point, bisecting it within a budget. `precision`: bits of the ball arithmetic, doubled up to twice
+    where they do not suffice.
 
     **Returns:** a `Certificate`; see there for what exactly is certified.
 
@@ -83,12 +84,12 @@ def cell(point: Sequence[float], radius: float, path: str) -> Box:
 
 
 def affine_rank(jacobian: np.ndarray) -> int:
-    """A lower bound of the rank of a matrix of balls `[k, D]`: the size of a set of rows that is certainly independent."""
+    """A lower bound of the rank of a matrix of balls `[k, D]`: the size of a set of certainly independent rows."""
     chosen: list[int] = []
     for row in range(len(jacobian)):
         rows = jacobian[[*chosen, row]]
-        matrix = arb_mat(*rows.shape, rows.ravel().tolist())
-        if (matrix * matrix.transpose()).det() > 0:
+        independent = (matrix(rows) * matrix(rows).transpose()).det() > 0
+        if independent:
             chosen.append(row)
     return len(chosen)
 

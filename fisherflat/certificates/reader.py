@@ -1,8 +1,9 @@
 """An independent reader of graphs, for the verifier.
 
-It shares nothing with the engine that proves: no rule, no closed-form derivative, no array class. Values are polynomials
-of degree two in the coordinates (`fisherflat.certificates.polynomials`); functions of one entry are expanded by FLINT's power
-series and entries moved by NumPy (`fisherflat.certificates.tables`). Ops that are not in its tables are refused.
+It shares nothing with the engine that proves: no rule, no closed-form derivative, no array class. Values are
+polynomials of degree two in the coordinates (`fisherflat.certificates.polynomials`); functions of one entry are
+expanded by FLINT's power series and entries moved by NumPy (`fisherflat.certificates.tables`). Ops that are not in its
+tables are refused.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from fisherflat.jets.graph import Graph, Node
 def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, steps: Sequence[arb] = ()) -> Polynomial:
     """The graph on a polynomial.
 
-    **Args:** `x`: at a point, or over a box of points; for a box `middle`, the polynomial at a point of it, and `steps`,
-    how far the box reaches from there, narrow what plain ball arithmetic finds.
+    **Args:** `x`: at a point, or over a box of points; for a box `middle`, the polynomial at a point of it, and
+    `steps`, how far the box reaches from there, narrow what plain ball arithmetic finds.
 
     **Raises:** `UnsupportedOpError` for an op outside the table, `EnclosureError` where a choice is open.
     """
@@ -62,7 +63,7 @@ def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, step
 
 
 def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:
-    """By the mean value theorem: a function over a box is its value in the middle plus slopes over the box times steps."""
+    """By the mean value theorem: over a box, the value in the middle plus slopes over the box times steps."""
     if isinstance(over, tuple):
         return tuple(_narrowed(*pair, steps) for pair in zip(over, middle, strict=True))
     if not isinstance(over, Polynomial) or not over.moves:
@@ -71,10 +72,10 @@ def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:
     parts, shape = list(over.parts), over.value.shape
 
     def narrow(place: int, changes: list[tuple[int, arb]]) -> None:
-        known = [(parts[m], step) for m, step in changes if parts[m] is not None]
-        if parts[place] is not None and known:
+        slopes = [part * step for part, step in ((parts[m], step) for m, step in changes) if part is not None]
+        if parts[place] is not None and slopes:
             start = middle.parts[place] if middle.parts[place] is not None else np.full(shape, ZERO, dtype=object)
-            parts[place] = _BOTH(parts[place], sum((part * step for part, step in known), start))
+            parts[place] = _BOTH(parts[place], sum(slopes, start))
 
     for i in range(over.k):
         narrow(1 + i, [(places[min(i, j), max(i, j)], step * (2 if i == j else 1)) for j, step in enumerate(steps)])
@@ -82,7 +83,7 @@ def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:
     return Polynomial(parts, over.k)
 
 
-_BOTH = np.frompyfunc(lambda x, y: x.intersection(y) if x.is_finite() and y.is_finite() else x, 2, 1)
+_BOTH: Any = np.frompyfunc(lambda x, y: x.intersection(y) if x.is_finite() and y.is_finite() else x, 2, 1)
 
 
 class _Reading:

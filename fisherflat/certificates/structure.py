@@ -1,7 +1,7 @@
 """Flatness by structure: which nodes of a graph are constant, affine or nonlinear in its input.
 
-The rules of `fisherflat.jets.rules` already know how far derivatives of an op reach; here they run on arrays that have a
-shape and nothing else. What they find holds for every input and every weight: no numbers are looked at.
+The rules of `fisherflat.jets.rules` already know how far derivatives of an op reach; here they run on arrays that have
+a shape and nothing else. What they find holds for every input and every weight: no numbers are looked at.
 """
 
 from __future__ import annotations

@@ -136,6 +136,10 @@ def _diagonal(x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
     return np.diagonal(x, offset, dim1, dim2)
 
 
+def _lower(x: Array, diagonal: int) -> Array:
+    return np.tri(x.shape[-2], x.shape[-1], diagonal).astype(bool)
+
+
 def _indexed(x: Array, indices: Any) -> Array:
     return x[tuple(slice(None) if index is None else index for index in indices)]
 
@@ -161,8 +165,8 @@ LINEAR: dict[str, Callable[..., Array]] = {
         np.roll(x, tuple(shifts), tuple(dims) or None) if dims else np.roll(x, shifts[0])
     ),
     "repeat": lambda x, repeats: np.tile(x, tuple(repeats)),
-    "tril": lambda x, diagonal=0: np.where(np.tri(*x.shape[-2:], diagonal, dtype=bool), x, ZERO),
-    "triu": lambda x, diagonal=0: np.where(np.tri(*x.shape[-2:], diagonal - 1, dtype=bool), ZERO, x),
+    "tril": lambda x, diagonal=0: np.where(_lower(x, diagonal), x, ZERO),
+    "triu": lambda x, diagonal=0: np.where(_lower(x, diagonal - 1), ZERO, x),
     "diagonal": _diagonal,
     "index": _indexed,
     "index_select": lambda x, dim, index: x.take(index, dim),
@@ -248,7 +252,7 @@ def ranked(x: Array, count: int, dim: int, largest: bool) -> Array:
     out = np.empty((*lines.shape[:-1], count), dtype=np.int64)
     for place in np.ndindex(*out.shape[:-1]):
         line = lines[place] if largest else -lines[place]
-        order = sorted(range(len(line)), key=lambda i: -float(line[i]))  # noqa: B023 - used at once
+        order = sorted(range(len(line)), key=lambda i: -float(line[i]))
         if any(not line[order[i]] > line[order[j]] for i in range(count) for j in range(i + 1, len(order))):
             raise EnclosureError("the order of two entries is open")
         out[place] = order[:count]

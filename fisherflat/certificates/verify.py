@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import flint
@@ -17,8 +18,8 @@ from torch import Tensor
 from fisherflat.certificates import digests, files
 from fisherflat.certificates.affinity import Affinity
 from fisherflat.certificates.certificate import Bound, Certificate, Step
+from fisherflat.certificates.polynomials import Polynomial, exact, matrix, monomials
 from fisherflat.certificates.prove import versions
-from fisherflat.certificates.polynomials import Polynomial, exact, monomials
 from fisherflat.certificates.reader import evaluate
 from fisherflat.charts import Chart
 from fisherflat.errors import CertificateError, EnclosureError, FisherflatError, UnsupportedOpError
@@ -52,8 +53,8 @@ class _Failed(Exception):
 def verify(certificate: Certificate, mean: Callable[[Tensor], Tensor], chart: Chart) -> Verification:
     """Check a certificate: the map is traced again, digests are compared, and the decisive computation is done anew.
 
-    The computation goes through `fisherflat.certificates.reader`, which shares no rule with the engine that proved, in more
-    bits than the prover took. Every statement of the certificate is checked but the versions it was made with.
+    The computation goes through `fisherflat.certificates.reader`, which shares no rule with the engine that proved, in
+    more bits than the prover took. Every statement of the certificate is checked but the versions it was made with.
 
     **Args:** `mean` and `chart`: what the certificate is about. The covariance is the one that it states.
 
@@ -125,7 +126,7 @@ class _Checker:
         sigma = exact(certificate.family.covariance)
         self.sigma = sigma
         with flint.ctx.workprec(self.bits):
-            self.inverse = _matrix(sigma).inv() if sigma.ndim == 2 else None
+            self.inverse = matrix(sigma).inv() if sigma.ndim == 2 else None
 
     def check(self) -> None:
         """**Raises:** `_Failed` with the check that failed."""
@@ -212,8 +213,8 @@ class _Checker:
         least, is_exact = self.c.rank
         rows: list[Any] = []
         for row in jacobian:
-            matrix = _matrix(np.stack([*rows, row]))
-            if (matrix * matrix.transpose()).det() > 0:
+            tried = matrix(np.stack([*rows, row]))
+            if (tried * tried.transpose()).det() > 0:
                 rows.append(row)
         if is_exact and len(rows) < self.k:
             with flint.ctx.workprec(64 * self.bits):
@@ -322,7 +323,7 @@ class _Checker:
         product = self.inverse * arb_mat(len(vector), 1, vector.tolist())
         return np.array(product.entries(), dtype=object)
 
-    def _frame(self, rows: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[list[arb]]]:
+    def _frame(self, rows: Iterable[np.ndarray]) -> tuple[list[np.ndarray], list[list[arb]]]:
         """Orthonormal vectors that span the rows, by Gram and Schmidt, and the coefficients of the rows in them."""
         frame: list[np.ndarray] = []
         coefficients: list[list[arb]] = []
@@ -338,12 +339,13 @@ class _Checker:
 
     def _metric_determinant(self, u: Sequence[arb]) -> arb:
         """The product of the squared lengths that Gram and Schmidt leave."""
-        return math.prod(c[-1] ** 2 for c in self._frame(self._jet(u)[1][: self.k])[1])
+        return _product(c[-1] ** 2 for c in self._frame(self._jet(u)[1][: self.k])[1])
 
     def _curvature(self, u: Sequence[arb]) -> tuple[arb, arb]:
-        """The sectional curvature and the determinant of the metric:
-        `K = (II(e, e) . II(n, n) - |II(e, n)|^2) / (|e|^2 |n|^2 - (e . n)^2)` for a basis e, n of the plane, where II is
-        the second derivatives less their projection to the tangent space.
+        """The sectional curvature and the determinant of the metric.
+
+        `K = (II(e, e) . II(n, n) - |II(e, n)|^2) / (|e|^2 |n|^2 - (e . n)^2)` for a basis e, n of the plane, where II
+        are the second derivatives less their projection to the tangent space.
         """
         k = self.k
         derivatives = self._jet(u)[1]
@@ -358,15 +360,15 @@ class _Checker:
             normal.append(bent - sum(_dot(self._weighted(e), bent) * e for e in frame))
         gauss = _dot(self._weighted(normal[0]), normal[1]) - _dot(self._weighted(normal[2]), normal[2])
         (size,), (_, height) = coefficients[:2]
-        determinant = math.prod(c[-1] ** 2 for c in coefficients) / _matrix(change).det() ** 2
+        determinant = _product(c[-1] ** 2 for c in coefficients) / matrix(change).det() ** 2
         return gauss / (size * height) ** 2, determinant
 
     def _suggested(self, derivatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A basis of the tangent space `[k, k]` that starts in the plane, about orthonormal, and multiples of it `[3, k]`
-        that make the second derivatives along 11, 22 and 12 about normal, from floats.
+        """A basis of the tangent space that starts in the plane `[k, k]`, and multiples of it `[3, k]`, from floats.
 
-        Any multiples are right, and any basis of which two vectors are multiples of the plane's; these keep the balls of
-        a box from adding up.
+        The basis is about orthonormal, and the second derivatives along 11, 22 and 12 less the multiples about normal.
+        Any multiples are right, and any basis of which two vectors are multiples of the plane's; these keep the balls
+        of a box from adding up.
         """
         k = self.k
         axes = np.eye(k)
@@ -391,8 +393,8 @@ def _dot(a: np.ndarray, b: np.ndarray) -> arb:
     return (arb_mat(1, len(a), a.tolist()) * arb_mat(len(b), 1, b.tolist()))[0, 0]
 
 
-def _matrix(rows: np.ndarray) -> arb_mat:
-    return arb_mat(*rows.shape, rows.ravel().tolist())
+def _product(factors: Iterable[arb]) -> arb:
+    return math.prod(factors, start=arb(1))
 
 
 def _real(number: Fraction) -> arb:
@@ -416,4 +418,4 @@ def _covers(paths: Sequence[str]) -> bool:
     """Whether the pieces are the leaves of a tree of halvings."""
     whole = sum(Fraction(1, 2 ** len(path)) for path in paths) == 1
     ordered = sorted(paths)
-    return whole and not any(b.startswith(a) for a, b in zip(ordered, ordered[1:], strict=False))
+    return whole and not any(b.startswith(a) for a, b in pairwise(ordered))

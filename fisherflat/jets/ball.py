@@ -1,7 +1,7 @@
 """Rigorous 2-jets: the rules of `fisherflat.jets.rules` on arrays of real balls.
 
-An enclosure of the jet comes out whatever is rounded on the way. Where a rule depends on a sign or an order, it has to be
-certain: a ball that leaves it open raises `EnclosureError`.
+An enclosure of the jet comes out whatever is rounded on the way. Where a rule depends on a sign or an order, it has to
+be certain: a ball that leaves it open raises `EnclosureError`.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ def balls(numbers: Any) -> np.ndarray:
 
 
 def filled(entries: Iterable[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """An object array of a shape with the given entries."""
     array = np.empty(math.prod(shape), dtype=object)
     array[:] = list(entries)
     return array.reshape(shape)
@@ -124,7 +125,8 @@ class BallArray:
         return _IS_INFINITE(self.balls).astype(bool)
 
     def masked_fill(self, mask: np.ndarray, value: float) -> BallArray:
-        return BallArray(np.where(mask, ball(value), self.balls))
+        filling: Any = ball(value)
+        return BallArray(np.where(mask, filling, self.balls))
 
     def softmax(self, dim: int) -> BallArray:
         largest = np.max(
@@ -151,6 +153,7 @@ class BallArray:
 
 
 def operand(other: Any) -> Any:
+    """What NumPy combines with an array of balls: another one, or a number as a ball."""
     return other.balls if isinstance(other, BallArray) else other if isinstance(other, np.ndarray) else ball(other)
 
 
@@ -168,10 +171,14 @@ def _sign(x: arb) -> arb:
     raise EnclosureError(f"the sign of {x.str(5)} is open, and a kink or a jump lies at zero")
 
 
-ZERO, ONE = arb(0), arb(1)
-LARGER, SMALLER = np.frompyfunc(arb.max, 2, 1), np.frompyfunc(arb.min, 2, 1)
-FLOAT, _IS_INFINITE = np.frompyfunc(float, 1, 1), np.frompyfunc(lambda x: not x.is_finite(), 1, 1)
-_SIGMOID, SIGN = np.frompyfunc(_sigmoid, 1, 1), np.frompyfunc(_sign, 1, 1)
+ZERO: Any = arb(0)
+ONE: Any = arb(1)
+LARGER: Any = np.frompyfunc(arb.max, 2, 1)
+SMALLER: Any = np.frompyfunc(arb.min, 2, 1)
+FLOAT: Any = np.frompyfunc(float, 1, 1)
+SIGN: Any = np.frompyfunc(_sign, 1, 1)
+_SIGMOID: Any = np.frompyfunc(_sigmoid, 1, 1)
+_IS_INFINITE: Any = np.frompyfunc(lambda x: not x.is_finite(), 1, 1)
 
 
 def _entrywise(function: Callable[[arb], arb]) -> Callable[[BallArray], BallArray]:
@@ -180,8 +187,8 @@ def _entrywise(function: Callable[[arb], arb]) -> Callable[[BallArray], BallArra
 
 
 for _name in (
-    "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "sinh", "cosh", "tanh", "asin", "acos", "atan", "asinh",
-    "acosh", "atanh", "erf", "erfc", "erfinv",
+    "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "sinh", "cosh", "tanh", "asin", "acos", "atan",
+    "asinh", "acosh", "atanh", "erf", "erfc", "erfinv",
 ):  # fmt: skip
     setattr(BallArray, _name, _entrywise(getattr(arb, _name)))
 BallArray.abs = _entrywise(abs)  # type: ignore[attr-defined]
@@ -223,14 +230,14 @@ def product(a: BallArray, b: BallArray) -> np.ndarray:
     right = np.broadcast_to(right, (*batch, *right.shape[-2:]))
     out = np.empty((*batch, left.shape[-2], right.shape[-1]), dtype=object)
     for index in np.ndindex(*batch):
-        out[index] = _entries(_matrix(left[index]) * _matrix(right[index]))
+        out[index] = _entries(matrix(left[index]) * matrix(right[index]))
     return out
 
 
 def _rows_times(rows: np.ndarray, b: BallArray) -> np.ndarray:
-    left, (inner, columns) = _matrix(rows), b.shape
+    left, inner = matrix(rows), b.shape[0]
     if not isinstance(b, Constant):
-        return _entries(left * _matrix(b.balls))
+        return _entries(left * matrix(b.balls))
     step = max(1, TILE // max(inner, 1))
     pieces = []
     for tile in b.tensor.to(torch.float64).split(step, 1):
@@ -238,9 +245,11 @@ def _rows_times(rows: np.ndarray, b: BallArray) -> np.ndarray:
     return np.concatenate(pieces, 1)
 
 
-def _matrix(array: np.ndarray) -> arb_mat:
-    return arb_mat(*array.shape, array.ravel().tolist())
+def matrix(array: np.ndarray) -> arb_mat:
+    """An array `[n, m]` of balls or floats as a matrix."""
+    rows, columns = array.shape
+    return arb_mat(rows, columns, array.ravel().tolist())
 
 
-def _entries(matrix: arb_mat) -> np.ndarray:
-    return filled(matrix.entries(), (matrix.nrows(), matrix.ncols()))
+def _entries(product: arb_mat) -> np.ndarray:
+    return filled(product.entries(), (product.nrows(), product.ncols()))

@@ -6,6 +6,7 @@ Their outcome is certain for every number in the balls, or there is none: `Enclo
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ aten = torch.ops.aten
 
 
 def unsupported(node: Node) -> UnsupportedOpError:
+    """The error for an op that balls cannot do; its attribute `node` says which."""
     error = UnsupportedOpError(f"{node.op} at {node.source} has no rule in ball arithmetic")
     error.node = node  # type: ignore[attr-defined]
     return error
@@ -35,7 +37,7 @@ def _compared(certain: Callable[[arb, arb], bool], opposite: Callable[[arb, arb]
             return ZERO
         raise EnclosureError(f"which of {x.str(5)} and {y.str(5)} is larger is open, and a comparison asks for it")
 
-    ufunc = np.frompyfunc(decide, 2, 1)
+    ufunc: Any = np.frompyfunc(decide, 2, 1)
 
     def rule(node: Node, a: Any, b: Any) -> np.ndarray:
         first, second = (x if isinstance(x, np.ndarray) else ball(x) for x in (a, b))
@@ -124,8 +126,7 @@ def ordered(values: np.ndarray, first: int, descending: bool = True) -> list[int
     floats = FLOAT(values).astype(float)
     order = np.argsort(-floats if descending else floats, kind="stable").tolist()
     chosen, rest = order[:first], order[first:]
-    pairs = [*zip(chosen, chosen[1:], strict=False), *((chosen[-1], other) for other in rest)]
-    for a, b in pairs:
+    for a, b in [*pairwise(chosen), *((chosen[-1], other) for other in rest)]:
         if not (values[a] > values[b] if descending else values[a] < values[b]):
             raise EnclosureError(f"the order of {values[a].str(5)} and {values[b].str(5)} is open")
     return chosen
@@ -133,6 +134,7 @@ def ordered(values: np.ndarray, first: int, descending: bool = True) -> list[int
 
 def _sorted(node: Node, x: np.ndarray, *args: Any, **kwargs: Any) -> Any:
     names = {aten.topk: ("k", "dim", "largest"), aten.sort: ("dim", "descending")}
+    options: dict[str, Any]
     if node.packet in names:
         options = dict(zip(names[node.packet], args, strict=False)) | kwargs
         descending = options.get("largest", True) if node.packet is aten.topk else options.get("descending", False)
@@ -143,7 +145,7 @@ def _sorted(node: Node, x: np.ndarray, *args: Any, **kwargs: Any) -> Any:
     if dim is None:
         x, dim = x.reshape(-1), 0
     lines = np.moveaxis(x, dim, -1)
-    first = options.get("k", lines.shape[-1])
+    first = options["k"] if "k" in options else lines.shape[-1]
     index = np.empty((*lines.shape[:-1], first), dtype=object)
     for at in np.ndindex(*lines.shape[:-1]):
         index[at] = list(map(arb, ordered(lines[at], first, descending)))
