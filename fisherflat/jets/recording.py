@@ -123,10 +123,10 @@ class _Recorder(TorchDispatchMode):
         return self._known[id(leaf)][1] if isinstance(leaf, Tensor) and id(leaf) in self._known else leaf
 
     def _promote(self, leaf: Any) -> Any:
-        """Constants of a lower precision are taken up to the working precision, so that mixed ops run."""
+        """Constants without a tape, and in the working precision, so that mixed ops run."""
         if not isinstance(leaf, Tensor) or id(leaf) in self._known:
             return leaf
-        if not leaf.is_floating_point() or leaf.dtype == self._dtype:
+        if not leaf.is_floating_point() or (leaf.dtype == self._dtype and not leaf.requires_grad):
             return leaf
         if id(leaf) not in self._promoted:
             promoted = leaf.detach().to(self._dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vjp
 
 from fisherflat._arrays import as_float64
-from fisherflat.errors import InputError
+from fisherflat.errors import InputError, TraceError
 from fisherflat.jets.graph import ROLES, Graph, Node, Tangent, fold, run
 from fisherflat.jets.mapping import Mapping
 from fisherflat.jets.recording import record
@@ -37,8 +37,24 @@ def traced(mapping: Mapping, point: Tensor) -> Graph:
     if isinstance(mapping.mean, Graph):
         return mapping.mean.to(mapping.dtype, point.device)
     graph = record(mapping, point)
+    _check_value(graph, mapping, point)
     assign(graph)
     return graph
+
+
+#: relative to the largest output; a map may round to low precision on its way, the graph does not
+_TOLERANCE = 0.05
+
+
+def _check_value(graph: Graph, mapping: Mapping, point: Tensor) -> None:
+    """Whether the graph says what the map says: what was traced wrongly must not be measured."""
+    with torch.no_grad():
+        mine, value = graph(point), mapping(point)
+    if not torch.allclose(mine, value.to(mine), rtol=0, atol=_TOLERANCE * float(value.abs().max()), equal_nan=True):
+        raise TraceError(
+            "the traced graph does not give the map's own value: the map writes into tensors in a way that the trace cannot "
+            'follow, or is not a function of its input alone; rewrite it, or use engine="autodiff"'
+        )
 
 
 def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = ("pattern",)) -> Graph:
