@@ -39,7 +39,7 @@ def linear_stack(depth: int, dim: int = 8) -> list[Map]:
 
 
 def paraboloid_stack(depth: int, a: float) -> tuple[list[Map], ff.charts.Chart]:
-    """Residual bilinear layers that each add `a (u^2 + v^2)` to the last of three coordinates, over the plane of u, v."""
+    """Residual bilinear layers that each add `a (u^2 + v^2)` to the last of three coordinates, over the plane."""
     axes = torch.eye(3, dtype=torch.float64)
     layer = ff.layers.BilinearAttention(axes[None, :2], axes[None, :2], a * axes[2:])
     return [lambda x: x + layer(x)] * depth, ff.charts.affine(torch.zeros(3), axes[:2])

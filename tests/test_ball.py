@@ -116,7 +116,8 @@ WITHOUT_BALLS = {
     "trace", "scatter_add", "index_add", "index_put", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d",
     "_adaptive_avg_pool3d", "upsample_bilinear2d", "upsample_linear1d", "col2im", "convolution", "cummax", "cummin",
     "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d", "signbit",
-    "round", "heaviside", "new_empty", "new_empty_strided", "empty_like", "count_nonzero", "searchsorted", "bucketize", "pow",
+    "round", "heaviside", "new_empty", "new_empty_strided", "empty_like", "count_nonzero", "searchsorted", "bucketize",
+    "pow",
 }  # fmt: skip
 #: ops that are called at a jump in one of the cases
 UNDECIDED = {"nan_to_num", "atan2"}

@@ -1,4 +1,4 @@
-"""Certificates end to end: what is proved about known maps, real layers and gated ones, and that anyone can check it."""
+"""Certificates end to end: what is proved about known maps, real layers and gated ones, and checked again."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ def _words(text: str) -> frozenset[str]:
 #: affine in all their moving arguments together, as long as nothing that is read off the input decides what goes where
 _AFFINE = _words(
     "add sub rsub neg sum mean cumsum trace reshape permute expand select slice cat stack index index_select gather "
-    "flip roll repeat tril triu diagonal diag_embed constant_pad_nd slice_scatter select_scatter diagonal_scatter index_put "
-    "index_copy index_fill index_add scatter scatter_add where masked_fill unfold rot90 reflection_pad1d "
+    "flip roll repeat tril triu diagonal diag_embed constant_pad_nd slice_scatter select_scatter diagonal_scatter "
+    "index_put index_copy index_fill index_add scatter scatter_add where masked_fill unfold rot90 reflection_pad1d "
     "reflection_pad2d replication_pad1d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im "
     "embedding avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d upsample_linear1d upsample_bilinear2d "
     "getitem"

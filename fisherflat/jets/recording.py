@@ -153,7 +153,7 @@ class _Recorder(TorchDispatchMode):
         if packet in _BRANCHES:
             raise TraceError(
                 f"{packet} at {self._origin()[1]}: the control flow depends on the values of the input, so one graph "
-                'does not hold at other points; replace the branch'
+                "does not hold at other points; replace the branch"
             )
         if func._schema.is_mutable:
             return self._mutated(func, args, kwargs)

@@ -52,8 +52,8 @@ def _check_value(graph: Graph, mapping: Mapping, point: Tensor) -> None:
         mine, value = graph(point), mapping(point)
     if not torch.allclose(mine, value.to(mine), rtol=0, atol=_TOLERANCE * float(value.abs().max()), equal_nan=True):
         raise TraceError(
-            "the traced graph does not give the map's own value: the map writes into tensors in a way that the trace cannot "
-            'follow, or is not a function of its input alone; rewrite it, or use engine="autodiff"'
+            "the traced graph does not give the map's own value: the map writes into tensors in a way that the trace "
+            'cannot follow, or is not a function of its input alone; rewrite it, or use engine="autodiff"'
         )
 
 
