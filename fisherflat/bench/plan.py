@@ -29,8 +29,12 @@ class Case:
     moving: str = "all"
     readout: str = "all"
 
+    def __post_init__(self) -> None:
+        if self.map.startswith("minilm-"):
+            object.__setattr__(self, "moving", "token")  # its charts are principal directions of one token
+
     def build(self, device: str) -> Subject:
-        """The map itself. MiniLM's is on the CPU, and its chart moves the last token."""
+        """The map itself; MiniLM's is on the CPU."""
         if self.map.startswith("minilm-"):
             return minilm.subject(self.map, self.k, DTYPES[self.dtype], self.readout)
         return maps.subject(
@@ -88,6 +92,11 @@ class Plan:
         return QUICK if self.quick else 1.0
 
     @property
+    def memory_share(self) -> float:
+        """The same where memory is measured: the forward passes of all points have to fit at once."""
+        return self.share / (4 if self.gpu else 1)
+
+    @property
     def _dtypes(self) -> tuple[str, ...]:
         return self.dtypes or (tuple(DTYPES) if self.gpu else ("float64",))
 
@@ -110,8 +119,8 @@ class Plan:
             yield Case("attention-256", 8, moving="token")
             yield Case("attention-768", 4, moving="token")
             if self._minilm:
-                yield from (Case(f"minilm-{i}", 4, moving="token") for i in range(6))
-                yield from (Case("minilm-0", k, moving="token") for k in (2, 8))
+                yield from (Case(f"minilm-{i}", 4) for i in range(6))
+                yield from (Case("minilm-0", k) for k in (2, 8))
 
     def peers(self) -> Iterator[Case]:
         """What is compared with competitors.
@@ -129,7 +138,7 @@ class Plan:
             if not self.gpu:
                 yield Case("attention-8", 2, readout="token")  # small enough for geomstats
             if self._minilm:
-                yield Case("minilm-0", 2, moving="token", readout="token")
+                yield Case("minilm-0", 2, readout="token")
 
     def memory(self) -> Iterator[Case]:
         """Whose memory is compared with the floor's."""

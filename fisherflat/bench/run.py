@@ -73,7 +73,8 @@ def _memory(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
     for case in plan.memory():
         tell(f"memory: {case}")
         subject = case.build(plan.device)
-        rows.append(asdict(case) | memory.over_floor(subject, plan.points or floor.filling(subject, plan.share)))
+        points = plan.points or floor.filling(subject, plan.memory_share)
+        rows.append(asdict(case) | memory.over_floor(subject, points))
     return rows
 
 
