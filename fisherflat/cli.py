@@ -158,6 +158,54 @@ def symmetry(
         typer.echo(f"written: {file}")
 
 
+@app.command()
+def certify(
+    path: Annotated[str, typer.Argument(help="Hugging Face model folder (safetensors), or the id of a cached model.")],
+    layer: Annotated[str, typer.Option(help="A layer from 0, or 'all'.")],
+    out: Annotated[
+        Path, typer.Option(help="File for the certificate; with 'all', one a layer, numbered.", dir_okay=False)
+    ],
+    part: Annotated[str, typer.Option(help="attention, mlp or block.")] = "attention",
+    frozen: Annotated[list[str], typer.Option(help="Role to hold, such as pattern; several times.")] = [],  # noqa: B006
+    prompt: Annotated[str, typer.Option(help="Text to run the model on.")] = "The cat sat on the mat.",
+    position: Annotated[int | None, typer.Option(help="Token that moves (default: the last word).")] = None,
+    dim: Annotated[int, typer.Option(help="Directions that move.", min=1)] = 2,
+    precision: Annotated[int, typer.Option(help="Bits of the ball arithmetic.", min=24)] = 128,
+) -> None:
+    """Prove that a part of a layer is flat, or curved, and write the certificate."""
+    from fisherflat.certificates.layers import certify_layer
+    from fisherflat.checkpoints import load
+
+    model = load(path)
+    layers = range(len(model.blocks(prompt))) if layer == "all" else _indices(layer, "--layer")
+    for index in layers:
+        certificate = certify_layer(
+            model, index, part, prompt=prompt, frozen=frozen, position=position, dim=dim, precision=precision
+        )
+        file = out if layer != "all" else out.with_name(f"{out.stem}-{index}{out.suffix}")
+        certificate.save(file)
+        typer.echo(f"layer {index}, {part}: {certificate.verdict}. {certificate.claim}")
+        typer.echo(f"written: {file}")
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A certificate of `fisherflat certify`.")],
+    path: Annotated[str, typer.Argument(help="The model that it is about.")],
+) -> None:
+    """Check a certificate against a model, by other code than the prover's. Exit code 1 where it does not hold."""
+    from fisherflat.certificates import Certificate
+    from fisherflat.certificates.layers import verify_layer
+    from fisherflat.checkpoints import load
+
+    found = verify_layer(Certificate.load(file), load(path))
+    for reason in found.reasons:
+        typer.echo(f"refused: {reason}")
+    if not found.ok:
+        raise typer.Exit(1)
+    typer.echo("the certificate holds")
+
+
 def _indices(text: str, option: str) -> list[int]:
     """`1,4,-2` as numbers."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import pytest
 import torch
 from cases import as_functions, as_layers, has_layers
+from typer.testing import CliRunner
 
 import fisherflat as ff
+from fisherflat.certificates.layers import certify_layer
+from fisherflat.cli import app
+from fisherflat.errors import InputError
 
 FLAT = {"affine_plane", "attention_weights_ungated", "ungated_frozen_pattern"}
 UNDECIDED = {"clifford_torus_flat_not_affine", "cone_flat_not_affine"}
@@ -114,3 +119,30 @@ def test_minilm_attention_is_proved_flat_frozen_and_curved_live(minilm_path: Pat
     assert found == pytest.approx(low, rel=1e-9)
     assert found == pytest.approx(high, rel=1e-9)
     assert ff.verify(live, block.attention, chart).ok
+
+
+def test_commands_certify_and_verify_a_checkpoint(minilm_path: Path, tmp_path: Path) -> None:
+    runner, file = CliRunner(), tmp_path / "flat.json"
+    made = runner.invoke(
+        app,
+        ["certify", str(minilm_path), "--layer", "1", "--frozen", "pattern", "--prompt", "Flat.", "--out", str(file)],
+    )
+    assert made.exit_code == 0, made.output
+    assert "flat" in made.output
+    checked = runner.invoke(app, ["verify", str(file), str(minilm_path)])
+    assert checked.exit_code == 0, checked.output
+    assert "holds" in checked.output
+    other = ff.Certificate.load(file)
+    assert other.subject is not None
+    replace(other, subject=other.subject | {"layer": 2}).save(file)
+    refused = runner.invoke(app, ["verify", str(file), str(minilm_path)])
+    assert refused.exit_code == 1
+    assert "refused" in refused.output
+
+
+def test_a_layer_that_is_not_there_is_named(minilm_path: Path, tmp_path: Path) -> None:
+    model = ff.load(str(minilm_path))
+    with pytest.raises(InputError, match="layers 0 to 5"):
+        certify_layer(model, 9, prompt="Flat.")
+    with pytest.raises(InputError, match="attention, mlp, block"):
+        certify_layer(model, 0, "head", prompt="Flat.")

@@ -1,0 +1,85 @@
+"""Certificates about the layers of a checkpoint, with what it takes to find the layer again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fisherflat import charts
+from fisherflat.certificates.certificate import Certificate
+from fisherflat.certificates.prove import certify
+from fisherflat.certificates.verify import Verification, verify
+from fisherflat.checkpoints import Model, Operator
+from fisherflat.errors import CertificateError, InputError
+from fisherflat.jets import freeze
+
+PARTS = ("attention", "mlp", "block")
+#: how far the hidden states of a model may be from the chart of a certificate, relative to the largest
+AGREEMENT = 1e-6
+
+
+def certify_layer(
+    model: Model,
+    layer: int,
+    part: str = "attention",
+    *,
+    prompt: Any,
+    frozen: Sequence[str] = (),
+    position: int | None = None,
+    dim: int = 2,
+    precision: int = 128,
+) -> Certificate:
+    """A certificate about a part of a layer, on the principal directions of one token's state.
+
+    **Args:** `model`, from `fisherflat.load`; `layer`, from 0; `part`, out of `attention`, `mlp`, `block`; `prompt`, a
+    text or token ids; `frozen`, roles that are held as in `fisherflat.freeze`; `position` of the token that moves
+    (default: the last one that is not special); `dim` and `precision`. The covariance is 1; curvature is proved at the
+    token's own state.
+
+    **Raises:** `InputError` for a layer, part or position that is not there.
+    """
+    encoded = model.encode(prompt)
+    words = [index for index, special in enumerate(encoded.special) if not special]
+    token = position if position is not None else (words or [len(encoded.special) - 1])[-1]
+    subject = {"layer": layer, "part": part, "token_ids": encoded.ids.tolist(), "position": token}
+    operator = _part(model, subject)
+    chart = charts.principal(operator.input, token, dim)
+    mean = freeze(operator, chart.point, frozen) if frozen else operator
+    return replace(certify(mean, chart, at=torch.zeros(dim), precision=precision), subject=subject)
+
+
+def verify_layer(certificate: Certificate, model: Model) -> Verification:
+    """Check a certificate of `certify_layer` against a model: the layer is found and traced again, on the same chart.
+
+    **Raises:** `CertificateError` where the certificate does not say which layer it is about.
+    """
+    if certificate.subject is None:
+        raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")
+    operator, chart = _part(model, certificate.subject), certificate.chart
+    if operator.input.shape != chart.point.shape:
+        return Verification(
+            False, (f"subject: the layer takes {list(operator.input.shape)}, the chart has another shape",)
+        )
+    if (operator.input - chart.point).abs().max() > AGREEMENT * operator.input.abs().max():
+        return Verification(False, ("subject: what enters the layer on this prompt is not the chart's point",))
+    mean = freeze(operator, chart.point, certificate.frozen) if certificate.frozen else operator
+    return verify(certificate, mean, chart)
+
+
+def _part(model: Model, subject: dict[str, Any]) -> Operator:
+    try:
+        layer, part, ids = subject["layer"], subject["part"], subject["token_ids"]
+    except KeyError as error:
+        raise CertificateError(f"subject: {error} is missing") from error
+    if part not in PARTS:
+        raise InputError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+    blocks = model.blocks(ids)
+    if not isinstance(layer, int) or not 0 <= layer < len(blocks):
+        raise InputError(f"the model has layers 0 to {len(blocks) - 1}, there is no layer {layer!r}")
+    found = blocks[layer] if part == "block" else getattr(blocks[layer], part)
+    if found is None:
+        raise InputError(f"layer {layer} has no {part} that could be found")
+    return found
