@@ -108,6 +108,7 @@ GATED = {
 FURTHER = {
     "albert": PLAIN,
     "axk2": Architecture(LATENT, gate="q_gate_proj", also=("norm",)),
+    "bailing_hybrid": Architecture(LATENT | {"layer_types": ["full_attention"] * 2}, gate="g_proj", also=("norm",)),
     "bloom": PLAIN,
     "cohere": GATED_MLP,
     "ctrl": PLAIN,

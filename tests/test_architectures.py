@@ -138,11 +138,10 @@ def test_attention_is_affine_once_its_pattern_and_its_gate_are_frozen(kind: str)
     architecture = ARCHITECTURES[kind]
     needed = ("pattern", *(("attention_gate",) if architecture.gate else ()), *architecture.also)
     for block in softmax_blocks(kind):
-        attention, x = block.attention, block.attention_input
-        assert is_affine(ff.freeze(traced(attention), x, needed), x)
-        for role in needed:
-            fewer = tuple(other for other in needed if other != role)
-            assert not is_affine(ff.freeze(traced(attention), x, fewer), x)
+        assert is_affine(ff.freeze(traced(block.attention), block.attention_input, needed), block.attention_input)
+    for role in needed:
+        fewer = tuple(other for other in needed if other != role)
+        assert not is_affine(ff.freeze(traced(block.attention), block.attention_input, fewer), block.attention_input)
 
 
 @every_architecture
