@@ -18,6 +18,7 @@ from torch import Tensor
 
 import fisherflat as ff
 from fisherflat.checkpoints import Block, Model, Operator
+from fisherflat.jets import fallback
 
 IDS = [5, 6, 7, 8]
 
@@ -180,6 +181,7 @@ def row(kind: str) -> dict[str, str]:
     """What the library finds in an architecture: a row of the table."""
     found: dict[str, list[str]] = {name: [] for name in ("blocks", "attention gate", "MLP gate", "affine if frozen")}
     worst, fallbacks = 0.0, set()
+    fallback._warned.clear()  # each is told once a process
     for block in blocks(kind):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
