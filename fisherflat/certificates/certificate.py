@@ -24,6 +24,10 @@ ARGUMENTS = {
     "enclosure": ("curved", "the enclosure of the curvature excludes zero"),
     "zero enclosed": ("undecided", "the enclosure of the curvature contains zero at the largest precision tried"),
     "degenerate immersion": ("undecided", "the determinant of the metric could not be bounded away from zero"),
+    "not finite": (
+        "undecided",
+        "the map or its derivatives are not finite there, so that the point is outside its domain",
+    ),
     "open decision": ("undecided", "the map asks for a sign or an order that is open there (a kink or a jump)"),
     "unsupported op": ("undecided", "an op on the way has no rule in ball arithmetic"),
 }

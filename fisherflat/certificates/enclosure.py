@@ -102,15 +102,13 @@ def sectional(jet: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[
 
     **Args:** `plane`: two tangent vectors in coordinates.
 
-    **Raises:** `EnclosureError` where the determinant may vanish, or where the jet is not finite.
+    **Raises:** `EnclosureError` where the determinant may vanish.
     """
     change, determinant = _frame(jet, k, family, plane)
     gram = _gram(change * matrix(jet[1:]), family)
     tangent, bent = range(k), range(k, k + 3)
     metric, mixed, second = _block(gram, tangent, tangent), _block(gram, tangent, bent), _block(gram, bent, bent)
     regular = metric.det()
-    if not regular.is_finite():
-        raise EnclosureError("the derivatives are not finite there: the point is outside the map's domain")
     if not regular > 0:
         raise EnclosureError("the determinant of the metric is not bounded away from zero")
     try:

@@ -145,12 +145,15 @@ class _Prover:
     def _rank(self) -> tuple[int, bool]:
         """A lower bound of the rank of an affine map, and whether it is the rank."""
         k = self.chart.dim
-        with flint.ctx.workprec(self.precision):
-            least = affine_rank(jet(self.graph, self.chart, [arb(0)] * k)[1 : 1 + k])
-        if least == k:
-            return k, True
-        with flint.ctx.workprec(EXACT):
-            exact = exact_rank(jet(self.graph, self.chart, [arb(0)] * k)[1 : 1 + k])
+        try:
+            with flint.ctx.workprec(self.precision):
+                least = affine_rank(jet(self.graph, self.chart, [arb(0)] * k)[1 : 1 + k])
+            if least == k:
+                return k, True
+            with flint.ctx.workprec(EXACT):
+                exact = exact_rank(jet(self.graph, self.chart, [arb(0)] * k)[1 : 1 + k])
+        except UnsupportedOpError:
+            return 0, False  # flat all the same: structure looks at no numbers
         return (least, False) if exact is None else (exact, True)
 
     def _decided(self, point: Sequence[float], plane: Plane) -> _Proof:
@@ -199,6 +202,8 @@ class _Prover:
             return _Proof("unsupported op", unsupported=getattr(error, "node", None))
         except EnclosureError:
             return _Proof("open decision")
+        if not all(x.is_finite() for x in derivatives.ravel()):  # a derivative may have a value where the map has none
+            return _Proof("not finite")
         try:
             found = sectional(derivatives, self.chart.dim, self.manifold.family, plane)
             enclosure, determinant = bounds(found[0], bits, slack), bounds(found[1], bits, slack * 1e9)

@@ -309,6 +309,8 @@ class _Checker:
         steps = [x - c for x, c in zip(u, middle, strict=True)]
         is_box = not all(x.is_exact() for x in u)
         y = evaluate(self.graph, self._input(u, 2), self._input(middle, 2) if is_box else None, steps)
+        if not all(x.is_finite() for part in y.parts if part is not None for x in part.ravel()):
+            raise EnclosureError("the map or its derivatives are not finite there")
         zero = np.full(self.c.outputs, arb(0), dtype=object)
         rows = [zero if part is None else part.ravel() for part in y.parts]
         for m, monomial in enumerate(monomials(self.k)):
@@ -353,12 +355,17 @@ class _Checker:
         first = change @ derivatives[:k]
         seconds = dict(zip(monomials(k)[1 + k :], derivatives[k:], strict=True))
         frame, coefficients = self._frame(first)
-        normal = []
-        for (a, b), subtracted in zip(((0, 0), (1, 1), (0, 1)), multiples, strict=True):
-            bent = sum(change[a][i] * change[b][j] * seconds[min(i, j), max(i, j)] for i in range(k) for j in range(k))
-            bent = bent - subtracted @ first
-            normal.append(bent - sum(_dot(self._weighted(e), bent) * e for e in frame))
-        gauss = _dot(self._weighted(normal[0]), normal[1]) - _dot(self._weighted(normal[2]), normal[2])
+        bent = []
+        for (a, b), less in zip(((0, 0), (1, 1), (0, 1)), multiples, strict=True):
+            mixed = [(change[a][i] * change[b][j], (min(i, j), max(i, j))) for i in range(k) for j in range(k)]
+            bent.append(sum(factor * seconds[pair] for factor, pair in mixed) - less @ first)
+        tangential = [[_dot(self._weighted(e), vector) for e in frame] for vector in bent]
+
+        def normal(a: int, b: int) -> arb:  # by Pythagoras
+            both = zip(tangential[a], tangential[b], strict=True)
+            return _dot(self._weighted(bent[a]), bent[b]) - sum((x * y for x, y in both), arb(0))
+
+        gauss = normal(0, 1) - normal(2, 2)
         (size,), (_, height) = coefficients[:2]
         determinant = _product(c[-1] ** 2 for c in coefficients) / matrix(change).det() ** 2
         return gauss / (size * height) ** 2, determinant
