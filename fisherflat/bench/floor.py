@@ -14,7 +14,7 @@ from fisherflat.jets.jet import size
 from fisherflat.manifold import StatisticalManifold
 
 #: operations of one sample, and the most points, that fill the machine
-WORK = {"cpu": 1.5e10, "cuda": 6e12}
+WORK = {"cpu": 3e10, "cuda": 6e12}
 POINTS = {"cpu": 1024, "cuda": 4096}
 #: so many of the fastest batch sizes are kept until the timing proper decides
 FINALISTS = 2

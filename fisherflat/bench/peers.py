@@ -22,8 +22,8 @@ Map = Callable[[Tensor], Tensor]
 #: points [P, k] -> scalar curvature [P]
 Curvature = Callable[[Tensor], Tensor]
 
-#: bytes of cotangents in one piece of a reverse pass
-PIECE = {"cpu": 2**25, "cuda": 2**30}
+#: bytes of cotangents in one piece of a reverse pass; on a CPU the fastest of 2^20 to 2^27
+PIECE = {"cpu": 2**21, "cuda": 2**30}
 #: operations that one point may take in a reverse pass for each output
 BEARABLE = {"cpu": 1.5e11, "cuda": 1.5e13}
 
