@@ -21,7 +21,9 @@ from fisherflat.jets.mapping import Mapping
 
 
 class Engine(Protocol):
-    """What the manifold needs of an engine."""
+    """What the manifold needs of an engine; `chunk_memory` in bytes, `None` for a share of what is free."""
+
+    chunk_memory: int | None
 
     @property
     def bytes_per_point(self) -> int:
@@ -127,7 +129,7 @@ class StatisticalManifold:
             with torch.no_grad():
                 return function(self.engine.jet(parts[0].contiguous()), *parts)
 
-        pieces = list(in_chunks(piece, flat, self.engine.bytes_per_point, self._memory))
+        pieces = list(in_chunks(piece, flat, self.engine.bytes_per_point, self.engine.chunk_memory))
         joined = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*pieces, strict=True))
         return tuple(part.reshape((*points.shape[:-1], *part.shape[1:])) for part in joined)
 

@@ -149,6 +149,7 @@ class Limited:
 
     def __init__(self, engine: Any, most: int, error: BaseException) -> None:
         self.engine, self.most, self.error, self.sizes = engine, most, error, []
+        self.chunk_memory = engine.chunk_memory
 
     def jet(self, u: Tensor) -> Tensor:
         self.sizes.append(len(u))

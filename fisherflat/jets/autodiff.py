@@ -41,6 +41,7 @@ class AutodiffEngine:
 
     def __init__(self, mapping: Mapping, chart: Chart, dim: int, memory: int | None = None) -> None:
         self._mapping, self._chart, self._dim, self._memory = mapping, chart, dim, memory
+        self.chunk_memory = memory
 
     @property
     def bytes_per_point(self) -> int:

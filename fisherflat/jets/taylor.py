@@ -51,6 +51,8 @@ class TaylorEngine:
         point = chart.point.to(mapping.dtype)
         self.graph = traced(mapping, point)
         self._bytes = footprint(self.graph) * point.element_size()
+        # on a CPU geometry too should meet warm data, but has more to do for each chunk than for each point
+        self.chunk_memory = memory if memory is not None or point.device.type != "cpu" else 4 * CACHED
 
     @property
     def bytes_per_point(self) -> int:

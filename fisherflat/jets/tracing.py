@@ -49,7 +49,7 @@ _TOLERANCE = 0.05
 def _check_value(graph: Graph, mapping: Mapping, point: Tensor) -> None:
     """Whether the graph says what the map says: what was traced wrongly must not be measured."""
     with torch.no_grad():
-        mine, value = graph(point), mapping(point)
+        mine, value = graph(point), mapping(point.clone())  # which may write into its input
     if not torch.allclose(mine, value.to(mine), rtol=0, atol=_TOLERANCE * float(value.abs().max()), equal_nan=True):
         raise TraceError(
             "the traced graph does not give the map's own value: the map writes into tensors in a way that the trace "
