@@ -219,7 +219,8 @@ TRANSCENDENTAL: dict[str, list[Case]] = {
     "atan2": [
         ((3, 4), lambda x: torch.atan2(x, W34), lambda x: ATAN2(x, W34_)),
         ((3, 4), lambda x: torch.atan2(x[0], x[1:]), lambda x: ATAN2(x[0], x[1:])),
-        ((4,), lambda x: torch.atan2(x * 0, W4 * x.sign() + x * 0), lambda x: ATAN2(x * 0, W4_ * np.sign(x))),
+        # 0.0 is added because torch, unlike mathematics, has a negative zero
+        ((4,), lambda x: torch.atan2(x * 0 + 0.0, W4 * x.sign() + x * 0), lambda x: ATAN2(x * 0, W4_ * np.sign(x))),
     ],
     "logcumsumexp": [((2, 5), lambda x: (x * 30).logcumsumexp(-1), lambda x: LOG(np.cumsum(EXP(x * 30), -1)))],
     "logaddexp": [
