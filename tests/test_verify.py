@@ -227,7 +227,8 @@ def replaced(c: Certificate, rng: random.Random) -> Certificate:
     if c.witness is not None:
         changes += [{"witness": None}, {"witness": dataclasses.replace(c.witness, node=c.witness.node + 1)}]
         changes += [{"verdict": "flat", "argument": "affine", "rank": (2, True), "steps": (c.witness,), "cells": (),
-                     "enclosure": None, "determinant": None, "plane": None, "analytic": None, "radius": 0.0}]  # fmt: skip
+                     "enclosure": None, "determinant": None, "plane": None, "analytic": None,
+                     "radius": 0.0}]  # fmt: skip
     if c.verdict == "curved":
         assert c.enclosure is not None and c.determinant is not None
         sign = 1 if c.enclosure[0] > 0 else -1
