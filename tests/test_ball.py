@@ -22,7 +22,7 @@ from torch import Tensor
 import fisherflat as ff
 from fisherflat.certificates import polynomials, reader
 from fisherflat.certificates.enclosure import jet
-from fisherflat.errors import EnclosureError, UnsupportedOpError
+from fisherflat.errors import EnclosureError, TraceError, UnsupportedOpError
 from fisherflat.jets import ball_array as ball
 from fisherflat.jets.elementary import FUNCTIONS, Irrational
 
@@ -119,8 +119,8 @@ WITHOUT_BALLS = {
     "round", "heaviside", "new_empty", "new_empty_strided", "empty_like", "count_nonzero", "searchsorted", "bucketize",
     "pow",
 }  # fmt: skip
-#: ops that are called at a jump in one of the cases
-UNDECIDED = {"nan_to_num", "atan2"}
+#: ops that are called at a jump in one of the cases (entries compared with themselves)
+UNDECIDED = {"nan_to_num", "atan2", "eq", "ne", "le", "gt", "clamp.Tensor"}
 
 
 def on_a_plane(shape: tuple[int, ...]) -> ff.charts.Chart:
@@ -183,7 +183,7 @@ def test_rules_enclose_the_float_engine(name: str, shape: tuple[int, ...], f: Ca
     except UnsupportedOpError:
         assert name in WITHOUT_BALLS
         return
-    except EnclosureError:
+    except (EnclosureError, TraceError):
         assert name in UNDECIDED
         return
     assert_float_jet_inside(f, chart, balls)

@@ -193,6 +193,7 @@ NOT_AFFINE: list[Map] = [
     lambda x: x**2,
     lambda x: 2**x,
     lambda x: x @ x.T,
+    lambda x: x.scatter(0, torch.tensor([[0, 1, 2, 0]]), x[1:], reduce="multiply"),
     lambda x: x / x.sum(),
     lambda x: 1 / x,
     lambda x: x.softmax(-1),
@@ -217,6 +218,7 @@ def test_affine_maps_are_flat_and_the_proof_names_each_node(f: Map) -> None:
     assert all(str(step) in certificate.reason for step in certificate.steps)
 
 
+@pytest.mark.filterwarnings("ignore:The reduce argument of torch.scatter")
 @pytest.mark.parametrize("f", NOT_AFFINE)
 def test_what_is_affine_only_piece_by_piece_or_nearly_is_not_called_affine(f: Map) -> None:
     structure = read(ff.trace(f, W[:3]))
@@ -277,6 +279,10 @@ def test_flat_but_not_affine_is_undecided_with_an_enclosure_of_zero() -> None:
     ("f", "argument"),
     [
         (lambda u: torch.stack([u[0], u[1], u[0] * u[1].relu()]), "open decision"),
+        (lambda u: torch.stack([u[0], u[1], torch.where(u[0] == 0, u[1] ** 2, u[0] * u[1])]), "open decision"),
+        (lambda u: torch.stack([u[0], u[1], torch.where(u[0] >= 0, u[1] ** 2, u[0] * u[1])]), "open decision"),
+        (lambda u: torch.stack([u[0], u[1], u[0] * u[1] * (1 + u[0]).long()]), "open decision"),
+        (lambda u: torch.stack([u[0], u[1], u.sort()[0][0] * u[1]]), "open decision"),
         (lambda u: torch.stack([u[0] * u[1], u[0] * u[1], (u[0] * u[1]) ** 2]), "degenerate immersion"),
         (lambda u: torch.cat([u, F.avg_pool2d((u * u).reshape(1, 1, 2), 2, 1, 1).flatten()]), "unsupported op"),
         (lambda u: torch.stack([u[0], u[1], (u[0] * u[1]).round()]), "unsupported op"),

@@ -61,6 +61,8 @@ class Affinity:
         return "affine" if self._is_affine(name, node, moving) else "nonlinear"
 
     def _is_affine(self, name: str, node: Node, moving: list[Node]) -> bool:
+        if name == "scatter" and "reduce" in str(node.target):
+            return False
         if name == "_to_copy":
             return bool(node.kwargs["dtype"].is_floating_point)
         if name in _PRODUCTS:
@@ -89,9 +91,9 @@ class Affinity:
                 or node.kwargs.get("rounding_mode") is not None
             ):
                 return None
-            divisor = node.args[1] if name == "div" else node.args[0] if name in _ROOTS or self._is_root(node) else None
             if name == "pow" and not isinstance(node.args[1], (int, float)):
-                divisor = node.args[1]
+                return None
+            divisor = node.args[1] if name == "div" else node.args[0] if name in _ROOTS or self._is_root(node) else None
             limited = isinstance(divisor, Node) and self.orders[divisor] != "constant" and not self.positive[divisor]
             if (limited or name in _OTHERS) and where not in restricted:
                 restricted.append(where)

@@ -32,7 +32,7 @@ from fisherflat.certificates.polynomials import (
     softmax,
     times_constant,
 )
-from fisherflat.certificates.tables import COMPARISONS, FUNCTIONS, JOINED, LINEAR, convolution, ranked
+from fisherflat.certificates.tables import COMPARISONS, FUNCTIONS, JOINED, LINEAR, convolution, ranked, toward_zero
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.graph import Graph, Node
 
@@ -86,6 +86,11 @@ def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:
 _BOTH: Any = np.frompyfunc(lambda x, y: x.intersection(y) if x.is_finite() and y.is_finite() else x, 2, 1)
 
 
+def _nearby(x: Polynomial) -> Array:
+    """The values, and where they move a little around them: what is decided has to hold there too."""
+    return np.asarray(x.value + arb(0, 1) * arb(2) ** -100000, dtype=object) if x.moves else x.value
+
+
 class _Reading:
     """One node, read."""
 
@@ -116,22 +121,16 @@ class _Reading:
             out = self.values[args[0]].each(lambda part: convolution(part, weight, *args[3:]))
             return out if args[2] is None else plus(out, self._polynomial(args[2].reshape(-1, 1)))
         if name in COMPARISONS:
-            a, b = (self._polynomial(leaf).value for leaf in args)
+            a, b = (_nearby(self._polynomial(leaf)) for leaf in args)
             return self._constant(COMPARISONS[name](a, b))
-        if name == "_to_copy" and (kwargs["dtype"].is_floating_point or self._is_whole(args[0])):
-            return self.values[args[0]]
+        if name == "_to_copy" and kwargs["dtype"] is not torch.bool:
+            x = self.values[args[0]]
+            return x if kwargs["dtype"].is_floating_point else self._constant(toward_zero(_nearby(x)))
         if name in ("zeros_like", "ones_like"):
             return self._constant(np.full(self.node.shape, arb(int(name == "ones_like")), dtype=object))
-        if name in ("topk", "sort", "max", "min", "argmax", "argmin") and len(args) > 1:
+        if name in ("topk", "sort") or (name in ("max", "min", "argmax", "argmin") and len(args) > 1):
             return self._chosen(*args, **kwargs)
         raise self._unknown()
-
-    def _is_whole(self, source: Node) -> bool:
-        """Whether the entries are integers, which a cast to integers leaves as they are."""
-        x = self.values[source]
-        return (
-            self.node.kwargs["dtype"] is not torch.bool and not x.moves and all(y.is_integer() for y in x.value.ravel())
-        )
 
     def _constant(self, value: Array) -> Polynomial:
         return Polynomial([value, *[None] * (len(monomials(self.k)) - 1)], self.k)
@@ -214,7 +213,7 @@ class _Reading:
             raise self._unknown()
         largest = options.get("largest", options.get("descending", self.name in ("max", "argmax", "topk")))
         count = options.get("count", values.value.shape[dim] if self.name == "sort" else 1)
-        index = ranked(values.value, count, dim, largest)
+        index = ranked(_nearby(values), count, dim, largest)
         chosen = values.each(lambda part: np.take_along_axis(part, index, dim))
         where = self._constant(filled(map(arb, index.ravel().tolist()), index.shape))
         if self.name in ("topk", "sort"):

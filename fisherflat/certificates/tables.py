@@ -246,6 +246,18 @@ COMPARISONS = {
 }
 
 
+def toward_zero(x: Array) -> Array:
+    """Entries without their fractional part, where it is certain what is left."""
+
+    def decide(entry: arb) -> arb:
+        whole = int(float(entry))
+        if entry == whole or (entry > whole - (whole <= 0) and entry < whole + (whole >= 0)):
+            return arb(whole)
+        raise EnclosureError("the integer part of an entry is open")
+
+    return np.asarray(np.frompyfunc(decide, 1, 1)(x), dtype=object)
+
+
 def ranked(x: Array, count: int, dim: int, largest: bool) -> Array:
     """Indices of the first `count` entries along an axis by size, certainly in this order."""
     lines = np.moveaxis(x, dim, -1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from flint import arb
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_flatten, tree_map
@@ -76,7 +77,8 @@ class BallAlgebra(Algebra):
                 return tuple(_constant_series(part, dtype, k) for part in out)
             return _constant_series(out, kwargs.get("dtype") or dtype, k)
         rule = RULES.get(node.packet)
-        moving = any(isinstance(leaf, Series) and leaf.order for leaf in _leaves((args, kwargs)))
+        leaves = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))[0]
+        moving = any(isinstance(leaf, Series) and leaf.order for leaf in leaves)
         if rule is None or node.packet in PIECEWISE_CONSTANT or moving or node is self._asked:
             raise unsupported(node)  # or the rule itself asks for these values
         self._asked = node
@@ -89,18 +91,18 @@ class BallAlgebra(Algebra):
         raise unsupported(node)
 
 
-def _leaves(thing: Any) -> list[Any]:
-    return tree_flatten(thing, is_leaf=lambda leaf: isinstance(leaf, Series))[0]
-
-
 def _constant_series(value: np.ndarray, dtype: torch.dtype, k: int) -> Series:
     return Series(BallArray(value[None, None], dtype), k)
+
+
+#: added to what moves, so that what is decided about a number holds for all numbers next to it
+_NEIGHBOURHOOD = arb(0, 1) * arb(2) ** -100000
 
 
 def _plain(leaf: Any) -> Any:
     """The values of an argument as an array of balls; numbers and options stay as they are."""
     if isinstance(leaf, Series):
-        return np.asarray(leaf.data.balls[0, 0], dtype=object)
+        return np.asarray(leaf.data.balls[0, 0] + (_NEIGHBOURHOOD if leaf.order else ZERO), dtype=object)
     return balls(leaf) if isinstance(leaf, Tensor) else leaf
 
 

@@ -87,35 +87,40 @@ def _signs(node: Node, x: np.ndarray) -> np.ndarray:
     return SIGN(x)
 
 
-def _rounded(function: Callable[[arb], arb]) -> Callable[..., np.ndarray]:
-    def decide(x: arb) -> arb:
-        if x.is_finite() and not x.contains_integer() and function(x.lower()) == function(x.upper()):
-            return function(x.lower())
-        raise EnclosureError(f"the integer part of {x.str(5)} is open")
-
-    ufunc = np.frompyfunc(decide, 1, 1)
-    return lambda node, x: np.asarray(ufunc(x), dtype=object)
+def _whole(x: arb, function: Callable[[arb], arb]) -> arb:
+    """The integer next to a ball, in one direction."""
+    if x.is_finite() and not x.contains_integer() and function(x.lower()) == function(x.upper()):
+        return function(x.lower())
+    raise EnclosureError(f"the integer part of {x.str(5)} is open")
 
 
-def _truncated(x: arb) -> arb:
-    return x.floor() if x > 0 else x.ceil()
+def _toward_zero(x: arb) -> arb:
+    return ZERO if x > -1 and x < 1 else _whole(x, arb.floor if x > 0 else arb.ceil)
+
+
+_ROUNDED: dict[str, Any] = {
+    "floor": np.frompyfunc(lambda x: _whole(x, arb.floor), 1, 1),
+    "ceil": np.frompyfunc(lambda x: _whole(x, arb.ceil), 1, 1),
+    "trunc": np.frompyfunc(_toward_zero, 1, 1),
+}
+
+
+def _rounded(direction: str) -> Callable[..., np.ndarray]:
+    return lambda node, x: np.asarray(_ROUNDED[direction](x), dtype=object)
 
 
 def divided(node: Node, a: Any, b: Any, rounding_mode: str = "floor") -> np.ndarray:
     """Division to an integer."""
     first, second = (x if isinstance(x, np.ndarray) else ball(x) for x in (a, b))
-    return _rounded(arb.floor if rounding_mode == "floor" else _truncated)(
-        node, np.asarray(first / second, dtype=object)
-    )
+    return np.asarray(_ROUNDED[rounding_mode](first / second), dtype=object)
 
 
 def _cast(node: Node, x: np.ndarray, dtype: torch.dtype, **kwargs: Any) -> np.ndarray:
     """To an integer or a boolean; what is an integer already stays itself."""
     if dtype == torch.bool:
         return balls(_truth(x))
-    return np.asarray(
-        np.frompyfunc(lambda y: y if y.is_integer() else _rounded(_truncated)(node, y).item(), 1, 1)(x), dtype=object
-    )
+    cast: Any = np.frompyfunc(lambda y: y if y.is_integer() else _toward_zero(y), 1, 1)
+    return np.asarray(cast(x), dtype=object)
 
 
 def ordered(values: np.ndarray, first: int, descending: bool = True) -> list[int]:
@@ -173,9 +178,9 @@ DECISIONS: dict[Any, tuple[Callable[..., Any], torch.dtype]] = {
     **dict.fromkeys((aten.zeros_like, aten.ones_like, aten.full_like), (_of_shape, torch.float64)),
     **dict.fromkeys((aten.new_zeros, aten.new_ones, aten.new_full), (_of_shape, torch.float64)),
     **dict.fromkeys((aten.sign, aten.sgn), (_signs, torch.float64)),
-    aten.floor: (_rounded(arb.floor), torch.float64),
-    aten.ceil: (_rounded(arb.ceil), torch.float64),
-    aten.trunc: (_rounded(_truncated), torch.float64),
+    aten.floor: (_rounded("floor"), torch.float64),
+    aten.ceil: (_rounded("ceil"), torch.float64),
+    aten.trunc: (_rounded("trunc"), torch.float64),
     aten.floor_divide: (divided, torch.float64),
     aten._to_copy: (_cast, torch.float64),
     **dict.fromkeys((aten.argmax, aten.argmin, aten.topk, aten.sort), (_sorted, torch.int64)),

@@ -128,6 +128,13 @@ def _cast(xp: Algebra, node: Node, x: Series, **kwargs: Any) -> Series:
     return _linear(xp, node, x, **kwargs) if kwargs["dtype"].is_floating_point else xp.values(node, (x,), kwargs, x.k)
 
 
+@_rule("scatter")
+def _scatter(xp: Algebra, node: Node, *args: Any, **kwargs: Any) -> Series:
+    if "reduce" in kwargs:  # it may multiply
+        return xp.fallback(node, args, kwargs, _order(args)[1])
+    return _linear(xp, node, *args, **kwargs)
+
+
 def _order(*things: Any) -> tuple[int, int]:
     """The largest order among the series in nested arguments, and k."""
     found = [leaf for leaf in _leaves(things) if isinstance(leaf, Series)]
