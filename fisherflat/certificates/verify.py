@@ -108,7 +108,9 @@ def _identity(c: Certificate, graph: Graph) -> Iterator[str]:
         if name != other:
             yield f"weights: {other!r} stands where the graph has {name!r}"
         elif rest != there:
-            yield f"weights: the numbers of {name!r} are not those of the certificate"
+            nameless = " (if it was computed while tracing: another processor or torch may round it otherwise)"
+            hint = nameless if name.startswith("constant ") else ""
+            yield f"weights: the numbers of {name!r} are not those of the certificate{hint}"
     if c.graph != digests.of_graph(graph, constants):
         yield "graph: the digest of the traced graph is not that of the certificate"
     if c.outputs != int(np.prod(graph.shape, dtype=np.int64)):
