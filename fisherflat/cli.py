@@ -166,7 +166,10 @@ def certify(
         Path, typer.Option(help="File for the certificate; with 'all', one a layer, numbered.", dir_okay=False)
     ],
     part: Annotated[str, typer.Option(help="attention, mlp or block.")] = "attention",
-    frozen: Annotated[list[str], typer.Option(help="Role to hold, such as pattern; several times.")] = [],  # noqa: B006
+    reading: Annotated[
+        str,
+        typer.Option("--reading", "--frozen", help="What is held: 'live', 'frozen pattern', 'frozen pattern+gate'."),
+    ] = "live",
     prompt: Annotated[str, typer.Option(help="Text to run the model on.")] = "The cat sat on the mat.",
     position: Annotated[int | None, typer.Option(help="Token that moves (default: the last word).")] = None,
     dim: Annotated[int, typer.Option(help="Directions that move.", min=1)] = 2,
@@ -180,7 +183,7 @@ def certify(
     layers = range(len(model.blocks(prompt))) if layer == "all" else _indices(layer, "--layer")
     for index in layers:
         certificate = certify_layer(
-            model, index, part, prompt=prompt, frozen=frozen, position=position, dim=dim, precision=precision
+            model, index, part, prompt=prompt, reading=reading, position=position, dim=dim, precision=precision
         )
         file = out if layer != "all" else out.with_name(f"{out.stem}-{index}{out.suffix}")
         certificate.save(file)

@@ -17,6 +17,7 @@ from tiny_models import tiny_model
 from torch import Tensor, nn
 
 import fisherflat as ff
+from fisherflat import readings
 from fisherflat.certificates import finder, prove
 from fisherflat.certificates.structure import NAMES, read
 from fisherflat.checkpoints.model import Model
@@ -390,9 +391,9 @@ def test_gated_attention_of_qwen3_next_is_flat_once_its_gate_is_frozen_too() -> 
     block = Model(tiny_model("qwen3_next")).blocks([5, 17, 3, 9])[1]
     x = block.attention_input
     chart = ff.charts.token(x, 2, torch.randn(2, x.shape[1], generator=torch.Generator().manual_seed(0)))
-    for roles, verdict in ((("pattern",), "curved"), (("pattern", "attention_gate"), "flat")):
-        mean = ff.freeze(block.attention, x, roles)
+    for reading, verdict in (("frozen pattern", "curved"), ("frozen pattern+gate", "flat")):
+        mean = readings.held(block.attention, x, reading)
         certificate = ff.certify(mean, chart)
         assert certificate.verdict == verdict
-        assert certificate.reading == "frozen " + " and ".join(roles)
+        assert certificate.reading == reading
         assert ff.verify(certificate, mean, chart).ok

@@ -10,6 +10,7 @@ from typing import Any
 
 from flint import arb
 
+from fisherflat import readings
 from fisherflat.charts import Chart
 from fisherflat.errors import EnclosureError
 from fisherflat.family import Gaussian
@@ -186,10 +187,10 @@ class Certificate:
 
     @property
     def reading(self) -> str:
-        """What moves and what is held: `weights`, `live`, or `frozen` with the roles that are."""
+        """What moves and what is held: `weights`, or the name of a reading (`fisherflat.readings`)."""
         if self.chart.kind == "attention weights":
             return "weights"
-        return "frozen " + " and ".join(self.frozen) if self.frozen else "live"
+        return readings.name(self.frozen)
 
     @property
     def claim(self) -> str:

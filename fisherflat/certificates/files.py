@@ -26,7 +26,7 @@ from fisherflat.certificates.certificate import ARGUMENTS, VERDICTS, Analytic, B
 from fisherflat.charts import Chart
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.family import Gaussian
-from fisherflat.jets.graph import ROLES
+from fisherflat.readings import WORDS
 
 SCHEMA = "fisherflat-certificate/1"
 #: bytes of a file, characters of a text, entries of a list, numbers of an array that are written one by one
@@ -151,7 +151,7 @@ def certificate(data: Any) -> Certificate:
         argument=argument,
         chart=chart,
         family=f.of("covariance", lambda value: Gaussian(_tensor(value))),
-        frozen=tuple(f.of("frozen", lambda value: [_chosen(role, ROLES) for role in _list(value)])),
+        frozen=tuple(f.of("frozen", lambda value: [_chosen(role, WORDS) for role in _list(value)])),
         precision=f.integer("precision", 2, 2**16),
         point=point,
         radius=f.of("radius", lambda value: _nonnegative(_float(value))),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from fisherflat import charts
+from fisherflat import charts, readings
 from fisherflat.certificates.certificate import Certificate
 from fisherflat.certificates.prove import certify
 from fisherflat.certificates.verify import Verification, verify
@@ -27,7 +26,7 @@ def certify_layer(
     part: str = "attention",
     *,
     prompt: Any,
-    frozen: Sequence[str] = (),
+    reading: str = "live",
     position: int | None = None,
     dim: int = 2,
     precision: int = 128,
@@ -35,11 +34,11 @@ def certify_layer(
     """A certificate about a part of a layer, on the principal directions of one token's state.
 
     **Args:** `model`, from `fisherflat.load`; `layer`, from 0; `part`, out of `attention`, `mlp`, `block`; `prompt`, a
-    text or token ids; `frozen`, roles that are held as in `fisherflat.freeze`; `position` of the token that moves
+    text or token ids; `reading`, what is held (`fisherflat.readings`); `position` of the token that moves
     (default: the last one that is not special); `dim` and `precision`. The covariance is 1; curvature is proved at the
     token's own state.
 
-    **Raises:** `InputError` for a layer, part or position that is not there.
+    **Raises:** `InputError` for a layer, part or position that is not there, or a reading that is none.
     """
     encoded = model.encode(prompt)
     words = [index for index, special in enumerate(encoded.special) if not special]
@@ -47,7 +46,8 @@ def certify_layer(
     subject = {"layer": layer, "part": part, "token_ids": encoded.ids.tolist(), "position": token}
     operator = _part(model, subject)
     chart = charts.principal(operator.input, token, dim)
-    mean = freeze(operator, chart.point, frozen) if frozen else operator
+    held = readings.roles(reading)
+    mean = freeze(operator, chart.point, held) if held else operator
     return replace(certify(mean, chart, at=torch.zeros(dim), precision=precision), subject=subject)
 
 
