@@ -10,6 +10,7 @@ from typing import Any
 
 import flint
 import numpy as np
+import torch
 from flint import arb, fmpz_mat
 from torch import Tensor
 
@@ -127,8 +128,9 @@ class _Proof:
 
 class _Prover:
     def __init__(self, manifold: StatisticalManifold, radius: float, precision: int) -> None:
-        self.manifold, self.chart, self.radius, self.precision = manifold, manifold.chart, radius, precision
-        self.graph: Graph = manifold.engine.graph  # type: ignore[attr-defined]
+        self.manifold, self.chart, self.radius, self.precision = manifold, manifold.chart.to("cpu"), radius, precision
+        graph: Graph = manifold.engine.graph  # type: ignore[attr-defined]
+        self.graph = graph.to(torch.float64, torch.device("cpu"))  # balls live there
         self.structure = read(self.graph)
 
     def certificate(self, at: tuple[float, ...] | None) -> Certificate:

@@ -68,7 +68,7 @@ def verify(certificate: Certificate, mean: Callable[[Tensor], Tensor], chart: Ch
     if reasons:
         return Verification(False, tuple(reasons))
     try:
-        graph = trace(mean, chart.point)
+        graph = trace(mean, chart.point).to(torch.float64, torch.device("cpu"))
     except FisherflatError as error:
         return Verification(False, (f"graph: the map could not be traced: {error}",))
     reasons = [*_identity(certificate, graph)]
