@@ -61,11 +61,6 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[np
         lambda x: mpmath.log(abs(mpmath.det(matrix(x)))),
     ),
     "linalg_inv_ex": ((3, 3), lambda x: torch.linalg.inv(shifted(x)), lambda x: array(mpmath.inverse(matrix(x)))),
-    "linalg_solve_triangular": (
-        (3, 3),
-        lambda x: torch.linalg.solve_triangular(shifted(x), x[:, :2], upper=False),
-        lambda x: array(mpmath.inverse(matrix(np.tril(x))) * mpmath.matrix(x[:, :2].tolist())),
-    ),
     "linalg_cholesky_ex": (
         (3, 3),
         lambda x: torch.linalg.cholesky(shifted(x @ x.T)),

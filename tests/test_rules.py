@@ -104,8 +104,21 @@ def constant(*shape: int) -> tuple[Tensor, np.ndarray]:
     return tensor, tensor.numpy().astype(object)
 
 
+def solution(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`a⁻¹ b` by mpmath's LU decomposition."""
+    inverse = mpmath.inverse(mpmath.matrix(a.tolist()))
+    return np.array((inverse * mpmath.matrix(b.tolist())).tolist(), dtype=object)
+
+
+def unit_lower(x: np.ndarray) -> np.ndarray:
+    return np.tril(x, -1) + np.eye(len(x), dtype=object)
+
+
+SOLVE = torch.linalg.solve_triangular
 W4, W4_ = constant(4)
 W34, W34_ = constant(3, 4)
+SHIFT = 3 * torch.eye(3, dtype=torch.float64)
+SHIFT_ = SHIFT.numpy().astype(object)
 M = rule_cases.MASK
 
 TRANSCENDENTAL: dict[str, list[Case]] = {
@@ -141,6 +154,22 @@ TRANSCENDENTAL: dict[str, list[Case]] = {
         ((3, 4), lambda x: W34 / (x[0, 0] + 3), lambda x: W34_ / (x[0, 0] + 3)),
         ((3, 4), lambda x: x[0] * x[1] / (x * x + 1), lambda x: x[0] * x[1] / (x * x + 1)),
         ((3, 4), lambda x: x.argmax(-1) / (x * x + 1).sum(1), lambda x: x.argmax(-1) / (x * x + 1).sum(1)),
+    ],
+    "linalg_solve_triangular": [
+        ((3, 3), lambda x: SOLVE(x + SHIFT, x[:, :2], upper=False), lambda x: solution(np.tril(x + SHIFT_), x[:, :2])),
+        ((3, 3), lambda x: SOLVE(x + SHIFT, W34, upper=True), lambda x: solution(np.triu(x + SHIFT_), W34_)),
+        ((3, 3), lambda x: SOLVE(SHIFT, x * x, upper=True), lambda x: solution(SHIFT_, x * x)),
+        ((3, 3), lambda x: SOLVE(x @ x, x, upper=False, unitriangular=True), lambda x: solution(unit_lower(x @ x), x)),
+        (
+            (3, 3),
+            lambda x: SOLVE(x + SHIFT, x[:2], upper=True, left=False),
+            lambda x: solution(np.triu(x + SHIFT_).T, x[:2].T).T,
+        ),
+        (
+            (2, 3, 3),
+            lambda x: SOLVE(x, x[0] * x[1], upper=True, unitriangular=True),
+            lambda x: np.stack([solution(unit_lower(a.T).T, x[0] * x[1]) for a in x]),
+        ),
     ],
     # -- decompositions --
     "native_layer_norm": [

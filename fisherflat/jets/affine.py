@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat.jets.fallback import padded
 from fisherflat.jets.graph import Node
-from fisherflat.jets.series import Series
+from fisherflat.jets.series import Series, aligned
 
 aten = torch.ops.aten
 
@@ -96,7 +96,7 @@ def _of_one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _expand(x: Tensor, shape: tuple[int, ...], size: Any) -> Tensor:
-    return _aligned(x, len(shape)).expand(*x.shape[:2], *shape)
+    return aligned(x, len(shape)).expand(*x.shape[:2], *shape)
 
 
 def _sum(x: Tensor, shape: tuple[int, ...], dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
@@ -123,17 +123,12 @@ def _pad(x: Tensor, shape: tuple[int, ...], pad: list[int], value: float = 0) ->
 # -- ops of several summands -------------------------------------------------------------------------------------------
 
 
-def _aligned(data: Tensor, rank: int) -> Tensor:
-    """Coefficients with ones put before a shape of lower rank, so that it broadcasts behind the two leading axes."""
-    return data.reshape(*data.shape[:2], *(1,) * (rank - data.dim() + 2), *data.shape[2:])
-
-
 def _rows(leaf: Any, like: Tensor, rank: int) -> Tensor:
     """Coefficients `[C, P, *shape]` of rank `rank`; a constant has one for all points."""
     if isinstance(leaf, Series):
-        return _aligned(leaf.data, rank)
+        return aligned(leaf.data, rank)
     tensor = leaf if isinstance(leaf, Tensor) else like.new_tensor(leaf)
-    return _aligned(tensor[None, None], rank)
+    return aligned(tensor[None, None], rank)
 
 
 def _moving(*leaves: Any) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_flatten, tree_map
 
 from fisherflat.errors import UnsupportedOpError
-from fisherflat.jets.ball_array import ZERO, BallArray, Constant, ball, balls, filled, operand, product
+from fisherflat.jets.ball_array import ZERO, BallArray, Constant, ball, balls, filled, operand, product, solution
 from fisherflat.jets.ball_decisions import DECISIONS, divided, unsupported
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import PIECEWISE_CONSTANT, RULES, STRUCTURAL, leibniz
@@ -55,6 +55,9 @@ class BallAlgebra(Algebra):
 
     def matmul_add(self, out: BallArray, a: BallArray, b: BallArray) -> None:
         out.balls[...] = out.balls + product(a, b)
+
+    def solve_triangular(self, a: BallArray, rows: BallArray, upper: bool, unitriangular: bool) -> None:
+        rows.balls[...] = solution(a.balls, rows.balls, upper, unitriangular)
 
     def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
         return leibniz(self, a, b, shape, self.matmul, self.matmul_add)

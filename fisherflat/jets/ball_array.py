@@ -115,6 +115,12 @@ class BallArray:
         axes = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
         return BallArray(np.add.reduce(self.balls, axes, keepdims=keepdim) + ZERO)
 
+    def tril(self, diagonal: int = 0) -> BallArray:
+        return BallArray(np.where(np.tri(*self.shape[-2:], diagonal, dtype=bool), self.balls, ZERO))
+
+    def triu(self, diagonal: int = 0) -> BallArray:
+        return BallArray(np.where(np.tri(*self.shape[-2:], diagonal - 1, dtype=bool), ZERO, self.balls))
+
     def amax(self, dim: Any, keepdim: bool = False) -> BallArray:
         largest = self.balls
         for axis in dim:
@@ -253,3 +259,22 @@ def matrix(array: np.ndarray) -> arb_mat:
 
 def _entries(product: arb_mat) -> np.ndarray:
     return filled(product.entries(), (product.nrows(), product.ncols()))
+
+
+def solution(a: np.ndarray, b: np.ndarray, upper: bool, unitriangular: bool) -> np.ndarray:
+    """`a⁻¹ b` for triangular `a` `[*, n, n]` and `b` `[*, n, m]`, by substitution, a row at a time.
+
+    **Raises:** `EnclosureError` where an entry of the diagonal may be zero.
+    """
+    n, out = a.shape[-1], b.copy()
+    for i in reversed(range(n)) if upper else range(n):
+        known = slice(i + 1, n) if upper else slice(0, i)
+        if known.start < known.stop:
+            row = product(BallArray(a[..., i : i + 1, known]), BallArray(out[..., known, :]))
+            out[..., i, :] = out[..., i, :] - row[..., 0, :]
+        if not unitriangular:
+            pivot = a[..., i, i]
+            if any(x.contains(0) for x in np.ravel(pivot)):
+                raise EnclosureError("whether a triangular matrix is singular is open, and a system with it is solved")
+            out[..., i, :] = out[..., i, :] / pivot[..., None]
+    return out

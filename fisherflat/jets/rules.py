@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fisherflat.jets.elementary import FUNCTIONS, Logarithm, Triple, power
 from fisherflat.jets.graph import Graph, Node, getitem, run
-from fisherflat.jets.series import Algebra, Series
+from fisherflat.jets.series import Algebra, Series, aligned
+from fisherflat.jets.triangular import solved
 
 aten = torch.ops.aten
 Rule = Callable[..., Any]
@@ -111,6 +112,8 @@ def is_affine(node: Node) -> bool:
         return not isinstance(node.args[1], Node)
     if node.packet is aten.convolution:
         return not isinstance(node.args[1], Node)
+    if node.packet is aten.linalg_solve_triangular:
+        return not isinstance(node.args[0], Node)
     products = (aten.mul, aten.mm, aten.bmm, aten.matmul, aten.addmm)
     return node.packet in products and not (isinstance(node.args[-1], Node) and isinstance(node.args[-2], Node))
 
@@ -149,12 +152,6 @@ def _leaves(thing: Any) -> list[Any]:
     return [thing]
 
 
-def _aligned(data: Any, rank: int) -> Any:
-    """Coefficients with ones put before a shape of lower rank, so that it broadcasts behind the two leading axes."""
-    missing = rank - (len(data.shape) - 2)
-    return data.reshape(*data.shape[:2], *(1,) * missing, *data.shape[2:]) if missing > 0 else data
-
-
 # -- sums ------------------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +161,7 @@ def _add(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
         a, b = (b, a) if alpha == 1 else (Series(b.data * alpha, b.k), a)
         alpha = 1
     rank = len(node.shape)
-    left = _aligned(a.data, rank)
+    left = aligned(a.data, rank)
     if not isinstance(b, Series):
         out = xp.empty(left.shape[0], left, node.shape)
         out.copy_(left)
@@ -172,7 +169,7 @@ def _add(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
             b = torch.tensor(b, dtype=torch.float64)
         out[0].add_(_constant(xp, b) * alpha if alpha != 1 else _constant(xp, b))
         return Series(out, a.k)
-    right = _aligned(b.data, rank)
+    right = aligned(b.data, rank)
     if alpha != 1:
         right = right * alpha
     long, short = (left, right) if left.shape[0] >= right.shape[0] else (right, left)
@@ -226,7 +223,7 @@ def leibniz(
 
 def _scaled(xp: Algebra, node: Node, a: Series, factor: Any) -> Series:
     out = xp.empty(a.data.shape[0], a.data, node.shape)
-    xp.mul(_aligned(a.data, len(node.shape)), _constant(xp, factor), out)
+    xp.mul(aligned(a.data, len(node.shape)), _constant(xp, factor), out)
     return Series(out, a.k)
 
 
@@ -239,8 +236,8 @@ def _mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
     if b.order > a.order:  # the result takes the dtype of the first, and a mask does not move
         a, b = b, a
     rank = len(node.shape)
-    left = a if len(a.shape) == rank else Series(_aligned(a.data, rank), a.k)
-    right = left if a is b else b if len(b.shape) == rank else Series(_aligned(b.data, rank), b.k)
+    left = a if len(a.shape) == rank else Series(aligned(a.data, rank), a.k)
+    right = left if a is b else b if len(b.shape) == rank else Series(aligned(b.data, rank), b.k)
     return leibniz(xp, left, right, node.shape, xp.mul, xp.fma)
 
 
@@ -250,8 +247,8 @@ def _div(xp: Algebra, node: Node, a: Any, b: Any, rounding_mode: str | None = No
         return xp.values(node, (a, b), {"rounding_mode": rounding_mode}, _order((a, b))[1])
     if not isinstance(b, Series) or b.order == 0:
         out = xp.empty(a.data.shape[0], a.data, node.shape)
-        divisor = _aligned(b.data, len(node.shape)) if isinstance(b, Series) else _constant(xp, b)
-        xp.div(_aligned(a.data, len(node.shape)), divisor, out)
+        divisor = aligned(b.data, len(node.shape)) if isinstance(b, Series) else _constant(xp, b)
+        xp.div(aligned(a.data, len(node.shape)), divisor, out)
         return Series(out, a.k)
     inverse = unary(xp, b, FUNCTIONS["reciprocal"])
     return _mul(xp, node, a, inverse)
@@ -287,6 +284,9 @@ def _convolution(xp: Algebra, node: Node, x: Any, weight: Any, bias: Any, *optio
     if isinstance(weight, Series) or isinstance(bias, Series):
         return xp.fallback(node, (x, weight, bias, *options), {}, _order((x, weight, bias))[1])
     return xp.linear(node, (x, weight, bias, *options), {}, x.order, x.k)
+
+
+RULES[aten.linalg_solve_triangular] = solved
 
 
 @_rule("pow")

@@ -38,6 +38,12 @@ class Series:
         return tuple(self.data.shape[2:])
 
 
+def aligned(data: Any, rank: int) -> Any:
+    """Coefficients with ones put before a shape of lower rank, so that it broadcasts behind the two leading axes."""
+    missing = rank - (len(data.shape) - 2)
+    return data.reshape(*data.shape[:2], *(1,) * missing, *data.shape[2:]) if missing > 0 else data
+
+
 class Algebra:
     """Arrays with two leading axes (coefficients, points) and the few operations that rules need beyond operators.
 
@@ -92,6 +98,10 @@ class Algebra:
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """`out = a @ b`, batched and broadcast over leading axes."""
+        raise NotImplementedError
+
+    def solve_triangular(self, a: Any, rows: Any, upper: bool, unitriangular: bool) -> None:
+        """`rows = a⁻¹ rows` for a triangular `a`, batched and broadcast over leading axes."""
         raise NotImplementedError
 
     def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:

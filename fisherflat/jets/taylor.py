@@ -163,6 +163,9 @@ class TensorAlgebra(Algebra):
     def matmul(self, a: Tensor, b: Tensor, out: Tensor) -> None:
         torch.matmul(a, b, out=out)
 
+    def solve_triangular(self, a: Tensor, rows: Tensor, upper: bool, unitriangular: bool) -> None:
+        rows.copy_(torch.linalg.solve_triangular(a, rows, upper=upper, unitriangular=unitriangular))
+
     def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
         """All products of coefficients in a few large products.
 

@@ -119,3 +119,11 @@ def _trilinear(
     for axis in expand_c:
         c = c.unsqueeze(axis)
     return (a * b * c).sum(list(total))
+
+
+@decomposes("linalg_solve_triangular")
+def _solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
+    """`x a = b` as its transpose."""
+    if left:
+        return NotImplemented
+    return torch.linalg.solve_triangular(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT
