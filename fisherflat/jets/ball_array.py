@@ -116,10 +116,10 @@ class BallArray:
         return BallArray(np.add.reduce(self.balls, axes, keepdims=keepdim) + ZERO)
 
     def tril(self, diagonal: int = 0) -> BallArray:
-        return BallArray(np.where(np.tri(*self.shape[-2:], diagonal, dtype=bool), self.balls, ZERO))
+        return BallArray(np.where(np.tri(self.shape[-2], self.shape[-1], diagonal, dtype=bool), self.balls, ZERO))
 
     def triu(self, diagonal: int = 0) -> BallArray:
-        return BallArray(np.where(np.tri(*self.shape[-2:], diagonal - 1, dtype=bool), ZERO, self.balls))
+        return BallArray(np.where(np.tri(self.shape[-2], self.shape[-1], diagonal - 1, dtype=bool), ZERO, self.balls))
 
     def amax(self, dim: Any, keepdim: bool = False) -> BallArray:
         largest = self.balls
