@@ -7,13 +7,14 @@ your own inside `mean`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from fisherflat._arrays import as_float64
-from fisherflat._typing import Tensor
+from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 
 
@@ -97,10 +98,11 @@ def identity(dim: int) -> Chart:
     return Chart(torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64), "identity")
 
 
-def token(hidden: Any, index: int, basis: Any) -> Chart:
+def token(hidden: Any, index: int | Sequence[int], basis: Any) -> Chart:
     """Hidden states in which only token `index` moves, along the rows of `basis`; the other tokens stand still.
 
-    **Args:** `hidden` `[n, d]`, `index` from -n to n - 1, `basis` `[k, d]` in units of the hidden states.
+    **Args:** `hidden` `[n, d]`; `index` from -n to n - 1, or several, which move together, each by the same vector;
+    `basis` `[k, d]` in units of the hidden states.
 
     **Raises:** `InputError` where the shapes do not fit or there is no such token.
     """
@@ -112,10 +114,13 @@ def token(hidden: Any, index: int, basis: Any) -> Chart:
         raise InputError(
             f"basis must be [k, {d}] for hidden states of width {d}; this one has shape {list(basis.shape)}"
         )
-    if not -n <= index < n:
-        raise InputError(f"token index {index} is outside a sequence of {n} tokens")
+    indices = [index] if isinstance(index, int) else list(index)
+    outside = [i for i in indices if not -n <= i < n]
+    if outside or not indices:
+        what = f"token index {outside[0]} is outside" if outside else "no token moves in"
+        raise InputError(f"{what} a sequence of {n} tokens")
     directions = hidden.new_zeros(basis.shape[0], n, d)
-    directions[:, index] = basis
+    directions[:, indices] = basis[:, None]
     return Chart(hidden, directions, "token")
 
 
@@ -165,7 +170,18 @@ def principal(hidden: Any, index: int, dim: int = 2) -> Chart:
     hidden = as_float64(hidden, "hidden")
     if hidden.dim() not in (2, 3):
         raise InputError(f"hidden must be [n, d] or [m, n, d]; it has shape {list(hidden.shape)}")
-    states = hidden.reshape(-1, hidden.shape[-1])
+    directions = principal_directions(hidden.reshape(-1, hidden.shape[-1]), dim)
+    chart = token(hidden if hidden.dim() == 2 else hidden[0], index, directions)
+    return Chart(chart.point, chart.basis, "principal")
+
+
+def principal_directions(states: Float[Tensor, "m d"], dim: int) -> Float[Tensor, "dim d"]:
+    """The leading principal directions of some states, each as long as one standard deviation along it.
+
+    Right singular vectors of the centred states; their signs make the entry of largest size positive.
+
+    **Raises:** `InputError` where the states span fewer than `dim` directions.
+    """
     centred = states - states.mean(0)
     count = max(states.shape[0] - 1, 1)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
@@ -177,5 +193,4 @@ def principal(hidden: Any, index: int, dim: int = 2) -> Chart:
         )
     directions, deviations = directions[:dim], singular[:dim] / count**0.5
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-    chart = token(hidden if hidden.dim() == 2 else hidden[0], index, directions * largest.sign() * deviations[:, None])
-    return Chart(chart.point, chart.basis, "principal")
+    return directions * largest.sign() * deviations[:, None]
