@@ -12,6 +12,7 @@ import fisherflat as ff
 from fisherflat.errors import InputError
 from fisherflat.layers import GatedMLP
 from fisherflat.layers.activations import MLP_ACTIVATIONS
+from fisherflat.symmetry import null
 
 
 def jacobian(mlp: GatedMLP, x: Tensor) -> Tensor:
@@ -138,6 +139,24 @@ def test_charges_are_conserved_as_the_step_goes_to_zero_where_the_symmetry_holds
         assert fine[0] < 0.3 * coarse[0]
     else:
         assert fine[0] > 0.9 * coarse[0] and fine[0] > 1e-2
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu", "silu"])
+@pytest.mark.parametrize("count", [80, 3])
+def test_large_metrics_give_the_same_from_their_lowest_eigenvectors(
+    activation: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlp, x = layer(activation, bias=True), normal(count, 5, seed=49)  # with 3 inputs there are more than predicted
+    whole = ff.symmetry.null_directions(mlp, x)
+    monkeypatch.setattr(null, "_WHOLE", 0)
+    monkeypatch.setattr(null, "_MORE", 12)
+    found = ff.symmetry.null_directions(mlp, x)
+    assert found.dimension == whole.dimension > 0 and found.residual < 1e-7 and found.gap > 1e6
+    torch.testing.assert_close(found.basis.T @ found.basis, whole.basis.T @ whole.basis)
+    above = slice(found.dimension, len(found.spectrum))
+    if count == 80:
+        assert len(found.spectrum) == found.predicted + 12 < len(whole.spectrum)
+        torch.testing.assert_close(found.spectrum[above][0], whole.spectrum[above][0], rtol=1e-2, atol=0)
 
 
 def test_an_mlp_too_large_for_dense_algebra_is_refused() -> None:

@@ -11,12 +11,16 @@ from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.symmetry.generators import generators
+from fisherflat.symmetry.lowest import lowest
 from fisherflat.symmetry.units import GatedUnits, gated_units
 
 #: relative to the largest eigenvalue: below it the eigenvalues of a Gram matrix are rounding and are computed again
 _UNSURE = 1e-7
-#: entries of the largest matrix, 2 GiB; a gated MLP of width 64 with 128 units has 16,384 gate and up weights
+#: rows of the largest matrix, 2 GiB; a gated MLP of width 64 with 128 units has 16,384 gate and up weights
 _LARGEST = 16384
+#: rows up to which all eigenvalues are computed; beyond, the lowest: all null directions and `_MORE` above them
+_WHOLE = 4096
+_MORE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +29,11 @@ class NullDirections:
 
     **Attributes:** `basis` `[dimension, P]`, orthonormal, over the `P = h (2n + D)` weights: gates, ups and values,
     unit by unit, as in `GatedUnits`; `spectrum`, the eigenvalues of the metric of gates and ups with the values
-    profiled out (see `null_directions`), ascending, `[2nh]`; `predicted`, the number of generators of continuous
-    symmetries: 2h for a homogeneous activation, else h; `residual`, the largest distance of a predicted generator of
-    length 1 from the null space; `gap`, the ratio of the smallest eigenvalue that is not zero to the largest that is
-    taken for zero: a count with a small gap is a matter of taste.
+    profiled out (see `null_directions`), ascending, `[2nh]`, or beyond 4,096 gate and up weights the lowest of them,
+    `[m]`: all that are zero, and some above zero, these to a few digits and never too small; `predicted`, the number of
+    generators of continuous symmetries: 2h for a homogeneous activation, else h; `residual`, the largest distance of a
+    predicted generator of length 1 from the null space; `gap`, the ratio of the smallest eigenvalue that is not zero to
+    the largest that is taken for zero: a count with a small gap is a matter of taste.
     """
 
     basis: Float[Tensor, "null p"]
@@ -53,8 +58,10 @@ def null_directions(mlp: Any, inputs: Float[Tensor, "*batch d"], *, tolerance: f
     complement of the metric has the blocks `(v_i·v_j) (F_iᵀ P F_j) / N`. It has size 2nh instead of (2n + D)h, and the
     same null directions, each with the value weights that undo it, where A has full rank; what A misses is added.
 
-    The smallest eigenvalues are computed a second time as squares of singular values in the space of their
-    eigenvectors, so that they are exact to 1e-24 of the largest rather than to 1e-16.
+    Up to 4,096 gate and up weights the complement is diagonalised; beyond, its lowest eigenvectors come from one
+    Cholesky factorisation and inverse iteration, in the memory of one matrix (`fisherflat.symmetry.lowest`). In both
+    cases the smallest eigenvalues are then computed a second time as squares of singular values of the derivative in
+    the space of their eigenvectors, so that they are exact to 1e-24 of the largest rather than to 1e-16.
 
     Every null direction is one on these inputs. With fewer than `P / D` inputs, or an MLP that represents fewer
     functions than it has weights, there are more than symmetries predict. Biases of gate and up count as weights, that
@@ -84,37 +91,56 @@ def null_directions(mlp: Any, inputs: Float[Tensor, "*batch d"], *, tolerance: f
     profiled = features.flatten(1)
     for _ in range(2):  # twice is enough for orthogonality to rounding (Giraud et al. 2005)
         profiled = profiled - left @ (left.T @ profiled)
-    metric = (profiled.T @ profiled).unflatten(0, (h, 2 * n)).unflatten(2, (h, 2 * n))
-    metric *= (units.value @ units.value.T)[:, None, :, None]
-    spectrum, vectors = torch.linalg.eigh(metric.flatten(2).flatten(0, 1))
-    spectrum, vectors = _refined(spectrum, vectors, profiled, units.value)
+    predicted = generators(units)
     # before the values are profiled out, which may leave nothing
     scale = (features.square().sum((0, 2)) * units.value.square().sum(1)).max()
+    spectrum, vectors = _lowest(profiled, units.value, scale, len(predicted))
     zero = int((spectrum <= tolerance * scale).sum())
     factors = vectors[:, :zero].T.unflatten(1, (h, 2 * n))
     moved = torch.einsum("nia,kia->nki", features, factors) @ units.value
     values = -torch.einsum("ir,nr,nkc->kic", pseudo, left, moved)
     basis = torch.cat([factors[..., :n].flatten(1), factors[..., n:].flatten(1), values.flatten(1)], 1)
     basis = torch.linalg.qr(torch.cat([basis, _unreached(right[rank:], units)]).T)[0].T
-    predicted = generators(units)
     residual = (predicted - predicted @ basis.T @ basis).norm(dim=1).max().item()
     return NullDirections(basis, spectrum, len(predicted), residual, _gap(spectrum, zero))
 
 
-def _refined(spectrum: Tensor, vectors: Tensor, profiled: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest eigenvalues and their vectors anew, as singular values of the derivative in their space."""
-    count = int((spectrum <= _UNSURE * spectrum[-1]).sum())
-    if count == 0:
-        return spectrum, vectors
+def _lowest(profiled: Tensor, value: Tensor, scale: Tensor, predicted: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of the metric with the values profiled out: all, or the lowest."""
+    rows, count = profiled.shape[1], predicted + _MORE
+    if rows <= _WHOLE:
+        spectrum, vectors = torch.linalg.eigh(_metric(profiled, value))
+        unsure = int((spectrum <= _UNSURE * scale).sum())
+        low, space = _refined(vectors[:, :unsure], profiled, value)
+        return torch.cat([low, spectrum[unsure:]]), torch.cat([space, vectors[:, unsure:]], 1)
+    while True:  # until there is one that is not zero
+        spectrum, vectors = _refined(lowest(_metric(profiled, value), min(count, rows)), profiled, value)
+        if count >= rows or spectrum[-1] > _UNSURE**2 * scale:
+            return spectrum, vectors
+        count *= 4
+
+
+def _metric(profiled: Tensor, value: Tensor) -> Tensor:
+    """The blocks `(v_i·v_j) (F_iᵀ P F_j)`."""
     h = len(value)
-    factors = vectors[:, :count].unflatten(0, (h, -1))
+    metric = profiled.T @ profiled
+    metric.unflatten(0, (h, -1)).unflatten(2, (h, -1)).mul_((value @ value.T)[:, None, :, None])
+    return metric
+
+
+def _refined(vectors: Tensor, profiled: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and -vectors in a space, as squares of singular values of the derivative there."""
+    count = vectors.shape[1]
+    if count == 0:
+        return vectors[0], vectors
+    h = len(value)
+    factors = vectors.unflatten(0, (h, -1))
     moved = torch.einsum("nia,iak->nki", profiled.unflatten(1, (h, -1)), factors) @ value
     columns = moved.transpose(1, 2).flatten(0, 1)
     # only the triangle counts, and a square matrix has as many singular values as columns
     triangle = torch.linalg.qr(torch.cat([columns, columns.new_zeros(count, count)]), mode="r")[1]
     _, singular, right = torch.linalg.svd(triangle)
-    vectors = torch.cat([vectors[:, :count] @ right.T.flip(1), vectors[:, count:]], 1)
-    return torch.cat([singular.square().flip(0), spectrum[count:]]), vectors
+    return singular.square().flip(0), vectors @ right.T.flip(1)
 
 
 def _unreached(missed: Tensor, units: GatedUnits) -> Tensor:

@@ -34,23 +34,23 @@ def read(graph: Graph, at: Tensor) -> GatedUnits:
     """
     product = _product(graph)
     gate, up = sorted(product.inputs, key=lambda node: not node.factor)
-    before, chain = _activation_nodes(graph, gate)
+    before, chain = activation_nodes(graph, gate)
     tokens = at.shape[0]
     if at.dim() != 2 or not before.shape == up.shape == product.shape or product.shape[-1] * tokens != _size(product):
         raise _other(f"the factors of its gate have the shapes {list(before.shape)} and {list(up.shape)}")
-    gate_weight, gate_bias = _affine(graph, graph.input, before, tokens)
-    up_weight, up_bias = _affine(graph, graph.input, up, tokens)
+    gate_weight, gate_bias = affine_map(graph, graph.input, before, tokens)
+    up_weight, up_bias = affine_map(graph, graph.input, up, tokens)
     if not isinstance(graph.output, Node):
         raise _other("its output is constant")
-    value, bias = _affine(graph, product, graph.output, tokens)
+    value, bias = affine_map(graph, product, graph.output, tokens)
     if gate_bias.any() or up_bias.any():
         gate_weight, up_weight = (torch.cat([w, b[None]]) for w, b in ((gate_weight, gate_bias), (up_weight, up_bias)))
     units = GatedUnits(
         gate_weight.T,
         up_weight.T,
         value,
-        _activation(before, gate, chain),
-        _name(chain),
+        as_activation(before, gate, chain),
+        activation_name(chain),
         len(gate_weight) > at.shape[1],
         bias if bias.any() else None,
     )
@@ -77,7 +77,7 @@ def _other(what: str) -> InputError:
     )
 
 
-def _activation_nodes(graph: Graph, gate: Node) -> tuple[Node, list[Node]]:
+def activation_nodes(graph: Graph, gate: Node) -> tuple[Node, list[Node]]:
     """The last node before the activation, and the nodes of the activation in order, `gate` the last of them."""
     entry = entries(graph, moving(graph))
     start = entry[gate]
@@ -102,7 +102,7 @@ def _activation_nodes(graph: Graph, gate: Node) -> tuple[Node, list[Node]]:
     return start, [node for node in graph.nodes if node in inside]
 
 
-def _activation(before: Node, gate: Node, chain: list[Node]) -> Activation:
+def as_activation(before: Node, gate: Node, chain: list[Node]) -> Activation:
     if any(
         isinstance(leaf, Tensor) and leaf.numel() > 1 for n in chain for leaf in tree_flatten((n.args, n.kwargs))[0]
     ):
@@ -117,7 +117,7 @@ def _activation(before: Node, gate: Node, chain: list[Node]) -> Activation:
     return activation
 
 
-def _name(chain: list[Node]) -> str:
+def activation_name(chain: list[Node]) -> str:
     ops = [node.packet for node in chain]
     if not ops:
         return "identity"
@@ -146,25 +146,30 @@ def _between(graph: Graph, start: Node, end: Node) -> list[Node]:
     return [node for node in graph.nodes if node in needed and node is not start]
 
 
-def _affine(graph: Graph, start: Node, end: Node, tokens: int) -> tuple[Tensor, Tensor]:
+def affine_map(graph: Graph, start: Node, end: Node, tokens: int) -> tuple[Tensor, Tensor]:
     """Weight `[n, m]` and bias `[m]` of the map between two nodes, which is affine in each token alone.
 
-    As many rows as there are tokens are pushed through its derivative in one call: those of the first matrix, where the
-    map begins with a matrix product, else of the identity. The weights come out without rounding, because nothing is
-    added to them but zeros.
+    Where the map begins with a matrix product the weight is that matrix, as whatever follows changes it: reshapes do
+    not, and through the rest as many rows as there are tokens are pushed by its derivative in one call. Where it does
+    not, these are the rows of the identity. The weights come out without rounding, because nothing is added to them but
+    zeros.
     """
     inside = _between(graph, start, end)
-    zero, rows = torch.zeros(tuple(start.shape), dtype=torch.float64), torch.eye(start.shape[-1], dtype=torch.float64)
+    zero, rows = torch.zeros(tuple(start.shape), dtype=torch.float64), None
     while inside and len(first := [node for node in inside if start in node.inputs]) == 1:
         node = first[0]
-        if node.packet in _PRODUCTS and node.args[-2] is start and len(node.inputs) == 1 and not node.kwargs:
+        if rows is None and node.packet in _PRODUCTS and node.args[-2] is start and not node.kwargs:
             rows = node.args[-1]
         elif node.packet not in _RESHAPES or node.shape[-1] != start.shape[-1]:
             break
+        if len(node.inputs) > 1:
+            raise _other("a matrix that it multiplies by depends on its input")
         zero, start = run(node, {start: zero}.__getitem__), node
         inside.remove(node)
-        if node.packet in _PRODUCTS:
-            break
+    if rows is None:
+        rows = torch.eye(start.shape[-1], dtype=torch.float64)
+    if not inside:
+        return rows.clone(), zero.reshape(tokens, -1)[0]
 
     def function(x: Tensor) -> Tensor:
         values = {start: x}

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fisherflat._files import made, whole
-from fisherflat.checkpoints import Block, Model
 from fisherflat.errors import CheckpointError, InputError, TraceError
 from fisherflat.jets import trace
 from fisherflat.symmetry.charges import conserved_charges
@@ -21,6 +20,8 @@ from fisherflat.symmetry.units import GatedUnits, gated_units
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fisherflat.checkpoints import Block, Model
 
 
 class SymmetryStudy:
