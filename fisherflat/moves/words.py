@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,9 +61,8 @@ class Words(Moves, Fitted):
             raise InputError("words stand at one place; give positions as indices, not 'together'")
         if where != SPREAD:
             return super().positions(model, prompt, where)
-        found: list[Position] = [
-            i for i in range(len(prompt.ids)) if int(prompt.ids[i]) in self._known(model, prompt, i)
-        ]
+        ids = prompt.ids.tolist()
+        found: list[Position] = [i for i in range(len(ids)) if ids[i] in self._tokens(model, prompt, i)]
         if not found:
             raise InputError(
                 f"none of the words {', '.join(map(str, self.words))} stands in {prompt.text!r} as a token of its own; "
@@ -78,6 +77,8 @@ class Words(Moves, Fitted):
         """
         if position is None:
             raise InputError("words stand at one place; give positions as indices, not 'together'")
+        if prompt.hidden is not None:
+            raise InputError("words need a prompt of words: these are hidden states")
         ids = self._tokens(model, prompt, position)
         for word, token in zip(self.words, ids, strict=True):
             if token is None:
@@ -87,9 +88,7 @@ class Words(Moves, Fitted):
                 )
             if ids.count(token) > 1:
                 raise InputError(f"to {model.name} {word!r} and another of the words are the same token")
-        replaced = prompt.ids.repeat(len(ids), 1)
-        replaced[:, position] = torch.tensor(ids)
-        return [model.encode(row) for row in replaced]
+        return [_replaced(model, prompt, position, token) for token in ids if token is not None]
 
     def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Words:
         """Itself: nothing depends on the part."""
@@ -110,6 +109,17 @@ class Words(Moves, Fitted):
     def _tokens(self, model: Model, prompt: Encoded, position: int) -> list[int | None]:
         """The token of each word at a position, `None` where it is not a single one."""
         return [_token(model, prompt, position, word) for word in self.words]
+
+
+def _replaced(model: Model, prompt: Encoded, position: int, token: int) -> Encoded:
+    """The prompt with another token at a position."""
+    if int(prompt.ids[position]) == token:
+        return prompt
+    ids, tokens, special = prompt.ids.clone(), list(prompt.tokens), list(prompt.special)
+    alone = model.encode([token])  # refuses ids that the model does not have
+    ids[position], tokens[position], special[position] = token, alone.tokens[-1], alone.special[-1]
+    text = str(ids.tolist()) if model.tokenizer is None else model.tokenizer.decode(ids.tolist())
+    return replace(prompt, ids=ids, tokens=tokens, special=special, text=text)
 
 
 def _token(model: Model, prompt: Encoded, position: int, word: str | int) -> int | None:
