@@ -102,6 +102,17 @@ class Geometry:
         """The condition number of the metric (the square of the Jacobian's)."""
         return (self.singular_values[..., 0] / self.singular_values[..., -1]) ** 2
 
+    @cached_property
+    def effective_rank(self) -> Float[Tensor, "*batch"]:
+        """`exp(-sum_i p_i log p_i)`, p the eigenvalues of the metric divided by their sum: from 1 to k.
+
+        How many directions of the chart the output tells apart (Roy & Vetterli, *The effective rank: a measure of
+        effective dimensionality*, EUSIPCO 2007).
+        """
+        share = self.singular_values.square()
+        share = share / share.sum(-1, keepdim=True)
+        return torch.special.entr(share).sum(-1).exp()
+
     # -- second order --------------------------------------------------------------------------------------------------
 
     def _project(self, second: Tensor) -> tuple[Tensor, Tensor]:
