@@ -1,0 +1,202 @@
+"""Mean, spread and interval of a measurement over points, positions and prompts.
+
+Points of one chart share its prompt and position, and positions share the prompt, so that they are not independent
+samples of what a layer does. The interval comes from resampling whole clusters, of the highest level that has at least
+two: prompts, else positions, else points. What it is over decides what it speaks about: an interval over prompts speaks
+about other prompts, one over the positions of a single prompt does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fisherflat.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: from the highest level of clusters to the single measurement; columns of a table
+LEVELS = ("prompt", "position", "point")
+_SPOKEN = {"prompt": "prompts", "position": "positions of a single prompt", "point": "points of a single chart"}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its spread.
+
+    **Attributes:** `count`, how many values there are, and `missing`, how many are NaN and left out; `mean`; `sd`,
+    their standard deviation, and the quartiles `q1`, `median`, `q3`, all over single values; `low` and `high`, the
+    bootstrap interval of the mean, with `level`, what was resampled (`"prompt"`, `"position"` or `"point"`; `None`
+    where there is only one value), and `clusters`, how many of those there are.
+    """
+
+    count: int
+    missing: int
+    mean: float
+    sd: float
+    q1: float
+    median: float
+    q3: float
+    low: float
+    high: float
+    level: str | None
+    clusters: int
+
+    def __str__(self) -> str:
+        """One phrase, with what the interval is over."""
+        if self.count == 0:
+            return "nothing measured"
+        if self.level is None:
+            return f"{self.mean:.3g} (a single value)"
+        interval = f"95 % interval {self.low:.3g} to {self.high:.3g}"
+        return f"{self.mean:.3g} ({interval} over {self.clusters} {_SPOKEN[self.level]})"
+
+
+def estimate(
+    values: Any,
+    prompt: Sequence[Hashable] | None = None,
+    position: Sequence[Hashable] | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean, spread and bootstrap interval of some values.
+
+    The interval is the expanded percentile bootstrap of the mean (Hesterberg, *What Teachers Should Know About the
+    Bootstrap*, The American Statistician 69, 2015): clusters are drawn with replacement, each with all of its values,
+    and the percentiles are moved outwards so that for normal cluster means it comes close to the interval of the t
+    distribution. No bootstrap can leave the range of the clusters: docs/charts.md says how often the interval of a few
+    of them covers the truth.
+
+    **Args:** `values` `[m]`, NaN for what could not be measured; `prompt` and `position` `[m]`, which value belongs to
+    which, where there is more than one; positions count as the same only within a prompt. `confidence`; `resamples`;
+    `seed`.
+
+    **Raises:** `InputError` where the lengths differ.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    keys = {"prompt": prompt, "position": position}
+    for name, key in keys.items():
+        if key is not None and len(key) != len(x):
+            raise InputError(f"there are {len(x)} values and {len(key)} entries of {name}; give one each")
+    finite = np.isfinite(x)
+    x, missing = x[finite], int((~finite).sum())
+    if len(x) == 0:
+        nan = float("nan")
+        return Estimate(0, missing, nan, nan, nan, nan, nan, nan, nan, None, 0)
+    level, cluster = _clusters(len(x), *(_at(key, finite) for key in keys.values()))
+    clusters = int(cluster.max()) + 1
+    low, high = _interval(x, cluster, confidence, resamples, seed)
+    q1, median, q3 = np.quantile(x, [0.25, 0.5, 0.75]).tolist()
+    sd = float(x.std(ddof=1)) if len(x) > 1 else float("nan")
+    return Estimate(len(x), missing, float(x.mean()), sd, q1, median, q3, low, high, level, clusters)
+
+
+def by_group(
+    table: pd.DataFrame, by: Sequence[str], column: str = "scalar_curvature", *, seed: int = 0
+) -> pd.DataFrame:
+    """A row for each group of a table's rows: the keys of the group and the columns of an `Estimate`.
+
+    **Args:** `table`, with the columns `prompt`, `position`, `point`, and those of `by`, such as
+    `("layer", "part", "reading")`; `column`, what is averaged.
+
+    **Raises:** `InputError` for a column that is not there.
+    """
+    import pandas as pd
+
+    _check_columns(table, [*by, column])
+    rows = []
+    for keys, group in table.groupby(list(by), sort=False, dropna=False):
+        found = estimate(group[column], *(_labels(group, name) for name in ("prompt", "position")), seed=seed)
+        rows.append(dict(zip(by, keys, strict=True)) | asdict(found))
+    return pd.DataFrame(rows, columns=[*by, *Estimate.__dataclass_fields__])
+
+
+def differences(
+    table: pd.DataFrame, minuend: str, subtrahend: str, *, along: str = "reading", column: str = "scalar_curvature"
+) -> pd.DataFrame:
+    """What a measurement in one reading has over that in another, pair by pair.
+
+    Pairs are rows that agree in every other key (`layer`, `part`, `head`, `prompt`, `position`, `point`, as far as the
+    table has them), so that what the two share cancels.
+
+    **Args:** `along`, the column that tells the two apart; `minuend` and `subtrahend`, its two values; `column`, what
+    is subtracted. **Returns:** a row for each pair, its keys and the difference under the name of `column`, NaN where one
+    of the two is; made for `by_group`.
+
+    **Raises:** `InputError` for a column or a reading that is not there.
+    """
+    keys = [name for name in ("layer", "part", "head", *LEVELS) if name in table.columns and name != along]
+    _check_columns(table, [along, column, *keys])
+    halves = []
+    for value in (minuend, subtrahend):
+        half = table.loc[table[along] == value, [*keys, column]]
+        if half.empty:
+            raise InputError(f"the table has no rows with {along} {value!r}")
+        halves.append(half)
+    joined = halves[0].merge(halves[1], on=keys, suffixes=("", " of the subtrahend"))
+    joined[column] -= joined.pop(f"{column} of the subtrahend")
+    return joined
+
+
+def _clusters(count: int, prompt: np.ndarray | None, position: np.ndarray | None) -> tuple[str | None, np.ndarray]:
+    """The level that is resampled, and the number of each value's cluster."""
+    for level, key in (("prompt", prompt), ("position", position)):
+        if key is not None and key.max() > 0:
+            return level, key
+    return ("point" if count > 1 else None), np.arange(count)
+
+
+def _at(key: Sequence[Hashable] | None, chosen: np.ndarray) -> np.ndarray | None:
+    """Labels as numbers from 0, of the chosen values."""
+    if key is None:
+        return None
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in np.array(key, dtype=object)[chosen]])
+
+
+def _interval(x: np.ndarray, cluster: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    """The percentile interval of the mean, from resampling clusters; of one number where all their means agree."""
+    from scipy import stats
+
+    totals, counts = np.bincount(cluster, x), np.bincount(cluster)
+    if len(counts) == 1:
+        return float("nan"), float("nan")
+    if np.ptp(totals / counts) == 0:
+        return float(x.mean()), float(x.mean())
+
+    def mean(totals: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
+        return totals.sum(axis) / counts.sum(axis)
+
+    # resampling n values shrinks their variance by (n - 1) / n and takes a normal for a t distribution
+    n = len(counts)
+    outward = stats.t.ppf((1 + confidence) / 2, n - 1) * (n / (n - 1)) ** 0.5
+    found = stats.bootstrap(
+        (totals, counts),
+        mean,
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        batch=max(1, 2**20 // n),
+        confidence_level=1 - 2 * stats.norm.sf(outward),
+        method="percentile",
+        rng=seed,
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _labels(table: pd.DataFrame, name: str) -> list[Hashable] | None:
+    """A column of labels; those that are missing, such as the position of a whole sequence, are one label."""
+    if name not in table.columns:
+        return None
+    return [None if value != value else value for value in table[name].astype(object)]
+
+
+def _check_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
+    if lacking := [name for name in names if name not in table.columns]:
+        raise InputError(f"the table has no column {lacking[0]!r}; it has {', '.join(map(str, table.columns))}")
