@@ -83,7 +83,7 @@ class _Dissection:
             seen[call.path] = seen.get(call.path, 0) + 1
         self.calls, self.block = calls, block
         self.once = [call for call in calls if seen[call.path] == 1]
-        self.tokens, self.width = block.input.shape
+        self.tokens, self.width = block.input.shape[0], block.arguments.hidden.shape[-1]
         #: what the block was given besides hidden states, such as the states of an encoder
         self.conditions = [tensor for tensor in block.arguments.others() if _is_sequence(tensor)]
         self.all_candidates = [call for call in self.once if self._is_candidate(call)]
@@ -176,7 +176,7 @@ class _Dissection:
         """A map of hidden states `[n, d] -> [n, m]`; attention may leave in another width."""
         return (
             call.arguments is not None
-            and call.arguments.hidden.shape[-1] == self.width
+            and is_hidden(call.arguments.hidden, self.tokens, self.width)
             and is_hidden(call.output, self.tokens)
             and bool(_matrices(call.module))
         )

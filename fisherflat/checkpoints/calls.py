@@ -20,6 +20,13 @@ def is_hidden(value: object, tokens: int, width: int | None = None) -> bool:
     return sorted(rows) in ([tokens], sorted([1, tokens])) and (width is None or columns == width)
 
 
+def is_state(value: object, tokens: int, width: int | None = None) -> bool:
+    """Whether `value` is what blocks hand on: a hidden state, or several residual streams `[1, n, streams, d]`."""
+    if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
+        return value.shape[:2] == (1, tokens) and (width is None or value.shape[-1] == width)
+    return is_hidden(value, tokens, width)
+
+
 def first_tensor(output: Any) -> Tensor | None:
     """The tensor that a module returned, alone or at the head of a tuple or a model output."""
     return next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
@@ -41,8 +48,9 @@ def same_values(a: Tensor | None, b: Tensor) -> bool:
 class Arguments:
     """The arguments of one call, one of which is the hidden state that may be replaced.
 
-    **Attributes:** `args`, `kwargs`; `hidden`, the tensor among them that has one row a token (the first such). A
-    key-value cache is dropped: a module that is called again would append to it.
+    **Attributes:** `args`, `kwargs`; `hidden`, the tensor among them that has one row a token (the first such; where
+    there is none, the first with parallel residual streams). A key-value cache is dropped: a module that is called
+    again would append to it.
     """
 
     args: tuple[Any, ...]
@@ -52,7 +60,8 @@ class Arguments:
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: int) -> Arguments | None:
         """The arguments of a call, or `None` where no hidden state is among them."""
-        hidden = next((value for value in (*args, *kwargs.values()) if is_hidden(value, tokens)), None)
+        given = (*args, *kwargs.values())
+        hidden = next((value for fits in (is_hidden, is_state) for value in given if fits(value, tokens)), None)
         if hidden is None:
             return None
         args, kwargs = tree_map(lambda leaf: None if _is_cache(leaf) else leaf, (args, kwargs))
@@ -60,8 +69,8 @@ class Arguments:
 
     @property
     def rows(self) -> Tensor:
-        """The hidden state `[n, d]`."""
-        return self.hidden.reshape(-1, self.hidden.shape[-1])
+        """The hidden state `[n, d]`; parallel streams are side by side, `[n, streams · d]`."""
+        return self.hidden.flatten(2)[0] if self.hidden.dim() == 4 else self.hidden.reshape(-1, self.hidden.shape[-1])
 
     def others(self) -> list[Tensor]:
         """The other tensors among the arguments."""
