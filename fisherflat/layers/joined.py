@@ -1,0 +1,58 @@
+"""A layer of several inputs as a map of one, which is what charts move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+
+
+class Joined(nn.Module):
+    """`vector ↦ layer(x, y, ...)`, where the vector holds all inputs one after the other, flattened.
+
+    A chart whose directions vanish on some of the inputs holds those; `join` makes its point and its directions:
+
+        joined = Joined(layer, x.shape, y.shape)
+        chart = charts.affine(joined.join(x, y), torch.stack([joined.join(dx, None), joined.join(None, dy)]))
+
+    **Args:** `layer`: a module of several tensors; `shapes`: theirs, in order.
+
+    **Raises:** `InputError` where no shape is given, or one holds no numbers.
+    """
+
+    def __init__(self, layer: nn.Module, *shapes: Sequence[int]) -> None:
+        super().__init__()
+        self.layer, self.shapes = layer, tuple(tuple(shape) for shape in shapes)
+        self._sizes = [math.prod(shape) for shape in self.shapes]
+        if not self._sizes or min(self._sizes) < 1:
+            raise InputError(f"inputs to join need shapes that hold numbers, got {list(self.shapes)}")
+
+    def forward(self, vector: Float[Tensor, " inputs"]) -> Float[Tensor, "..."]:
+        """The layer's output.
+
+        **Raises:** `InputError` where the vector is not of the length of all inputs together.
+        """
+        if vector.shape != (sum(self._sizes),):
+            raise InputError(f"joined inputs are one vector of {sum(self._sizes)} numbers, got {list(vector.shape)}")
+        parts = vector.split(self._sizes)
+        return self.layer(*(part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)))
+
+    def join(self, *parts: Tensor | None) -> Float[Tensor, " inputs"]:
+        """The inputs as one vector; `None` stands for zeros, such as the direction of an input that does not move.
+
+        **Raises:** `InputError` where their shapes are not those of the layer's inputs, or all are `None`.
+        """
+        given = [part for part in parts if part is not None]
+        shapes = [shape if part is None else tuple(part.shape) for part, shape in zip(parts, self.shapes, strict=False)]
+        if not given or len(parts) != len(self.shapes) or tuple(shapes) != self.shapes:
+            raise InputError(f"the inputs to join have the shapes {list(self.shapes)}, got {shapes}")
+        blank = given[0].new_zeros
+        filled = (
+            blank(size) if part is None else part.reshape(-1) for part, size in zip(parts, self._sizes, strict=True)
+        )
+        return torch.cat(list(filled))
