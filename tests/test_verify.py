@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 import fisherflat as ff
 from fisherflat.certificates import digests, files, prove, tables
-from fisherflat.certificates.certificate import Bound, Certificate, Weight
+from fisherflat.certificates.bounds import Bound
+from fisherflat.certificates.certificate import Weight
+from fisherflat.certificates.curvature import CurvatureCertificate
 from fisherflat.certificates.enclosure import sectional
 from fisherflat.errors import CertificateError
 from fisherflat.jets import rules
@@ -29,7 +31,7 @@ Document = dict[str, Any]
 class Subject(NamedTuple):
     """What a certificate is about."""
 
-    certificate: Certificate
+    certificate: CurvatureCertificate
     mean: Callable[[Tensor], Tensor]
     chart: ff.charts.Chart
 
@@ -88,7 +90,7 @@ CURVED = ["curved", "frozen", "box", "plane"]
 def test_what_was_proved_is_verified_also_from_its_file(name: str, tmp_path: Path) -> None:
     certificate, mean, chart = subject(name)
     certificate.save(tmp_path / "c.json")
-    loaded = Certificate.load(tmp_path / "c.json")
+    loaded = CurvatureCertificate.load(tmp_path / "c.json")
     assert files.document(loaded) == files.document(certificate)
     verification = ff.verify(loaded, mean, chart)
     assert verification.ok
@@ -189,7 +191,7 @@ def moved(bounds: tuple[Bound, Bound], low: float, high: float) -> tuple[Bound, 
     return Bound(bounds[0] * Bound(1 + low)), Bound(bounds[1] * Bound(1 + high))
 
 
-def replaced(c: Certificate, rng: random.Random) -> Certificate:
+def replaced(c: CurvatureCertificate, rng: random.Random) -> CurvatureCertificate:
     """The certificate with one statement changed to a false one."""
     tiny = rng.choice([-1, 1]) * 2.0 ** rng.randrange(-40, -1)
     changes: list[dict[str, Any]] = [
@@ -422,14 +424,14 @@ def test_missing_fields_are_named(field: str) -> None:
 def test_files_that_are_no_certificates(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_bytes(content)
     with pytest.raises(CertificateError):
-        Certificate.load(tmp_path / "c.json")
+        CurvatureCertificate.load(tmp_path / "c.json")
 
 
 def test_files_beyond_all_size_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_FILE", 1000)
     subject("curved").certificate.save(tmp_path / "c.json")
     with pytest.raises(CertificateError, match="bytes"):
-        Certificate.load(tmp_path / "c.json")
+        CurvatureCertificate.load(tmp_path / "c.json")
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Certificates: flatness proved by structure, curvature proved by enclosure, both checkable by anyone."""
+"""Certificates: what was proved about a map, in files that anyone can check."""
 
 from fisherflat.certificates.certificate import Certificate
+from fisherflat.certificates.curvature import CurvatureCertificate
 from fisherflat.certificates.prove import certify
 from fisherflat.certificates.verify import Verification, verify
 
-__all__ = ["Certificate", "Verification", "certify", "verify"]
+__all__ = ["Certificate", "CurvatureCertificate", "Verification", "certify", "verify"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fisherflat.certificates.certificate import Analytic
+from fisherflat.certificates.curvature import Analytic
 from fisherflat.jets.graph import Graph, Node
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fisherflat.certificates.certificate import Analytic
+from fisherflat.certificates.curvature import Analytic
 from fisherflat.certificates.structure import Structure
 from fisherflat.jets.elementary import FUNCTIONS, KINKED
 from fisherflat.jets.graph import Graph, Node, getitem

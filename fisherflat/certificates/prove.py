@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import Any
 
 import flint
@@ -14,11 +12,12 @@ import torch
 from flint import arb, fmpz_mat
 from torch import Tensor
 
-import fisherflat
 from fisherflat._arrays import as_float64
 from fisherflat.certificates import digests
 from fisherflat.certificates.analytic import analytic
-from fisherflat.certificates.certificate import ARGUMENTS, Bound, Certificate, Step, Weight, bounds
+from fisherflat.certificates.bounds import Bound, bounds
+from fisherflat.certificates.certificate import Weight, versions
+from fisherflat.certificates.curvature import ARGUMENTS, CurvatureCertificate, Step
 from fisherflat.certificates.enclosure import Box, jet, sectional
 from fisherflat.certificates.finder import Plane, find
 from fisherflat.certificates.structure import NAMES, read
@@ -46,7 +45,7 @@ def certify(
     at: Any = None,
     radius: float = 0.0,
     precision: int = 128,
-) -> Certificate:
+) -> CurvatureCertificate:
     """A proof that the manifold of `mean` on `chart` is flat, or curved at a point, or why neither was found.
 
     It is flat where the traced graph is affine, by structure alone; curved where rigorous 2-jets in ball arithmetic
@@ -57,7 +56,7 @@ def certify(
     distance of the point, bisecting it within a budget. `precision`: bits of the ball arithmetic, doubled up to twice
     where they do not suffice.
 
-    **Returns:** a `Certificate`; see there for what exactly is certified.
+    **Returns:** a `CurvatureCertificate`; see there for what exactly is certified.
 
     **Raises:** `InputError` for a bad argument, and what `StatisticalManifold` and `trace` raise.
     """
@@ -104,12 +103,6 @@ def exact_rank(jacobian: np.ndarray) -> int | None:
     return fmpz_mat([[mantissa << (exponent - lowest) for mantissa, exponent in row] for row in parts]).rank()
 
 
-def versions() -> dict[str, str]:
-    """What a certificate was made with."""
-    installed = {name: metadata.version(name) for name in ("torch", "python-flint", "numpy")}
-    return {"fisherflat": fisherflat.__version__, "python": platform.python_version(), **installed}
-
-
 def step(node: Node, order: int) -> Step:
     """A node of a graph as a step of a proof."""
     return Step(node.index, node.op, NAMES[order], node.role, node.module_path, node.source)
@@ -133,7 +126,7 @@ class _Prover:
         self.graph = graph.to(torch.float64, torch.device("cpu"))  # balls live there
         self.structure = read(self.graph)
 
-    def certificate(self, at: tuple[float, ...] | None) -> Certificate:
+    def certificate(self, at: tuple[float, ...] | None) -> CurvatureCertificate:
         """The certificate at a point, or at one that is searched for."""
         k = self.chart.dim
         origin = at if at is not None else (0.0,) * k
@@ -223,11 +216,11 @@ class _Prover:
         point: Sequence[float],
         plane: Plane | None = None,
         rank: tuple[int, bool] | None = None,
-    ) -> Certificate:
+    ) -> CurvatureCertificate:
         orders, witness = self.structure.orders, self.structure.witness
         constants = {id(tensor): digests.of_tensor(tensor) for _, tensor in self.graph.constants()}
         verdict = ARGUMENTS[proof.argument][0]
-        return Certificate(
+        return CurvatureCertificate(
             verdict=verdict,
             argument=proof.argument,
             chart=self.chart,
