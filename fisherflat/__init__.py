@@ -27,6 +27,7 @@ _PUBLIC = {
     "errors": "errors",
     "experiments": "experiments",
     "layers": "layers",
+    "memories": "memories",
     "plot": "plot",
     "symmetry": "symmetry",
     "depth_profile": "depth",
