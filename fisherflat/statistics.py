@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: from the highest level of clusters to the single measurement; columns of a table
 LEVELS = ("prompt", "position", "point")
+#: with fewer clusters a 95 % interval would have to reach beyond their range, and a bootstrap cannot
+ENOUGH = 5
 _SPOKEN = {"prompt": "prompts", "position": "positions of a single prompt", "point": "points of a single chart"}
 
 
@@ -52,14 +54,16 @@ class Estimate:
             return "nothing measured"
         if self.level is None:
             return f"{self.mean:.3g} (a single value)"
-        interval = f"95 % interval {self.low:.3g} to {self.high:.3g}"
-        return f"{self.mean:.3g} ({interval} over {self.clusters} {_SPOKEN[self.level]})"
+        over = f"{self.low:.3g} to {self.high:.3g} over {self.clusters} {_SPOKEN[self.level]}"
+        if self.clusters < ENOUGH:
+            return f"{self.mean:.3g} ({over}, too few for a 95 % interval)"
+        return f"{self.mean:.3g} (95 % interval {over})"
 
 
 def estimate(
     values: Any,
-    prompt: Sequence[Hashable] | None = None,
-    position: Sequence[Hashable] | None = None,
+    prompt: Any = None,
+    position: Any = None,
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -126,8 +130,10 @@ def differences(
     table has them), so that what the two share cancels.
 
     **Args:** `along`, the column that tells the two apart; `minuend` and `subtrahend`, its two values; `column`, what
-    is subtracted. **Returns:** a row for each pair, its keys and the difference under the name of `column`, NaN where one
-    of the two is; made for `by_group`.
+    is subtracted.
+
+    **Returns:** a row for each pair, its keys and the difference under the name of `column`, NaN where one of the two
+    is; made for `by_group`.
 
     **Raises:** `InputError` for a column or a reading that is not there.
     """
@@ -152,7 +158,7 @@ def _clusters(count: int, prompt: np.ndarray | None, position: np.ndarray | None
     return ("point" if count > 1 else None), np.arange(count)
 
 
-def _at(key: Sequence[Hashable] | None, chosen: np.ndarray) -> np.ndarray | None:
+def _at(key: Any, chosen: np.ndarray) -> np.ndarray | None:
     """Labels as numbers from 0, of the chosen values."""
     if key is None:
         return None
