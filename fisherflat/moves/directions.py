@@ -16,7 +16,7 @@ from fisherflat.moves.moves import Fitted, Moves
 from fisherflat.moves.positions import words
 
 #: states that lie further than so many median distances from the median state are outliers
-OUTLYING = 2.0
+OUTLYING = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def pool(states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> 
 
 
 def ordinary(states: Float[Tensor, "m d"]) -> Tensor:
-    """Which states are no outliers, `[m]`: their distance from the median state is at most twice the median distance.
+    """Which states are no outliers, `[m]`: they lie at most five median distances from the median state.
 
     The median state is that of each coordinate. In hundreds of dimensions the distances of ordinary states hardly
     differ, so that the rule leaves out few or none of them.

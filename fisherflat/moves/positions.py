@@ -42,7 +42,7 @@ def positions(prompt: Encoded, where: str | Sequence[int] = SPREAD) -> list[Posi
     if where == SPREAD:
         found = found[1:] if found[0] == 0 and len(found) > 1 else found
         steps = min(COUNT, len(found)) - 1
-        return [found[round(step * (len(found) - 1) / max(steps, 1))] for step in range(steps + 1)]
+        return [found[step * (len(found) - 1) // max(steps, 1)] for step in range(steps + 1)]
     return [*found] if where == ALL else [found[-1]]
 
 
