@@ -2,11 +2,13 @@
 
 from fisherflat.symmetry.charges import Charges, conserved_charges
 from fisherflat.symmetry.defects import exchange_defect, inverse_scaling_defect
+from fisherflat.symmetry.from_weights import weight_geometry, weight_jet
 from fisherflat.symmetry.generators import BrokenScaling, broken_scaling, generator_metric, generators
 from fisherflat.symmetry.homogeneity import Homogeneity, homogeneity, homogeneity_evidence
 from fisherflat.symmetry.interaction import Eigenfeatures, eigenfeatures, interaction_matrix
 from fisherflat.symmetry.null import NullDirections, null_directions
 from fisherflat.symmetry.study import SymmetryStudy, study
+from fisherflat.symmetry.surrogate import Surrogate, bilinear_surrogate
 from fisherflat.symmetry.table import symmetries
 from fisherflat.symmetry.units import GatedUnits, gated_units
 
@@ -17,7 +19,9 @@ __all__ = [
     "GatedUnits",
     "Homogeneity",
     "NullDirections",
+    "Surrogate",
     "SymmetryStudy",
+    "bilinear_surrogate",
     "broken_scaling",
     "conserved_charges",
     "eigenfeatures",
@@ -32,4 +36,6 @@ __all__ = [
     "null_directions",
     "study",
     "symmetries",
+    "weight_geometry",
+    "weight_jet",
 ]

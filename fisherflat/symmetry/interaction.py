@@ -9,7 +9,8 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.symmetry.units import gated_units
+from fisherflat.layers import BilinearAttention
+from fisherflat.symmetry.units import GatedUnits, gated_units
 
 
 class Eigenfeatures(NamedTuple):
@@ -26,11 +27,12 @@ def interaction_matrix(mlp: Any, direction: Float[Tensor, " out"]) -> Float[Tens
     which the last row and column belong. Pearce et al., *Bilinear MLPs Enable Weight-Based Mechanistic
     Interpretability* (arXiv 2410.08417).
 
-    **Args:** `mlp`: anything that `gated_units` takes without an input; `direction`: c, `[D]`.
+    **Args:** `mlp`: a `fisherflat.layers.BilinearAttention`, of any rank, or anything that `gated_units` takes without
+    an input; `direction`: c, `[D]`.
 
     **Raises:** `InputError` where the MLP has an activation, or c is not of the width of the output.
     """
-    units = gated_units(mlp)
+    units = units_of(mlp)
     c = as_float64(direction, "direction")
     if units.name != "identity":
         raise InputError(f"an MLP with the activation {units.name} is no quadratic form of its input")
@@ -48,3 +50,17 @@ def eigenfeatures(mlp: Any, direction: Float[Tensor, " out"], count: int | None 
     eigenvalues, vectors = torch.linalg.eigh(interaction_matrix(mlp, direction))
     order = eigenvalues.abs().argsort(descending=True)[:count]
     return Eigenfeatures(eigenvalues[order], vectors.T[order])
+
+
+def units_of(mlp: Any) -> GatedUnits:
+    """The units of a gated MLP, or of bilinear attention: one for each slot and rank, those of a slot with one value.
+
+    For what depends on the function alone. The weights of a slot's units are tied, so symmetries need `gated_units`.
+    """
+    if not isinstance(mlp, BilinearAttention):
+        return gated_units(mlp)
+    gate, up = (factor.detach().double().flatten(0, 1) for factor in (mlp.query, mlp.key))
+    value = mlp.value.detach().double().repeat_interleave(mlp.query.shape[1], 0)
+    name = mlp.activation if isinstance(mlp.activation, str) else "unknown"
+    bias = None if mlp.bias is None else mlp.bias.detach().double()
+    return GatedUnits(gate, up, value, mlp._activation, name, mlp.constant, bias)

@@ -103,6 +103,7 @@ def activation_nodes(graph: Graph, gate: Node) -> tuple[Node, list[Node]]:
 
 
 def as_activation(before: Node, gate: Node, chain: list[Node]) -> Activation:
+    """The nodes of an activation as a function of one tensor, of any shape."""
     if any(
         isinstance(leaf, Tensor) and leaf.numel() > 1 for n in chain for leaf in tree_flatten((n.args, n.kwargs))[0]
     ):
@@ -118,6 +119,7 @@ def as_activation(before: Node, gate: Node, chain: list[Node]) -> Activation:
 
 
 def activation_name(chain: list[Node]) -> str:
+    """What an activation is called, or its ops where it has no name."""
     ops = [node.packet for node in chain]
     if not ops:
         return "identity"
