@@ -43,7 +43,8 @@ def as_float64(value: Any, name: str) -> Tensor:
             PrecisionWarning,
             stacklevel=3,
         )
-    tensor = tensor.to(torch.float64, copy=True)
+    with torch.inference_mode(False):  # tensors made in that mode can have no derivatives
+        tensor = tensor.to(torch.float64, copy=True)
     finite = torch.isfinite(tensor)
     if not finite.all():
         where = torch.nonzero(~finite)[0].tolist()

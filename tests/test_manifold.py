@@ -250,8 +250,9 @@ def test_results_carry_no_gradient_and_the_chart_is_left_alone(engine: str) -> N
         assert not surface.metric(u).requires_grad
         assert torch.equal(chart.point, point) and torch.equal(chart.basis, basis) and not chart.point.requires_grad
     with torch.inference_mode():
-        inside = ff.StatisticalManifold(module, chart, engine=engine).metric([0.0, 0.0])
-    assert torch.equal(inside.clone(), ff.StatisticalManifold(module, chart, engine=engine).metric(u))
+        inside = [ff.StatisticalManifold(module, c, engine=engine).metric([0.0, 0.0]) for c in (chart, plane(3))]
+    for metric in inside:
+        assert torch.equal(metric.clone(), ff.StatisticalManifold(module, chart, engine=engine).metric(u))
 
 
 def test_a_module_on_another_device_is_refused(engine: str) -> None:

@@ -76,10 +76,10 @@ class AutodiffEngine:
         def f(v: Tensor) -> Tensor:
             return self._mapping(self._chart(v)).reshape(-1).to(v.dtype)
 
-        # a view for each point: torch's batch_norm cannot be differentiated twice where only one of the two is batched
-        cotangents = torch.eye(self._dim, dtype=u.dtype, device=u.device).expand(u.shape[0], -1, -1)
         with _differentiating(self._mapping.dtype):
-            value, jacobian, hessian = vmap(_two_jet(f, self._together))(u, cotangents)
+            # a view for each point: torch's batch_norm cannot be differentiated twice where only one of two is batched
+            cotangents = torch.eye(self._dim, dtype=u.dtype, device=u.device).expand(u.shape[0], -1, -1)
+            value, jacobian, hessian = vmap(_two_jet(f, self._together))(u.clone(), cotangents)
         out = u.new_empty(u.shape[0], size(k), self._dim)
         out[:, 0] = value.detach()
         out[:, 1 : 1 + k] = jacobian.detach().transpose(1, 2)
@@ -110,7 +110,7 @@ def _differentiating(dtype: torch.dtype) -> Iterator[None]:
     """Where torch differentiates the map: all of it, and with errors of ours."""
     try:
         # outside grad mode torch takes shortcuts that leave second derivatives wrong (linalg.solve, det) or undefined
-        with torch.enable_grad(), _AsComputed(dtype):
+        with torch.inference_mode(False), torch.enable_grad(), _AsComputed(dtype):
             yield
     except FisherflatError:
         raise

@@ -84,11 +84,12 @@ class Mapping:
                 PrecisionWarning,
                 stacklevel=4,
             )
-        self._swapped = {
-            name: tensor.detach().to(dtype)
-            for name, tensor in state.items()
-            if tensor.is_floating_point() and tensor.dtype != dtype
-        }
+        with torch.inference_mode(False):  # tensors made in that mode can have no derivatives
+            self._swapped = {
+                name: tensor.detach().to(dtype)
+                for name, tensor in state.items()
+                if tensor.is_floating_point() and tensor.dtype != dtype
+            }
         self.weights = {name: self._swapped.get(name, tensor) for name, tensor in state.items()}
 
     def __call__(self, x: Tensor) -> Any:
