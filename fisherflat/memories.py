@@ -169,7 +169,10 @@ def unembedding(model: Model) -> Float[Tensor, "vocabulary D"]:
             "of its own, which is not loaded; give value_tokens the matrix [vocabulary, width] yourself, such as "
             "lm_head.weight of the checkpoint's files"
         )
-    return output.weight.detach().double()
+    weight = output.weight.detach()
+    if weight.is_meta or weight[:1].isnan().any():  # the place of a table that is on disk
+        raise CheckpointError(f"the embeddings of {model.name} were left on disk; load it with lazy=False")
+    return weight.double()
 
 
 def _plain(graph: Graph, at: Tensor) -> KeyValueMemory:

@@ -136,3 +136,13 @@ def test_the_unembedding_is_that_of_the_head_or_there_is_none(minilm_path: Path)
     for model in (Model(untied), ff.load(minilm_path)):
         with pytest.raises(CheckpointError, match="no unembedding"):
             ff.memories.unembedding(model)
+
+
+def test_embeddings_that_were_left_on_disk_are_said_to_be_there() -> None:
+    from tiny_models import tiny_config
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(tiny_config("llama"))
+    model.lm_head.to(device="meta")
+    with pytest.raises(CheckpointError, match="lazy=False"):
+        ff.memories.unembedding(Model(model))

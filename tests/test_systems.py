@@ -239,5 +239,5 @@ def test_the_command_prints_the_rows(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(systems, "systems", lambda seed: ROWS[14:17])
     systems.main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == "| bilinear pooling, identity | x | nothing | flat |  | yes |"
-    assert lines[4].startswith("| bilinear pooling, identity | one direction of each | nothing | curved | -")
+    assert lines[2] == "| bilinear pooling, identity | x | live | flat |  | yes |"
+    assert lines[4].startswith("| bilinear pooling, identity | one direction of each | live | curved | -")

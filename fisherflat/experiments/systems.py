@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fisherflat import charts, layers
+from fisherflat import charts, layers, readings
 from fisherflat.certificates import Certificate, certify, verify
 from fisherflat.charts import Chart
 from fisherflat.jets import freeze
@@ -142,13 +142,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
     seed = parser.parse_args().seed
     torch.set_num_threads(1)
-    print("| system | moves | held | verdict | sectional curvature | verified |\n|---|---|---|---|---|---|")
+    print("| system | moves | reading | verdict | sectional curvature | verified |\n|---|---|---|---|---|---|")
     for system in systems(seed):
         certificate, verified = proved(system)
         bounds = certificate.enclosure if certificate.verdict == "curved" else None
         curvature = "" if bounds is None else f"{float(bounds[0]):.4g}"
-        held = ", ".join(f"`{role}`" for role in system.held) or "nothing"
-        cells = (system.name, system.moves, held, certificate.verdict, curvature, "yes" if verified else "no")
+        reading = readings.name(system.held)
+        cells = (system.name, system.moves, reading, certificate.verdict, curvature, "yes" if verified else "no")
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
