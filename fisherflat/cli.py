@@ -19,6 +19,9 @@ app = typer.Typer(
 )
 
 
+_MOVES = "Along what: 'principal', 'random' or random:SEED, words:cat,dog,bird, vectors:FILE or vectors:FILE#NAME."
+
+
 @app.callback()
 def _commands() -> None:
     # a callback keeps the name of the command in the call, also while there is only one
@@ -171,8 +174,9 @@ def certify(
         typer.Option("--reading", "--frozen", help="What is held: 'live', 'frozen pattern', 'frozen pattern+gate'."),
     ] = "live",
     prompt: Annotated[str, typer.Option(help="Text to run the model on.")] = "The cat sat on the mat.",
+    moves: Annotated[str, typer.Option(help=_MOVES)] = "principal",
     position: Annotated[int | None, typer.Option(help="Token that moves (default: the last word).")] = None,
-    dim: Annotated[int, typer.Option(help="Directions that move.", min=1)] = 2,
+    dim: Annotated[int | None, typer.Option(help="Directions that move (default: 2).", min=1)] = None,
     precision: Annotated[int, typer.Option(help="Bits of the ball arithmetic.", min=24)] = 128,
 ) -> None:
     """Prove that a part of a layer is flat, or curved, and write the certificate."""
@@ -183,7 +187,15 @@ def certify(
     layers = range(len(model.blocks(prompt))) if layer == "all" else _indices(layer, "--layer")
     for index in layers:
         certificate = certify_layer(
-            model, index, part, prompt=prompt, reading=reading, position=position, dim=dim, precision=precision
+            model,
+            index,
+            part,
+            prompt=prompt,
+            reading=reading,
+            moves=moves,
+            position=position,
+            dim=dim,
+            precision=precision,
         )
         file = out if layer != "all" else out.with_name(f"{out.stem}-{index}{out.suffix}")
         certificate.save(file)

@@ -13,7 +13,7 @@ from cases import as_functions, as_layers, has_layers
 from typer.testing import CliRunner
 
 import fisherflat as ff
-from fisherflat.certificates.layers import certify_layer
+from fisherflat.certificates.layers import certify_layer, verify_layer
 from fisherflat.cli import app
 from fisherflat.errors import InputError
 
@@ -146,3 +146,12 @@ def test_a_layer_that_is_not_there_is_named(minilm_path: Path, tmp_path: Path) -
         certify_layer(model, 9, prompt="Flat.")
     with pytest.raises(InputError, match="attention, mlp, block"):
         certify_layer(model, 0, "head", prompt="Flat.")
+
+
+@pytest.mark.parametrize("moves", ["random:1", "words:cat,dog,horse"])
+def test_a_layer_is_proved_on_whatever_moves(minilm_path: Path, tmp_path: Path, moves: str) -> None:
+    model, file = ff.load(str(minilm_path)), tmp_path / "flat.json"
+    made = certify_layer(model, 1, prompt="The cat sat.", reading="frozen pattern", moves=moves)
+    assert made.verdict == "flat" and made.chart.kind == moves.partition(":")[0]
+    made.save(file)
+    assert verify_layer(ff.Certificate.load(file), model).ok

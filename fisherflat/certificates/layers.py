@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from fisherflat import charts, readings
+from fisherflat import readings
 from fisherflat.certificates.certificate import Certificate
 from fisherflat.certificates.prove import certify
 from fisherflat.certificates.verify import Verification, verify
 from fisherflat.checkpoints import Model, Operator
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.jets import freeze
+from fisherflat.moves import Moves, parse, tokens
 
 PARTS = ("attention", "mlp", "block")
 #: how far the hidden states of a model may be from the chart of a certificate, relative to the largest
@@ -27,28 +28,34 @@ def certify_layer(
     *,
     prompt: Any,
     reading: str = "live",
-    position: int | None = None,
-    dim: int = 2,
+    moves: str | Moves = "principal",
+    position: int | str | None = None,
+    dim: int | None = None,
     precision: int = 128,
 ) -> Certificate:
-    """A certificate about a part of a layer, on the principal directions of one token's state.
+    """A certificate about a part of a layer, on a chart of what entered it.
 
     **Args:** `model`, from `fisherflat.load`; `layer`, from 0; `part`, out of `attention`, `mlp`, `block`; `prompt`, a
-    text or token ids; `reading`, what is held (`fisherflat.readings`); `position` of the token that moves
-    (default: the last one that is not special); `dim` and `precision`. The covariance is 1; curvature is proved at the
-    token's own state.
+    text or token ids; `reading`, what is held (`fisherflat.readings`); `moves`, along what the token moves
+    (`fisherflat.moves.parse`), in `dim` directions; `position` of the token, or `"together"` for all words (default:
+    the last word, or the last place where one of the words stands that move); `precision`. The covariance is 1;
+    curvature is proved at the chart's origin, the tokens' own state.
 
-    **Raises:** `InputError` for a layer, part or position that is not there, or a reading that is none.
+    **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none.
     """
-    encoded = model.encode(prompt)
-    words = [index for index, special in enumerate(encoded.special) if not special]
-    token = position if position is not None else (words or [len(encoded.special) - 1])[-1]
-    subject = {"layer": layer, "part": part, "token_ids": encoded.ids.tolist(), "position": token}
-    operator = _part(model, subject)
-    chart = charts.principal(operator.input, token, dim)
+    moving, encoded = parse(moves, dim), model.encode(prompt)
+    where: dict[str, Any] = {} if position is None else {"where": [position] if isinstance(position, int) else position}
+    place = moving.place(model, encoded, **where)
+    variants = moving.variants(model, encoded, place)
+    about = {"layer": layer, "part": part, "position": place, "moves": moving.settings}
+    subjects = [{**about, "token_ids": variant.ids.tolist()} for variant in variants]
+    operators = [_part(model, subject) for subject in subjects]
+    states = [operator.input for operator in operators]
+    chart = moving.fit(states, variants).chart(states, tokens(variants[0], place))
     held = readings.roles(reading)
-    mean = freeze(operator, chart.point, held) if held else operator
-    return replace(certify(mean, chart, at=torch.zeros(dim), precision=precision), subject=subject)
+    mean = freeze(operators[0], chart.point, held) if held else operators[0]
+    found = certify(mean, chart, at=torch.zeros(moving.dim), precision=precision)
+    return replace(found, subject=subjects[0])
 
 
 def verify_layer(certificate: Certificate, model: Model) -> Verification:

@@ -11,11 +11,10 @@ from fisherflat.moves.directions import Principal, Random, Vectors, ordinary, po
 from fisherflat.moves.files import vectors
 from fisherflat.moves.moves import Fitted, Moves
 from fisherflat.moves.positions import Position, label, positions, tokens
-from fisherflat.moves.spec import HELP, parse
+from fisherflat.moves.spec import parse
 from fisherflat.moves.words import Words
 
 __all__ = [
-    "HELP",
     "Fitted",
     "Moves",
     "Position",

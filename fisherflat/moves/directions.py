@@ -40,7 +40,8 @@ class Principal(Moves):
     """The leading principal directions of the states that enter a part, over the words of all prompts.
 
     Left out are special tokens and outliers (`ordinary`): a few tokens with very large states, such as those that
-    serve as attention sinks, would otherwise be most of the spread, and the directions would point at them.
+    serve as attention sinks, would otherwise be most of the spread, and the directions would point at them. Prompts of
+    k words or fewer span too little; then special tokens are taken in.
     """
 
     dim: int = 2
@@ -57,7 +58,7 @@ class Principal(Moves):
 
     def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Along:
         """The directions. **Raises:** `InputError` where the words span fewer than k."""
-        return Along(charts.principal_directions(pool(states, prompts), self.dim), self.kind)
+        return Along(charts.principal_directions(pool(states, prompts, self.dim), self.dim), self.kind)
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,11 @@ class Vectors(Moves):
         return Along(self.vectors.to(states[0].device), self.kind)
 
 
-def pool(states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Float[Tensor, "m d"]:
-    """The states of the words of all prompts, without outliers.
-
-    **Raises:** `InputError` where there are none.
-    """
+def pool(states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded], dim: int = 1) -> Float[Tensor, "m d"]:
+    """The states of the words of all prompts, without outliers; of all tokens where `dim` or fewer are words."""
     chosen = torch.cat([x[words(prompt)] for x, prompt in zip(states, prompts, strict=True)])
-    if len(chosen) == 0:
-        raise InputError("the prompts hold only special tokens, so that there are no states to compare; give a word")
+    if len(chosen) <= dim:
+        chosen = torch.cat(list(states))
     return chosen[ordinary(chosen)]
 
 

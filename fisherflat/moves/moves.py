@@ -52,6 +52,13 @@ class Moves(ABC):
         """
         return positions(prompt, where)
 
+    def place(self, model: Model, prompt: Encoded, where: str | Sequence[int] = SPREAD) -> Position:
+        """The last of the positions, for what is measured at one of them; by default the last word.
+
+        **Raises:** `InputError` where there are none.
+        """
+        return self.positions(model, prompt, where)[-1]
+
     def variants(self, model: Model, prompt: Encoded, position: Position) -> list[Encoded]:
         """The prompts whose states the chart needs; on the first of them the part is measured.
 

@@ -8,9 +8,6 @@ from fisherflat.moves.files import vectors
 from fisherflat.moves.moves import Moves
 from fisherflat.moves.words import Words
 
-#: for the help of a command
-HELP = "What moves: 'principal', 'random' or random:SEED, words:cat,dog,bird, vectors:FILE or vectors:FILE#NAME."
-
 
 def parse(what: str | Moves, dim: int | None = None) -> Moves:
     """What moves, from its description.

@@ -96,7 +96,8 @@ class Words(Moves, Fitted):
 
     def chart(self, states: Sequence[Float[Tensor, "n d"]], tokens: Sequence[int]) -> charts.Chart:
         """The simplex of the states, the first at the origin."""
-        return charts.simplex(torch.stack([*states[1:], states[0]]))
+        chart = charts.simplex(torch.stack([*states[1:], states[0]]))
+        return charts.Chart(chart.point, chart.basis, self.kind)
 
     def points(self, count: int, seed: int = 0) -> Float[Tensor, "count k"]:
         """The origin, which is the first word, and `count - 1` points drawn uniformly from the simplex with `seed`."""
