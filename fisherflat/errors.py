@@ -59,6 +59,14 @@ class PrecisionWarning(FisherflatWarning):
     """Numbers of low precision were promoted, or a result cannot have the precision that was asked for."""
 
 
+class CheckpointWarning(FisherflatWarning):
+    """A checkpoint was read in another way than was asked for."""
+
+
+class RoutingWarning(FisherflatWarning):
+    """A mixture of experts chooses others at some points than at the base point, so that its routing is not fixed."""
+
+
 class DegenerateImmersionWarning(FisherflatWarning):
     """Points with a degenerate metric were returned as NaN."""
 

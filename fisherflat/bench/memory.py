@@ -35,7 +35,7 @@ class Tally(TorchDispatchMode):
         before = {self._key(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and self._key(leaf) not in before:
+            if isinstance(leaf, Tensor) and not leaf.is_meta and self._key(leaf) not in before:
                 self._add(leaf)
         return out
 

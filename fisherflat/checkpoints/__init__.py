@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fisherflat.checkpoints.anatomy import Anatomy
-from fisherflat.checkpoints.blocks import Block
+from fisherflat.checkpoints.blocks import Block, Blocks
 from fisherflat.checkpoints.loading import load
-from fisherflat.checkpoints.model import Encoded, Model
+from fisherflat.checkpoints.model import Model
 from fisherflat.checkpoints.operator import Operator
+from fisherflat.checkpoints.prompts import Encoded
 
-__all__ = ["Anatomy", "Block", "Encoded", "Model", "Operator", "load"]
+__all__ = ["Anatomy", "Block", "Blocks", "Encoded", "Model", "Operator", "load"]

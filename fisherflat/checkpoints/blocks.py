@@ -1,8 +1,9 @@
-"""A block of a model as it ran on one prompt."""
+"""The blocks of a model as they ran on one prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import overload
 
 import torch
 from torch import nn
@@ -15,6 +16,40 @@ from fisherflat.errors import CheckpointError
 from fisherflat.jets import Graph, trace
 from fisherflat.jets.cut import halves
 from fisherflat.jets.mapping import evaluating
+
+
+class Blocks(Sequence):  # of Block, as its methods say; named here, a checker of types would make one
+    """The blocks of a model as they ran on one prompt, made when they are taken out.
+
+    **Args:** `make`, the block of a layer; `layers`, which; `keep`, whether a block that was made stays. Where the
+    weights stay on disk only the last one does, so that the weights of others can go. A slice is such a sequence, too.
+    """
+
+    def __init__(self, make: Callable[[int], Block], layers: range, keep: bool) -> None:
+        self._make, self._layers, self._keep = make, layers, keep
+        self._made: dict[int, Block] = {}
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self[layer] for layer in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Block: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Blocks: ...
+
+    def __getitem__(self, index: int | slice) -> Block | Blocks:
+        if isinstance(index, slice):
+            return Blocks(self._make, self._layers[index], self._keep)
+        layer = self._layers[index]
+        if layer not in self._made:
+            if not self._keep:
+                self._made.clear()
+            self._made[layer] = self._make(layer)
+        return self._made[layer]
 
 
 class Block(Operator):

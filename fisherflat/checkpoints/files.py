@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from fisherflat.checkpoints.stored import FLOATS, StoredTensor
 from fisherflat.errors import CheckpointError
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -15,16 +16,14 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoke
 DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken")
 
 
-def folder_of(path_or_id: str | Path, download: bool) -> Path:
-    """The folder of a checkpoint: the path itself, or the cached snapshot of a Hugging Face id.
+def place_of(path_or_id: str | Path, download: bool) -> Path:
+    """Where a checkpoint is: the path itself (a folder or a safetensors file), or the cached snapshot of an id.
 
     **Raises:** `CheckpointError` where there is no such folder, or the id is not cached and `download` is false.
     """
     path = Path(path_or_id).expanduser()
-    if path.is_dir():
+    if path.exists():
         return path
-    if path.is_file():
-        raise CheckpointError(f"{path} is a file; pass the folder that holds config.json and the safetensors weights")
     name = str(path_or_id)
     if isinstance(path_or_id, Path) or name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or not name:
         raise CheckpointError(
@@ -47,56 +46,88 @@ def folder_of(path_or_id: str | Path, download: bool) -> Path:
         raise CheckpointError(f"{name!r} could not be fetched: {error}") from error
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The parsed config.json.
+def read_config(path: Path) -> dict[str, Any]:
+    """A parsed config.json, from the file or the folder that holds it.
 
     **Raises:** `CheckpointError` where it is missing, not JSON, or announces quantised weights.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json, so it is no Hugging Face model folder; pass one that is")
+    if not path.exists():
+        raise CheckpointError(f"there is no config {path}; pass the config.json that belongs to the weights")
+    if path.is_dir():
+        folder, path = path, path / "config.json"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{folder} has no config.json, so it is no Hugging Face model folder; pass one that is, or a config"
+            )
     config = _read_json(path)
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "unknown")
+    if quantised := config.get("quantization_config") or config.get("compression_config"):
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
         raise CheckpointError(
-            f"the weights in {folder} are quantised ({method}); second derivatives need plain weights: pass a float32, "
-            "bfloat16 or float16 release of the model"
+            f"the weights of {path} are quantised ({method}); none of these formats is supported, since second "
+            "derivatives need plain weights: pass a float32, bfloat16 or float16 release of the model"
         )
     return config
 
 
-def check_weights(folder: Path) -> None:
-    """Check that safetensors weights are there and whole, from their headers alone.
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file, or of all those of a folder, by name; from the headers alone.
 
     **Raises:** `CheckpointError` for a folder without weights, with pickled weights only, with a missing or truncated
     file, with a shard that lacks tensors which the index promises, or with weights in a format of 8 bits or fewer.
     """
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        _check_floats(folder / "model.safetensors", read_header(folder / "model.safetensors"))
-    elif index.is_file():
-        shards: dict[str, set[str]] = {}
-        for tensor, name in _field(_read_json(index), "weight_map", index).items():
-            shards.setdefault(name, set()).add(tensor)
-        for name, tensors in sorted(shards.items()):
-            if not (folder / name).is_file():
-                raise CheckpointError(f"{index.name} names the shard {name}, which is not in {folder}; fetch that file")
-            header = read_header(folder / name)
-            if missing := sorted(tensors - header.keys()):
-                raise CheckpointError(
-                    f"the shard {name} in {folder} lacks {len(missing)} tensors that {index.name} places there, "
-                    f"among them {missing[0]!r}; index and shards are of different versions, fetch both again"
-                )
-            _check_floats(folder / name, header)
-    else:
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-        if pickled:
+    if path.is_file():
+        return _tensors_of(path)
+    if (path / "model.safetensors").is_file():
+        return _tensors_of(path / "model.safetensors")
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        return _sharded(index)
+    pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
+    if pickled:
+        raise CheckpointError(
+            f"{path} holds pickled weights only ({', '.join(pickled[:3])}), which can run code when loaded, so "
+            "they are refused; convert them where you trust them: "
+            "AutoModel.from_pretrained(...).save_pretrained(folder) writes safetensors"
+        )
+    raise CheckpointError(f"{path} has no weights: no model.safetensors and no model.safetensors.index.json")
+
+
+def _sharded(index: Path) -> dict[str, StoredTensor]:
+    folder = index.parent
+    shards: dict[str, set[str]] = {}
+    for tensor, name in _field(_read_json(index), "weight_map", index).items():
+        shards.setdefault(name, set()).add(tensor)
+    tensors: dict[str, StoredTensor] = {}
+    for name, promised in sorted(shards.items()):
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} names a shard outside its folder, {name!r}; fetch the index again")
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{index.name} names the shard {name}, which is not in {folder}; fetch that file")
+        found = _tensors_of(folder / name)
+        if missing := sorted(promised - found.keys()):
             raise CheckpointError(
-                f"{folder} holds pickled weights only ({', '.join(pickled[:3])}), which can run code when loaded, so "
-                "they are refused; convert them where you trust them: "
-                "AutoModel.from_pretrained(...).save_pretrained(folder) writes safetensors"
+                f"the shard {name} in {folder} lacks {len(missing)} tensors that {index.name} places there, "
+                f"among them {missing[0]!r}; index and shards are of different versions, fetch both again"
             )
-        raise CheckpointError(f"{folder} has no weights: no model.safetensors and no model.safetensors.index.json")
+        tensors |= {tensor: found[tensor] for tensor in promised}
+    return tensors
+
+
+def _tensors_of(path: Path) -> dict[str, StoredTensor]:
+    if path.suffix in PICKLED:
+        raise CheckpointError(
+            f"{path} is a pickle, which can run code when loaded, so it is refused; convert it where you trust it: "
+            "safetensors.torch.save_file(state_dict, file)"
+        )
+    tensors = {}
+    for name, entry in read_header(path).items():
+        if str(entry["dtype"]).startswith(("F8", "F6", "F4")):
+            raise CheckpointError(
+                f"{path} holds {name!r} as {entry['dtype']}, a quantised format; pass plain weights "
+                f"({', '.join(FLOATS)})"
+            )
+        tensors[name] = StoredTensor(path, name, entry["dtype"], tuple(entry["shape"]))
+    return tensors
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -116,6 +147,8 @@ def read_header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length))
             tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
             expected = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+            for entry in tensors.values():
+                str(entry["dtype"]), tuple(entry["shape"])
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise CheckpointError(f"the header of {path} cannot be read ({error}); fetch the file again") from error
     if size != expected:
@@ -128,12 +161,6 @@ def read_header(path: Path) -> dict[str, Any]:
 def has_tokenizer(folder: Path) -> bool:
     """Whether the files of a tokenizer are in the folder."""
     return any(next(folder.glob(pattern), None) for pattern in TOKENIZERS)
-
-
-def _check_floats(path: Path, header: dict[str, Any]) -> None:
-    for name, entry in header.items():
-        if str(entry.get("dtype")).startswith(("F8", "F6", "F4")):
-            raise CheckpointError(f"{path} holds {name!r} as {entry['dtype']}, a quantised format; pass plain weights")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -3,43 +3,41 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
-from fisherflat._typing import Int, Tensor
+from fisherflat._arrays import as_float64
+from fisherflat._typing import Tensor
 from fisherflat.checkpoints.anatomy import Anatomy, dissect
-from fisherflat.checkpoints.blocks import Block
-from fisherflat.checkpoints.calls import Call, is_hidden, recording, same_values
+from fisherflat.checkpoints.blocks import Block, Blocks
+from fisherflat.checkpoints.calls import Arguments, Call, recording
 from fisherflat.checkpoints.operator import Operator
+from fisherflat.checkpoints.prompts import Encoded, token_ids
+from fisherflat.checkpoints.stacks import find_stack, lists_of_modules, most_weights
+from fisherflat.checkpoints.weights import Weights
 from fisherflat.errors import CheckpointError, FisherflatError, InputError
 from fisherflat.jets.mapping import evaluating
 
 
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """A prompt as the model sees it.
-
-    **Attributes:** `text`; `ids` `[n]`; `tokens`, as text; `special`, whether each is special (such as [CLS]) rather
-    than text.
-    """
-
-    text: str
-    ids: Int[Tensor, " n"]
-    tokens: list[str]
-    special: list[bool]
+class _Enough(Exception):
+    """Raised inside the model once all blocks that are wanted have run."""
 
 
 class Model:
     """A transformer and its tokenizer.
 
-    **Args:** `module`, any that takes token ids `[1, n]` as `input_ids`, put into eval mode; `tokenizer` or `None`;
-    `name`, for reports; `blocks`, the path of the list of blocks (default: found from a forward pass).
+    **Args:** `module`, any that takes token ids `[1, n]`, put into eval mode; `tokenizer` or `None`; `name`, for
+    reports; `blocks`, the path of the list of blocks (default: found from a forward pass); `part`, of an
+    encoder-decoder, `"encoder"` (default) or `"decoder"`; `weights`, where they are (default: in memory).
 
-    Of an encoder-decoder the encoder is used.
+    The decoder of an encoder-decoder reads its start token and then the prompt, with the encoder's states of the prompt
+    held constant.
     """
 
     def __init__(
@@ -49,22 +47,33 @@ class Model:
         *,
         name: str = "model",
         blocks: str | None = None,
+        part: str | None = None,
+        weights: Weights | None = None,
         tokenizer_error: str | None = None,
     ) -> None:
         self.config: Any = getattr(module, "config", None)
-        encoder: Any = getattr(module, "get_encoder", None)
-        self.module: nn.Module = encoder() if getattr(self.config, "is_encoder_decoder", False) else module
+        two = bool(getattr(self.config, "is_encoder_decoder", False))
+        if part not in (None, "encoder", "decoder"):
+            raise InputError(f'part is "encoder" or "decoder", got {part!r}')
+        if part is not None and not two:
+            raise InputError(f"{name} is no encoder-decoder, so it has no part {part!r}; leave that out")
+        whole: Any = module
+        #: what runs on a prompt; in a decoder's case with the encoder
+        self.module: nn.Module = whole.get_encoder() if two and part != "decoder" else module
+        self._searched: nn.Module = whole.get_decoder() if part == "decoder" else self.module
         self.module.eval()
-        self.tokenizer, self.name = tokenizer, name
+        self.weights = weights or Weights(module)
+        self.tokenizer, self.name, self.part = tokenizer, name, part or ("encoder" if two else None)
         self._blocks_path = blocks
         self._tokenizer_error = tokenizer_error or "the model has no tokenizer"
-        self._anatomy: list[Anatomy] | None = None
-        self._takes = inspect.signature(self.module.forward).parameters
+        self._stack: str | None = None
+        #: by layer; the same for every prompt
+        self._anatomies: dict[int, Anatomy] = {}
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.module.parameters()).device
+        """Where the model computes."""
+        return self.weights.device(self.module)
 
     @property
     def context(self) -> int | None:
@@ -74,65 +83,79 @@ class Model:
         return length if isinstance(length, int) and length > 0 else None
 
     def encode(self, prompt: Any) -> Encoded:
-        """Tokenize a prompt, or check token ids `[n]` or `[1, n]`.
+        """A prompt as the model sees it: a text, token ids `[n]` or `[1, n]`, or hidden states.
+
+        Hidden states are a floating tensor `[n, d]` that enters the first block instead of the embeddings of n tokens.
 
         **Raises:** `InputError` for an empty prompt, one longer than the context, or ids that the model does not have;
         `CheckpointError` for text where there is no tokenizer.
         """
-        if isinstance(prompt, str):
+        if isinstance(prompt, torch.Tensor) and prompt.is_floating_point() and prompt.numel():
+            encoded = self._hidden(prompt)
+        elif isinstance(prompt, str):
             if self.tokenizer is None:
-                raise CheckpointError(f"{self._tokenizer_error}; give the prompt as token ids instead, e.g. [5, 17, 3]")
+                raise CheckpointError(
+                    f"{self._tokenizer_error}; give the prompt as token ids instead, e.g. [5, 17, 3], or as hidden "
+                    "states [n, d]"
+                )
             if not prompt.strip():
                 raise InputError("the prompt is empty; give at least one word")
-            ids = torch.tensor(self.tokenizer(prompt)["input_ids"], dtype=torch.long)
+            encoded = self._encoded(torch.tensor(self.tokenizer(prompt)["input_ids"], dtype=torch.long), prompt)
         else:
-            ids = self._checked(prompt)
+            encoded = self._encoded(token_ids(prompt, self._vocabulary), None)
+        length = len(encoded.ids)
+        if self.context is not None and length > self.context:
+            raise InputError(f"the prompt has {length} tokens, the context of {self.name} {self.context}; shorten it")
+        return encoded
+
+    def _encoded(self, ids: Tensor, text: str | None) -> Encoded:
         if ids.numel() == 0:
             raise InputError("the prompt is empty: it holds no tokens")
-        if self.context is not None and len(ids) > self.context:
-            raise InputError(f"the prompt has {len(ids)} tokens, the context of {self.name} {self.context}; shorten it")
+        if self.part == "decoder":
+            ids = torch.cat([torch.tensor(self._start), ids])
+        numbers = ids.tolist()
         if self.tokenizer is None:
-            return Encoded(str(ids.tolist()), ids, [str(i) for i in ids.tolist()], [False] * len(ids))
+            return Encoded(str(numbers), ids, [str(i) for i in numbers], [False] * len(ids))
         # an unknown word is text, although its token counts as special
-        numbers, special = ids.tolist(), set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
-        text = prompt if isinstance(prompt, str) else self.tokenizer.decode(numbers)
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
+        if text is None:
+            text = self.tokenizer.decode(numbers)
         return Encoded(text, ids, self.tokenizer.convert_ids_to_tokens(numbers), [i in special for i in numbers])
 
-    def blocks(self, prompt: Any) -> list[Block]:
-        """The model's blocks as they ran on `prompt`: text, or token ids `[n]` or `[1, n]`.
+    def _hidden(self, prompt: Tensor) -> Encoded:
+        rows = prompt[0] if prompt.dim() == 3 and prompt.shape[0] == 1 else prompt
+        if rows.dim() != 2:
+            raise InputError(f"token ids are integers, hidden states [n, d]; these have shape {list(prompt.shape)}")
+        rows = as_float64(rows, "hidden states").to(self.device)
+        # ids only set the length: they must not look like padding
+        filler = next(i for i in range(2) if i != getattr(self.config, "pad_token_id", None))
+        places = [str(i) for i in range(len(rows))]
+        text = f"hidden states {list(rows.shape)}"
+        return Encoded(text, torch.full((len(rows),), filler), places, [False] * len(rows), rows)
+
+    def blocks(self, prompt: Any, stop: int | None = None) -> Blocks:
+        """The model's blocks as they ran on `prompt`: anything that `encode` takes, or what it returned.
+
+        **Args:** `stop`: the forward pass ends after so many blocks, and only those are returned.
+
+        **Returns:** a sequence of `Block`. Where the weights stay on disk, each is read when it is taken out of the
+        sequence, and lives as long as somebody holds it: use them one after the other.
 
         **Raises:** as `encode`, and `CheckpointError` where no list of blocks is found.
         """
+        if stop is not None and stop < 1:
+            raise InputError(f"stop must be at least 1, got {stop}")
         encoded = prompt if isinstance(prompt, Encoded) else self.encode(prompt)
-        calls = self._run(encoded.ids)
-        if self._anatomy is None:
-            # one token cannot show what mixes tokens
-            probe = calls if len(encoded.ids) > 1 else self._run(encoded.ids.repeat(4))
-            self._anatomy = [dissect(Operator(call.module, call.arguments)) for call in probe if call.arguments]
-        return [
-            Block(index, call.module, call.arguments, anatomy, encoded.tokens)
-            for index, (call, anatomy) in enumerate(zip(calls, self._anatomy, strict=True))
-            if call.arguments
-        ]
+        calls = self._run(encoded, stop)
+        return Blocks(lambda layer: self._block(layer, encoded, calls), range(len(calls)), keep=not self.weights.lazy)
 
-    def _checked(self, prompt: Any) -> Tensor:
-        try:
-            ids = torch.as_tensor(prompt)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"a prompt is text or token ids, [n] or [1, n]; got {type(prompt).__name__}: {error}"
-            ) from error
-        if ids.dim() == 2 and ids.shape[0] == 1:
-            ids = ids[0]
-        if ids.dim() != 1 or (ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)):
-            raise InputError(
-                f"token ids are integers, [n] or [1, n]; these have shape {list(ids.shape)} and {ids.dtype}"
-            )
-        size = self._vocabulary
-        wrong = [i for i in ids.tolist() if i < 0 or (size is not None and i >= size)]
-        if wrong:
-            raise InputError(f"token id {wrong[0]} is outside the vocabulary of {size} tokens")
-        return ids.long().cpu()
+    def _block(self, layer: int, encoded: Encoded, calls: list[Call]) -> Block:
+        call = calls[layer]
+        module = self.weights.module(call.module)
+        if layer not in self._anatomies:
+            several = calls if len(encoded.ids) > 1 else self._run(_repeated(encoded), len(calls))
+            self._anatomies[layer] = dissect(Operator(module, _arguments(several[layer])))
+        return Block(layer, module, _arguments(call), self._anatomies[layer], encoded.tokens)
 
     @cached_property
     def _vocabulary(self) -> int | None:
@@ -142,53 +165,126 @@ class Model:
         except (AttributeError, NotImplementedError):
             return getattr(self.config, "vocab_size", None)
 
-    def _run(self, ids: Tensor) -> list[Call]:
+    @cached_property
+    def _start(self) -> list[int]:
+        """What a decoder reads before the prompt."""
+        names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+        return [next((i for i in (getattr(self.config, n, None) for n in names) if isinstance(i, int)), 0)]
+
+    # -- a real forward pass -------------------------------------------------------------------------------------------
+
+    def _run(self, encoded: Encoded, stop: int | None = None) -> list[Call]:
         """One real forward pass; the calls of the blocks in order."""
-        lists = self._lists()
+        lists = lists_of_modules(self._searched, self._blocks_path)
+        expected = self._stack or most_weights(lists)
         members = {f"{path}.{i}": block for path, blocks in lists.items() for i, block in enumerate(blocks)}
-        inputs = {"input_ids": ids[None].to(self.device), "use_cache": False}
-        recorded = recording(members.items(), tokens=len(ids), copy=True)
-        with torch.no_grad(), evaluating(self.module), recorded as calls:
-            try:
-                self.module(**{name: value for name, value in inputs.items() if name in self._takes})
-            except FisherflatError:
-                raise
-            except Exception as error:
-                if isinstance(error, IndexError) or "out of bounds" in str(error):
-                    raise InputError(
-                        f"{len(ids)} tokens do not fit into the embeddings of {self.name} ({error}); shorten the prompt"
-                    ) from error
-                raise CheckpointError(
-                    f"{self.name} ({type(self.module).__name__}) failed on token ids: {type(error).__name__}: {error}"
-                ) from error
-        chosen = max((self._stack(path, calls, len(ids)) for path in lists), key=_weights, default=[])
-        if not chosen:
+        if encoded.hidden is not None and self._stack is None and self._reads_ids:
+            self._run(replace(encoded, hidden=None), stop)  # to see which block is the first
+        with (
+            torch.no_grad(),
+            evaluating(self.module),
+            _ended(lists.get(expected or "", ()), stop),  # before the next block's weights are read
+            self.weights.running(),
+            _entered(lists.get(self._stack or "", ()), encoded.hidden if self._reads_ids else None),
+            recording(members.items(), tokens=len(encoded.ids), copy=True) as calls,
+        ):
+            self._call(encoded)
+        chosen = find_stack(calls, lists, len(encoded.ids))
+        found = chosen[0].path.rpartition(".")[0] if chosen else None
+        if stop is not None and found != expected:  # stopped too early: the list with most weights is not the blocks
+            if found is not None:
+                self._stack = found
+            return self._run(encoded)[:stop]
+        if found is None:
             raise CheckpointError(
                 f"{type(self.module).__name__} has no list of blocks that take and return hidden states; "
                 "give the part you mean to ff.StatisticalManifold as a function"
             )
+        self._stack = found
         return chosen
 
-    def _lists(self) -> dict[str, nn.ModuleList]:
-        modules = self.module.named_modules()
-        lists = {path: module for path, module in modules if isinstance(module, nn.ModuleList) and len(module)}
-        if self._blocks_path is None:
-            return lists
-        if self._blocks_path not in lists:
-            raise CheckpointError(f"{self._blocks_path!r} is no list of modules; there are {sorted(lists)}")
-        return {self._blocks_path: lists[self._blocks_path]}
+    def _call(self, encoded: Encoded) -> None:
+        tokens = encoded.ids[None].to(self.device)
+        if not self._reads_ids and encoded.hidden is not None:
+            tokens = encoded.hidden[None]
+        inputs = {"input_ids": tokens, "use_cache": False}
+        if self.part == "decoder":
+            inputs |= {"input_ids": tokens[:, 1:] if encoded.hidden is None else tokens, "decoder_input_ids": tokens}
+        takes = inspect.signature(self.module.forward).parameters
+        args = () if "input_ids" in takes else (tokens,)
+        try:
+            self.module(*args, **{name: value for name, value in inputs.items() if name in takes})
+        except _Enough:
+            return
+        except FisherflatError:
+            raise
+        except Exception as error:
+            if isinstance(error, IndexError) or "out of bounds" in str(error):
+                raise InputError(
+                    f"{tokens.shape[1]} tokens do not fit into the embeddings of {self.name} ({error}); shorten the "
+                    "prompt"
+                ) from error
+            lazily = "; if that is because a weight is on disk, load with lazy=False" if self.weights.lazy else ""
+            raise CheckpointError(
+                f"{self.name} ({type(self.module).__name__}) failed on token ids: {type(error).__name__}: "
+                f"{error}{lazily}"
+            ) from error
 
-    @staticmethod
-    def _stack(path: str, calls: list[Call], tokens: int) -> list[Call]:
-        """The calls of a list's members, if these hand hidden states of one width from one to the next."""
-        mine = [call for call in calls if call.path.rpartition(".")[0] == path]
-        states = [call.arguments.hidden for call in mine if call.arguments]
-        widths = {state.shape[-1] for state in states}
-        if len(states) < len(mine) or len(widths) != 1 or not all(is_hidden(c.output, tokens, *widths) for c in mine):
-            return []
-        passed_on = [same_values(call.output, state) for call, state in zip(mine, states[1:], strict=False)]
-        return mine if 2 * sum(passed_on) >= len(passed_on) else []
+    @property
+    def _reads_ids(self) -> bool:
+        """Whether the model embeds tokens itself; one of your own may take hidden states."""
+        return any(isinstance(module, nn.Embedding) for module in self.module.modules())
 
 
-def _weights(calls: list[Call]) -> int:
-    return sum(parameter.numel() for module in {call.module for call in calls} for parameter in module.parameters())
+def _repeated(encoded: Encoded) -> Encoded:
+    """Several tokens for one, which cannot show what mixes tokens."""
+    hidden = None if encoded.hidden is None else encoded.hidden.repeat(4, 1)
+    return replace(encoded, ids=encoded.ids.repeat(4), hidden=hidden)
+
+
+def _arguments(call: Call) -> Arguments:
+    assert call.arguments is not None  # of the blocks in a stack
+    return call.arguments
+
+
+@contextmanager
+def _ended(blocks: Sequence[nn.Module], stop: int | None) -> Iterator[None]:
+    """The model stops when one of `blocks` is called after `stop` calls of them."""
+    called = 0
+
+    def count(module: nn.Module, args: Any) -> None:
+        nonlocal called
+        if called == stop:
+            raise _Enough
+        called += 1
+
+    with _hooked(blocks if stop is not None else (), count):
+        yield
+
+
+@contextmanager
+def _entered(blocks: Sequence[nn.Module], rows: Tensor | None) -> Iterator[None]:
+    """The first call of one of `blocks` gets `rows` `[n, d]` as its hidden states."""
+    given = False
+
+    def give(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal given
+        if given or rows is None:
+            return None
+        given = True
+        arguments = Arguments.of(args, kwargs, len(rows))
+        if arguments is None or arguments.rows.shape != rows.shape:
+            width = "none" if arguments is None else list(arguments.rows.shape)
+            raise InputError(f"the hidden states are {list(rows.shape)}, the first block takes {width}")
+        return arguments.with_hidden(rows)
+
+    with _hooked(blocks if rows is not None else (), give, with_kwargs=True):
+        yield
+
+
+@contextmanager
+def _hooked(modules: Sequence[nn.Module], hook: Any, **options: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        for module in dict.fromkeys(modules):
+            stack.callback(module.register_forward_pre_hook(hook, **options).remove)
+        yield
