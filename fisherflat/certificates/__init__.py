@@ -3,6 +3,7 @@
 from fisherflat.certificates.certificate import Certificate
 from fisherflat.certificates.curvature import CurvatureCertificate
 from fisherflat.certificates.prove import certify
+from fisherflat.certificates.symmetry import SymmetryCertificate
 from fisherflat.certificates.verify import Verification, verify
 
-__all__ = ["Certificate", "CurvatureCertificate", "Verification", "certify", "verify"]
+__all__ = ["Certificate", "CurvatureCertificate", "SymmetryCertificate", "Verification", "certify", "verify"]

@@ -9,6 +9,7 @@ import torch
 
 from fisherflat import readings
 from fisherflat.certificates.certificate import Certificate
+from fisherflat.certificates.curvature import CurvatureCertificate
 from fisherflat.certificates.prove import certify
 from fisherflat.certificates.verify import Verification, verify
 from fisherflat.checkpoints import Model, Operator
@@ -32,7 +33,7 @@ def certify_layer(
     position: int | str | None = None,
     dim: int | None = None,
     precision: int = 128,
-) -> Certificate:
+) -> CurvatureCertificate:
     """A certificate about a part of a layer, on a chart of what entered it.
 
     **Args:** `model`, from `fisherflat.load`; `layer`, from 0; `part`, out of `attention`, `mlp`, `block`; `prompt`, a
@@ -59,13 +60,18 @@ def certify_layer(
 
 
 def verify_layer(certificate: Certificate, model: Model) -> Verification:
-    """Check a certificate of `certify_layer` against a model: the layer is found and traced again, on the same chart.
+    """Check a certificate of `certify_layer`, or one about the symmetries of an MLP, against a model.
+
+    The layer is found and traced again; for curvature, on the same chart.
 
     **Raises:** `CertificateError` where the certificate does not say which layer it is about.
     """
     if certificate.subject is None:
         raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")
-    operator, chart = _part(model, certificate.subject), certificate.chart
+    operator = _part(model, certificate.subject)
+    if not isinstance(certificate, CurvatureCertificate):
+        return verify(certificate, operator)
+    chart = certificate.chart
     if operator.input.shape != chart.point.shape:
         return Verification(
             False, (f"subject: the layer takes {list(operator.input.shape)}, the chart has another shape",)

@@ -8,6 +8,7 @@ from typing import Any
 from fisherflat.certificates import files
 from fisherflat.certificates.certificate import Certificate
 from fisherflat.certificates.curvature import CurvatureCertificate
+from fisherflat.certificates.symmetry import SymmetryCertificate
 from fisherflat.charts import Chart
 from fisherflat.errors import CertificateError, InputError
 
@@ -38,17 +39,18 @@ def verify(certificate: Certificate, mean: Any, chart: Chart | None = None) -> V
     **Raises:** `InputError` where a chart is missing, or is given for symmetries.
     """
     if isinstance(certificate, CurvatureCertificate) != (chart is not None):
-        needs = "needs the chart" if chart is None else "is about weights, and needs no chart"
+        needs = "needs the chart that it is about" if chart is None else "is about weights, and needs no chart"
         raise InputError(f"a certificate about {certificate.kind} {needs}")
     try:
         files.certificate(files.document(certificate))
     except CertificateError as error:
         return Verification(False, (f"form: {error}",))
-    if isinstance(certificate, CurvatureCertificate):
+    reasons: tuple[str, ...] = ()
+    if isinstance(certificate, CurvatureCertificate) and chart is not None:
         from fisherflat.certificates import verify_curvature
 
         reasons = verify_curvature.failures(certificate, mean, chart)
-    else:
+    elif isinstance(certificate, SymmetryCertificate):
         from fisherflat.certificates import verify_symmetry
 
         reasons = verify_symmetry.failures(certificate, mean)

@@ -7,6 +7,7 @@ from fisherflat.symmetry.generators import BrokenScaling, broken_scaling, genera
 from fisherflat.symmetry.homogeneity import Homogeneity, homogeneity, homogeneity_evidence
 from fisherflat.symmetry.interaction import Eigenfeatures, eigenfeatures, interaction_matrix
 from fisherflat.symmetry.null import NullDirections, null_directions
+from fisherflat.symmetry.proof import certify
 from fisherflat.symmetry.study import SymmetryStudy, study
 from fisherflat.symmetry.surrogate import Surrogate, bilinear_surrogate
 from fisherflat.symmetry.table import symmetries
@@ -23,6 +24,7 @@ __all__ = [
     "SymmetryStudy",
     "bilinear_surrogate",
     "broken_scaling",
+    "certify",
     "conserved_charges",
     "eigenfeatures",
     "exchange_defect",
