@@ -136,8 +136,14 @@ def ordinary(states: Float[Tensor, "m d"]) -> Tensor:
     The median state is that of each coordinate. In hundreds of dimensions the distances of ordinary states hardly
     differ, so that the rule leaves out few or none of them.
     """
-    distance = (states - states.median(0).values).norm(dim=1)
-    return distance <= OUTLYING * distance.median()
+    return median_distances(states, states) <= OUTLYING
+
+
+def median_distances(states: Float[Tensor, "m d"], among: Float[Tensor, "p d"]) -> Float[Tensor, " m"]:
+    """How far states lie from the median state of others, in median distances of those; 0 where that is 0."""
+    centre = among.median(0).values
+    distance, scale = (states - centre).norm(dim=1), (among - centre).norm(dim=1).median()
+    return distance / scale if scale > 0 else torch.zeros_like(distance)
 
 
 def check_dim(dim: int) -> None:
