@@ -3,6 +3,7 @@
 from fisherflat.plot.depth import budget, budget_by_layer, depth_maps, field_strip, profiles, transport
 from fisherflat.plot.layers import layers
 from fisherflat.plot.maps import curvature_map, fields
+from fisherflat.plot.surrogate import surrogate_curvature
 from fisherflat.plot.symmetry import broken_strength, null_spectrum, unit_forms
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "layers",
     "null_spectrum",
     "profiles",
+    "surrogate_curvature",
     "transport",
     "unit_forms",
 ]
