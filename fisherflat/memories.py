@@ -67,8 +67,8 @@ def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: b
 
     In order of the coefficient for a plain MLP, as in the paper, and of its absolute value for a gated one.
 
-    **Args:** `model`, from `fisherflat.load`; `prompts`: a text, token ids, or a list of texts; `layer`, from 0;
-    `count` of triggers for each key; `special`: whether special tokens, such as [CLS], count.
+    **Args:** `model`, from `fisherflat.load`; `prompts`: a text, token ids, or a list of such prompts; `layer`,
+    from 0; `count` of triggers for each key; `special`: whether special tokens, such as [CLS], count.
 
     **Returns:** a table with a row for each memory and rank: `memory`, `rank` from 1, `coefficient`, `prompt` (its
     index), `position`, `token`.
@@ -77,12 +77,12 @@ def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: b
     """
     import pandas as pd
 
-    texts = prompts if isinstance(prompts, list) and all(isinstance(text, str) for text in prompts) else [prompts]
+    several = isinstance(prompts, list) and not all(isinstance(item, int) for item in prompts)
     memory: KeyValueMemory | GatedUnits | None = None
     where: list[tuple[int, int, str]] = []
     best, places = torch.empty(0), torch.empty(0)
-    for index, text in enumerate(texts):
-        prompt = model.encode(text)
+    for index, given in enumerate(prompts if several else [prompts]):
+        prompt = model.encode(given)
         blocks = model.blocks(prompt)
         if not 0 <= layer < len(blocks):
             raise InputError(f"there is no layer {layer}; {model.name} has {len(blocks)} blocks, from 0")
