@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,22 @@ def load(
             config = _config(folder if config is None else Path(config))
         stored = stored_tensors(place)
         module, weights = _module(place, config, stored, lazy, torch.device(device))
-        reason = None
+        reason, given = None, tokenizer
         if tokenizer is None:
             tokenizer, reason = _tokenizer(folder, config)
-    return Model(module, tokenizer, name=str(source), blocks=blocks, part=part, weights=weights, tokenizer_error=reason)
+    again = partial(
+        load, source, config=config, blocks=blocks, part=part, tokenizer=given, lazy=weights.lazy, device=device
+    )
+    return Model(
+        module,
+        tokenizer,
+        name=str(source),
+        blocks=blocks,
+        part=part,
+        weights=weights,
+        tokenizer_error=reason,
+        again=again,
+    )
 
 
 def _config(path: Path) -> Any:

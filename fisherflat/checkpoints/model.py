@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -34,7 +34,8 @@ class Model:
 
     **Args:** `module`, any that takes token ids `[1, n]`, put into eval mode; `tokenizer` or `None`; `name`, for
     reports; `blocks`, the path of the list of blocks (default: found from a forward pass); `part`, of an
-    encoder-decoder, `"encoder"` (default) or `"decoder"`; `weights`, where they are (default: in memory).
+    encoder-decoder, `"encoder"` (default) or `"decoder"`; `weights`, where they are (default: in memory); `again`, what
+    makes the same model in another process (default: this, with the module sent along).
 
     The decoder of an encoder-decoder reads its start token and then the prompt, with the encoder's states of the prompt
     held constant.
@@ -50,6 +51,7 @@ class Model:
         part: str | None = None,
         weights: Weights | None = None,
         tokenizer_error: str | None = None,
+        again: Callable[[], Model] | None = None,
     ) -> None:
         self.config: Any = getattr(module, "config", None)
         two = bool(getattr(self.config, "is_encoder_decoder", False))
@@ -69,6 +71,13 @@ class Model:
         self._stack: str | None = None
         #: by layer; the same for every prompt
         self._anatomies: dict[int, Anatomy] = {}
+        self._again = again or partial(
+            Model, module, tokenizer, name=name, blocks=blocks, part=part, tokenizer_error=tokenizer_error
+        )
+
+    def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
+        """Pickled, a model that was read from disk is where it is read from."""
+        return self._again, ()
 
     @property
     def device(self) -> torch.device:

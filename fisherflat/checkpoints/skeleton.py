@@ -99,6 +99,11 @@ class Converted:
     model: nn.Module
     where: object
 
+    @property
+    def tensors(self) -> tuple[StoredTensor, ...]:
+        """See `Source`."""
+        return tuple(source for source, _ in self.sources)
+
     def read(self, device: torch.device) -> Tensor:
         """See `Source`. The conversion moves entries and computes nothing, so it may come before the promotion."""
         converter = deepcopy(self.converter)

@@ -20,6 +20,10 @@ FLOATS = ("F64", "F32", "BF16", "F16")
 class Source(Protocol):
     """Where the values of one parameter or buffer are."""
 
+    @property
+    def tensors(self) -> tuple[StoredTensor, ...]:
+        """What it is made of."""
+
     def read(self, device: torch.device) -> Tensor:
         """Its values, floating ones as float64.
 
@@ -41,6 +45,11 @@ class StoredTensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def tensors(self) -> tuple[StoredTensor, ...]:
+        """See `Source`."""
+        return (self,)
 
     @property
     def size(self) -> int:
@@ -72,7 +81,8 @@ class StoredTensor:
 
         try:
             # opened for each tensor: the file is mapped into memory, and what was read counts until it is closed
-            with safe_open(self.file, framework="pt") as file:
+            # and the values are those on disk, whatever mode of torch the caller is in
+            with torch._C.DisableTorchFunction(), safe_open(self.file, framework="pt") as file:
                 value = get(file)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.name!r} cannot be read from {self.file} any more: {error}") from error

@@ -84,6 +84,20 @@ class Weights:
         self._last = filled  # so that taking one part after another of the same block does not read it again
         return filled
 
+    def each(self, root: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """All parameters and buffers of `root` by name, tied ones once, one in memory at a time.
+
+        Those on disk come as they are stored, under their names there.
+        """
+        seen: set[int] = set()
+        for name, tensor in sorted(_state(root).items()):
+            source = self._stored.get(id(tensor)) or self._tables.get(id(tensor))
+            if source is None and id(tensor) not in seen:
+                yield name, tensor
+            elif source is not None and id(tensor) not in seen:
+                yield from ((stored.name, stored.raw()) for stored in source.tensors)
+            seen.add(id(tensor))
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """While the model as a whole is called."""
