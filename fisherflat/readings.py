@@ -80,6 +80,12 @@ def canonical(reading: str) -> str:
     return name(roles(reading))
 
 
+def order(reading: str) -> tuple[int, ...]:
+    """What to sort readings by: those that hold less come first."""
+    chosen = roles(reading)
+    return (len(chosen), *(list(WORDS).index(role) for role in chosen))
+
+
 def held(module: Callable[[Tensor], Tensor], at: Any, reading: str = LIVE) -> Graph:
     """The graph of a map in a reading, its held parts at their values at the input `at`.
 
