@@ -116,8 +116,12 @@ def depth(
     out: Annotated[Path, typer.Option(help="Folder for the tables and figures.", file_okay=False)],
     dim: Annotated[int, typer.Option(help="Directions that move.", min=2)] = 2,
     points: Annotated[int, typer.Option(help="Points of the profiles.", min=1)] = 64,
-    budget_points: Annotated[int, typer.Option(help="Points of the budgets, the first of those.", min=1)] = 16,
-    resolution: Annotated[int, typer.Option(help="Points a side of the maps.", min=2)] = 15,
+    reading: Annotated[
+        list[str], typer.Option(help="'live', or what is held, such as 'frozen pattern+gate'; several times.")
+    ] = [],  # noqa: B006
+    halves: Annotated[bool, typer.Option(help="Look within blocks too, behind the attention.")] = True,
+    budget_points: Annotated[int, typer.Option(help="Points of the budgets, the first of those; 0: none.", min=0)] = 16,
+    resolution: Annotated[int, typer.Option(help="Points a side of the maps; 0: none.", min=0)] = 15,
     seed: Annotated[int, typer.Option(help="Seed of the points.")] = 0,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
 ) -> None:
@@ -130,8 +134,17 @@ def depth(
     from fisherflat.checkpoints import load
     from fisherflat.depth import study
 
-    model = load(path, device=device)
-    found = study(model, prompt, dim, points, budget_points=budget_points, resolution=resolution, seed=seed)
+    found = study(
+        load(path, device=device),
+        prompt,
+        dim,
+        points,
+        readings=reading or None,
+        halves=halves,
+        budget_points=budget_points,
+        resolution=resolution,
+        seed=seed,
+    )
     files = found.save(out)
     print(found.summary())
     for file in files:

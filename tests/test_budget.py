@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cases import as_functions
-from stacks import paraboloid_stack, residual_stack
+from stacks import linear_stack, paraboloid_stack, residual_stack
 
 import fisherflat as ff
 from fisherflat.errors import InputError
@@ -60,15 +60,38 @@ def test_it_sums_to_the_scalar_curvature_of_the_stack(setting, by: str, gate) ->
     torch.testing.assert_close(budget.share.sum(-1), torch.ones(3, dtype=torch.float64))
 
 
-def test_coarser_labels_are_sums_of_finer_ones(setting) -> None:
+@pytest.mark.parametrize("by", ["role", "layer"])
+def test_a_coarser_budget_is_the_one_made_directly(setting, by: str) -> None:
+    """The direct one carries other coefficients: one block a role or a layer, not one for each of both."""
+    chart, u = setting
+    blocks = [*residual_stack(2, gate=ff.layers.Gate()), linear_stack(1)[0]]
+    fine = ff.curvature_budget(blocks, chart, u, by="layer-role")
+    direct, sums = ff.curvature_budget(blocks, chart, u, by=by), fine.by(by)
+    assert sums.labels == direct.labels
+    for name in ("matrix", "traces", "products", "created", "surviving", "transport"):
+        one, other = getattr(sums, name), getattr(direct, name)
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13, equal_nan=True)
+    assert direct.created.isnan().any() == (by == "role")  # a role is born in both layers
+
+
+def test_a_budget_cannot_be_made_finer(setting) -> None:
+    chart, u = setting
+    by_role = ff.curvature_budget(residual_stack(1), chart, u)
+    with pytest.raises(InputError, match="not split by layer"):
+        by_role.by("layer")
+    with pytest.raises(InputError, match="coarser"):
+        by_role.by("layer-role")
+
+
+def test_creation_is_what_a_stack_cut_short_and_held_elsewhere_shows(setting) -> None:
+    """With everything but one role held, |II| of the first block is what that role creates there."""
     chart, u = setting
     blocks = residual_stack(2, gate=ff.layers.Gate())
-    fine = ff.curvature_budget(blocks, chart, u, by="layer-role")
-    for by, part in (("layer", 0), ("role", 1)):
-        coarse = ff.curvature_budget(blocks, chart, u, by=by)
-        owner = torch.tensor([coarse.labels.index(label.split(": ")[part]) for label in fine.labels])
-        member = torch.nn.functional.one_hot(owner, len(coarse.labels)).double()
-        torch.testing.assert_close(member.T @ fine.matrix @ member, coarse.matrix, rtol=1e-9, atol=1e-13)
+    held = ff.freeze_stack(blocks, chart.point, ("pattern", "norm", "mlp_gate", "activation"))
+    created = ff.curvature_budget(held, chart, u, by="layer-role").created
+    labels = ff.curvature_budget(held, chart, u, by="layer-role").labels
+    form = ff.StatisticalManifold(held[0], chart).at(u).second_fundamental_form_norm
+    torch.testing.assert_close(created[:, labels.index("layer 0: attention_gate")], form)
 
 
 @pytest.mark.parametrize("role", ["pattern", "attention_gate", "norm", "mlp_gate"])
@@ -83,6 +106,22 @@ def test_a_frozen_part_pays_exactly_nothing(setting, role: str) -> None:
     assert (frozen.surviving[:, index] == 0).all()
 
 
+@pytest.mark.parametrize("live", ["pattern", "norm", "mlp_gate"])
+def test_what_is_left_live_pays_for_all_where_it_is_one_part(setting, live: str) -> None:
+    """All other roles held, the diagonal entry is the whole; with two roles live it is not."""
+    chart, u = setting
+    blocks = residual_stack(1)
+    held = [role for role in ("pattern", "norm", "mlp_gate", "activation") if role != live]
+    frozen = ff.freeze_stack(blocks, chart.point, held)
+    geometry = ff.StatisticalManifold(frozen[0], chart).at(u)
+    budget = ff.curvature_budget(frozen, chart, u)
+    own = budget.own[:, ROLES.index(live)]
+    assert ((own - geometry.scalar_curvature).abs() / geometry.cancellation_scale).max() < 1e-12
+    assert (geometry.second_fundamental_form_norm > 1e-3).all()
+    two = ff.curvature_budget(ff.freeze_stack(blocks, chart.point, held[1:]), chart, u)
+    assert (two.own[:, ROLES.index(live)] - two.scalar_curvature).abs().max() > 1e-6
+
+
 def test_a_single_nonlinear_part_pays_for_all(setting) -> None:
     chart, u = setting
     gated = ff.layers.SelfAttention(8, heads=2, gate=ff.layers.Gate("identity")).double()
@@ -95,12 +134,15 @@ def test_a_single_nonlinear_part_pays_for_all(setting) -> None:
     assert (both.interaction[:, ROLES.index("attention_gate")].abs() > 1e-6).all()
 
 
-def test_equal_layers_that_add_up_in_one_direction_share_equally() -> None:
-    depth, a = 4, 0.5
+@pytest.mark.parametrize("depth", [1, 4, 32])
+def test_equal_layers_that_add_up_in_one_direction_share_equally(depth: int) -> None:
+    a = 0.5
     blocks, chart = paraboloid_stack(depth, a)
     budget = ff.curvature_budget(blocks, chart, torch.zeros(2), by="layer")
     # K = 4 a^2 L^2 and scal = 2 K: every pair of layers pays the same
-    torch.testing.assert_close(budget.matrix, torch.full((depth, depth), 8 * a**2, dtype=torch.float64))
+    torch.testing.assert_close(
+        budget.matrix, torch.full((depth, depth), 8 * a**2, dtype=torch.float64), rtol=1e-12, atol=0
+    )
     torch.testing.assert_close(budget.transport, torch.ones(depth, dtype=torch.float64))
 
 
@@ -124,6 +166,19 @@ def test_an_unknown_split_is_refused(setting) -> None:
     chart, u = setting
     with pytest.raises(InputError, match="layer-role"):
         ff.curvature_budget(residual_stack(1), chart, u, by="head")
+
+
+def test_a_model_and_a_prompt_will_do(minilm_path: Path) -> None:
+    model = ff.load(str(minilm_path))
+    budget = ff.curvature_budget(model, prompt="Curvature grows.", by="layer", reading="frozen pattern")
+    blocks = model.blocks("Curvature grows.")
+    with pytest.raises(InputError, match="prompt"):
+        ff.curvature_budget(model)
+    with pytest.raises(InputError, match="chart"):
+        ff.curvature_budget(blocks)
+    profile = ff.depth_profile(model, prompt="Curvature grows.", reading="frozen pattern")
+    assert profile.reading == "frozen pattern" and profile.depth == 6
+    torch.testing.assert_close(budget.scalar_curvature, profile.scalar_curvature[-1], rtol=1e-7, atol=0)
 
 
 def test_minilm_pays_with_pattern_norm_and_activation(minilm_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import torch
 from stacks import linear_stack, paraboloid_stack, residual_stack
 
 import fisherflat as ff
-from fisherflat.depth.profile import QUANTITIES
+from fisherflat.depth.budget import budget
+from fisherflat.depth.profile import QUANTITIES, profile
+from fisherflat.depth.stack import Stack
 from fisherflat.errors import InputError, MapError
 
 
@@ -35,42 +39,42 @@ def setting():
 def test_each_depth_is_the_stack_cut_short(setting, gate) -> None:
     chart, u = setting
     blocks = residual_stack(4, gate=gate)
-    profile = ff.depth_profile(blocks, chart, u)
-    assert profile.depth == 4
+    found = ff.depth_profile(blocks, chart, u)
+    assert found.depth == 4
     for depth in range(5):
         geometry = ff.StatisticalManifold(composed(blocks[:depth]), chart).at(u)
         scale = geometry.cancellation_scale.max() if depth else 1.0
         torch.testing.assert_close(
-            profile.scalar_curvature[depth] / scale, geometry.scalar_curvature / scale, rtol=0, atol=1e-12
+            found.scalar_curvature[depth] / scale, geometry.scalar_curvature / scale, rtol=0, atol=1e-12
         )
         extremes = geometry.sectional_extremes.unbind(-1)
-        torch.testing.assert_close(profile.smallest_sectional_curvature[depth], extremes[0], rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(profile.largest_sectional_curvature[depth], extremes[1], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found.smallest_sectional_curvature[depth], extremes[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found.largest_sectional_curvature[depth], extremes[1], rtol=1e-9, atol=1e-12)
         for name in QUANTITIES[3:]:
-            torch.testing.assert_close(getattr(profile, name)[depth], getattr(geometry, name), rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(getattr(found, name)[depth], getattr(geometry, name), rtol=1e-10, atol=1e-12)
 
 
 def test_the_other_engine_agrees_on_the_last_depth(setting) -> None:
     chart, u = setting
     blocks = residual_stack(2, gate=ff.layers.Gate())
-    profile = ff.depth_profile(blocks, chart, u[0, 0])
+    found = ff.depth_profile(blocks, chart, u[0, 0])
     other = ff.StatisticalManifold(composed(blocks), chart, engine="autodiff").scalar_curvature(u[0, 0])
-    torch.testing.assert_close(profile.scalar_curvature[-1], other, rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.scalar_curvature[-1], other, rtol=1e-9, atol=0)
 
 
 def test_residual_paraboloids_amplify_with_the_square_of_depth() -> None:
     a = 0.3
     blocks, chart = paraboloid_stack(32, a)
-    profile = ff.depth_profile(blocks, chart, torch.zeros(2))
+    found = ff.depth_profile(blocks, chart, torch.zeros(2))
     depth = torch.arange(33, dtype=torch.float64)
-    torch.testing.assert_close(profile.scalar_curvature / 2, 4 * a**2 * depth**2, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.scalar_curvature / 2, 4 * a**2 * depth**2, rtol=1e-12, atol=1e-12)
 
 
 def test_affine_layers_are_flat_at_every_depth(setting) -> None:
     chart, u = setting
-    profile = ff.depth_profile(linear_stack(5), chart, u)
-    assert (profile.scalar_curvature == 0).all()
-    assert (profile.second_fundamental_form_norm == 0).all()
+    found = ff.depth_profile(linear_stack(5), chart, u)
+    assert (found.scalar_curvature == 0).all()
+    assert (found.second_fundamental_form_norm == 0).all()
 
 
 def test_ungated_attention_with_frozen_patterns_is_flat_at_every_depth(setting) -> None:
@@ -80,6 +84,47 @@ def test_ungated_attention_with_frozen_patterns_is_flat_at_every_depth(setting) 
     frozen = ff.depth_profile(ff.freeze_stack(blocks, chart.point), chart, u)
     assert (frozen.second_fundamental_form_norm == 0).all()
     assert (live.scalar_curvature[1:].abs() > 1e-6).all()
+
+
+def test_ungated_attention_with_frozen_patterns_is_flat_by_certificate(setting) -> None:
+    """Proved, not measured, at every depth: the composed frozen stack is affine. A gate refutes it."""
+    chart, _ = setting
+    frozen = ff.freeze_stack(residual_stack(3, mlp=False), chart.point)
+    for depth in (1, 2, 3):
+        stack = composed(frozen[:depth])
+        certificate = ff.certify(stack, chart)
+        assert certificate.verdict == "flat"
+        assert ff.verify(certificate, stack, chart).ok
+    gated = composed(ff.freeze_stack(residual_stack(3, gate=ff.layers.Gate(), mlp=False), chart.point))
+    assert ff.certify(gated, chart).verdict == "curved"
+    assert not ff.verify(certificate, gated, chart).ok
+
+
+@pytest.mark.parametrize("reading", ["live", "frozen pattern", "frozen pattern+gate"])
+def test_a_reading_holds_the_same_as_freezing_by_hand(setting, reading: str) -> None:
+    chart, u = setting
+    blocks = residual_stack(3, gate=ff.layers.Gate())
+    roles = {"live": (), "frozen pattern": ("pattern",), "frozen pattern+gate": ("pattern", "attention_gate")}[reading]
+    by_hand = ff.depth_profile(ff.freeze_stack(blocks, chart.point, roles) if roles else blocks, chart, u)
+    found = ff.depth_profile(blocks, chart, u, reading=reading)
+    assert found.reading == reading and by_hand.reading == "live"
+    torch.testing.assert_close(found.scalar_curvature, by_hand.scalar_curvature, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize("reading", ["live", "frozen pattern"])
+def test_graphs_need_not_be_kept(setting, halves: bool, reading: str) -> None:
+    """What is traced anew in each pass gives the same numbers, and only one block's graph is alive at a time."""
+    chart, u = setting
+    blocks = residual_stack(3)
+    kept, anew = (Stack(blocks, chart, halves=halves, keep=keep).read(reading) for keep in (True, False))
+    torch.testing.assert_close(profile(anew, u).scalar_curvature, profile(kept, u).scalar_curvature, rtol=1e-12, atol=0)
+    torch.testing.assert_close(budget(anew, u).matrix, budget(kept, u).matrix, rtol=1e-12, atol=0)
+    seen = [weakref.ref(graph) for graph in anew.graphs()]
+    gc.collect()
+    assert sum(ref() is not None for ref in seen) <= 1
+    alive = [ref for ref in seen[:-1] if ref() is not None]
+    assert not alive
 
 
 def test_a_frozen_stack_agrees_with_the_live_one_at_its_base(setting) -> None:
@@ -129,11 +174,11 @@ def test_a_small_memory_budget_changes_nothing(setting) -> None:
 
 def test_the_table_has_a_row_for_each_depth_and_point(setting) -> None:
     chart, u = setting
-    profile = ff.depth_profile(residual_stack(2), chart, u)
-    table = profile.table
+    found = ff.depth_profile(residual_stack(2), chart, u)
+    table = found.table
     assert len(table) == 3 * 4
     row = table[(table.depth == 2) & (table.point == 3)].iloc[0]
-    assert row.scalar_curvature == profile.scalar_curvature[2, 1, 1].item()
+    assert row.scalar_curvature == found.scalar_curvature[2, 1, 1].item()
 
 
 def test_degenerate_points_are_errors_or_nan(setting) -> None:
@@ -162,8 +207,8 @@ def test_minilm_profile_is_the_geometry_of_its_first_blocks(minilm_path: Path) -
     hidden = blocks[0].hidden_states
     chart = ff.charts.principal(hidden, 2)
     u = torch.tensor([[0.0, 0.0], [0.5, -0.5]])
-    profile = ff.depth_profile(blocks, chart, u)
+    found = ff.depth_profile(blocks, chart, u)
     for depth in (1, 3):
         geometry = ff.StatisticalManifold(composed(blocks[:depth]), chart).at(u)
-        error = (profile.scalar_curvature[depth] - geometry.scalar_curvature).abs() / geometry.cancellation_scale
+        error = (found.scalar_curvature[depth] - geometry.scalar_curvature).abs() / geometry.cancellation_scale
         assert error.max() < 1e-11

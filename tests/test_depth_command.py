@@ -24,6 +24,8 @@ from fisherflat.errors import CheckpointError, InputError
 
 IDS = [5, 6, 7, 8, 9, 11]
 SMALL: dict[str, Any] = {"points": 3, "budget_points": 2, "resolution": 3, "progress": False}
+GATED = ["frozen gate+mlp gate", "frozen pattern+gate+mlp gate"]
+THREE = {"num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 FILES = {
     "depth.json",
     "profile.csv",
@@ -40,7 +42,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def gated() -> DepthStudy:
     """Three layers with gates in the attention and in the MLP."""
-    return study(Model(tiny_model("afmoe", num_hidden_layers=3)), IDS, **SMALL)
+    return study(Model(tiny_model("afmoe", **THREE)), IDS, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +52,8 @@ def ungated() -> DepthStudy:
 
 def test_profiles_are_those_of_the_whole_model(gated: DepthStudy) -> None:
     """The last depth against the other engine on the composed blocks, at the token's own state."""
-    assert gated.complete and list(gated.profiles) == ["live", "frozen pattern", "frozen gates"]
-    blocks = Model(tiny_model("afmoe", num_hidden_layers=3)).blocks(IDS)
+    assert gated.complete and list(gated.profiles) == ["live", "frozen pattern", *GATED]
+    blocks = Model(tiny_model("afmoe", **THREE)).blocks(IDS)
     chart = ff.charts.principal(blocks[0].hidden_states, len(IDS) - 1, 2)
 
     def composed(x: torch.Tensor) -> torch.Tensor:
@@ -74,8 +76,8 @@ def test_budgets_sum_to_the_profile_at_the_last_depth(gated: DepthStudy) -> None
 
 def test_the_fixed_covariance_is_that_of_what_entered(gated: DepthStudy) -> None:
     fixed, calibrated = gated.fixed_profiles["live"], gated.profiles["live"]
-    states = Model(tiny_model("afmoe", num_hidden_layers=3)).blocks(IDS)[0].hidden_states
-    torch.testing.assert_close(fixed.covariance, states.var(0).mean().expand(4))
+    states = Model(tiny_model("afmoe", **THREE)).blocks(IDS)[0].hidden_states
+    torch.testing.assert_close(fixed.covariance, states.var(0).mean().expand(7))
     torch.testing.assert_close(
         fixed.scalar_curvature / fixed.covariance[:, None],
         calibrated.scalar_curvature / calibrated.covariance[:, None],
@@ -84,13 +86,17 @@ def test_the_fixed_covariance_is_that_of_what_entered(gated: DepthStudy) -> None
 
 def test_what_a_study_of_a_gated_model_says(gated: DepthStudy) -> None:
     said = " ".join(gated.sentences())
-    for start in ("Where: of the mean scalar curvature", "By what: ", "Transport: ", "Gates: the attention gate pays"):
+    for start in ("After the last block the mean scalar curvature is", "Where: ", "By what: ", "Transport: "):
         assert start in said
-    assert "With all gates held at the token's own state" in said
-    assert len(gated.growth()) == 6 and said.count("Growth, ") == 6
-    share = gated.budgets["role"].matrix.sum(-1).mean(0)
-    index = gated.budgets["role"].labels.index("mlp_gate")
-    assert f"the MLP gate pays {share[index] / share.sum():.0%}" in said
+    assert len(gated.growth()) == 8 and said.count("Growth, ") == 5
+    paid = gated.budgets["role"].matrix.sum(-1).mean(0)
+    shares = dict(zip(gated.budgets["role"].labels, (paid / paid.sum()).tolist(), strict=True))
+    assert f"Gates: the attention gate {shares['attention_gate']:.0%} and the MLP gate {shares['mlp_gate']:.0%}" in said
+    halves = gated.budgets["layer"].matrix.sum(-1).mean(0)
+    assert f"all attention together {halves[::2].sum() / halves.sum():.0%}" in said
+    # the gap of the gates: patterns held in both, gates live or held
+    live, held = (gated.profiles[name].scalar_curvature[-1].median().abs() for name in ("frozen pattern", GATED[1]))
+    assert f"from {live:.3g} to {held:.3g} /σ², frozen pattern." in said
 
 
 def test_a_model_without_gates_is_said_to_have_none(ungated: DepthStudy) -> None:
@@ -102,12 +108,12 @@ def test_a_model_without_gates_is_said_to_have_none(ungated: DepthStudy) -> None
 
 def test_tables(gated: DepthStudy) -> None:
     table = gated.table
-    assert len(table) == 2 * 3 * 4 * 3
+    assert len(table) == 2 * 4 * 7 * 3
     row = table.query("covariance == 'calibrated' and reading == 'live' and depth == 3 and point == 1").iloc[0]
-    assert row.scalar_curvature == gated.profiles["live"].scalar_curvature[3, 1].item()
+    assert row.scalar_curvature == gated.profiles["live"].scalar_curvature[6, 1].item() and row.after == "2 mlp"
     assert row.largest_sectional_curvature == pytest.approx(row.scalar_curvature / 2)
     transport = gated.transport_table
-    assert list(transport.layer) == ["layer 0", "layer 1", "layer 2"]
+    assert list(transport.layer) == [f"{layer} {half}" for layer in range(3) for half in ("attention", "mlp")]
     paid = (transport.own + transport.interaction).sum()
     assert paid == pytest.approx(gated.budgets["layer"].scalar_curvature.mean().item())
 
@@ -129,17 +135,42 @@ def test_the_summary_has_a_row_for_each_depth(gated: DepthStudy) -> None:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(gated.summary())
     text = console.export_text()
-    assert "frozen gates" in text and "Where: of the mean" in text
+    assert "frozen gate+mlp" in text and "Where: " in text and "2.5" in text
+
+
+def test_a_study_can_be_cheap() -> None:
+    """What `analyze` shows of depth: chosen readings, whole blocks, no budgets and maps."""
+    cheap: dict[str, Any] = {
+        **SMALL,
+        "readings": ["frozen patterns"],
+        "halves": False,
+        "budget_points": 0,
+        "resolution": 0,
+    }
+    found = study(Model(tiny_model("bert")), IDS, **cheap)
+    assert list(found.profiles) == ["frozen pattern"] and found.profiles["frozen pattern"].depth == 2
+    assert found.budgets == {} and found.maps == {} and found.complete
+    assert not any(said.startswith("Where") for said in found.sentences())
+
+
+def test_weights_that_stay_on_disk_give_the_same_study(folder: Path) -> None:
+    small: dict[str, Any] = {**SMALL, "resolution": 0, "budget_points": 1}
+    lazy, eager = (study(ff.load(str(folder), lazy=lazy), "the cat sat on", **small) for lazy in (True, False))
+    for reading, profile in eager.profiles.items():
+        torch.testing.assert_close(lazy.profiles[reading].scalar_curvature, profile.scalar_curvature, rtol=1e-9, atol=0)
+    torch.testing.assert_close(lazy.budgets["role"].matrix, eager.budgets["role"].matrix, rtol=1e-9, atol=1e-14)
 
 
 def test_more_directions_have_no_maps() -> None:
     found = study(Model(tiny_model("bert")), IDS, dim=3, **SMALL)
-    assert found.maps == [] and found.complete
+    assert found.maps == {} and found.complete
     profile = found.profiles["live"]
     assert (profile.smallest_sectional_curvature <= profile.mean_sectional_curvature + 1e-12).all()
 
 
-@pytest.mark.parametrize("change", [{"dim": 1}, {"points": 0}, {"resolution": 1}, {"prompt": []}, {"dim": 9}])
+@pytest.mark.parametrize(
+    "change", [{"dim": 1}, {"points": 0}, {"resolution": 1}, {"readings": ["frozen head"]}, {"prompt": []}, {"dim": 9}]
+)
 def test_bad_arguments(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         study(Model(tiny_model("bert")), **{"prompt": IDS, **SMALL, **change})
@@ -163,7 +194,7 @@ def command(folder: Path, out: Path) -> Any:
 def test_a_gated_model_from_the_shell(folder: Path, tmp_path: Path) -> None:
     done = command(folder, tmp_path / "out")
     assert done.exit_code == 0, done.output
-    assert "Gates: the attention gate pays" in done.output
+    assert "Gates: the attention gate" in done.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert json.loads((tmp_path / "out" / "depth.json").read_text())["token"] == "on"
 
@@ -172,7 +203,7 @@ def test_an_interrupt_saves_what_is_done(folder: Path, tmp_path: Path, monkeypat
     def stop(*args: Any, **options: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(sys.modules["fisherflat.depth.study"], "curvature_budget", stop)
+    monkeypatch.setattr(sys.modules["fisherflat.depth.study"], "budget", stop)
     done = command(folder, tmp_path / "out")
     assert done.exit_code == 130
     assert "Interrupted" in done.output
@@ -196,7 +227,7 @@ def test_minilm_end_to_end(minilm_path: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert {path.name for path in out.iterdir()} == FILES
     table = pd.read_csv(out / "profile.csv")
-    assert len(table) == 2 * 2 * 7 * 3
+    assert len(table) == 2 * 2 * 13 * 3
     assert (table.query("depth == 0").scalar_curvature == 0).all()
     matrix = pd.read_csv(out / "budget_role.csv", index_col=0)
     assert set(matrix.index[matrix.any()]) == {"pattern", "norm", "activation"}

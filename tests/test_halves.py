@@ -51,13 +51,51 @@ def test_parallel_blocks_have_no_halves(kind: str) -> None:
     assert [block.halves for block in blocks_of(kind)] == [None, None]
 
 
-def test_a_profile_after_every_half_passes_through_that_after_every_block() -> None:
+@pytest.fixture(scope="module")
+def llama():
     blocks = blocks_of("llama")
     chart = ff.charts.principal(blocks[0].hidden_states, -1, 2)
-    u = torch.tensor([[0.0, 0.0], [0.3, -0.5]], dtype=torch.float64)
-    parts = [half for block in blocks for half in block.halves]
-    fine, coarse = (ff.depth_profile(stack, chart, u, "calibrated") for stack in (parts, blocks))
-    torch.testing.assert_close(fine.scalar_curvature[::2], coarse.scalar_curvature, rtol=1e-9, atol=1e-13)
-    torch.testing.assert_close(fine.covariance[::2], coarse.covariance, rtol=1e-9, atol=0)
-    whole, split = (curvature_budget(stack, chart, u) for stack in (blocks, parts))
+    return blocks, chart, torch.tensor([[0.0, 0.0], [0.3, -0.5]], dtype=torch.float64)
+
+
+def test_a_profile_after_every_half_passes_through_that_after_every_block(llama) -> None:
+    fine, coarse = (ff.depth_profile(*llama, "calibrated", halves=halves) for halves in (True, False))
+    assert fine.labels == ("0 attention", "0 mlp", "1 attention", "1 mlp")
+    assert fine.passed.tolist() == [0, 0.5, 1, 1.5, 2]
+    for found in (
+        fine.blocks,
+        ff.depth_profile([half for block in llama[0] for half in block.halves], *llama[1:], "calibrated"),
+    ):
+        depths = slice(None) if found.depth == 2 else slice(None, None, 2)
+        torch.testing.assert_close(found.scalar_curvature[depths], coarse.scalar_curvature, rtol=1e-9, atol=1e-13)
+        torch.testing.assert_close(found.covariance[depths], coarse.covariance, rtol=1e-9, atol=0)
+    assert fine.blocks.labels == coarse.labels == ("layer 0", "layer 1")
+
+
+def test_the_first_half_ends_where_the_attention_is_added(llama) -> None:
+    """The profile behind a first half is the geometry of `x + attention(norm(x))`, put together by hand."""
+    (block, _), chart, u = llama
+    norm = block.root.input_layernorm
+
+    def half(x: torch.Tensor) -> torch.Tensor:
+        return x + block.attention(norm(x))
+
+    found = ff.depth_profile([block], chart, u, halves=True)
+    expected = ff.StatisticalManifold(half, chart, engine="autodiff").scalar_curvature(u)
+    torch.testing.assert_close(found.scalar_curvature[1], expected, rtol=1e-4, atol=1e-12)  # float32 inside the norm
+
+
+def test_the_budget_by_halves_is_that_of_the_whole(llama) -> None:
+    whole, split = (curvature_budget(*llama, halves=halves) for halves in (False, True))
     torch.testing.assert_close(split.matrix, whole.matrix, rtol=1e-8, atol=1e-13)
+    by_layer, by_half = (curvature_budget(*llama, by="layer", halves=halves) for halves in (False, True))
+    assert by_half.labels == ("0 attention", "0 mlp", "1 attention", "1 mlp")
+    pairs = by_half.matrix.unflatten(1, (2, 2)).sum(2).unflatten(2, (2, 2)).sum(3)
+    torch.testing.assert_close(pairs, by_layer.matrix, rtol=1e-8, atol=1e-13)
+
+
+def test_what_does_not_come_apart_stays_whole() -> None:
+    blocks = blocks_of("phi")
+    chart = ff.charts.principal(blocks[0].hidden_states, -1, 2)
+    found = ff.depth_profile(blocks, chart, halves=True)
+    assert found.labels == ("layer 0", "layer 1")

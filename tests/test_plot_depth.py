@@ -203,7 +203,7 @@ def test_maps_are_the_curvature_after_each_block() -> None:
         slope = 2 * a * depth  # z = a depth r², K = slope² / (1 + slope² r²)²
         expected = 2 * slope**2 / (1 + slope**2 * (x**2 + y**2)) ** 2
         np.testing.assert_allclose(meshes(ax).get_array().reshape(5, 5), expected, rtol=1e-12)
-        assert ax.get_title() == f"after {depth}"
+        assert ax.get_title() == f"after layer {depth - 1}"
     assert len({meshes(ax).get_clim() for ax in axes}) == 1
     width, _ = axes[0].figure.get_size_inches()
     assert width == pytest.approx(3.4)

@@ -1,6 +1,6 @@
 """How curvature grows with depth, and which part of the layers pays for it."""
 
-from fisherflat.depth.budget import CurvatureBudget, curvature_budget
+from fisherflat.depth.budget import CurvatureBudget, Part, curvature_budget
 from fisherflat.depth.growth import Growth, growth
 from fisherflat.depth.maps import curvature_fields
 from fisherflat.depth.profile import DepthProfile, depth_profile
@@ -12,6 +12,7 @@ __all__ = [
     "DepthProfile",
     "DepthStudy",
     "Growth",
+    "Part",
     "Stack",
     "curvature_budget",
     "curvature_fields",

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.charts import Chart
-from fisherflat.depth.stack import Map, Stack, in_pieces
+from fisherflat.depth.stack import Map, Stack
+from fisherflat.depth.subject import subject
 from fisherflat.errors import InputError
 from fisherflat.family import Gaussian
 from fisherflat.geometry import Geometry
+from fisherflat.jets.chunks import in_chunks
 from fisherflat.jets.jet import Jet, size
-from fisherflat.jets.taylor import TensorAlgebra
+from fisherflat.readings import LIVE
 
 if TYPE_CHECKING:
     import pandas
+
+    from fisherflat.checkpoints import Model
 
 #: the quantities that a profile holds for each depth, one number a point
 QUANTITIES = (
@@ -34,12 +38,13 @@ QUANTITIES = (
 
 @dataclass(frozen=True, eq=False)
 class DepthProfile:
-    """The geometry of a chart's image after 0, 1, ... L blocks; depth 0 is the chart itself.
+    """The geometry of a chart's image after 0, 1, ... L maps: blocks, or halves of them. Depth 0 is the chart itself.
 
     **Attributes:** all `[L+1, *batch]`: `scalar_curvature`, `smallest_sectional_curvature` and
     `largest_sectional_curvature` over all planes (see `Geometry.sectional_extremes`), in units of 1 / covariance;
     `second_fundamental_form_norm` and `mean_curvature_norm`, in units of its square root; `volume_density` and
-    `condition_number` of the metric. `covariance` `[L+1]`, that of each depth where it is a number, else NaN; `dim`, k.
+    `condition_number` of the metric. `covariance` `[L+1]`, that of each depth where it is a number, else NaN; `passed`
+    `[L+1]`, how many blocks have been passed; `labels`, of the L maps; `dim`, k; `reading`, what was held.
     """
 
     scalar_curvature: Float[Tensor, "depths *batch"]
@@ -50,11 +55,14 @@ class DepthProfile:
     volume_density: Float[Tensor, "depths *batch"]
     condition_number: Float[Tensor, "depths *batch"]
     covariance: Float[Tensor, " depths"]
+    passed: Float[Tensor, " depths"]
+    labels: tuple[str, ...]
     dim: int
+    reading: str = LIVE
 
     @property
     def depth(self) -> int:
-        """L, the number of blocks."""
+        """L, the number of maps."""
         return self.scalar_curvature.shape[0] - 1
 
     @property
@@ -62,6 +70,13 @@ class DepthProfile:
         """The mean over all planes, `scal / (k (k - 1))`; NaN for k = 1."""
         planes = self.dim * (self.dim - 1)
         return self.scalar_curvature / planes if planes else torch.full_like(self.scalar_curvature, float("nan"))
+
+    @property
+    def blocks(self) -> DepthProfile:
+        """The profile after whole blocks alone."""
+        whole = (self.passed == self.passed.round()).nonzero()[:, 0]
+        columns = {name: getattr(self, name)[whole] for name in (*QUANTITIES, "covariance", "passed")}
+        return replace(self, **columns, labels=tuple(f"layer {i}" for i in range(len(whole) - 1)))
 
     def with_covariance(self, covariance: float) -> DepthProfile:
         """The same geometry measured with one number as the covariance of every depth; it only sets the unit.
@@ -77,18 +92,19 @@ class DepthProfile:
         powers = {"condition_number": 0.0, "volume_density": -self.dim / 2}
         powers |= dict.fromkeys(("second_fundamental_form_norm", "mean_curvature_norm"), 0.5)
         columns = {name: getattr(self, name) * ratio ** powers.get(name, 1.0) for name in QUANTITIES}
-        return DepthProfile(**columns, covariance=torch.full_like(self.covariance, covariance), dim=self.dim)
+        return replace(self, **columns, covariance=torch.full_like(self.covariance, covariance))
 
     @property
     def table(self) -> pandas.DataFrame:
-        """A row for each depth and point."""
+        """A row for each depth and point; `depth` is how many blocks have been passed, `after` the last map."""
         import pandas
 
         columns = {name: getattr(self, name).reshape(self.depth + 1, -1) for name in QUANTITIES}
         points = columns["scalar_curvature"].shape[1]
         return pandas.DataFrame(
             {
-                "depth": torch.arange(self.depth + 1).repeat_interleave(points).numpy(),
+                "depth": self.passed.repeat_interleave(points).numpy(),
+                "after": [label for label in ("chart", *self.labels) for _ in range(points)],
                 "point": torch.arange(points).repeat(self.depth + 1).numpy(),
                 **{name: values.reshape(-1).cpu().numpy() for name, values in columns.items()},
             }
@@ -96,48 +112,77 @@ class DepthProfile:
 
 
 def depth_profile(
-    blocks: Sequence[Map],
-    chart: Chart,
-    u: Any,
+    blocks: Model | Map | Sequence[Map],
+    chart: Chart | None = None,
+    u: Any = None,
     family: Gaussian | str | None = None,
     *,
+    prompt: Any = None,
+    halves: bool = False,
+    reading: str = LIVE,
     degenerate: str = "raise",
     memory: int | None = None,
 ) -> DepthProfile:
     """The geometry of the chart's image after every block, from one pass of 2-jets.
 
-    **Args:** `blocks`: maps of one tensor, in order (whole blocks, or half-blocks for a finer profile); `chart`; `u`
-    `[*batch, k]`; `family`: a Gaussian for all depths (default `Gaussian()`), or `"calibrated"` for the dimensionless
-    profile (see `Stack`); `degenerate` as in `StatisticalManifold`; `memory`, a budget in bytes.
+    **Args:**
 
-    **Raises:** `InputError`, `MapError`, `TraceError`, `DegenerateImmersionError`.
+    - `blocks`: maps of one tensor, in order, or a model from `fisherflat.load` with a `prompt`, text or token ids.
+    - `chart`; of a model by default two principal directions of the last word, a unit one standard deviation.
+    - `u` `[*batch, k]`, by default the chart's point.
+    - `family`: a Gaussian for all depths (default `Gaussian()`), or `"calibrated"` for the dimensionless profile (see
+      `Stack`).
+    - `halves`: measure within each block too, behind its attention, where it comes apart there.
+    - `reading`: what is held where the chart's point arrives, such as `"frozen pattern"` (see `fisherflat.readings`).
+    - `degenerate` as in `StatisticalManifold`; `memory`, a budget in bytes.
+
+    **Raises:** `InputError`, `MapError`, `TraceError`, `DegenerateImmersionError`, `CovarianceError`.
     """
-    stack = Stack(blocks, chart, family if family is not None else Gaussian())
+    maps, chart, keep = subject(blocks, chart, prompt)
+    stack = Stack(maps, chart, family, halves=halves, keep=keep)
+    stack = stack if reading == LIVE else stack.read(reading)
+    return profile(stack, torch.zeros(chart.dim) if u is None else u, degenerate=degenerate, memory=memory)
+
+
+def profile(stack: Stack, u: Any, *, degenerate: str = "raise", memory: int | None = None) -> DepthProfile:
+    """The profile of a stack that has been traced; see `depth_profile`."""
     names = [name for name in QUANTITIES if "sectional" not in name]
     columns = measure_depths(stack, u, [*names, "sectional_extremes"], degenerate=degenerate, memory=memory)
     smallest, largest = columns.pop("sectional_extremes").unbind(-1)
     columns |= {"smallest_sectional_curvature": smallest, "largest_sectional_curvature": largest}
     covariances = [g.covariance.item() if g.covariance.dim() == 0 else float("nan") for g in stack.families]
-    return DepthProfile(**columns, covariance=torch.tensor(covariances, dtype=torch.float64), dim=chart.dim)
+    covariance = torch.tensor(covariances, dtype=torch.float64)
+    return DepthProfile(
+        **columns, covariance=covariance, passed=stack.passed, labels=stack.labels, dim=stack.chart.dim,
+        reading=stack.reading,
+    )  # fmt: skip
 
 
 def measure_depths(
     stack: Stack, u: Any, quantities: Sequence[str], *, degenerate: str = "raise", memory: int | None = None
 ) -> dict[str, Tensor]:
-    """Quantities of `Geometry`, by name, `[L+1, *batch, ...]` after 0, 1, ... L blocks of a stack.
+    """Quantities of `Geometry`, by name, `[L+1, *batch, ...]` after 0, 1, ... L maps of a stack.
 
     **Raises:** `CovarianceError` where the family does not fit the width of some depth.
     """
-    for gaussian, dim in zip(stack.families, stack.sizes, strict=True):
+    sizes = [stack.chart.point.numel(), *(stage.shape.numel() for stage in stack.stages)]
+    for gaussian, dim in zip(stack.families, sizes, strict=True):
         gaussian.check(dim)
-    k, points = stack.chart.dim, stack.chart.coordinates(u)
+    points = stack.chart.coordinates(u)
 
-    def measure(chunk: Tensor) -> list[Tensor]:
-        depths = zip(stack.families, stack.depths(chunk, TensorAlgebra()), strict=True)
-        found = [Geometry(Jet(gaussian.whiten(c), k), degenerate, chunk) for gaussian, c in depths]
-        return [torch.stack([getattr(geometry, name) for geometry in found]) for name in quantities]
+    def measure(depth: int, jets: Tensor, chunk: Tensor) -> list[Tensor]:
+        geometry = Geometry(Jet(jets, stack.chart.dim), degenerate, chunk)
+        return [getattr(geometry, name) for name in quantities]
 
-    pieces = in_pieces(measure, points.reshape(-1, k), stack.bytes_per_coefficient() * size(k), memory)
+    def through(chunk: Tensor) -> list[Tensor]:
+        """The quantities `[L+1, P, ...]` at some of the points."""
+        depths = [
+            [torch.cat(parts) for parts in zip(*pieces, strict=True)] for pieces in stack.depths(chunk, measure, memory)
+        ]
+        return [torch.stack(column) for column in zip(*depths, strict=True)]
+
+    k = stack.chart.dim
+    pieces = in_chunks(through, points.reshape(-1, k), 2 * max(sizes) * size(k) * points.element_size(), memory)
     joined = [torch.cat(parts, 1) for parts in zip(*pieces, strict=True)]
     shaped = [values.reshape(values.shape[0], *points.shape[:-1], *values.shape[2:]) for values in joined]
     return dict(zip(quantities, shaped, strict=True))

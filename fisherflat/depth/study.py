@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from fisherflat import charts
-from fisherflat.analysis.analyze import moving_positions
-from fisherflat.analysis.measure import sample_points
+from fisherflat import readings as named
 from fisherflat.checkpoints import Model
-from fisherflat.depth.budget import curvature_budget
+from fisherflat.depth.budget import budget
 from fisherflat.depth.maps import curvature_fields
-from fisherflat.depth.profile import depth_profile
-from fisherflat.depth.stack import Stack, freeze_stack
-from fisherflat.depth.study_result import GATES, DepthStudy
+from fisherflat.depth.profile import profile
+from fisherflat.depth.stack import Stack
+from fisherflat.depth.study_result import DepthStudy
+from fisherflat.depth.subject import in_memory, on_prompt
 from fisherflat.errors import InputError
-from fisherflat.family import Gaussian
+from fisherflat.moves.directions import Principal
+from fisherflat.moves.moves import Moves
+from fisherflat.moves.positions import LAST, label
 
 
 def study(
@@ -25,6 +26,10 @@ def study(
     dim: int = 2,
     points: int = 64,
     *,
+    moves: Moves | None = None,
+    position: str | Sequence[int] = LAST,
+    readings: Sequence[str] | None = None,
+    halves: bool = True,
     budget_points: int = 16,
     resolution: int = 15,
     seed: int = 0,
@@ -32,57 +37,66 @@ def study(
 ) -> DepthStudy:
     """Where a model's blocks make curvature, by what, how it grows, and how much of it is the gates'.
 
-    The last token that is not special moves in the leading principal directions of the states that entered the first
-    block; a unit is one standard deviation. Readings: live; the attention patterns frozen; the gates frozen, where
-    there are any. Frozen parts are held where the chart's point arrives at them.
+    **Args:**
 
-    **Args:** `model`, from `fisherflat.load`; `prompt`, a text or token ids; `dim`, how many directions move, from 2;
-    `points`, of the profiles, the first the token's own state, the others drawn with `seed` from within one standard
-    deviation; `budget_points`, the first so many of them for the budgets; `resolution`, of the maps (for `dim` 2),
-    points a side; `progress`, show a bar.
+    - `model`, from `fisherflat.load`; `prompt`, a text or token ids.
+    - `dim`, how many directions move, from 2; `moves`, what moves where it enters the first block (default: the last
+      word in the `dim` principal directions of the words' states, a unit one standard deviation); `position`, which
+      token, as in `fisherflat.analyze` (of several the first).
+    - `points`, of the profiles, the first the token's own state, the others drawn with `seed` from within one unit.
+    - `readings`, names as in `fisherflat.readings`. Default: live; the attention patterns frozen; and, where there are
+      gates, those frozen, with and without the patterns. Parts are held where the chart's point arrives at them.
+    - `halves`, whether to look within blocks too, behind the attention.
+    - `budget_points`, the first so many of the points for the budgets, 0 for none; `resolution`, of the maps (for `dim`
+      2), points a side, 0 for none; `progress`, show a bar.
+
+    A model whose weights stay on disk is traced block by block, anew in each pass.
 
     **Returns:** a `DepthStudy`. Ctrl-C ends it early: `.complete` is false and what was done is there.
 
     **Raises:** `InputError`, `CheckpointError` for a prompt or arguments that cannot be used, `TraceError` for blocks
     that cannot be read.
     """
-    if dim < 2:
-        raise InputError(f"dim must be at least 2, got {dim}: a curve has no intrinsic curvature")
-    if points < 1 or budget_points < 1 or resolution < 2:
-        raise InputError("points and budget_points must be at least 1, resolution at least 2")
+    moves = moves if moves is not None else Principal(dim)
+    if moves.dim < 2:
+        raise InputError(f"at least 2 directions have to move, got {moves.dim}: a curve has no intrinsic curvature")
+    if points < 1 or budget_points < 0 or resolution < 0 or resolution == 1:
+        raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
+    chosen = None if readings is None else [named.canonical(reading) for reading in readings]
     encoded = model.encode(prompt)
-    position = moving_positions(encoded, "last")[0]
-    settings = {"dim": dim, "points": points, "budget_points": min(points, budget_points), "seed": seed}
-    found = DepthStudy(model.name, encoded.text, encoded.tokens[position], settings)
+    where = label(encoded, moves.positions(model, encoded, position)[0])
+    settings = {"moves": moves.settings, "points": points, "budget_points": min(points, budget_points), "seed": seed}
+    found = DepthStudy(model.name, encoded.text, where, settings)
     try:
         with _progress(progress) as step:
             step("reading the blocks", None)
-            blocks = model.blocks(encoded)
-            chart = charts.principal(blocks[0].hidden_states, position, dim)
-            u = sample_points(points, dim, seed)
-            graphs = Stack(blocks, chart, "calibrated").graphs
-            found.gates = tuple(
-                role for role in GATES if any(node.role == role for graph in graphs for node in graph.nodes)
-            )
-            readings: dict[str, tuple[str, ...]] = {"live": (), "frozen pattern": ("pattern",)}
-            if found.gates:
-                readings["frozen gates"] = found.gates
-            total = len(readings) + 3 + (dim == 2)
-            for reading, roles in readings.items():
+            given = on_prompt(model, encoded, moves, position)
+            stack = Stack(given.blocks, given.chart, "calibrated", halves=halves, keep=in_memory(model))
+            u = moves.points(points, seed)
+            found.roles = stack.roles
+            chosen = chosen if chosen is not None else usual(stack.roles)
+            maps = moves.dim == 2 and resolution > 0
+            total = len(chosen) + (budget_points > 0) + maps
+            for reading in chosen:
                 step(f"profile, {reading}", total)
-                stack = freeze_stack(graphs, chart.point, roles) if roles else graphs
-                found.profiles[reading] = depth_profile(stack, chart, u, "calibrated", degenerate="nan")
-            at_the_end = Gaussian(found.profiles["live"].covariance[-1].item())
-            for by in ("role", "layer", "layer-role"):
-                step(f"budget by {by}", total)
-                found.budgets[by] = curvature_budget(graphs, chart, u[:budget_points], by, at_the_end, degenerate="nan")
-            if dim == 2:
+                found.profiles[reading] = profile(stack.read(reading), u, degenerate="nan")
+            if budget_points:
+                step("budget", total)
+                finest = budget(stack.at_the_end(), u[:budget_points], degenerate="nan")
+                found.budgets = {"role": finest.by("role"), "layer": finest.by("layer"), "layer-role": finest}
+            if maps:
                 step("maps", total)
-                found.maps = curvature_fields(graphs, chart, (-1.0, 1.0, -1.0, 1.0), resolution, "calibrated")
+                found.maps = curvature_fields(stack, (-1.0, 1.0, -1.0, 1.0), resolution)
         found.complete = True
     except KeyboardInterrupt:
         pass
     return found
+
+
+def usual(roles: Sequence[str]) -> list[str]:
+    """The readings that tell most of a model with these roles, for their price: of patterns and gates."""
+    pattern, gates = [role for role in roles if role == "pattern"], [role for role in roles if role in named.GATES]
+    return list(dict.fromkeys(named.name(held) for held in ((), pattern, gates, (*pattern, *gates))))
 
 
 @contextmanager

@@ -14,19 +14,20 @@ from fisherflat.depth.budget import CurvatureBudget
 from fisherflat.depth.growth import Growth, growth
 from fisherflat.depth.profile import DepthProfile
 from fisherflat.field import CurvatureField
+from fisherflat.readings import GATES, LIVE, name, roles
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from rich.console import RenderableType
 
-#: the roles that are gates
-GATES = ("attention_gate", "mlp_gate")
+    from fisherflat._typing import Tensor
+
 #: how a sentence names a role
 _NAMES = {
     "pattern": "the attention pattern",
     "attention_gate": "the attention gate",
-    "norm": "normalisation",
+    "norm": "the norm",
     "mlp_gate": "the MLP gate",
     "activation": "the activation function",
     "other": "the rest",
@@ -36,18 +37,24 @@ _NAMES = {
 class DepthStudy:
     """What `fisherflat.depth.study` found.
 
-    **Attributes:** `model`, `text`, `token`, what was studied; `settings`; `gates`, the roles of `GATES` that the model
-    has; `profiles`, by reading, each with the covariance calibrated at every depth; `budgets`, by `role`, `layer` and
-    `layer-role`, with the covariance of the last depth; `maps`, after each block; `complete`, false after an interrupt.
+    **Attributes:** `model`, `text`, `token`, what was studied; `settings`; `roles`, those of the model that can be
+    held; `profiles`, by reading, each with the covariance calibrated at every depth; `budgets`, by `role`, `layer`
+    and `layer-role`, with the covariance of the last depth; `maps`, after each map of the stack; `complete`, false
+    after an interrupt.
     """
 
     def __init__(self, model: str, text: str, token: str, settings: dict[str, Any]) -> None:
         self.model, self.text, self.token, self.settings = model, text, token, settings
-        self.gates: tuple[str, ...] = ()
+        self.roles: tuple[str, ...] = ()
         self.profiles: dict[str, DepthProfile] = {}
         self.budgets: dict[str, CurvatureBudget] = {}
-        self.maps: list[CurvatureField] = []
+        self.maps: dict[str, CurvatureField] = {}
         self.complete = False
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The roles that are gates."""
+        return tuple(role for role in GATES if role in self.roles)
 
     @property
     def fixed_profiles(self) -> dict[str, DepthProfile]:
@@ -83,81 +90,101 @@ class DepthStudy:
         return pd.DataFrame({"layer": budget.labels, **means})
 
     def growth(self) -> dict[tuple[str, str], Growth]:
-        """The law of growth of |scal| for each covariance and reading; empty for fewer than three blocks."""
+        """The law of growth of |scal| over whole blocks for each covariance and reading; empty for fewer than three."""
         return {
             (kind, reading): growth(profile.scalar_curvature[1:, profile.scalar_curvature.isfinite().all(0)])
             for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles))
-            for reading, profile in profiles.items()
+            for reading, profile in ((reading, profile.blocks) for reading, profile in profiles.items())
             if profile.depth >= 3 and profile.scalar_curvature.isfinite().all(0).any()
         }
 
     def sentences(self) -> list[str]:
         """Where curvature is made, by what, how it grows, and how much of it is the gates'."""
-        said = [f"Token {self.token!r} of {self.text!r} moves in {self.settings['dim']} principal directions."]
-        if "live" in self.profiles:
+        said = [f"Token {self.token!r} of {self.text!r} moves along {self.settings['moves']['dim']} directions."]
+        if self.profiles:
             said += self._about_budgets() + self._about_growth() + self._about_readings()
-            lost = int(self.profiles["live"].scalar_curvature.isnan().any(0).sum())
+            lost = int(self._first.scalar_curvature.isnan().any(0).sum())
             said += [f"{lost} of {self.settings['points']} points are degenerate and left out."] if lost else []
         return said if self.complete else [*said, "Interrupted: what is said above is all that was measured."]
 
+    @property
+    def _first(self) -> DepthProfile:
+        return next(iter(self.profiles.values()))
+
     def _about_budgets(self) -> list[str]:
-        said = []
-        if "layer" in self.budgets:
-            said.append(f"Where: {self._payers('layer', {})}")
-            table = self.transport_table.set_index("layer")
-            ratio = (table.surviving / table.created)[:-1][table.created[:-1] > 0]  # behind the last there is nothing
-            if len(ratio):
-                least, most = ratio.idxmin(), ratio.idxmax()
-                said.append(
-                    f"Transport: what {most} creates (|II|) arrives at the output {ratio[most]:.2g} times as large"
-                    + (f", what {least} creates {ratio[least]:.2g} times." if least != most else ".")
-                )
-        if "role" in self.budgets:
-            said.append(f"By what: {self._payers('role', _NAMES)}")
-            said.append(self._gate_share())
+        if not self.budgets:
+            return []
+        total = self.budgets["role"].scalar_curvature.nanmean().item()
+        if total == 0:
+            return ["The scalar curvature after the last block is zero: there is nothing to share."]
+        said = [
+            f"After the last block the mean scalar curvature is {total:.3g}/σ².",
+            f"Where: {self._payers('layer', {})}.",
+            *self._about_transport(),
+            f"By what: {self._payers('role', _NAMES)}.",
+        ]
+        paid = dict(zip(self.budgets["role"].labels, self._shares("role").tolist(), strict=True))
+        shares = [f"{_NAMES[gate]} {paid[gate]:.0%}" for gate in self.gates]
+        said.append(f"Gates: {' and '.join(shares)} of it, with sign." if shares else "Gates: this model has none.")
+        if max(map(abs, paid.values())) > 1:
+            said.append("Shares above 100 % stand against negative ones: the parts bend against each other.")
         return said
 
-    def _payers(self, by: str, names: dict[str, str]) -> str:
-        budget = self.budgets[by]
-        paid = budget.matrix.sum(-1).nanmean(0)
-        total = paid.sum().item()
-        if total == 0:
-            return "nothing; the scalar curvature after the last block is zero."
-        first = sorted(zip(paid.tolist(), budget.labels, strict=True), key=lambda pair: -abs(pair[0]))[:3]
-        parts = [f"{names.get(label, label)} pays {value / total:.0%}" for value, label in first if value]
-        return f"of the mean scalar curvature {total:.3g}/σ² after the last block, {', '.join(parts)}."
+    def _shares(self, by: str) -> Tensor:
+        """What each part pays of the mean scalar curvature; sums to 1."""
+        paid = self.budgets[by].paid.nanmean(0)
+        return paid / paid.sum()
 
-    def _gate_share(self) -> str:
-        if not self.gates:
-            return "Gates: this model has none."
-        budget = self.budgets["role"]
-        paid = dict(zip(budget.labels, budget.matrix.sum(-1).nanmean(0).tolist(), strict=True))
-        total = sum(paid.values())
-        if total == 0:
-            return "Gates: there is no scalar curvature to share."
-        shares = [f"{_NAMES[gate]} pays {paid[gate] / total:.0%}" for gate in self.gates]
-        return f"Gates: {' and '.join(shares)} of it, with sign."
+    def _payers(self, by: str, names: dict[str, str]) -> str:
+        """The largest payers; of halves also what all of a kind pay together."""
+        labels, shares = self.budgets[by].labels, self._shares(by).tolist()
+        first = sorted(zip(shares, labels, strict=True), key=lambda pair: -abs(pair[0]))[:4]
+        said = ", ".join(f"{names.get(label, label)} pays {share:.0%}" for share, label in first if share)
+        kinds = {
+            kind: sum(share for share, label in zip(shares, labels, strict=True) if label.endswith(kind))
+            for kind in (" attention", " mlp")
+        }
+        if by == "layer" and any(label.endswith(" mlp") for label in labels):
+            said += f"; all attention together {kinds[' attention']:.0%}, all MLPs {kinds[' mlp']:.0%}"
+        return said
+
+    def _about_transport(self) -> list[str]:
+        table = self.transport_table.set_index("layer")
+        ratio = (table.surviving / table.created)[:-1][table.created[:-1] > 0]  # behind the last there is nothing
+        if not len(ratio):
+            return []
+        least, most = ratio.idxmin(), ratio.idxmax()
+        said = f"Transport: what {most} creates (|II|) arrives at the output {ratio[most]:.2g} times as large"
+        return [said + (f", what {least} creates {ratio[least]:.2g} times." if least != most else ".")]
 
     def _about_growth(self) -> list[str]:
         laws = self.growth()
         if not laws:
-            depth = self.profiles["live"].depth
+            depth = self._first.blocks.depth
             return [f"Growth: {depth} block{'s' if depth > 1 else ''} are too few for a law."]
+        units = {"calibrated": "in units of each depth's own spread", "fixed": "in one unit for all depths"}
         return [
-            f"Growth, {reading}, {kind} covariance: {'' if law.model == 'none' else '|scal| '}{law}."
+            f"Growth, {reading}, {units[kind]}: {'' if law.model == 'none' else '|scal| '}{law}."
             for (kind, reading), law in laws.items()
+            if kind == "calibrated" or reading == LIVE
         ]
 
     def _about_readings(self) -> list[str]:
-        def size(reading: str) -> float:
-            return self.profiles[reading].scalar_curvature[-1].abs().nanquantile(0.5).item()
-
-        return [
-            f"With {what} held at the token's own state, the median |scal| after the last block goes from "
-            f"{size('live'):.3g} to {size(reading):.3g} /σ²."
-            for reading, what in (("frozen pattern", "all attention patterns"), ("frozen gates", "all gates"))
-            if reading in self.profiles
-        ]
+        """What holding parts changes, and the gap between gates live and held where the patterns are held in both."""
+        size = {reading: p.scalar_curvature[-1].abs().nanquantile(0.5).item() for reading, p in self.profiles.items()}
+        said = []
+        for reading, value in size.items():
+            held = roles(reading)
+            before = name(role for role in held if role == "pattern") if set(held) & set(GATES) else LIVE
+            if not held or before not in size:
+                continue
+            what = " and ".join(f"{_NAMES[role].removeprefix('the ')}s" for role in held if role not in roles(before))
+            under = f", {before}" if before != LIVE else ""
+            said.append(
+                f"Holding all {what} at the token's own state takes the median |scal| after the last block from "
+                f"{size[before]:.3g} to {value:.3g} /σ²{under}."
+            )
+        return said
 
     def summary(self) -> RenderableType:
         """A table with the median scalar curvature by depth and reading, and the sentences; for `rich.print`."""
@@ -169,9 +196,11 @@ class DepthStudy:
         table.add_column("blocks passed", justify="right")
         for reading in self.profiles:
             table.add_column(reading, justify="right")
+        if not self.profiles:
+            return Group(self.model, *map(escape, self.sentences()))
         medians = [profile.scalar_curvature.nanquantile(0.5, 1).tolist() for profile in self.profiles.values()]
-        for depth, row in enumerate(zip(*medians, strict=True)):
-            table.add_row(str(depth), *(f"{value:+.3g}" if value else "0" for value in row))
+        for passed, row in zip(self._first.passed.tolist(), zip(*medians, strict=True), strict=True):
+            table.add_row(f"{passed:g}", *(f"{value:+.3g}" if value else "0" for value in row))
         return Group(self.model, table, *map(escape, self.sentences()))
 
     def save(self, folder: str | Path) -> list[Path]:
@@ -181,10 +210,10 @@ class DepthStudy:
         """
         folder = made(folder)
         writers = self._writers()
-        for name, write in writers.items():
-            with whole(folder / name) as part:
+        for file, write in writers.items():
+            with whole(folder / file) as part:
                 write(part)
-        return [folder / name for name in writers]
+        return [folder / file for file in writers]
 
     def _writers(self) -> dict[str, Callable[[Path], None]]:
         from fisherflat import plot
@@ -219,7 +248,7 @@ class DepthStudy:
             "prompt": self.text,
             "token": self.token,
             "settings": self.settings,
-            "gates": list(self.gates),
+            "roles": list(self.roles),
             "complete": self.complete,
             "summary": self.sentences(),
             "growth": laws,
@@ -231,10 +260,11 @@ class DepthStudy:
         from matplotlib.figure import Figure
 
         from fisherflat import plot
-        from fisherflat.plot.depth import strip_axes
+        from fisherflat.plot.depth import few, strip_axes
 
         figure = Figure(layout="constrained")
-        plot.field_strip(self.maps, strip_axes(len(self.maps), figure))
+        chosen = few(self.maps)
+        plot.field_strip(chosen, strip_axes(len(chosen), figure))
         figure.savefig(path, dpi=200, format="png")
 
     def __repr__(self) -> str:

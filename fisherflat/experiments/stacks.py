@@ -1,94 +1,154 @@
-"""Curvature against depth in random stacks of attention: `python -m fisherflat.experiments.stacks`.
+"""Curvature against depth in random stacks of attention and MLPs: `python -m fisherflat.experiments.stacks`.
 
-Each block is `x + scale * attention(x)`, so that with its patterns frozen an ungated stack is affine. Weights are
-normal with variance 1 / width, inputs standard normal; one token moves in two random directions. A trajectory is a
-seed: the median of |scal| over its points, per variance of the tokens at each depth.
+A block is `x + scale * attention(x)`, followed by `x + scale * mlp(x)` where it has an MLP; without norms, so that a
+stack whose patterns and gates are frozen and whose MLPs have no activation left is affine. Weights are normal with
+variance 1 / inputs, inputs standard normal; one token moves in two random directions. A trajectory is a seed: the
+median of |scal| over its points, per variance of the tokens at each depth.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from itertools import product
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from fisherflat import charts
+from fisherflat._files import whole
 from fisherflat._typing import Float, Tensor
-from fisherflat.depth import Growth, Stack, depth_profile, freeze_stack, growth
-from fisherflat.layers import Gate, SelfAttention
+from fisherflat.depth.growth import Growth, growth
+from fisherflat.depth.profile import profile
+from fisherflat.depth.stack import Stack
+from fisherflat.layers import Gate, GatedMLP, SelfAttention
 
-POSITIONS = (None, "output", "value", "projection", "query")
-WIDTHS, SCALES, DEPTH, TOKENS, POINTS = (16, 48), (0.3, 1.0), 8, 6, 4
+POSITIONS = ("none", "output", "value", "projection", "key", "query")
+MLPS = ("none", "plain", "gated")
+READINGS = ("live", "frozen pattern", "frozen pattern+gate+mlp gate")
+WIDTHS, SCALES, DEPTH, TOKENS, POINTS = (16, 64, 256), (0.3, 1.0), 8, 6, 4
 
 
-class ResidualAttention(nn.Module):
-    """`x + scale * attention(x)`."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of stack: the position of the attention's gate, the MLP, the width, and the scale of what blocks add."""
 
-    def __init__(self, width: int, position: str | None, scale: float, generator: torch.Generator) -> None:
+    gate: str
+    mlp: str
+    width: int
+    scale: float
+
+
+class Block(nn.Module):
+    """`x + scale * attention(x)`, then `x + scale * mlp(x)` where there is an MLP."""
+
+    def __init__(self, kind: Kind, generator: torch.Generator) -> None:
         super().__init__()
-        gate = None if position is None else Gate("sigmoid", position=position)
-        self.attention, self.scale = SelfAttention(width, heads=2, gate=gate).double(), scale
-        for parameter in self.attention.parameters():
+        gate = None if kind.gate == "none" else Gate("sigmoid", position=kind.gate)
+        self.attention = SelfAttention(kind.width, heads=2, gate=gate)
+        self.mlp: nn.Module | None = {
+            "none": lambda: None,
+            "plain": lambda: nn.Sequential(
+                nn.Linear(kind.width, 2 * kind.width, bias=False),
+                nn.GELU(),
+                nn.Linear(2 * kind.width, kind.width, bias=False),
+            ),
+            "gated": lambda: GatedMLP(kind.width, 2 * kind.width),
+        }[kind.mlp]()
+        self.scale = kind.scale
+        self.double()
+        for parameter in self.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.data.copy_(noise / width**0.5)
+            parameter.data.copy_(noise / parameter.shape[-1] ** 0.5)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """The block's output."""
-        return x + self.scale * self.attention(x)
+        x = x + self.scale * self.attention(x)
+        return x if self.mlp is None else x + self.scale * self.mlp(x)
 
 
-def trajectories(
-    width: int, position: str | None, scale: float, seeds: int, depth: int = DEPTH
-) -> dict[str, Float[Tensor, "depths seeds"]]:
+def trajectories(kind: Kind, seeds: int, depth: int = DEPTH) -> dict[str, Float[Tensor, "depths seeds"]]:
     """|scal| after 1, 2, ... blocks, the median over points, for each reading and seed."""
-    found: dict[str, list[Tensor]] = {"live": [], "frozen pattern": []}
+    found: dict[str, list[Tensor]] = {reading: [] for reading in READINGS}
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
-        hidden = torch.randn(TOKENS, width, generator=generator, dtype=torch.float64)
-        basis = torch.randn(2, width, generator=generator, dtype=torch.float64) / width**0.5
+        hidden = torch.randn(TOKENS, kind.width, generator=generator, dtype=torch.float64)
+        basis = torch.randn(2, kind.width, generator=generator, dtype=torch.float64) / kind.width**0.5
         u = 0.5 * torch.randn(POINTS, 2, generator=generator, dtype=torch.float64)
-        chart = charts.token(hidden, -1, basis)
-        blocks = [ResidualAttention(width, position, scale, generator) for _ in range(depth)]
-        live = Stack(blocks, chart, "calibrated").graphs
-        for reading, stack in (("live", live), ("frozen pattern", freeze_stack(live, chart.point))):
-            profile = depth_profile(stack, chart, u, "calibrated")
-            found[reading].append(profile.scalar_curvature[1:].abs().quantile(0.5, 1))
+        blocks = [Block(kind, generator) for _ in range(depth)]
+        live = Stack(blocks, charts.token(hidden, -1, basis), "calibrated")
+        for reading, columns in found.items():
+            curvature = profile(live.read(reading), u).scalar_curvature[1:]
+            columns.append(curvature.abs().quantile(0.5, 1))
     return {reading: torch.stack(columns, 1) for reading, columns in found.items()}
 
 
-def rows(seeds: int) -> Iterator[tuple[str, ...]]:
-    """A row of the table for each width, scale, gate position and reading."""
-    for width in WIDTHS:
-        for scale in SCALES:
-            for position in POSITIONS:
-                for reading, values in trajectories(width, position, scale, seeds).items():
-                    ends = [f"{values[index].quantile(0.5).item():.2g}" for index in (0, -1)]
-                    yield str(width), str(scale), position or "none", reading, *ends, _law(growth(values))
+@dataclass(frozen=True)
+class Row:
+    """A kind of stack in a reading: medians over seeds after the first and the last block, and the law between them."""
+
+    kind: Kind
+    reading: str
+    first: float
+    last: float
+    law: Growth
+
+    @property
+    def cell(self) -> str:
+        """The law and the curvature after the last block, in a few characters; the power law's exponent if it holds."""
+        if self.law.trajectories == 0:
+            return "flat"
+        sign = {"power": "", "exponential": "e ", "none": "– "}[self.law.model]
+        return f"{self.last:.1g}; {sign}{self.law.rate:.2f} ({self.law.low:.2f}, {self.law.high:.2f})"
 
 
-def _law(law: Growth) -> str:
-    if law.trajectories == 0:
-        return "flat at every depth"
-    interval = f"({law.low:.2f} to {law.high:.2f})"
-    return {
-        "power": f"depth^{law.rate:.2f} {interval}",
-        "exponential": f"exp({law.rate:.2f} depth) {interval}",
-        "none": f"none; exponent {law.rate:.2f} {interval}",
-    }[law.model]
+def rows(seeds: int) -> Iterator[Row]:
+    """A row for each kind of stack and reading."""
+    for mlp, gate, width, scale in product(MLPS, POSITIONS, WIDTHS, SCALES):
+        kind = Kind(gate, mlp, width, scale)
+        for reading, values in trajectories(kind, seeds).items():
+            first, last = (values[index].quantile(0.5).item() for index in (0, -1))
+            yield Row(kind, reading, first, last, growth(values))
+
+
+def table(found: Sequence[Row]) -> Iterator[str]:
+    """Lines of Markdown: a row for each MLP, gate and reading, a column for each width and scale."""
+    columns = list(dict.fromkeys((row.kind.width, row.kind.scale) for row in found))
+    yield "| MLP | gate | reading | " + " | ".join(f"{width}, {scale}" for width, scale in columns) + " |"
+    yield "|" + "---|" * (3 + len(columns))
+    cells = {(row.kind.mlp, row.kind.gate, row.reading, row.kind.width, row.kind.scale): row.cell for row in found}
+    for mlp, gate, reading in dict.fromkeys(key[:3] for key in cells):
+        short = reading.replace("pattern+gate+mlp gate", "pattern+gates")
+        yield "| " + " | ".join([mlp, gate, short, *(cells[mlp, gate, reading, *column] for column in columns)]) + " |"
+
+
+def save(found: Sequence[Row], path: Path) -> None:
+    """All numbers, as CSV, whole or not at all."""
+    lines = ["gate,mlp,width,scale,reading,first,last,law,rate,low,high,aic_power,aic_exponential,seeds"]
+    for row in found:
+        law = row.law
+        aic = (law.aic.get("power", ""), law.aic.get("exponential", ""))
+        values = (*astuple(row.kind), row.reading, row.first, row.last, law.model, law.rate, law.low, law.high, *aic)
+        lines.append(",".join(map(str, (*values, law.trajectories))))
+    with whole(path) as part:
+        part.write_text("\n".join(lines) + "\n")
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, print the table, and write all numbers to a file where one is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=6, help="random stacks of each kind, at least 2 (default: 6)")
-    seeds = parser.parse_args().seeds
-    if seeds < 2:
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers there, as CSV")
+    given = parser.parse_args()
+    if given.seeds < 2:
         parser.error("--seeds must be at least 2: an interval needs a spread")
     torch.set_num_threads(1)
-    print(f"| width | scale | gate | reading | after 1 | after {DEPTH} | law |\n|---|---|---|---|---|---|---|")
-    for row in rows(seeds):
-        print("| " + " | ".join(row) + " |", flush=True)
+    found = list(rows(given.seeds))
+    print("\n".join(table(found)))
+    if given.out is not None:
+        save(found, given.out)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fisherflat.charts import Chart
-from fisherflat.depth.budget import CurvatureBudget
+from fisherflat.depth.budget import CurvatureBudget, Part
 from fisherflat.depth.maps import curvature_fields
 from fisherflat.depth.profile import QUANTITIES, DepthProfile
-from fisherflat.depth.stack import Map
+from fisherflat.depth.stack import Map, Stack
 from fisherflat.errors import InputError
 from fisherflat.family import Gaussian
 from fisherflat.field import CurvatureField
@@ -54,7 +55,7 @@ def profiles(profiles: Mapping[str, DepthProfile], ax: Axes | None = None, quant
         values = getattr(profile, quantity).reshape(profile.depth + 1, -1).cpu().numpy()
         low, median, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=1)
         colour, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
-        depth = np.arange(profile.depth + 1)
+        depth = profile.passed.numpy()
         ax.fill_between(depth, low, high, color=colour, alpha=0.2, linewidth=0)
         ax.plot(depth, median, color=colour, marker=marker, markersize=3, linewidth=1, label=name)
         drawn += [low, median, high]
@@ -75,13 +76,11 @@ def budget(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
     ax = axes_for(ax, (3.4, 3.0))
     matrix = _mean(budget, "matrix")
     kept = [i for i in range(len(budget.labels)) if matrix[i].any()] or [0]
-    cells, labels = matrix[np.ix_(kept, kept)], [budget.labels[i].replace("_", " ") for i in kept]
+    cells, parts = matrix[np.ix_(kept, kept)], [budget.parts[i] for i in kept]
     end = float(np.nanmax(np.abs(cells))) or 1.0
     image = ax.imshow(cells, cmap=COLOURS, norm=Normalize(-end, end))
     title = f"sum = scal = {matrix.sum():.3g} /σ²"
-    few = len(kept) <= 8
-    size = 7.0 if few else max(4.0, 7.0 - 0.15 * len(kept))
-    if few:
+    if len(kept) <= 8:
         power = math.floor(math.log10(end)) - 1  # the largest cell has two digits before the point
         title += f", cells in $10^{{{power}}}$/σ²"
         for row, column in np.ndindex(cells.shape):
@@ -91,11 +90,32 @@ def budget(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
     else:
         bar = ax.figure.colorbar(image, ax=ax, label="cells [1/σ²]")
         bar.ax.tick_params(labelsize=7)
-    turned = {"rotation": 40, "ha": "right"} if few else {"rotation": 90}
-    ax.set_xticks(range(len(kept)), labels, fontsize=size, **turned)
-    ax.set_yticks(range(len(kept)), labels, fontsize=size)
+    _matrix_ticks(ax, parts)
     ax.set_title(title, fontsize=8)
     return ax
+
+
+def _matrix_ticks(ax: Axes, parts: Sequence[Part]) -> None:
+    """Labels at rows and columns: of all parts where there is room, else one for each layer, between lines."""
+    if len(parts) <= 14:
+        labels = [part.label.replace("_", " ") for part in parts]
+        long = max(map(len, labels)) > 2 and len(parts) > 8
+        turned = {"rotation": 90} if long else {"rotation": 40, "ha": "right"}
+        ax.set_xticks(range(len(parts)), labels, fontsize=7 if len(parts) <= 8 else 6, **turned)
+        ax.set_yticks(range(len(parts)), labels, fontsize=7 if len(parts) <= 8 else 6)
+        return
+    layers = [part.layer or "" for part in parts]
+    starts = [i for i, layer in enumerate(layers) if i == 0 or layer != layers[i - 1]]
+    ends = [*starts[1:], len(parts)]
+    if len(starts) < len(parts):
+        for edge in starts[1:]:
+            ax.axhline(edge - 0.5, color="0.6", linewidth=0.3)
+            ax.axvline(edge - 0.5, color="0.6", linewidth=0.3)
+    every = -(-len(starts) // 14)
+    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)][::every]
+    labels = [layers[start] for start in starts][::every]
+    ax.set_xticks(middles, labels, fontsize=6, rotation=90)
+    ax.set_yticks(middles, labels, fontsize=6)
 
 
 def budget_by_layer(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
@@ -103,31 +123,29 @@ def budget_by_layer(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
 
     **Args:** `budget`, made with `by="layer-role"`. **Raises:** `InputError` for another one.
     """
-    if not all(": " in label for label in budget.labels):
+    if any(part.layer is None or part.role is None for part in budget.parts):
         raise InputError('these bars need a budget made with by="layer-role"')
     ax = axes_for(ax, (3.4, 2.6))
-    paid = _mean(budget, "own") + _mean(budget, "interaction")
-    split = [label.removeprefix("layer ").split(": ") for label in budget.labels]
-    depth = 1 + max((int(layer) for layer, _ in split), default=0)
-    bottoms = {1: np.zeros(depth), -1: np.zeros(depth)}
+    paid = _mean(budget, "paid")
+    places, width, label = _places(budget.layers)
+    bottoms = {1: np.zeros(len(places)), -1: np.zeros(len(places))}
     for index, role in enumerate(ROLES):
-        heights = np.zeros(depth)
-        for (layer, own), value in zip(split, paid, strict=True):
-            if own == role:
-                heights[int(layer)] += value
+        heights = np.zeros(len(places))
+        for part, value in zip(budget.parts, paid, strict=True):
+            if part.role == role:
+                heights[budget.layers.index(str(part.layer))] += value
         if not heights.any():
             continue
         for sign in (1, -1):
-            part = np.where(np.sign(heights) == sign, heights, 0)
-            label = role.replace("_", " ") if sign == 1 else None
-            ax.bar(range(depth), part, bottom=bottoms[sign], width=0.75, label=label, color=OKABE_ITO[index],
-                   hatch=_HATCHES[index], edgecolor="white", linewidth=0.3)  # fmt: skip
-            bottoms[sign] += part
+            drawn = np.where(np.sign(heights) == sign, heights, 0)
+            ax.bar(places, drawn, bottom=bottoms[sign], width=width, color=OKABE_ITO[index], hatch=_HATCHES[index],
+                   label=role.replace("_", " ") if sign == 1 else None, edgecolor="white", linewidth=0.3)  # fmt: skip
+            bottoms[sign] += drawn
     ax.axhline(0, color="0.3", linewidth=0.6)
     low, high = bottoms[-1].min(), bottoms[1].max()
     if high > low:
         ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    profile_axis(ax, np.zeros(0), "layer", "share of scal [1/σ²]", columns=3)
+    profile_axis(ax, np.zeros(0), label, "share of scal [1/σ²]", columns=3)
     return ax
 
 
@@ -136,15 +154,24 @@ def transport(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
 
     **Args:** `budget`, made with `by="layer"`. **Raises:** `InputError` for another one.
     """
-    if not all(label.removeprefix("layer ").isdigit() for label in budget.labels):
+    if any(part.layer is None or part.role is not None for part in budget.parts):
         raise InputError('this chart needs a budget made with by="layer"')
     ax = axes_for(ax, (3.4, 2.4))
-    layers = np.arange(len(budget.labels))
-    ax.bar(layers - 0.2, _mean(budget, "created"), width=0.38, color=OKABE_ITO[0], label="created")
-    ax.bar(layers + 0.2, _mean(budget, "surviving"), width=0.38, color=OKABE_ITO[1], hatch="//", edgecolor="white",
-           linewidth=0.3, label="at the output")  # fmt: skip
-    profile_axis(ax, np.zeros(0), "layer", "|II| of its sources [1/σ]")
+    places, width, label = _places(budget.layers)
+    half = width / 2
+    ax.bar(places - half / 2, _mean(budget, "created"), width=half, color=OKABE_ITO[0], label="created")
+    ax.bar(places + half / 2, _mean(budget, "surviving"), width=half, color=OKABE_ITO[1], hatch="//" * 2,
+           edgecolor="white", linewidth=0.3, label="at the output")  # fmt: skip
+    profile_axis(ax, np.zeros(0), label, "|II| of its sources [1/σ]")
     return ax
+
+
+def _places(layers: Sequence[str]) -> tuple[np.ndarray, float, str]:
+    """Where the bars of layers stand, their width, and the label of the axis; halves stand side by side."""
+    offsets = {"attention": -0.21, "mlp": 0.21}
+    halved = any(layer.split()[-1] in offsets for layer in layers)
+    places = np.array([float(re.sub(r"\D", "", layer)) + offsets.get(layer.split()[-1], 0.0) for layer in layers])
+    return places, 0.38 if halved else 0.76, "layer (left: attention, right: MLP)" if halved else "layer"
 
 
 def depth_maps(
@@ -161,25 +188,37 @@ def depth_maps(
 
     **Raises:** `InputError` for a chart that is not two-dimensional or axes that are not as many as blocks.
     """
-    return field_strip(curvature_fields(blocks, chart, extent, resolution, family), axes)
+    return field_strip(curvature_fields(Stack(blocks, chart, family), extent, resolution), axes)
 
 
-def field_strip(samples: Sequence[CurvatureField], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Small maps after 1, 2, ... blocks from numbers that are already there, as of `fisherflat.depth.curvature_fields`.
+def field_strip(samples: Mapping[str, CurvatureField], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Small maps on one colour scale from numbers that are already there, as of `fisherflat.depth.curvature_fields`.
+
+    **Args:** `samples`, by what they are behind, such as `layer 3`; `axes`, as many (default: new ones).
 
     **Raises:** `InputError` for axes that are not as many as maps.
     """
     axes = strip_axes(len(samples)) if axes is None else axes
     if len(axes) != len(samples):
         raise InputError(f"{len(samples)} blocks need as many axes, got {len(axes)}")
-    bar = fields(samples, axes, ellipses=0)
+    bar = fields(list(samples.values()), axes, ellipses=0)
     bar.ax.tick_params(labelsize=6)
     bar.set_label(CURVATURE_LABEL, fontsize=7)
-    for depth, ax in enumerate(axes, 1):
-        ax.set_title(f"after {depth}", fontsize=8)
+    for label, ax in zip(samples, axes, strict=True):
+        ax.set_title(f"after {label}", fontsize=7)
         ax.tick_params(labelsize=6)
         ax.set(xlabel="", ylabel="")
     return axes
+
+
+def few(samples: Mapping[str, CurvatureField], most: int = 9) -> dict[str, CurvatureField]:
+    """At most so many of the maps: those after whole blocks where there are more, at even distances, with the last."""
+    chosen = list(samples)
+    if len(chosen) > most:
+        chosen = [label for label in chosen if not label.endswith(" attention")]
+    steps = min(most, len(chosen))
+    picked = [chosen[round((i + 1) * len(chosen) / steps) - 1] for i in range(steps)]
+    return {label: samples[label] for label in picked}
 
 
 def strip_axes(count: int, figure: Figure | None = None) -> list[Axes]:
