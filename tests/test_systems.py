@@ -11,7 +11,14 @@ from torch import Tensor, einsum, nn
 import fisherflat as ff
 from fisherflat.errors import InputError
 from fisherflat.experiments import systems
-from fisherflat.layers import BilinearAttentionNetwork, GatedConv1d, Joined, KeyValueMemory, LowRankBilinearPooling
+from fisherflat.layers import (
+    BilinearAttentionNetwork,
+    GatedConv1d,
+    GatedMLP,
+    Joined,
+    KeyValueMemory,
+    LowRankBilinearPooling,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -97,6 +104,24 @@ def test_memory_adds_values_as_much_as_keys_match(bias: bool) -> None:
     coefficients = matches * (matches > 0)
     close(memory.coefficients(x), coefficients)
     close(memory(x), einsum("tnh,ho->tno", coefficients, value) + bias * b)
+
+
+def test_how_they_are_related_to_the_gated_mlp() -> None:
+    mlp, x = GatedMLP(4, 6, "identity"), normal(5, 4)
+    w = filled(mlp)
+    pooling = LowRankBilinearPooling(4, 4, 6, 4, "identity", bias=False).double()
+    for mine, theirs in (("first", "gate"), ("second", "up"), ("output", "down")):
+        getattr(pooling, mine).weight.data.copy_(w[f"{theirs}.weight"])
+    close(pooling(x, x), mlp(x).detach())
+
+    convolution, windows = GatedConv1d(2, 2), torch.cat([normal(5, 2, seed=1)[:-1], normal(5, 2, seed=1)[1:]], 1)
+    w = filled(convolution)
+    mlp = GatedMLP(4, 2, "sigmoid", bias=True).double()
+    for mine, theirs in (("gate", "gate"), ("up", "value")):
+        getattr(mlp, mine).weight.data.copy_(w[f"{theirs}.weight"].mT.flatten(1))
+        getattr(mlp, mine).bias.data.copy_(w[f"{theirs}.bias"])
+    units = torch.sigmoid(mlp.gate(windows)) * mlp.up(windows)
+    close(convolution(normal(5, 2, seed=1))[1:], units.detach())
 
 
 def test_joined_inputs_are_one_vector() -> None:
