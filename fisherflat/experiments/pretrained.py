@@ -1,4 +1,4 @@
-"""The trained pair that ships with the package, and where it comes from."""
+"""The trained models that ship with the package, and where they come from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fisherflat.errors import InputError
 from fisherflat.experiments.classifier import PointClassifier
 from fisherflat.layers import Gate
 
 #: where the weights and their provenance lie, beside this file
 FOLDER = Path(__file__).parent / "weights"
 NAMES = ("ungated", "gated")
+#: the language models, each a folder
+CHECKPOINTS = ("python-llama", "python-qwen3-next")
 
 
 def ring_pair() -> dict[str, PointClassifier]:
@@ -38,3 +41,22 @@ def ring_provenance() -> dict[str, Any]:
 def build(gated: bool, gate: dict[str, str] | None = None, **sizes: int) -> PointClassifier:
     """An untrained classifier of these sizes in float64; `gate` holds the arguments of its `Gate` if it is `gated`."""
     return PointClassifier(**sizes, gate=Gate(**(gate or {})) if gated else None).double()
+
+
+def checkpoint(name: str) -> Path:
+    """The folder of a language model that ships with the package, for `fisherflat.load`.
+
+    `"python-llama"` has ungated, `"python-qwen3-next"` gated attention (and linear attention in its first layer); both
+    have 4 layers, 0.54 million parameters in bfloat16, and were trained on the sources of Python's standard library.
+    `checkpoint_provenance()` says how, and how well they do.
+
+    **Raises:** `InputError` for another name.
+    """
+    if name not in CHECKPOINTS:
+        raise InputError(f"no language model {name!r} ships with fisherflat; there are {' and '.join(CHECKPOINTS)}")
+    return FOLDER / name
+
+
+def checkpoint_provenance() -> dict[str, Any]:
+    """Seeds, recipe, versions and what was measured on the language models and their siblings, as training wrote it."""
+    return json.loads((FOLDER / "python.json").read_text())

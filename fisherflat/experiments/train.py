@@ -21,6 +21,7 @@ from torch import nn
 from fisherflat import __version__, charts
 from fisherflat._typing import Tensor
 from fisherflat.experiments.classifier import PointClassifier
+from fisherflat.experiments.half_plane import half_plane_data
 from fisherflat.experiments.pretrained import FOLDER, NAMES, build
 from fisherflat.experiments.ring import HALF_WIDTH, INNER_RADIUS, OUTER_RADIUS, SQUARE, ring_data
 from fisherflat.family import Gaussian
@@ -33,6 +34,8 @@ SHIPPED = {"dim": 16, "heads": 1, "context": 2}
 #: sizes at which gated and ungated are compared: the shipped one, more width, more heads
 COMPARED = (SHIPPED, {"dim": 32, "heads": 1, "context": 2}, {"dim": 16, "heads": 2, "context": 2})
 GATE = {"activation": "sigmoid", "granularity": "elementwise", "position": "output"}
+#: data by task, `(count, seed) -> (points, labels)`: the ring, and the control with a straight boundary
+TASKS = {"ring": ring_data, "half plane": half_plane_data}
 SHIPPED_SEED = 0
 TEST_SEED = 999_999
 NOTES = (
@@ -60,15 +63,15 @@ class Recipe:
     weight_decay: float = 1.0
 
 
-def train(gated: bool, seed: int, recipe: Recipe = Recipe(), **sizes: int) -> PointClassifier:
-    """A trained classifier. `seed` fixes the training points and the initial weights.
+def train(gated: bool, seed: int, recipe: Recipe = Recipe(), *, task: str = "ring", **sizes: int) -> PointClassifier:
+    """A trained classifier. `seed` fixes the training points and the initial weights; `task`, out of `TASKS`.
 
     With one seed a gated and an ungated model start from the same weights where both have them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(gated, GATE, **sizes)
-    points, labels = ring_data(recipe.train_points, seed)
+    points, labels = TASKS[task](recipe.train_points, seed)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
     for _ in range(recipe.steps):
@@ -85,13 +88,15 @@ def accuracy(model: PointClassifier, points: Tensor, labels: Tensor) -> float:
     return ((model(points) > 0) == (labels > 0.5)).double().mean().item()
 
 
-def measure(model: PointClassifier, seed: int, recipe: Recipe = Recipe(), resolution: int = 121) -> dict[str, float]:
+def measure(
+    model: PointClassifier, seed: int, recipe: Recipe = Recipe(), resolution: int = 121, task: str = "ring"
+) -> dict[str, float]:
     """Accuracies, and the curvature of the representation over the square, calibrated on the training points.
 
     The frozen pattern is that of the origin. The total curvature is free of units (`CurvatureField.total_curvature`),
     but concentrated along creases: at this resolution one model's total is good to a factor of two, no better.
     """
-    points, labels = ring_data(recipe.train_points, seed)
+    points, labels = TASKS[task](recipe.train_points, seed)
     with torch.no_grad():
         family = Gaussian.calibrated(model.representation(points))
     frozen = freeze(model.representation, torch.zeros(2, dtype=torch.float64), roles=("pattern",))
@@ -101,7 +106,7 @@ def measure(model: PointClassifier, seed: int, recipe: Recipe = Recipe(), resolu
     )
     return {
         "train_accuracy": accuracy(model, points, labels),
-        "test_accuracy": accuracy(model, *ring_data(recipe.test_points, TEST_SEED)),
+        "test_accuracy": accuracy(model, *TASKS[task](recipe.test_points, TEST_SEED)),
         "live_total_curvature": live_field.total_curvature,
         "live_median_absolute_scalar_curvature": live_field.scalar_curvature.abs().nanmedian().item(),
         "frozen_pattern_total_curvature": frozen_field.total_curvature,
@@ -123,16 +128,18 @@ def interval(values: list[float]) -> dict[str, Any]:
     }
 
 
-def compare(sizes: dict[str, int], seeds: range, recipe: Recipe) -> dict[str, Any]:
+def compare(
+    sizes: dict[str, Any], seeds: range, recipe: Recipe, resolution: int = 121, task: str = "ring"
+) -> dict[str, Any]:
     """Both models at one size over several seeds; differences are between models of one seed."""
     columns: dict[str, dict[str, list[float]]] = {}
     result: dict[str, Any] = {"sizes": sizes}
     for name in NAMES:
         runs = []
         for seed in seeds:
-            model = train(name == "gated", seed, recipe, **sizes)
-            runs.append(measure(model, seed, recipe))
-            print(f"{name}, {sizes}, seed {seed}: test accuracy {runs[-1]['test_accuracy']:.4f}", flush=True)
+            model = train(name == "gated", seed, recipe, task=task, **sizes)
+            runs.append(measure(model, seed, recipe, resolution, task))
+            print(f"{name}, {task}, {sizes}, seed {seed}: test accuracy {runs[-1]['test_accuracy']:.4f}", flush=True)
         columns[name] = {key: [run[key] for run in runs] for key in runs[0]}
         result[name] = {"parameters": sum(p.numel() for p in model.parameters())}
         result[name] |= {key: interval(values) for key, values in columns[name].items()}
