@@ -200,7 +200,8 @@ def _labels(table: pd.DataFrame, name: str) -> list[Hashable] | None:
     """A column of labels; those that are missing, such as the position of a whole sequence, are one label."""
     if name not in table.columns:
         return None
-    return [None if value != value else value for value in table[name].astype(object)]
+    column = table[name].astype(object)
+    return list(column.where(column.notna(), None))
 
 
 def _check_columns(table: pd.DataFrame, names: Sequence[str]) -> None:

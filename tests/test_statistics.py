@@ -111,7 +111,7 @@ def test_an_interval_repeats_with_its_seed_and_scales_with_the_values() -> None:
 
 def test_groups_of_a_table() -> None:
     parts = [nested(5, 2, 3, seed, sd=(1.0, 1.0, 1.0)).assign(layer=seed, part="mlp") for seed in (0, 1)]
-    parts[1] = parts[1].assign(position=None)  # a whole sequence has no position
+    parts[1] = parts[1].assign(position=pd.array([None] * len(parts[1]), dtype="Int64"))  # of whole sequences
     found = by_group(pd.concat(parts), ["layer", "part"])
     assert list(found.columns[:2]) == ["layer", "part"] and list(found.layer) == [0, 1]
     for row, part in zip(found.itertuples(), parts, strict=True):
