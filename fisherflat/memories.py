@@ -8,13 +8,14 @@ with two. There the sign of a coefficient means nothing, as (u, v) and (-u, -v) 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fisherflat._arrays import as_float64
-from fisherflat._typing import Float, Tensor
+from fisherflat._typing import Float, Int, Tensor
 from fisherflat.checkpoints.operator import Operator
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.jets.graph import Graph, Node
@@ -45,8 +46,10 @@ def read(mlp: Any, at: Any = None) -> KeyValueMemory | GatedUnits:
     """
     from fisherflat.jets import trace
 
-    if isinstance(mlp, (KeyValueMemory, GatedUnits, GatedMLP)):
-        return mlp.double() if isinstance(mlp, KeyValueMemory) else gated_units(mlp)
+    if isinstance(mlp, (GatedUnits, GatedMLP)):
+        return gated_units(mlp)
+    if isinstance(mlp, KeyValueMemory):
+        return copy.deepcopy(mlp).double().requires_grad_(False)
     at = mlp.input if at is None and isinstance(mlp, Operator) else at
     if at is None:
         raise InputError("this MLP has to be traced to be read; give an input [n, d] to trace it at")
@@ -62,10 +65,22 @@ def coefficients(memory: KeyValueMemory | GatedUnits, x: Float[Tensor, "*batch d
         return memory.scores(x) if isinstance(memory, GatedUnits) else memory.coefficients(x.to(memory.key))
 
 
-def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: bool = False) -> pd.DataFrame:
-    """The tokens that trigger each key of one layer most, over all tokens of the prompts.
+def strongest(
+    memory: KeyValueMemory | GatedUnits, hidden: Float[Tensor, "m d"], count: int
+) -> tuple[Float[Tensor, "h top"], Int[Tensor, "h top"]]:
+    """The inputs that trigger each key most, among given ones.
 
     In order of the coefficient for a plain MLP, as in the paper, and of its absolute value for a gated one.
+
+    **Returns:** the coefficients, at most `count` for each memory, and the rows of `hidden` that they belong to.
+    """
+    found = coefficients(memory, hidden.double()).T
+    rows = _leading(memory, found, count)
+    return found.gather(1, rows), rows
+
+
+def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: bool = False) -> pd.DataFrame:
+    """The tokens that trigger each key of one layer most, over all tokens of the prompts, in the order of `strongest`.
 
     **Args:** `model`, from `fisherflat.load`; `prompts`: a text, token ids, or a list of such prompts; `layer`,
     from 0; `count` of triggers for each key; `special`: whether special tokens, such as [CLS], count.
@@ -80,7 +95,7 @@ def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: b
     several = isinstance(prompts, list) and not all(isinstance(item, int) for item in prompts)
     memory: KeyValueMemory | GatedUnits | None = None
     where: list[tuple[int, int, str]] = []
-    best, places = torch.empty(0), torch.empty(0)
+    best, numbers = torch.empty(0, 0), torch.empty(0, 0)
     for index, given in enumerate(prompts if several else [prompts]):
         prompt = model.encode(given)
         blocks = model.blocks(prompt)
@@ -89,21 +104,19 @@ def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: b
         mlp = blocks[layer].mlp
         memory = read(mlp) if memory is None else memory
         kept = [i for i in range(len(prompt.tokens)) if special or not prompt.special[i]]
-        found = coefficients(memory, mlp.input.double()[kept]).T
-        if not len(best):
-            best, places = found.new_empty(len(found), 0), torch.empty(len(found), 0, dtype=torch.long)
-        numbers = torch.arange(len(where), len(where) + len(kept)).expand(len(found), -1)
+        found, rows = strongest(memory, mlp.input[kept], count)
+        rows += len(where)
         where += [(index, i, prompt.tokens[i]) for i in kept]
-        best, places = torch.cat([best, found], 1), torch.cat([places, numbers], 1)
-        order = best.abs() if isinstance(memory, GatedUnits) else best
-        chosen = order.topk(min(count, order.shape[1]), 1).indices
-        best, places = best.gather(1, chosen), places.gather(1, chosen)
+        if index:
+            found, rows = torch.cat([best, found], 1), torch.cat([numbers, rows], 1)
+            chosen = _leading(memory, found, count)
+            found, rows = found.gather(1, chosen), rows.gather(1, chosen)
+        best, numbers = found, rows
     if not where:
         raise InputError("the prompts hold only special tokens; pass special=True to count them")
-    memories, ranks = best.shape
-    table = pd.DataFrame([where[place] for place in places.flatten().tolist()], columns=["prompt", "position", "token"])
-    table.insert(0, "memory", torch.arange(memories).repeat_interleave(ranks).numpy())
-    table.insert(1, "rank", torch.arange(1, ranks + 1).repeat(memories).numpy())
+    table = pd.DataFrame([where[row] for row in numbers.flatten().tolist()], columns=["prompt", "position", "token"])
+    for place, (name, column) in enumerate(_ranks(best).items()):
+        table.insert(place, name, column)
     table.insert(2, "coefficient", best.flatten().numpy())
     return table
 
@@ -139,10 +152,8 @@ def value_tokens(
         for part in value.to(head).split(max(1, _CHUNK // len(head)))
     ]
     probability, ids = torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])
-    memories, ranks = ids.shape
     columns: dict[str, Any] = {
-        "memory": torch.arange(memories).repeat_interleave(ranks).numpy(),
-        "rank": torch.arange(1, ranks + 1).repeat(memories).numpy(),
+        **_ranks(ids),
         "id": ids.flatten().numpy(),
         "probability": probability.flatten().numpy(),
     }
@@ -173,6 +184,21 @@ def unembedding(model: Model) -> Float[Tensor, "vocabulary D"]:
     if weight.is_meta or weight[:1].isnan().any():  # the place of a table that is on disk
         raise CheckpointError(f"the embeddings of {model.name} were left on disk; load it with lazy=False")
     return weight.double()
+
+
+def _leading(memory: KeyValueMemory | GatedUnits, found: Tensor, count: int) -> Tensor:
+    """The places of the largest coefficients of each memory, in order."""
+    size = found.abs() if isinstance(memory, GatedUnits) else found
+    return size.topk(min(count, size.shape[1]), 1).indices
+
+
+def _ranks(ordered: Tensor) -> dict[str, Any]:
+    """The columns that say which memory and rank the entries of a matrix are for."""
+    memories, ranks = ordered.shape
+    return {
+        "memory": torch.arange(memories).repeat_interleave(ranks).numpy(),
+        "rank": torch.arange(1, ranks + 1).repeat(memories).numpy(),
+    }
 
 
 def _plain(graph: Graph, at: Tensor) -> KeyValueMemory:

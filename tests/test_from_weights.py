@@ -85,6 +85,16 @@ def test_interaction_matrices_of_bilinear_attention() -> None:
         ff.symmetry.interaction_matrix(layer("silu").as_bilinear_attention(), c)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "modernbert"])
+def test_mlps_of_checkpoints(kind: str) -> None:
+    block = Model(tiny_model(kind)).blocks([5, 6, 7])[1]
+    chart, u = ff.charts.token(block.mlp_input, 1, normal(2, 32, seed=22)), normal(3, 2, seed=23)
+    found = ff.symmetry.weight_geometry(block.mlp, chart, u)
+    expected = ff.StatisticalManifold(block.mlp, chart).at(u)
+    agree(found.second_fundamental_form, expected.second_fundamental_form)
+    agree(found.scalar_curvature, expected.scalar_curvature, expected.cancellation_scale)
+
+
 def test_a_paraboloid_in_closed_form() -> None:
     """`(u, v) ↦ a (u² + v²)` beside the two coordinates has K = 4 a² / (1 + 4 a² (u² + v²))²."""
     a, e = 0.7, torch.eye(4, dtype=torch.float64)

@@ -56,6 +56,8 @@ def test_gated_mlps_are_read_as_their_units() -> None:
     expected = torch.nn.functional.silu(mlp.gate_proj(x)) * mlp.up_proj(x)
     torch.testing.assert_close(ff.memories.coefficients(memory, x), expected, rtol=1e-12, atol=1e-12)
     assert ff.memories.read(GatedMLP(4, 5)).value.shape == (5, 4)
+    single = KeyValueMemory(normal(6, 4).float(), normal(6, 3).float())
+    assert ff.memories.read(single).value.dtype == torch.float64 and single.value.dtype == torch.float32
 
 
 def test_what_is_no_memory_is_refused() -> None:
@@ -98,6 +100,17 @@ def test_triggers_are_the_tokens_with_the_largest_activations_in_the_model_itsel
         assert found["rank"].tolist() == [1, 2, 3]
         assert list(zip(found["prompt"], found["position"], found["token"], strict=True)) == [tokens[i] for i in order]
         assert found["coefficient"].tolist() == pytest.approx([activations[i, key].item() for i in order], rel=1e-9)
+
+
+def test_the_strongest_of_given_inputs() -> None:
+    memory, hidden = KeyValueMemory(normal(7, 4), normal(7, 3, seed=1), "identity"), normal(20, 4, seed=2)
+    found, rows = ff.memories.strongest(memory, hidden, 3)
+    matches = hidden @ memory.key.T
+    for key in range(7):
+        order = sorted(range(20), key=lambda row, key=key: -matches[row, key])[:3]
+        assert rows[key].tolist() == order
+        torch.testing.assert_close(found[key], matches[order, key].detach())
+    assert ff.memories.strongest(memory, hidden[:2], 3)[1].shape == (7, 2)
 
 
 def test_triggers_of_gated_memories_are_ranked_without_regard_to_sign() -> None:
