@@ -153,6 +153,18 @@ def test_all_words_together_move_by_the_same_vector() -> None:
     assert torch.allclose(chart(u), expected, rtol=1e-15)
 
 
+def test_n_tokens_that_move_alike_have_an_nth_of_the_curvature_of_one() -> None:
+    """For a map that treats equal tokens alike: the metric is n times as large, |II| √n times."""
+    n, states = 4, random(1, 6).expand(4, 6).clone()
+    mlp = ff.layers.GatedMLP(6, 8).double()
+    prompt, fitted = prompt_of("w" * n), moves.vectors(random(2, 6, seed=1)).fit([states], [prompt_of("w" * n)])
+    one, all_of_them = (
+        ff.StatisticalManifold(mlp, fitted.chart([states], moves.tokens(prompt, position))) for position in (0, None)
+    )
+    u = torch.tensor([0.2, -0.1], dtype=torch.float64)
+    assert all_of_them.scalar_curvature(u).item() == pytest.approx(one.scalar_curvature(u).item() / n, rel=1e-9)
+
+
 @pytest.mark.parametrize("what", ["principal", "random:3"])
 def test_curvature_does_not_depend_on_the_basis_of_what_moves(minilm: Model, what: str) -> None:
     """Another orthonormal basis of the same plane is another chart of the same surface, also with all words together.
