@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fisherflat.bench.maps import MOVING, NAMES
-from fisherflat.bench.plan import DTYPES, SECTIONS, Plan
+from fisherflat.bench.plan import DTYPES, ON_REQUEST, SECTIONS, Plan
 from fisherflat.bench.report import save, show, targets
 from fisherflat.bench.run import run
 
-__all__ = ["DTYPES", "MOVING", "NAMES", "SECTIONS", "Plan", "bench", "run", "save", "show", "targets"]
+__all__ = ["DTYPES", "MOVING", "NAMES", "ON_REQUEST", "SECTIONS", "Plan", "bench", "run", "save", "show", "targets"]
 
 
 def bench(plan: Plan, out: Path | None = None) -> dict[str, Any]:

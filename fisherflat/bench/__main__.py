@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from fisherflat.bench import DTYPES, MOVING, NAMES, SECTIONS, Plan, bench
+from fisherflat.bench import DTYPES, MOVING, NAMES, ON_REQUEST, SECTIONS, Plan, bench
 from fisherflat.errors import FisherflatError
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     add("--out", type=Path, metavar="FILE", help="write the results there, as JSON")
     add("--device", default="cpu", help="cpu, or cuda (float64 and float32)")
     add("--quick", action="store_true", help="a small run, half a minute")
-    add("--only", action="append", choices=SECTIONS, help="run this section; may be given several times")
+    add("--only", action="append", choices=SECTIONS + ON_REQUEST, help="run this section; may be given several times")
     add("--map", action="append", dest="maps", metavar="NAME", help=f"{', '.join(NAMES)}, block-64x4, minilm-0 ...")
     add("--k", action="append", type=int, dest="dims", metavar="K", help="dimension of the chart")
     add("--dtype", action="append", dest="dtypes", choices=DTYPES)

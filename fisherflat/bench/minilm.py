@@ -35,7 +35,7 @@ def blocks() -> list[Any]:
     """The blocks as they ran on the prompt."""
     from fisherflat.checkpoints import load
 
-    return load(str(folder())).blocks(PROMPT)
+    return list(load(str(folder())).blocks(PROMPT))
 
 
 def tracing(repeats: int) -> dict[str, Any]:

@@ -99,6 +99,8 @@ def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
         yield at_most(f"peak memory over the floor, {most['map']}", 1.5, most["jet_over_floor_at_once"])
     if results.get("tracing"):
         yield at_most("seconds to trace MiniLM's six blocks", 3, results["tracing"]["seconds"].median)
+    if results.get("checkpoint"):
+        yield at_most("peak memory of a checkpoint over a block", 3, results["checkpoint"]["peak_over_block"])
 
 
 def save(results: dict[str, Any], path: Path) -> None:
@@ -179,6 +181,17 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     if results.get("tracing"):
         found = results["tracing"]
         yield Table("Tracing MiniLM", ("blocks", "seconds"), [(str(found["blocks"]), str(found["seconds"]))])
+    if results.get("checkpoint"):
+        found = results["checkpoint"]
+        sizes = (
+            f"{found['parameters'] / 1e6:.0f}",
+            *(f"{found[k] / 2**20:.0f}" for k in ("block_bytes", "peak_bytes")),
+        )
+        yield Table(
+            "Analysis of a checkpoint on disk, four layers (millions; MiB in float64)",
+            ("parameters", "block", "peak", "peak over block", "over the model"),
+            [(*sizes, f"{found['peak_over_block']:.2f}", f"{found['peak_over_model']:.3f}")],
+        )
     kept = [(t.what, t.bound, f"{t.measured:.3g}", "yes" if t.reached else "no") for t in targets(results)]
     if kept:
         yield Table("What is promised", ("what", "bound", "measured", "reached"), kept)

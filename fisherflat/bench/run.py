@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import fisherflat
-from fisherflat.bench import floor, memory, minilm
+from fisherflat.bench import checkpoint, floor, memory, minilm
 from fisherflat.bench.growth import SERIES, growth
 from fisherflat.bench.plan import DTYPES, SECTIONS, Plan
 from fisherflat.bench.versus import on_a_sphere, versus
@@ -94,6 +94,11 @@ def _tracing(plan: Plan, tell: Tell) -> dict[str, Any] | None:
     return minilm.tracing(plan.repeats)
 
 
+def _checkpoint(plan: Plan, tell: Tell) -> dict[str, Any]:
+    tell("checkpoint")
+    return checkpoint.over_block(plan.quick, plan.threads)
+
+
 _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "floor": _floor,
     "peers": _peers,
@@ -101,6 +106,7 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "memory": _memory,
     "growth": _growth,
     "tracing": _tracing,
+    "checkpoint": _checkpoint,
 }
 
 

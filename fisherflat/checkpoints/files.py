@@ -121,7 +121,7 @@ def _tensors_of(path: Path) -> dict[str, StoredTensor]:
         )
     tensors = {}
     for name, entry in read_header(path).items():
-        if str(entry["dtype"]).startswith(("F8", "F6", "F4")):
+        if entry["dtype"] not in FLOATS and str(entry["dtype"]).startswith("F"):
             raise CheckpointError(
                 f"{path} holds {name!r} as {entry['dtype']}, a quantised format; pass plain weights "
                 f"({', '.join(FLOATS)})"

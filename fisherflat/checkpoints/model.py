@@ -178,7 +178,8 @@ class Model:
     def _start(self) -> list[int]:
         """What a decoder reads before the prompt."""
         names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
-        return [next((i for i in (getattr(self.config, n, None) for n in names) if isinstance(i, int)), 0)]
+        given = [getattr(self.config, name, None) for name in names]
+        return [next((i for i in given if isinstance(i, int) and i < (self._vocabulary or i + 1)), 0)]
 
     # -- a real forward pass -------------------------------------------------------------------------------------------
 
