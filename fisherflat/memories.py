@@ -104,7 +104,7 @@ def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: b
         mlp = blocks[layer].mlp
         memory = read(mlp) if memory is None else memory
         kept = [i for i in range(len(prompt.tokens)) if special or not prompt.special[i]]
-        found, rows = strongest(memory, mlp.input[kept], count)
+        found, rows = (part.cpu() for part in strongest(memory, mlp.input[kept], count))
         rows += len(where)
         where += [(index, i, prompt.tokens[i]) for i in kept]
         if index:
@@ -151,7 +151,7 @@ def value_tokens(
         (part @ head.T).softmax(-1).topk(min(count, len(head)), -1)
         for part in value.to(head).split(max(1, _CHUNK // len(head)))
     ]
-    probability, ids = torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])
+    probability, ids = (torch.cat(parts).cpu() for parts in zip(*tops, strict=True))
     columns: dict[str, Any] = {
         **_ranks(ids),
         "id": ids.flatten().numpy(),
