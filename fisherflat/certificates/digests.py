@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,16 +28,22 @@ def of_json(thing: Any) -> str:
 
 def raw(tensor: Tensor) -> bytes:
     """The entries in row-major order: float64, int64 or one byte a boolean, little-endian."""
-    plain = tensor.detach().cpu()
-    plain = plain.double() if plain.is_floating_point() else plain if plain.dtype == torch.bool else plain.long()
-    array = plain.contiguous().numpy()
-    return array.astype(array.dtype.newbyteorder("<")).tobytes()
+    return _entries(tensor).tobytes()
 
 
 def of_tensor(tensor: Tensor) -> str:
     """The SHA-256 of a tensor: of its kind (float, int, bool), its shape and its `raw` entries."""
     kind = "float" if tensor.is_floating_point() else "bool" if tensor.dtype == torch.bool else "int"
-    return of_bytes(f"{kind} {list(tensor.shape)} ".encode() + raw(tensor))
+    digest = hashlib.sha256(f"{kind} {list(tensor.shape)} ".encode())
+    digest.update(_entries(tensor).reshape(-1).view(np.uint8).data)  # no copy: weights may be large
+    return digest.hexdigest()
+
+
+def _entries(tensor: Tensor) -> np.ndarray:
+    plain = tensor.detach().cpu()
+    plain = plain.double() if plain.is_floating_point() else plain if plain.dtype == torch.bool else plain.long()
+    array = plain.contiguous().numpy()
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def of_graph(graph: Graph, constants: dict[int, str]) -> str:

@@ -45,8 +45,7 @@ def certify_layer(
     **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none.
     """
     moving, encoded = parse(moves, dim), model.encode(prompt)
-    where: dict[str, Any] = {} if position is None else {"where": [position] if isinstance(position, int) else position}
-    place = moving.place(model, encoded, **where)
+    place = moving.place(model, encoded, position)
     variants = moving.variants(model, encoded, place)
     about = {"layer": layer, "part": part, "position": place, "moves": moving.settings}
     subjects = [{**about, "token_ids": variant.ids.tolist()} for variant in variants]
@@ -70,7 +69,8 @@ def verify_layer(certificate: Certificate, model: Model) -> Verification:
         raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")
     operator = _part(model, certificate.subject)
     if not isinstance(certificate, CurvatureCertificate):
-        return verify(certificate, operator)
+        mlp = _expert(operator, certificate.subject["expert"]) if "expert" in certificate.subject else operator
+        return verify(certificate, mlp)
     chart = certificate.chart
     if operator.input.shape != chart.point.shape:
         return Verification(
@@ -96,3 +96,12 @@ def _part(model: Model, subject: dict[str, Any]) -> Operator:
     if found is None:
         raise InputError(f"layer {layer} has no {part} that could be found")
     return found
+
+
+def _expert(mlp: Operator, index: Any) -> Any:
+    from fisherflat.symmetry.experts import experts
+
+    found = experts(mlp)
+    if not isinstance(index, int) or not 0 <= index < len(found):
+        raise InputError(f"the layer has {len(found)} experts, there is no expert {index!r}")
+    return found[index]

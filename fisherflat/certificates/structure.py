@@ -74,13 +74,17 @@ class Structure:
     witness: Node | None
 
 
-def read(graph: Graph) -> Structure:
-    """The structure of a graph, node by node."""
+def read(graph: Graph, start: Node | None = None) -> Structure:
+    """The structure of a graph, node by node: as a function of its input, or of the value of a node `start`."""
     if isinstance(graph.output, Tensor):
         return Structure({graph.input: 1}, 0, None)
     xp, k = StructureAlgebra(), 1
-    values: dict[Node, Any] = {graph.input: xp._blank(graph.input.shape, 1, k)}
+    start = start or graph.input
+    values: dict[Node, Any] = {graph.input: xp._blank(graph.input.shape, int(start is graph.input), k)}
     for node in graph.nodes[1:]:
+        if node is start:
+            values[node] = xp._blank(node.shape, 1, k)
+            continue
         try:
             values[node] = apply(xp, node, values.__getitem__, k)
         except UnsupportedOpError:  # more than the engines can do, but certainly not affine

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch.func import jvp
+from torch.func import jvp, vmap
 from torch.utils._pytree import tree_flatten
 
 from fisherflat._typing import Tensor
+from fisherflat.certificates import structure
 from fisherflat.errors import InputError
 from fisherflat.jets.graph import Graph, Node, run
 from fisherflat.jets.roles import entries, moving
@@ -21,6 +22,8 @@ _RESHAPES = {aten.view, aten._unsafe_view, aten.reshape, aten.unsqueeze, aten.sq
 _NAMED = {aten.silu: "silu", aten.relu: "relu", aten.sigmoid: "sigmoid", aten.tanh: "tanh", aten.softplus: "softplus"}
 #: relative; of the units against the graph that they were read from
 _TOLERANCE = 1e-9
+#: rows that are pushed through a derivative at a time
+_TOGETHER = 1024
 
 
 def read(graph: Graph, at: Tensor) -> GatedUnits:
@@ -38,10 +41,11 @@ def read(graph: Graph, at: Tensor) -> GatedUnits:
     tokens = at.shape[0]
     if at.dim() != 2 or not before.shape == up.shape == product.shape or product.shape[-1] * tokens != _size(product):
         raise _other(f"the factors of its gate have the shapes {list(before.shape)} and {list(up.shape)}")
-    gate_weight, gate_bias = affine_map(graph, graph.input, before, tokens)
-    up_weight, up_bias = affine_map(graph, graph.input, up, tokens)
     if not isinstance(graph.output, Node):
         raise _other("its output is constant")
+    _check_affine(graph, (before, up), product, graph.output)
+    gate_weight, gate_bias = affine_map(graph, graph.input, before, tokens)
+    up_weight, up_bias = affine_map(graph, graph.input, up, tokens)
     value, bias = affine_map(graph, product, graph.output, tokens)
     if gate_bias.any() or up_bias.any():
         gate_weight, up_weight = (torch.cat([w, b[None]]) for w, b in ((gate_weight, gate_bias), (up_weight, up_bias)))
@@ -66,15 +70,28 @@ def _product(graph: Graph) -> Node:
             "query and key factor to exchange; print(fisherflat.trace(mlp, at)) shows what it does"
         )
     if len(products) > 1 or products[0].packet is not aten.mul or len(set(products[0].inputs)) != 2:
-        raise _other(f"{len(products)} products were found where one of a gate and a linear factor is expected")
+        raise _other(
+            f"{len(products)} products were found where one of a gate and a linear factor is expected; give the part "
+            "that is, such as one expert of a mixture"
+        )
     return products[0]
 
 
 def _other(what: str) -> InputError:
-    return InputError(
-        f"this gated MLP is not of the form b + Σ_i v_i φ(g_i·x) (u_i·x): {what}; give the part that is, such as one "
-        "expert of a mixture"
-    )
+    return InputError(f"this gated MLP is not of the form b + Σ_i v_i φ(g_i·x) (u_i·x): {what}")
+
+
+def _check_affine(graph: Graph, factors: tuple[Node, Node], product: Node, output: Node) -> None:
+    """By structure, as numbers at a few inputs do not show a clamp far away."""
+    for start, end in (*((graph.input, factor) for factor in factors), (product, output)):
+        orders = structure.read(graph, start).orders
+        if orders[end] < 2:
+            continue
+        bent = next(node for node in _between(graph, start, end) if orders[node] == 2)
+        what = {"norm": "a norm", "activation": "an activation"}.get(bent.role, "a nonlinear op")
+        where = "product and its output" if start is product else "input and a factor of its product"
+        place = f" in {bent.module_path!r}" if bent.module_path else ""
+        raise _other(f"{what} ({bent.op}{place}) lies between its {where}")
 
 
 def activation_nodes(graph: Graph, gate: Node) -> tuple[Node, list[Node]]:
@@ -152,24 +169,23 @@ def affine_map(graph: Graph, start: Node, end: Node, tokens: int) -> tuple[Tenso
     """Weight `[n, m]` and bias `[m]` of the map between two nodes, which is affine in each token alone.
 
     Where the map begins with a matrix product the weight is that matrix, as whatever follows changes it: reshapes do
-    not, and through the rest as many rows as there are tokens are pushed by its derivative in one call. Where it does
-    not, these are the rows of the identity. The weights come out without rounding, because nothing is added to them but
-    zeros.
+    not, and through the rest its rows are pushed by the derivative, in place of as many tokens as there are. Where it
+    does not, these are the rows of the identity. The weights come out without rounding, because nothing is added to
+    them but zeros.
     """
     inside = _between(graph, start, end)
     zero, rows = torch.zeros(tuple(start.shape), dtype=torch.float64), None
     while inside and len(first := [node for node in inside if start in node.inputs]) == 1:
         node = first[0]
-        if rows is None and node.packet in _PRODUCTS and node.args[-2] is start and not node.kwargs:
-            rows = node.args[-1]
-        elif node.packet not in _RESHAPES or node.shape[-1] != start.shape[-1]:
+        matrix = _matrix(node, start) if rows is None else None
+        if matrix is not None:
+            rows = matrix
+        elif node.packet not in _RESHAPES or (tokens > 1 and node.shape[-1] != start.shape[-1]):
             break
-        if len(node.inputs) > 1:
-            raise _other("a matrix that it multiplies by depends on its input")
         zero, start = run(node, {start: zero}.__getitem__), node
         inside.remove(node)
     if rows is None:
-        rows = torch.eye(start.shape[-1], dtype=torch.float64)
+        rows = torch.eye(_size(start) // tokens, dtype=torch.float64)
     if not inside:
         return rows.clone(), zero.reshape(tokens, -1)[0]
 
@@ -177,15 +193,25 @@ def affine_map(graph: Graph, start: Node, end: Node, tokens: int) -> tuple[Tenso
         values = {start: x}
         for node in inside:
             values[node] = run(node, values.__getitem__)
-        return values[end]
+        return values[end].reshape(tokens, -1)
 
-    slopes: list[Tensor] = []
-    for some in rows.split(tokens):
-        direction = torch.zeros(tokens, rows.shape[1], dtype=torch.float64)
-        direction[: len(some)] = some
-        value, slope = jvp(function, (zero,), (direction.reshape(zero.shape),))[:2]
-        slopes.append(slope.reshape(tokens, -1)[: len(some)].detach())
-    return torch.cat(slopes), value.reshape(tokens, -1)[0].detach()
+    directions = torch.cat([rows, rows.new_zeros(-len(rows) % tokens, rows.shape[1])]).reshape(-1, *zero.shape)
+    slopes = vmap(lambda direction: jvp(function, (zero,), (direction,))[1], chunk_size=1 + _TOGETHER // tokens)
+    return slopes(directions).flatten(0, 1)[: len(rows)].detach(), function(zero)[0].detach()
+
+
+def _matrix(node: Node, start: Node) -> Tensor | None:
+    """The matrix `[n, m]` that a node multiplies the rows of `start` by, where it does no more than that."""
+    left, right = node.args[-2:] if len(node.args) > 1 else (None, None)
+    if node.kwargs or len(node.inputs) > 1:
+        return None
+    if node.packet in _PRODUCTS and left is start:
+        return right
+    if node.packet is aten.bmm and left is start and tuple(start.shape[:2]) == (1, 1):
+        return right[0]
+    if node.packet is aten.bmm and right is start and start.shape[::2] == (1, 1):
+        return left[0].T
+    return None
 
 
 def _check(units: GatedUnits, graph: Graph, at: Tensor) -> None:
