@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherflat import charts, layers, readings
-from fisherflat.certificates import Certificate, certify, verify
+from fisherflat.certificates import CurvatureCertificate, certify, verify
 from fisherflat.charts import Chart
 from fisherflat.jets import freeze
 
@@ -43,7 +43,7 @@ def systems(seed: int = 0) -> Iterator[System]:
         yield from family(random)
 
 
-def proved(system: System) -> tuple[Certificate, bool]:
+def proved(system: System) -> tuple[CurvatureCertificate, bool]:
     """The certificate of a row at its chart's point, and whether the verifier confirms it."""
     certificate = certify(system.mean, system.chart, at=(0.0,) * system.chart.dim)
     return certificate, verify(certificate, system.mean, system.chart).ok
