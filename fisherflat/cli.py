@@ -161,17 +161,27 @@ def symmetry(
         list[str] | None, typer.Option(help="Text whose hidden states are the inputs; may be given several times.")
     ] = None,
 ) -> None:
-    """Symmetries of every gated MLP of a model: which hold, which are broken, and how strongly, unit by unit."""
+    """Symmetries of every gated MLP of a model: which hold, which are broken, and how strongly, unit by unit.
+
+    Each MLP's are proved or refuted in a certificate. Ctrl-C ends early, keeps what was done, and exits with code 130.
+    """
+    from rich import print
+
     from fisherflat.checkpoints import load
     from fisherflat.symmetry import study
 
-    found = study(
-        load(path), prompt or ["The symmetries of a layer are the changes of its weights that it does not see."]
-    )
-    for note in found.notes:
-        typer.echo(note)
-    for file in found.save(out):
-        typer.echo(f"written: {file}")
+    default = ["The symmetries of a layer are the changes of its weights that it does not see."]
+    found = study(load(path), prompt or default, typer.echo)
+    files = found.save(out)
+    if (table := found.summary()) is not None:
+        print(table)
+    for file in files:
+        if file.parent == out:
+            typer.echo(f"written: {file}")
+    if proofs := [file for file in files if file.parent != out]:
+        typer.echo(f"written: {len(proofs)} certificates; to check one: fisherflat verify {proofs[0]} {path}")
+    if not found.complete:
+        raise typer.Exit(130)
 
 
 @app.command()
@@ -218,7 +228,7 @@ def certify(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="A certificate of `fisherflat certify`.")],
+    file: Annotated[Path, typer.Argument(help="A certificate of `fisherflat certify` or `fisherflat symmetry`.")],
     path: Annotated[str, typer.Argument(help="The model that it is about.")],
 ) -> None:
     """Check a certificate against a model, by other code than the prover's. Exit code 1 where it does not hold."""
