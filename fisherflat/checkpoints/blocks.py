@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import overload
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from fisherflat._typing import Float, Tensor
 from fisherflat.checkpoints.anatomy import Anatomy, Section
 from fisherflat.checkpoints.calls import Arguments, recording
+from fisherflat.checkpoints.heads import Heads
 from fisherflat.checkpoints.operator import Operator
 from fisherflat.errors import CheckpointError
 from fisherflat.jets import Graph, trace
@@ -83,6 +85,15 @@ class Block(Operator):
     def attention_input(self) -> Float[Tensor, "n d"]:
         """What entered the attention (after the norm, in a pre-norm model)."""
         return self.attention.input
+
+    @cached_property
+    def heads(self) -> Heads:
+        """What the heads of the attention compute before its output projection; see `Heads`.
+
+        **Raises:** `CheckpointError` where the block has no attention, or no heads are found in it; `TraceError` where
+        it cannot be traced.
+        """
+        return Heads(trace(self.attention, self.attention_input), self.attention_input)
 
     @property
     def mlp(self) -> Operator:

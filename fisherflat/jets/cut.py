@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -30,7 +31,9 @@ def halves(graph: Graph) -> tuple[Graph, Graph] | None:
             found += 1
         if found == 2:
             sizes = [torch.Size(node.shape).numel() for node in (graph.input, start)]
-            return (_before(graph, start), _behind(graph, start)) if sizes[0] == sizes[1] else None
+            if sizes[0] != sizes[1]:
+                return None
+            return before(graph, start, graph.input.shape), behind(graph, start, graph.input.shape)
         start = stop
     return None
 
@@ -48,27 +51,44 @@ def _bottlenecks(graph: Graph) -> Iterator[Node]:
         reach = max(reach, last[node])
 
 
-def _before(graph: Graph, cut: Node) -> Graph:
+def before(graph: Graph, cut: Node, shape: tuple[int, ...]) -> Graph:
+    """The map from the graph's input to the value of a node, given in `shape`."""
     copies: dict[Node, Node] = {}
     for node in graph.nodes[: cut.index + 1]:
         copies[node] = _copy(node, copies)
-    output = _viewed(copies[cut], graph.input)
-    return Graph([*copies.values(), output], output, graph.names, graph.frozen)
+    return viewed(Graph([*copies.values()], copies[cut], graph.names, graph.frozen), shape)
 
 
-def _behind(graph: Graph, cut: Node) -> Graph:
-    input_ = replace(graph.input)
-    copies = {cut: _viewed(input_, cut)}
+def behind(graph: Graph, cut: Node, shape: tuple[int, ...]) -> Graph:
+    """The map from the value of a node, given in `shape`, to the graph's output, where all that moves passes there."""
+    input_ = replace(graph.input, shape=tuple(shape))
+    copies = {cut: _view(input_, cut.shape)}
     for node in graph.nodes[cut.index + 1 :]:
         copies[node] = _copy(node, copies)
     assert isinstance(graph.output, Node)
     return Graph([input_, *copies.values()], copies[graph.output], graph.names, graph.frozen)
 
 
-def _viewed(node: Node, like: Node) -> Node:
-    """`node` in the shape of another: hidden states with the batch axis, or without it."""
-    shape = tuple(like.shape)
-    return Node(node.index + 1, aten.reshape.default, (node, list(shape)), {}, shape, source=node.source)
+def viewed(graph: Graph, shape: tuple[int, ...]) -> Graph:
+    """The same map with its output in another shape of that many entries."""
+    assert isinstance(graph.output, Node)
+    return followed(graph, aten.reshape.default, list(shape), shape=tuple(shape))
+
+
+def followed(graph: Graph, target: Any, *args: Any, shape: tuple[int, ...]) -> Graph:
+    """The map followed by an op of its output, as the first argument, and constants; to `shape`."""
+    copies: dict[Node, Node] = {}
+    for node in graph.nodes:
+        copies[node] = _copy(node, copies)
+    assert isinstance(graph.output, Node)
+    last = copies[graph.output]
+    op = Node(len(copies), target, (last, *args), {}, shape, module_path=last.module_path, source=last.source)
+    return Graph([*copies.values(), op], op, graph.names, graph.frozen)
+
+
+def _view(node: Node, shape: tuple[int, ...]) -> Node:
+    """`node` in another shape, such as hidden states with the batch axis, or without it."""
+    return Node(node.index + 1, aten.reshape.default, (node, list(shape)), {}, tuple(shape), source=node.source)
 
 
 def _copy(node: Node, copies: dict[Node, Node]) -> Node:
