@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import fisherflat as ff
 from fisherflat.checkpoints import Block, Model
 from fisherflat.errors import CheckpointError, InputError
+from fisherflat.jets.mapping import in_double
 
 IDS = [5, 6, 7, 8, 9, 11]
 
@@ -105,13 +106,14 @@ def test_blocks_are_the_sum_of_their_parts(kind: str) -> None:
     for block in blocks:
         x = block.hidden_states
         assert x.shape == (len(IDS), 32) and x.dtype == torch.float64
-        whole = RECIPES[kind](block.root, x, block.attention, block.mlp)
+        with in_double(block.root):  # as in the blocks themselves, norms do not round to single precision
+            whole = RECIPES[kind](block.root, x, block.attention, block.mlp)
         torch.testing.assert_close(whole, block(x), rtol=1e-12, atol=1e-12)
         # elsewhere too: the parts are functions, not recordings
         moved = x + torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
-        torch.testing.assert_close(
-            RECIPES[kind](block.root, moved, block.attention, block.mlp), block(moved), rtol=1e-12, atol=1e-12
-        )
+        with in_double(block.root):
+            whole = RECIPES[kind](block.root, moved, block.attention, block.mlp)
+        torch.testing.assert_close(whole, block(moved), rtol=1e-12, atol=1e-12)
     # and the blocks are what the model really did
     torch.testing.assert_close(blocks[0](blocks[0].hidden_states), blocks[1].hidden_states, rtol=0, atol=0)
 
@@ -120,9 +122,10 @@ def test_parts_were_entered_by_what_the_model_computed() -> None:
     block = Model(tiny_model("llama")).blocks(IDS)[1]
     layer: Any = block.root
     x = block.hidden_states
-    torch.testing.assert_close(block.attention_input, layer.input_layernorm(x), rtol=0, atol=0)
-    middle = x + block.attention(block.attention_input)
-    torch.testing.assert_close(block.mlp_input, layer.post_attention_layernorm(middle), rtol=0, atol=0)
+    with in_double(layer):
+        torch.testing.assert_close(block.attention_input, layer.input_layernorm(x), rtol=0, atol=0)
+        middle = x + block.attention(block.attention_input)
+        torch.testing.assert_close(block.mlp_input, layer.post_attention_layernorm(middle), rtol=0, atol=0)
 
 
 def test_the_attention_pattern_is_seen() -> None:
@@ -533,3 +536,26 @@ def test_a_model_that_fails_is_named() -> None:
 
     with pytest.raises(CheckpointError, match=r"broken \(Failing\) failed on token ids: ValueError: out of order"):
         Model(Failing(), name="broken").blocks([1, 2, 3])
+
+
+# -- norms -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("llama", ["input_layernorm", "post_attention_layernorm"]),
+        ("bert", ["attention.output.LayerNorm", "output.LayerNorm"]),
+        ("qwen3", ["input_layernorm", "self_attn.q_norm", "self_attn.k_norm", "post_attention_layernorm"]),
+    ],
+)
+def test_norms_of_a_block(kind: str, expected: list[str]) -> None:
+    block = Model(tiny_model(kind)).blocks(IDS)[1]
+    assert list(block.norms) == expected
+    for path, norm in block.norms.items():
+        module = block.root.get_submodule(path)
+        assert torch.equal(norm(norm.input), module(norm.input.reshape(norm.arguments.hidden.shape)).reshape(6, -1))
+        assert {node.role for node in ff.trace(norm, norm.input).nodes} >= {"norm"}
+    if kind == "llama":
+        assert torch.equal(block.norms["input_layernorm"].input, block.input)
+        assert torch.equal(block.norms["input_layernorm"](block.input), block.attention_input)

@@ -4,6 +4,7 @@
   some tokens and looking at the others.
 * A submodule that only **wraps** a part together with the residual sum or with the norm before or after it is opened.
 * A linear map that takes the mixer's output as it is belongs to it (BERT keeps its output projection elsewhere).
+* What mixes tokens of several hidden states (queries of one, keys and values of another) is not a map of one.
 * The **MLP** is what else has weight matrices. If no submodule holds them all, it runs from the first to the last.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -83,25 +85,41 @@ class _Dissection:
             seen[call.path] = seen.get(call.path, 0) + 1
         self.calls, self.block = calls, block
         self.once = [call for call in calls if seen[call.path] == 1]
-        self.tokens, self.width = block.input.shape[0], block.arguments.hidden.shape[-1]
+        self.tokens = block.input.shape[0]
         #: what the block was given besides hidden states, such as the states of an encoder
         self.conditions = [tensor for tensor in block.arguments.others() if _is_sequence(tensor)]
+        # parts mostly have the width of the block, but not where that carries several streams, or attention reads two
+        widths = list(dict.fromkeys((block.arguments.hidden.shape[-1], *self._other_widths())))
+        for width in widths:
+            self._look(width)
+            if self.softmax:
+                return
+        self._look(next((width for width in widths if self._look(width)), widths[0]))
+
+    def _look(self, width: int) -> bool:
+        """Look for token mixers among the maps of hidden states of a width; whether there are some."""
+        self.width = width
         self.all_candidates = [call for call in self.once if self._is_candidate(call)]
-        self.mixing = {id(c) for c in self.all_candidates if c.arguments and _mixes(Operator(c.module, c.arguments))}
+        #: which mix tokens, and which of them do so by way of another hidden state than their first
+        self.joint = {id(call) for call in self.all_candidates if self._mixes_another(call)}
+        mixing = [c for c in self.all_candidates if id(c) in self.joint or (c.arguments and _mixes(_of(c)))]
+        self.mixing = set(map(id, mixing))
         self.candidates = [call for call in self.all_candidates if not self._is_wrapper(call)]
+        # where nothing but a wrapper mixes tokens (ALBERT), the wrapper is cut open
+        self.mixers = _outermost([call for call in mixing if call in self.candidates]) or _innermost(mixing)
+        self.softmax = [call for call in self.mixers if _computes_softmax(call)]
+        return bool(self.mixers)
 
     def anatomy(self) -> Anatomy:
-        mixing = [call for call in self.all_candidates if id(call) in self.mixing]
-        # where nothing but a wrapper mixes tokens (ALBERT), the wrapper is cut open
-        mixers = _outermost([call for call in mixing if call in self.candidates]) or _innermost(mixing)
-        softmax = [call for call in mixers if _computes_softmax(call)]
-        mixer = max(softmax or mixers, key=_weights, default=None)
-        attention, projection = self._attention(mixer) if mixer is not None else (None, None)
-        mlp = self._mlp(mixers, projection)
+        mixer = max(self.softmax or self.mixers, key=_weights, default=None)
+        # what mixes tokens of several states, as keys and values of different ones, is no map of one
+        single = mixer is not None and id(mixer) not in self.joint
+        attention, projection = self._attention(mixer) if mixer is not None and single else (None, None)
+        mlp = self._mlp(self.mixers, projection)
         return Anatomy(
             attention=attention if attention and self._fits(attention, mixes=True) else None,
             mlp=mlp if mlp and self._fits(mlp, mixes=False) else None,
-            softmax=bool(softmax),
+            softmax=bool(self.softmax),
             mixer=type(mixer.module).__name__ if mixer is not None else None,
         )
 
@@ -172,6 +190,38 @@ class _Dissection:
 
     # -- what a call is ------------------------------------------------------------------------------------------------
 
+    def _mixes_another(self, call: Call) -> bool:
+        """Whether tokens are mixed by way of a second argument that moves with the block's input."""
+        assert call.arguments is not None
+        args, kwargs, hidden = call.arguments.args, call.arguments.kwargs, call.arguments.hidden
+        states = [other for other in call.arguments.others() if is_hidden(other, self.tokens)]
+        states = [other for other in states if not same_tensor(other, hidden) and self._moves(call, other)]
+        return any(_mixes(Operator(call.module, Arguments(args, kwargs, other))) for other in states)
+
+    def _moves(self, call: Call, argument: Tensor) -> bool:
+        """Whether an argument of a call depends on the block's input: by running the block on another one."""
+        again = next((other for other in self._elsewhere if other.path == call.path), None)
+        if again is None or again.arguments is None or call.arguments is None:
+            return False
+        place = next(i for i, other in enumerate(call.arguments.others()) if other is argument)
+        others = again.arguments.others()
+        return place < len(others) and not same_values(others[place], argument)
+
+    @cached_property
+    def _elsewhere(self) -> list[Call]:
+        """The calls of the block on an input away from the captured one."""
+        rows = self.block.input
+        names = [(call.path, call.module) for call in self.once]
+        with recording(names, tokens=self.tokens, copy=True) as calls:
+            self.block(rows + _noise(rows))
+        return calls
+
+    def _other_widths(self) -> list[int]:
+        """The widths of hidden states inside the block, where none has the block's, in order."""
+        hidden = [_hidden(call) for call in self.once]
+        widths = [state.shape[-1] for state in hidden if state is not None and is_hidden(state, self.tokens)]
+        return list(dict.fromkeys(widths))
+
     def _is_candidate(self, call: Call) -> bool:
         """A map of hidden states `[n, d] -> [n, m]`; attention may leave in another width."""
         return (
@@ -186,20 +236,28 @@ class _Dissection:
         modules = {call.path: (call.module, call.arguments) for call in self.once}
         modules[""] = (self.block.root, self.block.arguments)
         part = section.operator(lambda path: modules[path][0], lambda path: modules[path][1])
-        return _mixes(part, self.width) is mixes
+        return any(_mixes(part, width) is mixes for width in (self.width, self.block.arguments.hidden.shape[-1]))
 
     def _is_wrapper(self, call: Call) -> bool:
-        """Whether a call holds a part together with the norm around it or with the residual sum."""
+        """Whether a call holds a part together with the residual sum, or with a norm around it or beside it."""
         assert call.arguments is not None and call.output is not None
         inside = self._inside(call)
-        added = call.output.reshape(self.tokens, -1)
-        if added.shape[-1] == self.width:
-            added = added - call.arguments.rows
+        output = call.output.reshape(self.tokens, -1)
+        added = output - call.arguments.rows if output.shape[-1] == self.width else None
         for inner in inside:
             around = same_tensor(inner.output, call.output) or same_tensor(_hidden(inner), _hidden(call))
-            if (around and _is_norm(inner.module)) or _close(inner.output, added):
+            if (around and _is_norm(inner.module)) or (added is not None and _close(inner.output, added)):
                 return True
-        return False
+        norms = [inner for inner in inside if _is_norm(inner.module)] if id(call) in self.mixing else []
+        return any(
+            self._is_attention(inner) and not all(norm.inside(inner) for norm in norms) for inner in inside if norms
+        )
+
+    def _is_attention(self, call: Call) -> bool:
+        """Whether a call, of hidden states of any width, computes a softmax and mixes tokens."""
+        if call.arguments is None or not _matrices(call.module) or not is_hidden(call.output, self.tokens):
+            return False
+        return is_hidden(call.arguments.hidden, self.tokens) and _computes_softmax(call) and bool(_mixes(_of(call)))
 
     def _is_conditioned(self, call: Call) -> bool:
         """Whether a call takes something from outside the block, as cross-attention takes the encoder's states."""
@@ -219,9 +277,8 @@ def _mixes(operator: Operator, width: int | None = None) -> bool | None:
     """
     rows = operator.input
     half = rows.shape[0] // 2
-    noise = torch.randn(half, rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moved = rows.clone()
-    moved[:half] += noise.to(rows) * rows.abs().max()
+    moved[:half] += _noise(rows)[:half]
     try:
         before, after = operator(rows)[half:], operator(moved)[half:]
     except Exception:  # whatever a module of someone else raises when it is called out of its place
@@ -229,6 +286,12 @@ def _mixes(operator: Operator, width: int | None = None) -> bool | None:
     if width not in (None, before.shape[-1]):
         return None
     return bool((after - before).abs().max() > MIXING_THRESHOLD * before.abs().max())
+
+
+def _noise(rows: Tensor) -> Tensor:
+    """Something of the size of a hidden state, the same at every call."""
+    noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return noise.to(rows) * rows.abs().max()
 
 
 def _is_sequence(tensor: Tensor) -> bool:
@@ -284,9 +347,13 @@ class _SoftmaxWatch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _computes_softmax(call: Call) -> bool:
+def _of(call: Call) -> Operator:
     assert call.arguments is not None
-    operator = Operator(call.module, call.arguments)
+    return Operator(call.module, call.arguments)
+
+
+def _computes_softmax(call: Call) -> bool:
+    operator = _of(call)
     with _SoftmaxWatch() as watch:
         operator(operator.input)
     return watch.seen

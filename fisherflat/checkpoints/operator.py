@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fisherflat._typing import Float
 from fisherflat.checkpoints.calls import Arguments, first_tensor
 from fisherflat.errors import InputError, MapError
+from fisherflat.jets.mapping import in_double
 
 
 class _Reached(Exception):
@@ -61,6 +62,7 @@ class Operator(nn.Module):
             if exit is not None:
                 hooks.callback(exit.register_forward_hook(_stop).remove)
             args, kwargs = self.arguments.with_hidden(None if self._entries else x)
+            hooks.enter_context(in_double(self.root))  # as in the forward pass that the arguments come from
             try:
                 output = first_tensor(self.root(*args, **kwargs))
             except _Reached as reached:

@@ -15,15 +15,13 @@ from typing import Any
 
 import torch
 from torch.func import jacrev, vjp, vmap
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.charts import Chart
 from fisherflat.errors import FisherflatError, TraceError, UnsupportedOpError
 from fisherflat.jets.chunks import is_out_of_memory, memory_budget
 from fisherflat.jets.jet import pairs, size
-from fisherflat.jets.mapping import Mapping
+from fisherflat.jets.mapping import Mapping, Raised
 
 
 class AutodiffEngine:
@@ -128,23 +126,12 @@ def _differentiating(dtype: torch.dtype) -> Iterator[None]:
         ) from error
 
 
-class _AsComputed(TorchFunctionMode):
+class _AsComputed(Raised):
     """Takes away what would come between the map's value and its derivatives: rounding on the way, and hiding."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._dtype = dtype
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.detach:
             return args[0]
         if func is torch._C._set_grad_enabled and not args[0]:
             return None
-        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
-            return args[0].to(self._dtype)
-        args, kwargs = tree_map(self._raised, (args, kwargs or {}))
-        return func(*args, **kwargs)
-
-    def _raised(self, leaf: Any) -> Any:
-        low = isinstance(leaf, torch.dtype) and leaf.is_floating_point and leaf.itemsize < self._dtype.itemsize
-        return self._dtype if low else leaf
+        return super().__torch_function__(func, types, args, kwargs)

@@ -12,16 +12,19 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from fisherflat.errors import MapError, PrecisionWarning
 
 
 @contextmanager
 def evaluating(module: object) -> Iterator[None]:
-    """Run `module` in eval mode and through attention kernels whose ops have derivatives.
+    """Run `module` in eval mode, through attention kernels whose ops have derivatives, and in double where it is so.
 
     The fused attention kernels have no forward mode, the encoder fast path hides a whole layer in one op, and custom
-    autograd functions hide theirs from transforms.
+    autograd functions hide theirs from transforms. A model that casts to single precision on its way would round there,
+    or fail where such a value meets a weight in double.
     """
     modes = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
     fastpath = torch.backends.mha.get_fastpath_enabled()
@@ -29,12 +32,47 @@ def evaluating(module: object) -> Iterator[None]:
         for m, _ in modes:
             m.training = False
         torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH), _functions_in_the_open():
+        with sdpa_kernel(SDPBackend.MATH), _functions_in_the_open(), in_double(module):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         for m, training in modes:
             m.training = training
+
+
+class Raised(TorchFunctionMode):
+    """Casts to a lower precision than `dtype` go to `dtype` instead."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
+            return args[0].to(self._dtype)
+        args, kwargs = tree_map(self._raised, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def _raised(self, leaf: Any) -> Any:
+        low = isinstance(leaf, torch.dtype) and leaf.is_floating_point and leaf.itemsize < self._dtype.itemsize
+        return self._dtype if low else leaf
+
+
+@contextmanager
+def in_double(module: object) -> Iterator[None]:
+    """New tensors and casts are in double where all floating weights of `module` are."""
+    weights = module.parameters() if isinstance(module, nn.Module) else ()
+    kinds = {weight.dtype for weight in weights if weight.is_floating_point()}
+    if kinds != {torch.float64}:
+        yield
+        return
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with Raised(torch.float64):
+            yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 @contextmanager
