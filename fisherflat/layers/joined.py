@@ -15,10 +15,13 @@ from fisherflat.errors import InputError
 class Joined(nn.Module):
     """`vector ↦ layer(x, y, ...)`, where the vector holds all inputs one after the other, flattened.
 
-    A chart whose directions vanish on some of the inputs holds those; `join` makes its point and its directions:
+    `join` makes the point of a chart and its directions, which may vanish on some of the inputs:
 
         joined = Joined(layer, x.shape, y.shape)
         chart = charts.affine(joined.join(x, y), torch.stack([joined.join(dx, None), joined.join(None, dy)]))
+
+    An input that is to stand still altogether is better held in a function, `lambda x: layer(x, y)`: then it is a
+    constant of the traced graph, which a proof of flatness can use, and a direction of zeros is not.
 
     **Args:** `layer`: a module of several tensors; `shapes`: theirs, in order.
 

@@ -96,7 +96,8 @@ def bilinear_surrogate(mlp: Any, inputs: Float[Tensor, "*batch d"], how: str = "
     **Raises:** `InputError` where the inputs do not fit, or for another `how`.
     """
     units = units_of(mlp)
-    x = as_float64(inputs, "inputs").reshape(-1, inputs.shape[-1])
+    x = as_float64(inputs, "inputs")
+    x = x.reshape(-1, x.shape[-1])
     z, w = units.factors(x)
     if how == "tangent":
         typical = z.mean(0)
