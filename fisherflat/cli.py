@@ -114,7 +114,9 @@ def depth(
     path: Annotated[str, typer.Argument(help="Hugging Face model folder (safetensors), or the id of a cached model.")],
     prompt: Annotated[str, typer.Option(help="Text to run the model on.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables and figures.", file_okay=False)],
-    dim: Annotated[int, typer.Option(help="Directions that move.", min=2)] = 2,
+    dim: Annotated[int | None, typer.Option(help="Directions that move (default: 2).", min=2)] = None,
+    moves: Annotated[str, typer.Option(help=_MOVES)] = "principal",
+    position: Annotated[int | None, typer.Option(help="Token that moves (default: the last word).")] = None,
     points: Annotated[int, typer.Option(help="Points of the profiles.", min=1)] = 64,
     reading: Annotated[
         list[str], typer.Option(help="'live', or what is held, such as 'frozen pattern+gate'; several times.")
@@ -139,6 +141,8 @@ def depth(
         prompt,
         dim,
         points,
+        moves=moves,
+        position=position,
         readings=reading or None,
         halves=halves,
         budget_points=budget_points,

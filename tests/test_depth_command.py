@@ -67,6 +67,26 @@ def test_profiles_are_those_of_the_whole_model(gated: DepthStudy) -> None:
     assert found == pytest.approx(other.scalar_curvature(torch.zeros(2)).item(), rel=1e-5)  # float32 norms inside
 
 
+def test_words_move_between_the_real_states_of_the_replaced_prompts() -> None:
+    """The study's first point is the first word's prompt; against the composed blocks on a simplex made by hand."""
+    model = Model(tiny_model("bert"))
+    found = study(model, IDS, moves="words:12,7,30", points=1, budget_points=0, resolution=0, progress=False)
+    assert found.sentences()[0] == f"Token '7' of '{IDS}' moves between the words 12, 7, 30."
+    runs = [model.blocks([*IDS[:2], word, *IDS[3:]]) for word in (12, 7, 30)]
+    first, second, third = (run[0].hidden_states for run in runs)
+    chart = ff.charts.simplex(torch.stack([second, third, first]))
+
+    def composed(x: torch.Tensor) -> torch.Tensor:
+        for block in runs[0]:
+            x = block(x)
+        return x
+
+    variance = composed(first).var(0).mean().item()
+    other = ff.StatisticalManifold(composed, chart, ff.Gaussian(variance), engine="autodiff")
+    at_the_end = found.profiles["live"].scalar_curvature[-1, 0].item()
+    assert at_the_end == pytest.approx(other.scalar_curvature(torch.zeros(2)).item(), rel=1e-9)
+
+
 def test_budgets_sum_to_the_profile_at_the_last_depth(gated: DepthStudy) -> None:
     assert gated.gates == ("attention_gate", "mlp_gate")
     for budget in gated.budgets.values():

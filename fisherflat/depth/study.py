@@ -15,19 +15,17 @@ from fisherflat.depth.stack import Stack
 from fisherflat.depth.study_result import DepthStudy
 from fisherflat.depth.subject import in_memory, on_prompt
 from fisherflat.errors import InputError
-from fisherflat.moves.directions import Principal
-from fisherflat.moves.moves import Moves
-from fisherflat.moves.positions import LAST, label
+from fisherflat.moves import Moves, label, parse
 
 
 def study(
     model: Model,
     prompt: Any,
-    dim: int = 2,
+    dim: int | None = None,
     points: int = 64,
     *,
-    moves: Moves | None = None,
-    position: str | Sequence[int] = LAST,
+    moves: str | Moves = "principal",
+    position: int | str | None = None,
     readings: Sequence[str] | None = None,
     halves: bool = True,
     budget_points: int = 16,
@@ -40,9 +38,9 @@ def study(
     **Args:**
 
     - `model`, from `fisherflat.load`; `prompt`, a text or token ids.
-    - `dim`, how many directions move, from 2; `moves`, what moves where it enters the first block (default: the last
-      word in the `dim` principal directions of the words' states, a unit one standard deviation); `position`, which
-      token, as in `fisherflat.analyze` (of several the first).
+    - `moves`, along what a token moves where it enters the first block (`fisherflat.moves.parse`), in `dim` directions,
+      from 2; `position`, which token, or `"together"` for all words (default: the last word, or the last place where
+      one of the words stands that move).
     - `points`, of the profiles, the first the token's own state, the others drawn with `seed` from within one unit.
     - `readings`, names as in `fisherflat.readings`. Default: live; the attention patterns frozen; and, where there are
       gates, those frozen, with and without the patterns. Parts are held where the chart's point arrives at them.
@@ -57,25 +55,26 @@ def study(
     **Raises:** `InputError`, `CheckpointError` for a prompt or arguments that cannot be used, `TraceError` for blocks
     that cannot be read.
     """
-    moves = moves if moves is not None else Principal(dim)
-    if moves.dim < 2:
-        raise InputError(f"at least 2 directions have to move, got {moves.dim}: a curve has no intrinsic curvature")
+    moving = parse(moves, dim)
+    if moving.dim < 2:
+        raise InputError(f"dim must be at least 2, got {moving.dim}: a curve has no intrinsic curvature")
     if points < 1 or budget_points < 0 or resolution < 0 or resolution == 1:
         raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
     chosen = None if readings is None else [named.canonical(reading) for reading in readings]
     encoded = model.encode(prompt)
-    where = label(encoded, moves.positions(model, encoded, position)[0])
-    settings = {"moves": moves.settings, "points": points, "budget_points": min(points, budget_points), "seed": seed}
+    where = label(encoded, moving.place(model, encoded, position))
+    about = {**moving.settings, "in words": str(moving), "unit": moving.unit}
+    settings = {"moves": about, "points": points, "budget_points": min(points, budget_points), "seed": seed}
     found = DepthStudy(model.name, encoded.text, where, settings)
     try:
         with _progress(progress) as step:
             step("reading the blocks", None)
-            given = on_prompt(model, encoded, moves, position)
+            given = on_prompt(model, encoded, moving, position)
             stack = Stack(given.blocks, given.chart, "calibrated", halves=halves, keep=in_memory(model))
-            u = moves.points(points, seed)
+            u = moving.points(points, seed)
             found.roles = stack.roles
             chosen = chosen if chosen is not None else usual(stack.roles)
-            maps = moves.dim == 2 and resolution > 0
+            maps = moving.dim == 2 and resolution > 0
             total = len(chosen) + (budget_points > 0) + maps
             for reading in chosen:
                 step(f"profile, {reading}", total)

@@ -100,7 +100,7 @@ class DepthStudy:
 
     def sentences(self) -> list[str]:
         """Where curvature is made, by what, how it grows, and how much of it is the gates'."""
-        said = [f"Token {self.token!r} of {self.text!r} moves along {self.settings['moves']['dim']} directions."]
+        said = [f"Token {self.token!r} of {self.text!r} moves {self.settings['moves']['in words']}."]
         if self.profiles:
             said += self._about_budgets() + self._about_growth() + self._about_readings()
             lost = int(self._first.scalar_curvature.isnan().any(0).sum())
@@ -118,10 +118,10 @@ class DepthStudy:
         if total == 0:
             return ["The scalar curvature after the last block is zero: there is nothing to share."]
         said = [
-            f"After the last block the mean scalar curvature is {total:.3g}/σ².",
-            f"Where: {self._payers('layer', {})}.",
+            f"After the last block the mean scalar curvature is {total:.3g}/σ², over {self.settings['budget_points']} points.",
+            f"Where: {self._payers('layer')}.",
             *self._about_transport(),
-            f"By what: {self._payers('role', _NAMES)}.",
+            f"By what: {self._payers('role')}.",
         ]
         paid = dict(zip(self.budgets["role"].labels, self._shares("role").tolist(), strict=True))
         shares = [f"{_NAMES[gate]} {paid[gate]:.0%}" for gate in self.gates]
@@ -135,11 +135,11 @@ class DepthStudy:
         paid = self.budgets[by].paid.nanmean(0)
         return paid / paid.sum()
 
-    def _payers(self, by: str, names: dict[str, str]) -> str:
+    def _payers(self, by: str) -> str:
         """The largest payers; of halves also what all of a kind pay together."""
         labels, shares = self.budgets[by].labels, self._shares(by).tolist()
         first = sorted(zip(shares, labels, strict=True), key=lambda pair: -abs(pair[0]))[:4]
-        said = ", ".join(f"{names.get(label, label)} pays {share:.0%}" for share, label in first if share)
+        said = ", ".join(f"{_called(label)} pays {share:.0%}" for share, label in first if share)
         kinds = {
             kind: sum(share for share, label in zip(shares, labels, strict=True) if label.endswith(kind))
             for kind in (" attention", " mlp")
@@ -154,8 +154,8 @@ class DepthStudy:
         if not len(ratio):
             return []
         least, most = ratio.idxmin(), ratio.idxmax()
-        said = f"Transport: what {most} creates (|II|) arrives at the output {ratio[most]:.2g} times as large"
-        return [said + (f", what {least} creates {ratio[least]:.2g} times." if least != most else ".")]
+        said = f"Transport: what {_called(most)} creates (|II|) arrives at the output {ratio[most]:.2g} times as large"
+        return [said + (f", what {_called(least)} creates {ratio[least]:.2g} times." if least != most else ".")]
 
     def _about_growth(self) -> list[str]:
         laws = self.growth()
@@ -269,6 +269,13 @@ class DepthStudy:
 
     def __repr__(self) -> str:
         return f"DepthStudy({self.model!r}, {list(self.profiles)}{'' if self.complete else ', incomplete'})"
+
+
+def _called(label: str) -> str:
+    """A layer, a half of one, or a role, in a sentence."""
+    layer, _, half = label.partition(" ")
+    halves = {"attention": f"the attention of layer {layer}", "mlp": f"the MLP of layer {layer}"}
+    return _NAMES.get(label, halves.get(half, label))
 
 
 def _figure(draw: Callable[[Axes], Any], size: tuple[float, float], path: Path) -> None:

@@ -12,7 +12,7 @@ from fisherflat.depth.stack import Map
 from fisherflat.errors import InputError
 from fisherflat.moves.directions import Principal
 from fisherflat.moves.moves import Moves
-from fisherflat.moves.positions import LAST, Position, tokens
+from fisherflat.moves.positions import Position, tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +25,13 @@ class OnPrompt:
     chart: Chart
 
 
-def on_prompt(model: Model, prompt: Any, moves: Moves, where: str | Sequence[int] = LAST) -> OnPrompt:
-    """A model on a prompt. **Args:** `moves` and `where` as in `fisherflat.analyze`; of several positions the first.
+def on_prompt(model: Model, prompt: Any, moves: Moves, where: int | str | None = None) -> OnPrompt:
+    """A model on a prompt. **Args:** `where` as in `Moves.place`.
 
     **Raises:** `InputError`, `CheckpointError` for a prompt or movement that cannot be used.
     """
     encoded = prompt if isinstance(prompt, Encoded) else model.encode(prompt)
-    position = moves.positions(model, encoded, where)[0]
+    position = moves.place(model, encoded, where)
     variants = moves.variants(model, encoded, position)
     blocks = [model.blocks(variant) for variant in variants]
     states = [some[0].hidden_states for some in blocks]

@@ -51,6 +51,9 @@ class Principal(Moves):
     def __post_init__(self) -> None:
         check_dim(self.dim)
 
+    def __str__(self) -> str:
+        return f"along {self.dim} principal directions"
+
     @property
     def settings(self) -> dict[str, Any]:
         """The kind and k."""
@@ -72,6 +75,9 @@ class Random(Moves):
 
     def __post_init__(self) -> None:
         check_dim(self.dim)
+
+    def __str__(self) -> str:
+        return f"along {self.dim} random directions (seed {self.seed})"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -103,6 +109,9 @@ class Vectors(Moves):
     source: dict[str, Any]
     kind = "vectors"
     unit = "one whole vector as given"
+
+    def __str__(self) -> str:
+        return f"along {self.dim} given vectors{f' ({name})' if (name := self.source.get('file')) else ''}"
 
     @property
     def dim(self) -> int:  # type: ignore[override]

@@ -40,6 +40,10 @@ class Moves(ABC):
     dim: int
     unit: str
 
+    @abstractmethod
+    def __str__(self) -> str:
+        """How tokens move, to follow on "a token moves"."""
+
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -52,12 +56,16 @@ class Moves(ABC):
         """
         return positions(prompt, where)
 
-    def place(self, model: Model, prompt: Encoded, where: str | Sequence[int] = SPREAD) -> Position:
-        """The last of the positions, for what is measured at one of them; by default the last word.
+    def place(self, model: Model, prompt: Encoded, where: int | str | None = None) -> Position:
+        """One position of a prompt, for what is measured at a single one.
 
-        **Raises:** `InputError` where there are none.
+        **Args:** `where`: an index, or `"together"`; by default the last word, or the last place that suits.
+
+        **Raises:** `InputError` where there is none.
         """
-        return self.positions(model, prompt, where)[-1]
+        if where is None:
+            return self.positions(model, prompt)[-1]
+        return self.positions(model, prompt, [where] if isinstance(where, int) else where)[-1]
 
     def variants(self, model: Model, prompt: Encoded, position: Position) -> list[Encoded]:
         """The prompts whose states the chart needs; on the first of them the part is measured.

@@ -42,6 +42,9 @@ class Words(Moves, Fitted):
         if len(set(self.words)) < len(self.words):
             raise InputError(f"the words {', '.join(map(str, self.words))} are not all different")
 
+    def __str__(self) -> str:
+        return f"between the words {', '.join(map(str, self.words))}"
+
     @property
     def dim(self) -> int:  # type: ignore[override]
         """One less than there are words."""
