@@ -11,10 +11,10 @@ from torch import nn
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.checkpoints.anatomy import Anatomy, Section
-from fisherflat.checkpoints.calls import Arguments, recording
+from fisherflat.checkpoints.calls import Arguments, is_state, recording
 from fisherflat.checkpoints.heads import Heads
 from fisherflat.checkpoints.operator import Operator
-from fisherflat.errors import CheckpointError
+from fisherflat.errors import CheckpointError, MapError, TraceError
 from fisherflat.jets import Graph, trace
 from fisherflat.jets.cut import halves
 from fisherflat.jets.mapping import evaluating
@@ -108,6 +108,23 @@ class Block(Operator):
         """What entered the MLP."""
         return self.mlp.input
 
+    @cached_property
+    def norms(self) -> dict[str, Operator]:
+        """The norms of hidden states by their path in the block, in the order in which they run.
+
+        Norms that are modules; one inside a part, such as that of queries, maps `[n, heads · width]`.
+        """
+        leaves = [(path, module) for path, module in self.root.named_modules() if path and not _has_matrices(module)]
+        with torch.no_grad(), evaluating(self), recording(leaves, tokens=self.input.shape[0], copy=True) as calls:
+            self(self.input)
+        found: dict[str, Operator] = {}
+        for call in calls:
+            if call.arguments is not None and is_state(call.output, self.input.shape[0]):
+                norm = Operator(call.module, call.arguments)
+                if call.path not in found and _is_norm(norm):
+                    found[call.path] = norm
+        return found
+
     @property
     def halves(self) -> tuple[Graph, Graph] | None:
         """The block as two maps `[n, d] -> [n, d]`, one after the other: up to the attention's residual sum, the rest.
@@ -138,3 +155,18 @@ class Block(Operator):
             name: section.operator(self.root.get_submodule, captured.get) if section else None
             for name, section in sections.items()
         }
+
+
+def _has_matrices(module: nn.Module) -> bool:
+    return any(parameter.dim() > 1 for parameter in module.parameters())
+
+
+def _is_norm(part: Operator) -> bool:
+    """Whether a part divides by the root of a mean square, and moves that alone."""
+    try:
+        graph = trace(part, part.input)
+    except (TraceError, MapError):
+        return False
+    return {node.role for node in graph.nodes[1:]} >= {"norm"} and not any(
+        node.role not in ("norm", "other") for node in graph.nodes
+    )
