@@ -49,33 +49,58 @@ def demo(
 def analyze(
     path: Annotated[str, typer.Argument(help="Hugging Face model folder (safetensors), or the id of a cached model.")],
     prompt: Annotated[list[str], typer.Option(help="Text to run the model on; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder for the table and the figure.", file_okay=False)],
-    dim: Annotated[int, typer.Option(help="Directions that move.", min=2)] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the figures.", file_okay=False)],
+    dim: Annotated[int | None, typer.Option(help="Directions that move (default: 2).", min=2)] = None,
+    moves: Annotated[
+        str, typer.Option(help="What moves: 'principal', random:SEED, words:cat,dog,bird, vectors:FILE[#NAME].")
+    ] = "principal",
     layers: Annotated[str, typer.Option(help="'all', or indices such as 0,5,-1.")] = "all",
+    parts: Annotated[str, typer.Option(help="Out of attention,mlp,block.")] = "attention,mlp,block",
+    heads: Annotated[str, typer.Option(help="Heads of the attention: 'none', 'all', or indices such as 0,3.")] = "none",
+    readings: Annotated[
+        str, typer.Option(help="'all' that make sense, or such as 'live,frozen pattern,frozen pattern+gate'.")
+    ] = "all",
     positions: Annotated[
-        str, typer.Option(help="Tokens that move: 'last', 'all', or indices such as 1,4,-2.")
-    ] = "last",
-    points: Annotated[int, typer.Option(help="Points of each chart.", min=1)] = 1,
+        str,
+        typer.Option(help="Tokens that move: 'spread', 'last', 'all', 'together', or indices such as 1,-2."),
+    ] = "spread",
+    points: Annotated[int, typer.Option(help="Points of each chart.", min=1)] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the points.")] = 0,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float64, or float32 for a rougher result.")] = "float64",
+    depth: Annotated[bool, typer.Option(help="Study how curvature accumulates over the layers, too.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes that measure at a time.", min=1)] = 1,
 ) -> None:
-    """Curvature of every layer of a model on prompts: attention (live, pattern frozen), MLP and whole block.
+    """Curvature of every layer of a model on prompts: attention, MLP and whole block, live and with parts frozen.
 
-    Ctrl-C ends early, keeps what was measured, and exits with code 130.
+    What is done is kept as it comes. Ctrl-C ends early with exit code 130; the same command with --resume goes on.
     """
+    import torch
     from rich import print
 
     from fisherflat.analysis import analyze
     from fisherflat.checkpoints import load
 
+    if dtype not in ("float64", "float32"):
+        raise typer.BadParameter(f"{dtype!r} is neither float64 nor float32", param_hint="--dtype")
     found = analyze(
-        load(path, device=device),
+        load(path, device=_device(device)),
         prompt,
         dim,
+        moves=moves,
         layers=None if layers == "all" else _indices(layers, "--layers"),
-        positions=positions if positions in ("last", "all") else _indices(positions, "--positions"),
+        parts=_names(parts),
+        heads={"none": None, "all": "all"}[heads] if heads in ("none", "all") else _indices(heads, "--heads"),
+        readings=None if readings == "all" else _names(readings),
+        positions=positions if positions.isalpha() else _indices(positions, "--positions"),
         points=points,
         seed=seed,
+        dtype=getattr(torch, dtype),
+        depth=depth,
+        folder=out,
+        resume=resume,
+        jobs=jobs,
     )
     files = found.save(out)
     print(found.summary())
@@ -246,6 +271,23 @@ def verify(
     if not found.ok:
         raise typer.Exit(1)
     typer.echo("the certificate holds")
+
+
+def _names(text: str) -> list[str]:
+    """`attention,mlp` as names."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _device(name: str) -> str:
+    """A device that torch has here."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise typer.BadParameter(f"torch cannot use {name!r} here ({reason})", param_hint="--device") from None
+    return name
 
 
 def _indices(text: str, option: str) -> list[int]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +11,26 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from tiny_models import save_tiny, save_word_tokenizer, tiny_model
+from tiny_models import save_word_tokenizer, tiny_model
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import fisherflat as ff
 from fisherflat.analysis import Analysis
-from fisherflat.analysis.measure import Study, _verdicts, sample_points
+from fisherflat.analysis.measure import FLAT, NEGATIVE, POSITIVE, everything, flat_to_rounding, measure
+from fisherflat.analysis.study import Study
 from fisherflat.analysis.tasks import Task
 from fisherflat.checkpoints import Model
-from fisherflat.cli import app
 from fisherflat.errors import CheckpointError, InputError
+from fisherflat.jets import TaylorEngine
+from fisherflat.moves import ordinary
 
 IDS = [5, 6, 7, 8, 9, 11]
 OTHER = [12, 4, 8, 30]
+FILES = ["table.csv", "table.parquet", "analysis.json"]
 
 
 def quiet(model: Model, prompts: Any, dim: int = 2, **options: Any) -> Analysis:
-    return ff.analyze(model, prompts, dim, progress=False, **options)
+    return ff.analyze(model, prompts, dim, progress=False, **{"positions": "last", "points": 1, **options})
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +41,7 @@ def llama() -> Model:
 def reference(inputs: list[Tensor], part: Any, prompt: int, position: int, dim: int = 2) -> float:
     """Scalar curvature at the prompt's own point, from the definition, with the other engine."""
     states = torch.cat(inputs)
+    states = states[ordinary(states)]
     centred = states - states.mean(0)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
     basis = directions[:dim] * singular[:dim, None] / math.sqrt(len(states) - 1)
@@ -56,7 +56,7 @@ def test_rows_are_the_curvature_of_the_parts(llama: Model) -> None:
     prompts = [IDS, OTHER]
     table = quiet(llama, prompts).table
     blocks = [llama.blocks(prompt)[1] for prompt in prompts]
-    assert len(table) == 2 * 4 * 2
+    assert len(table) == 2 * (2 + 2 + 5) * 2  # layers, readings of attention, MLP and block, prompts
     live = table.query("layer == 1 and reading == 'live' and prompt == 1").set_index("part").scalar_curvature
     attention = reference([b.attention_input for b in blocks], lambda i: blocks[i].attention, 1, len(OTHER) - 1)
     assert live["attention"] == pytest.approx(attention, rel=1e-5)
@@ -66,23 +66,26 @@ def test_rows_are_the_curvature_of_the_parts(llama: Model) -> None:
 
 def test_frozen_pattern_is_flat_without_a_gate_and_curved_with_one(llama: Model) -> None:
     table = quiet(llama, [IDS]).table
-    frozen = table[table.reading == "frozen pattern"]
+    frozen = table[(table.reading == "frozen pattern") & (table.part == "attention")]
     assert list(frozen.part) == ["attention", "attention"]
     assert set(frozen.verdict) == {"flat to rounding"}
     assert set(table[(table.part == "attention") & (table.reading == "live")].verdict) <= {"positive", "negative"}
 
+    # this one has norms on queries and keys, which hold their part of the pattern, and a gate
     analysis = quiet(Model(tiny_model("afmoe")), [IDS], parts=["attention"])
-    assert set(analysis.table.verdict) <= {"positive", "negative"}
-    assert any("something else bends the attention in layers 0, 1" in said for said in analysis.sentences())
+    verdicts = analysis.table.groupby("reading").verdict.agg(set)
+    assert verdicts["frozen pattern+gate"] == {"flat to rounding"}
+    assert verdicts["frozen pattern"] <= {"positive", "negative"}
+    assert "With the pattern held, the gate alone bends the attention in layers 0, 1." in analysis.sentences()
 
 
 def test_layers_without_a_pattern_are_said_so() -> None:
     """Layer 0 of this model is linear attention, layer 1 is gated softmax attention."""
     analysis = quiet(Model(tiny_model("qwen3_next")), [IDS], parts=["attention"])
     table = analysis.table
-    assert list(zip(table.layer, table.reading, strict=True)) == [(0, "live"), (1, "live"), (1, "frozen pattern")]
-    assert "flat to rounding" not in set(table.verdict)
-    said = "No softmax mixes the tokens in layer 0 (Qwen3NextGatedDeltaNet), so there is no pattern to freeze."
+    assert set(table[table.layer == 1].reading) == {"live", "frozen pattern", "frozen gate", "frozen pattern+gate"}
+    assert not any("pattern" in reading for reading in table[table.layer == 0].reading)
+    said = "No softmax mixes the tokens in layer 0, so there is no pattern to freeze."
     assert said in analysis.sentences()
 
 
@@ -110,21 +113,15 @@ def test_engines_agree(llama: Model) -> None:
 
 def test_three_directions(llama: Model) -> None:
     table = quiet(llama, IDS, dim=3, layers=[0]).table
-    assert table.u.tolist() == [[0.0, 0.0, 0.0]] * 4
+    assert table.u.tolist() == [[0.0, 0.0, 0.0]] * 9
     assert table.scalar_curvature.notna().all()
 
 
-def test_points_lie_within_one_standard_deviation_and_repeat(llama: Model) -> None:
-    points = sample_points(200, 3, seed=4)
-    assert torch.equal(points, sample_points(200, 3, seed=4))
-    assert not torch.equal(points[1:], sample_points(200, 3, seed=5)[1:])
-    assert torch.equal(points[0], torch.zeros(3, dtype=torch.float64))
-    radius = points[1:].norm(dim=1)
-    assert radius.max() <= 1
-    assert (radius**3).mean().item() == pytest.approx(0.5, abs=0.07)  # uniform in the ball
-    table = quiet(llama, IDS, points=3, layers=[0], parts=["mlp"]).table
-    assert list(table.point) == [0, 1, 2]
-    assert table.u.tolist() == sample_points(3, 2, seed=0).tolist()
+def test_points_repeat(llama: Model) -> None:
+    tables = [quiet(llama, IDS, points=3, layers=[0], parts=["mlp"], seed=seed).table for seed in (4, 4, 5)]
+    assert list(tables[0].point) == [0, 1, 2] * 2
+    assert tables[0].u.tolist() == tables[1].u.tolist() != tables[2].u.tolist()
+    assert tables[0].u[0] == [0.0, 0.0]
 
 
 def test_positions(tmp_path: Path) -> None:
@@ -134,7 +131,7 @@ def test_positions(tmp_path: Path) -> None:
     model = Model(tiny_model("bert"), AutoTokenizer.from_pretrained(tmp_path))
 
     def positions(prompts: Any, choice: Any) -> list[tuple[int, int, str]]:
-        table = quiet(model, prompts, positions=choice, layers=[0], parts=["mlp"]).table
+        table = quiet(model, prompts, positions=choice, layers=[0], parts=["mlp"], readings=["live"]).table
         return list(zip(table.prompt, table.position, table.token, strict=True))
 
     prompts = ["the cat sat", "a dogs run on"]  # [CLS] the cat sat [SEP]
@@ -160,11 +157,19 @@ def test_positions(tmp_path: Path) -> None:
         ({"points": 0}, "points must be at least 1"),
         ({"parts": ["head"]}, "parts must be a list out of"),
         ({"parts": "mlp"}, "parts must be a list out of"),
-        ({"readings": ["frozen"]}, "readings must be a list out of"),
+        ({"parts": []}, "parts must be a list out of"),
+        ({"readings": ["frozen"]}, "is no reading"),
+        ({"readings": "live"}, "readings must be a list that is not empty"),
+        ({"heads": "some"}, 'heads must be "all" or a list'),
+        ({"engine": "magic"}, "engine must be one of"),
+        ({"dtype": torch.float16}, "dtype must be"),
+        ({"moves": "sideways"}, "does not say what moves"),
+        ({"jobs": 0}, "jobs must be at least 1"),
+        ({"resume": True}, "resume needs a folder"),
         ({"positions": "first"}, 'positions must be "last"'),
         ({"positions": []}, "no positions are given"),
         ({"layers": [2]}, "indices of the 2 layers"),
-        ({"layers": []}, "indices of the 2 layers"),
+        ({"layers": []}, "layers must be a list that is not empty"),
     ],
 )
 def test_bad_arguments(llama: Model, change: dict[str, Any], message: str) -> None:
@@ -187,14 +192,14 @@ def test_a_part_that_is_missing_is_a_row_with_its_error(tmp_path: Path) -> None:
     assert len(missing) == 2 and missing.error.str.contains("no attention part was found").all()
     assert missing.scalar_curvature.isna().all() and missing.verdict.isna().all()
     assert rows[rows.part == "mlp"].scalar_curvature.notna().all()
-    assert any("rows have no result; the first is layer 0, attention, live" in said for said in analysis.sentences())
-    assert [path.name for path in analysis.save(tmp_path)] == ["table.csv", "analysis.json", "layers.png"]
+    assert any("rows have no result; the first is layer 0, attention: " in said for said in analysis.sentences())
+    assert [path.name for path in analysis.save(tmp_path)] == [*FILES, "readings.csv", "estimates.csv", "layers.png"]
 
 
 def test_too_short_a_prompt_is_an_error_in_every_row(llama: Model, tmp_path: Path) -> None:
     analysis = quiet(llama, [[5, 6]], layers=[0])
     assert analysis.table.error.str.contains("principal directions").all()
-    assert [path.name for path in analysis.save(tmp_path)] == ["table.csv", "analysis.json"]  # nothing to draw
+    assert [path.name for path in analysis.save(tmp_path)] == FILES  # nothing to draw
     Console(file=open(tmp_path / "out", "w")).print(analysis.summary())  # noqa: SIM115
 
 
@@ -225,51 +230,156 @@ def test_a_failing_layer_does_not_end_the_run(llama: Model, monkeypatch: pytest.
     assert [row["error"] for row in analysis.rows] == ["RuntimeError: out of luck", None]
 
 
-def test_an_interrupt_keeps_the_rows_that_are_done(
-    llama: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    measure, calls = Study.measure, []
-
-    def stop(self: Study, task: Task) -> list[dict[str, Any]]:
-        calls.append(task.key)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return measure(self, task)
-
-    monkeypatch.setattr(Study, "measure", stop)
-    analysis = quiet(llama, IDS)
-    assert not analysis.complete and len(analysis.table) == 3
-    assert analysis.sentences()[-1] == "Interrupted: 3 of 8 tasks were done."
-    analysis.save(tmp_path)
-    assert json.loads((tmp_path / "analysis.json").read_text())["complete"] is False
-    assert len(set(calls)) == 4
-    assert calls[0] == "layer 0/attention/live/prompt 0/position 5"
-
-
-def test_an_interrupt_at_the_start(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(self: Model, prompt: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Model, "blocks", stop)
-    analysis = quiet(llama, IDS)
-    assert not analysis.complete and analysis.table.empty
-    assert analysis.sentences() == ["Interrupted at the start."]
-
-
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
 def test_saved_files_hold_the_table(llama: Model, tmp_path: Path) -> None:
     analysis = quiet(llama, [IDS, OTHER], points=2)
-    files = analysis.save(tmp_path / "new" / "folder")
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(p.name for p in files)
-    read = pd.read_csv(files[0])
+    files = {path.name: path for path in analysis.save(tmp_path / "new" / "folder")}
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(files)
+    read = pd.read_csv(files["table.csv"])
     assert list(read.columns) == list(analysis.table.columns)
     assert read.scalar_curvature.tolist() == analysis.table.scalar_curvature.tolist()
-    content = json.loads(files[1].read_text())
-    assert content["complete"] is True and content["settings"]["dim"] == 2
-    assert [row["scalar_curvature"] for row in content["rows"]] == analysis.table.scalar_curvature.tolist()
-    assert files[2].read_bytes().startswith(b"\x89PNG")
+    content = json.loads(files["analysis.json"].read_text())
+    assert content["complete"] is True and content["settings"]["moves"]["dim"] == 2
+    for picture in ("layers.png", "gaps.png"):
+        assert files[picture].read_bytes().startswith(b"\x89PNG")
+
+    again = Analysis.load(tmp_path / "new" / "folder")
+    pd.testing.assert_frame_equal(again.table, analysis.table)
+    assert again.sentences() == analysis.sentences() and again.settings == analysis.settings
+    with pytest.raises(InputError, match="does not hold the files"):
+        Analysis.load(tmp_path)
+
+
+def test_one_column_a_reading(llama: Model) -> None:
+    analysis = quiet(llama, [IDS, OTHER], points=2, parts=["mlp", "block"])
+    wide = analysis.by_reading("mean_curvature")
+    assert len(wide) == 2 * 2 * 2 * 2  # layers, parts, prompts, points
+    held = wide.query("part == 'mlp'")["frozen mlp gate"]
+    table = analysis.table.query("part == 'mlp' and reading == 'frozen mlp gate'")
+    assert held.tolist() == table.mean_curvature.tolist()
+    assert wide.query("part == 'mlp'")["frozen pattern"].isna().all()  # an MLP has none
+    with pytest.raises(InputError, match="no quantity of the table"):
+        analysis.by_reading("verdict")
+
+
+class OneLayer(nn.Module):
+    """An attention layer on its own, as a model of one block that takes hidden states."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([layer])
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.blocks[0](hidden)
+
+
+def test_the_gate_of_the_ring_classifier_is_what_bends_it() -> None:
+    """The trained pair over the plane that it classifies: with the pattern held the ungated one is exactly flat."""
+    points = torch.tensor([[0.3, -0.8], [1.1, 0.4]], dtype=torch.float64)
+    found = {}
+    for name, classifier in ff.experiments.ring_pair().items():
+        encoder = classifier.representation
+        plane = ff.moves.vectors(encoder.embedding.weight.T)
+        prompts = [encoder.tokens(point) for point in points]
+        model = ff.load(OneLayer(encoder.attention))
+        found[name] = quiet(model, prompts, None, moves=plane, positions=[0], points=6, parts=["block"])
+    ungated, gated = found["ungated"].by_reading(), found["gated"].by_reading()
+    assert (ungated["frozen pattern"] == 0).all() and len(found["ungated"].gaps) == 0
+    assert (ungated["live"] != 0).all()
+    assert (gated["frozen pattern+gate"] == 0).all() and (gated["frozen pattern"] != 0).all()
+    gap = found["gated"].gaps.iloc[0]
+    assert (gap.live, gap.held, gap["count"]) == ("frozen pattern", "frozen pattern+gate", 12)
+    assert gap["mean"] == pytest.approx(gated["frozen pattern"].mean(), rel=1e-12)
+    assert gap.low <= gap["mean"] <= gap.high
+
+
+def test_columns_of_a_sphere() -> None:
+    """Every number of a row, on a piece of a sphere of radius 2 in calibrated units: all curvatures are known."""
+    x = torch.tensor([[0.6, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    chart = ff.charts.token(x, 1, torch.eye(3, dtype=torch.float64))
+
+    def sphere(hidden: Tensor) -> Tensor:
+        """Stereographic projection of the moving token, in three dimensions."""
+        u, square = hidden[1], hidden[1] @ hidden[1]
+        return torch.cat([2 * u, (1 - square)[None]]) / (1 + square)
+
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.4, -0.2, 0.1]], dtype=torch.float64)
+    family = ff.Gaussian(0.25)  # lengths double
+    rows = measure(ff.trace(sphere, x), chart, points, {"sphere": (everything, family)})["sphere"]
+    for row, u in zip(rows, points, strict=True):
+        scale = 4 / (1 + float(u @ u))  # the metric is scale^2 times the identity
+        assert row["scalar_curvature"] == pytest.approx(6 / 4, rel=1e-12)
+        for name in ("mean", "smallest", "largest"):
+            assert row[f"{name}_sectional_curvature"] == pytest.approx(1 / 4, rel=1e-12)
+        assert row["mean_curvature"] == pytest.approx(1 / 2, rel=1e-12)
+        assert row["second_fundamental_form"] == pytest.approx(3**0.5 / 2, rel=1e-12)
+        assert row["volume_density"] == pytest.approx(scale**3, rel=1e-12)
+        assert row["effective_rank"] == pytest.approx(3, rel=1e-12)
+        assert row["condition_number"] == pytest.approx(1, rel=1e-12)
+        assert (row["verdict"], row["error"], row["u"]) == ("positive", None, u.tolist())
+
+
+def test_effective_rank_of_stretched_planes() -> None:
+    """The metric of `u -> (a u, b v)` has eigenvalues a^2 and b^2, so the entropy is that of their shares."""
+    for a, b in ((1.0, 1.0), (3.0, 1.0), (1.0, 1e-9)):
+        geometry = ff.StatisticalManifold(
+            lambda u, a=a, b=b: torch.stack([a * u[0], b * u[1], 0 * u[0]]), ff.charts.identity(2), engine="autodiff"
+        ).at(torch.zeros(2, dtype=torch.float64))
+        shares = [a**2 / (a**2 + b**2), b**2 / (a**2 + b**2)]
+        expected = math.exp(-sum(share * math.log(share) for share in shares))
+        assert geometry.effective_rank.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_heads_have_the_geometry_of_their_own_maps() -> None:
+    """All heads come from one pass; the reference takes each head's map alone, with the other engine."""
+    model = Model(tiny_model("llama"))
+    table = quiet(model, [IDS, OTHER], parts=[], heads=[1, -1], layers=[0]).table
+    assert list(dict.fromkeys(table.part)) == ["head 1", "head 3"]
+    blocks = [model.blocks(prompt)[0] for prompt in (IDS, OTHER)]
+    inputs = [block.attention_input for block in blocks]
+    found = table.query("part == 'head 3' and reading == 'live' and prompt == 1").scalar_curvature.item()
+    assert found == pytest.approx(reference(inputs, lambda i: blocks[i].heads[3], 1, len(OTHER) - 1), rel=1e-5)
+    assert set(table[table.reading == "frozen pattern"].verdict) == {"flat to rounding"}
+    assert quiet(model, IDS, parts=[], heads=[4], layers=[0]).table.error.str.contains("indices of the 4 heads").all()
+
+
+def test_float32_on_request(llama: Model) -> None:
+    double, single = (
+        quiet(llama, IDS, parts=["mlp"], readings=["live"], dtype=d) for d in (torch.float64, torch.float32)
+    )
+    found, exact = single.table.scalar_curvature.to_numpy(), double.table.scalar_curvature.to_numpy()
+    assert found == pytest.approx(exact, rel=2e-2) and (found != exact).all()
+    assert single.settings["dtype"] == "float32" and any("float32" in said for said in single.sentences())
+
+
+def test_memory_that_runs_out_halves_the_chunk(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = quiet(llama, IDS, points=8, parts=["mlp"], layers=[0]).table
+    jet, sizes = TaylorEngine.jet, []
+
+    def small(self: TaylorEngine, u: Tensor) -> Tensor:
+        sizes.append(len(u))
+        if len(u) > 2:
+            raise MemoryError
+        return jet(self, u)
+
+    monkeypatch.setattr(TaylorEngine, "jet", small)
+    pd.testing.assert_frame_equal(quiet(llama, IDS, points=8, parts=["mlp"], layers=[0]).table, whole)
+    assert sizes[:5] == [8, 4, 2, 2, 2]
+
+    def none(self: TaylorEngine, u: Tensor) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TaylorEngine, "jet", none)
+    errors = quiet(llama, IDS, points=8, parts=["mlp"], layers=[0]).table.error
+    assert errors.str.contains("one point needs about").all()
+
+
+def test_readings_that_no_part_has_are_said_so(llama: Model) -> None:
+    analysis = quiet(llama, IDS, readings=["live", "frozen gate"], layers=[0])
+    assert set(analysis.table.reading) == {"live"}
+    assert "No part has what 'frozen gate' holds, so it was measured nowhere." in analysis.sentences()
 
 
 def test_nothing_half_written_stays(llama: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,19 +387,19 @@ def test_nothing_half_written_stays(llama: Model, tmp_path: Path, monkeypatch: p
         path.write_text("half")
         raise OSError("disk full")
 
-    analysis = quiet(llama, IDS, layers=[0])
+    analysis = quiet(llama, IDS, layers=[0], parts=["mlp"])
     monkeypatch.setattr(Analysis, "_write_json", fail)
     with pytest.raises(InputError, match=r"cannot be written.*disk full"):
         analysis.save(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
-    with pytest.raises(InputError, match="cannot be written"):
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.parquet"]
+    with pytest.raises(InputError, match="cannot be made"):
         analysis.save(tmp_path / "table.csv")
 
 
 def test_summary_in_words(llama: Model) -> None:
     analysis = quiet(llama, IDS)
     said = analysis.sentences()
-    assert said[0] == "Attention with its pattern frozen: flat to rounding in all 2 layers."
+    assert "Attention with its pattern frozen: flat to rounding in all 2 layers." in said
     assert any(s == "So, where it was measured, the softmax pattern alone bends this attention." for s in said)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(analysis.summary())
@@ -326,92 +436,6 @@ def test_verdicts(surface: Any, verdict: str, scale: float) -> None:
     chart = ff.charts.identity(2)
     u = torch.tensor([[0.0, 0.0], [0.1, -0.2]], dtype=torch.float64)
     geometry = ff.StatisticalManifold(surface, chart, ff.Gaussian(scale**2), engine="autodiff").at(u)
-    assert _verdicts(geometry) == [verdict, verdict]
-
-
-# -- the command line --------------------------------------------------------------------------------------------------
-
-
-def test_minilm_end_to_end(minilm_path: Path, tmp_path: Path) -> None:
-    """Real weights from the shell: frozen attention is flat, live attention is not."""
-    out = tmp_path / "out"
-    prompt = "Curvature is what remains when all else is flat."
-    command = [
-        sys.executable,
-        "-m",
-        "fisherflat.cli",
-        "analyze",
-        str(minilm_path),
-        "--prompt",
-        prompt,
-        "--out",
-        str(out),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Attention with its pattern frozen: flat to rounding in all 6 layers." in done.stdout
-    assert sorted(path.name for path in out.iterdir()) == ["analysis.json", "layers.png", "table.csv"]
-    table = pd.read_csv(out / "table.csv")
-    assert len(table) == 6 * 4 and table.error.isna().all()
-    frozen, live = (table.query("part == 'attention' and reading == @r") for r in ("frozen pattern", "live"))
-    assert set(frozen.verdict) == {"flat to rounding"} and (frozen.scalar_curvature == 0).all()
-    assert "flat to rounding" not in set(live.verdict)
-    assert live.scalar_curvature.abs().between(1e-6, 1.0).all()
-    assert set(table.token) == {"."}  # the last token before [SEP]
-
-
-@pytest.fixture
-def tiny_folder(tmp_path: Path) -> Path:
-    folder = save_tiny(tmp_path / "model", "bert")
-    save_word_tokenizer(folder)
-    return folder
-
-
-def command(folder: Path, out: Path, *options: str) -> Any:
-    return CliRunner().invoke(app, ["analyze", str(folder), "--prompt", "the cat sat on", "--out", str(out), *options])
-
-
-def test_options_of_the_command(tiny_folder: Path, tmp_path: Path) -> None:
-    options = ["--prompt", "a mat", "--layers", "-1", "--positions", "1,-2", "--points", "2", "--dim", "3"]
-    done = command(tiny_folder, tmp_path / "out", *options)
-    assert done.exit_code == 0, done.output
-    table = pd.read_csv(tmp_path / "out" / "table.csv")
-    assert set(table.layer) == {1} and set(table.point) == {0, 1}
-    assert set(zip(table.text, table.token, strict=True)) == {
-        ("the cat sat on", "the"),
-        ("the cat sat on", "on"),
-        ("a mat", "a"),
-        ("a mat", "mat"),
-    }
-    assert all(len(json.loads(u)) == 3 for u in table.u)
-
-
-def test_interrupted_command_saves_what_is_done(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measure, keys = Study.measure, []
-
-    def stop(self: Study, task: Task) -> list[dict[str, Any]]:
-        keys.append(task.key)
-        if len(keys) == 4:
-            signal.raise_signal(signal.SIGINT)
-        return measure(self, task)
-
-    monkeypatch.setattr(Study, "measure", stop)
-    done = command(tiny_folder, tmp_path / "out")
-    assert done.exit_code == 130
-    assert "Interrupted: 3 of 8 tasks were done." in done.output
-    assert len(pd.read_csv(tmp_path / "out" / "table.csv")) == 3
-
-
-def test_commands_that_cannot_be_carried_out(tiny_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert command(tiny_folder, out, "--positions", "first").exit_code == 2
-    assert isinstance(command(tiny_folder, out, "--positions", "9").exception, InputError)
-    assert isinstance(command(tmp_path / "nowhere", out).exception, CheckpointError)
-    assert isinstance(command(tiny_folder, out, "--prompt", "").exception, InputError)
-    assert not out.exists()
-    # each row fails: one token's states span no plane
-    assert command(tiny_folder, out, "--dim", "40").exit_code == 1
-    assert not (out / "layers.png").exists()
-    assert command(tiny_folder, out / "table.csv").exit_code == 2
+    flat = flat_to_rounding(geometry).tolist()
+    signs = [POSITIVE if value > 0 else NEGATIVE for value in geometry.scalar_curvature.tolist()]
+    assert [FLAT if is_flat else sign for is_flat, sign in zip(flat, signs, strict=True)] == [verdict, verdict]

@@ -1,94 +1,189 @@
-"""Which tasks an analysis consists of, and how they are carried out while someone waits."""
+"""Analyse a model: which tasks there are, and how they are carried out while someone waits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from fisherflat.analysis.measure import PARTS, READINGS, Study, sample_points
+from fisherflat import __version__
+from fisherflat.analysis.identity import tensors_digest, weights_digest
+from fisherflat.analysis.in_depth import in_depth
+from fisherflat.analysis.journal import Journal
 from fisherflat.analysis.result import Analysis
-from fisherflat.analysis.tasks import Row, Task, run
-from fisherflat.checkpoints import Block, Encoded, Model
+from fisherflat.analysis.runners import one_process, processes
+from fisherflat.analysis.study import PARTS, Settings, Study
+from fisherflat.analysis.tasks import Row, Runner, Task
+from fisherflat.checkpoints import Encoded, Model
 from fisherflat.errors import InputError
+from fisherflat.jets import ENGINES
+from fisherflat.moves import Moves, parse
+from fisherflat.readings import LIVE, canonical, order, roles
 
 
 def analyze(
     model: Model,
     prompts: Any,
-    dim: int = 2,
+    dim: int | None = None,
     *,
-    parts: Sequence[str] = tuple(PARTS),
-    readings: Sequence[str] = tuple(READINGS),
+    moves: str | Moves = "principal",
+    parts: Sequence[str] = PARTS,
+    heads: str | Sequence[int] | None = None,
+    readings: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
-    positions: str | Sequence[int] = "last",
-    points: int = 1,
+    positions: str | Sequence[int] = "spread",
+    points: int = 8,
     seed: int = 0,
     engine: str = "taylor",
+    dtype: torch.dtype = torch.float64,
+    jobs: int = 1,
+    runner: Runner | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    depth: bool = False,
     progress: bool = True,
 ) -> Analysis:
-    """Curvature of every layer of a model on real prompts.
+    """Curvature of every layer of a model on real prompts, part by part and reading by reading.
 
-    For each layer, prompt and position one token's state moves in the `dim` leading principal directions of all states
-    that entered the same part over the given prompts; a unit is one standard deviation. Measured are the attention
-    operator (live, and with its pattern frozen at the base point), the MLP and the whole block, each with the
+    For each layer, prompt and position some token's state moves, by default in the leading principal directions of all
+    states that entered the same part over the given prompts, a unit being one standard deviation. Each part has the
     covariance calibrated on its own outputs over the given prompts, so that curvature has no unit of the model.
 
     **Args:**
 
     - `model`, from `fisherflat.load`; `prompts`: a text, a list of token ids, or a sequence of those.
-    - `dim`: how many directions move, from 2 (a curve has no curvature).
-    - `parts`, out of `attention`, `mlp`, `block`; `readings`, out of `live`, `frozen pattern`; `layers`, default all.
-    - `positions`: `"last"` for the last token that is not special (such as [SEP]), `"all"` for all such tokens, or
-      indices, negative ones from the end.
+    - `dim`: how many directions move, from 2 (a curve has no curvature); `moves`: which, see `fisherflat.moves.parse`.
+    - `parts`, out of `attention`, `mlp`, `block`; `layers`, default all; `heads`: `"all"`, or indices, to measure what
+      heads of the attention give to its output projection, too.
+    - `readings`: names as in `fisherflat.readings`; default all that make sense for a part. One is measured in the
+      parts that have what it holds.
+    - `positions`: which tokens move, one after the other, see `fisherflat.moves.positions`.
     - `points`: how many points of each chart; the first is the token's own state, the others are drawn with `seed`
-      from within one standard deviation of it.
-    - `engine`: of the jets, `"taylor"` or `"autodiff"`; `progress`: show a bar with the time left.
+      from within one unit of it.
+    - `engine`: of the jets, `"taylor"` or `"autodiff"`; `dtype`: `torch.float64`, or `torch.float32` for a result that
+      says so.
+    - `jobs`: how many processes measure at a time; `runner`: what carries out the tasks instead, see
+      `fisherflat.analysis.tasks`.
+    - `folder`: keep what is done there as it comes; `resume`: take what is done from there, and measure only the rest.
+    - `depth`: also study how curvature accumulates over the layers on each prompt (`fisherflat.depth.study`), and write
+      that into the folder.
+    - `progress`: show a bar with the time left.
 
     **Returns:** an `Analysis`. An interrupt (Ctrl-C) ends it early: `.complete` is false, and the rows that were done
     are there. What fails is a row with an `error`.
 
-    **Raises:** `InputError`, `CheckpointError` for prompts and arguments that cannot be used, before anything is
-    measured.
+    **Raises:** `InputError`, `CheckpointError` for prompts and arguments that cannot be used, or a folder with other
+    results, before anything is measured.
     """
-    encoded = [model.encode(prompt) for prompt in _as_list(prompts)]
-    _check_arguments(dim, parts, readings, points)
-    moving = [moving_positions(prompt, positions) for prompt in encoded]
-    rows: list[Row] = []
+    settings = _settings(dim, moves, parts, heads, readings, layers, positions, points, seed, engine, dtype)
+    carry_out = runner if runner is not None else one_process if jobs == 1 else processes(jobs)
+    if (resume or depth) and folder is None:
+        raise InputError(f"{'resume' if resume else 'depth'} needs a folder, where results are kept as they come")
+    given = _as_list(prompts)
+    study = Study(model, [model.encode(prompt) for prompt in given], settings)
+    about = {"prompts": [_plain(prompt) for prompt in study.prompts], **settings.plain()}
+    journal: Journal | None = None
+    done: dict[str, list[Row]] = {}
     tasks: list[Task] = []
-    notes: list[str] = []
-    done, complete = 0, False
+    complete = False
     try:
         with _progress(progress) as advance:
-            blocks = [model.blocks(prompt) for prompt in encoded]
-            study = Study(encoded, blocks, sample_points(points, dim, seed), engine)
-            tasks = [
-                Task(layer, part, reading, prompt, position)
-                for layer in _layers(layers, len(blocks[0]))
-                for part in parts
-                for reading in study.readings(layer, part)
-                if reading in readings
-                for prompt in range(len(encoded))
-                for position in moving[prompt]
-            ]
-            notes = _notes(blocks[0])
-            for task, found in run(tasks, study.measure):
-                rows += found
-                done += 1
-                advance(task, len(tasks))
+            tasks = study.tasks
+            if folder is not None:
+                journal = Journal(folder, _identity(model, about), resume)
+                done = journal.done
+            left = [task for task in tasks if task.key not in done]
+            advance("", len(tasks) - len(left), len(tasks))
+            for task, rows in carry_out(study, left):
+                done[task.key] = rows
+                if journal is not None:
+                    journal.write(task.key, rows)
+                advance(task.key, 1, len(tasks))
+        if depth and journal is not None:
+            _study_depths(study, given, journal, progress)
         complete = True
     except KeyboardInterrupt:
-        notes.append(f"Interrupted: {done} of {len(tasks)} tasks were done." if tasks else "Interrupted at the start.")
-    where = positions if isinstance(positions, str) else [int(position) for position in positions]
-    settings = {"dim": dim, "positions": where, "points": points, "seed": seed, "engine": engine}
-    return Analysis(rows, model=model.name, settings=settings, complete=complete, notes=notes)
+        pass
+    finally:
+        if journal is not None:
+            journal.close(complete)
+    rows = _in_order([row for task in tasks for row in done.get(task.key, ())])
+    notes = _notes(rows, settings)
+    if not complete:
+        count = sum(task.key in done for task in tasks)
+        notes.append(f"Interrupted: {count} of {len(tasks)} tasks are done." if tasks else "Interrupted at the start.")
+    sections = [(prompt.text, done.get(_depth_key(i), [])) for i, prompt in enumerate(study.prompts)]
+    said = {text: [row["sentence"] for row in found] for text, found in sections if found}
+    return Analysis(rows, model=model.name, settings=about, complete=complete, notes=notes, depth=said)
+
+
+def _study_depths(study: Study, prompts: Sequence[Any], journal: Journal, progress: bool) -> None:
+    """The depth on each prompt that is not in the journal yet."""
+    for index, prompt in enumerate(prompts):
+        if (key := _depth_key(index)) in journal.done:
+            continue
+        said = in_depth(study, prompt, journal.path.parent / key, progress)
+        if said is None:
+            raise KeyboardInterrupt
+        journal.write(key, [{"sentence": sentence} for sentence in said])
+
+
+def _depth_key(prompt: int) -> str:
+    """The name of the task, and of its folder."""
+    return f"depth/prompt {prompt}"
+
+
+def _settings(
+    dim: int | None,
+    moves: str | Moves,
+    parts: Sequence[str],
+    heads: str | Sequence[int] | None,
+    readings: Sequence[str] | None,
+    layers: Sequence[int] | None,
+    positions: str | Sequence[int],
+    points: int,
+    seed: int,
+    engine: str,
+    dtype: torch.dtype,
+) -> Settings:
+    """The arguments, checked as far as that goes without the model."""
+    what = parse(moves, dim)
+    if what.dim < 2:
+        raise InputError(f"dim must be at least 2, got {what.dim}: a curve has no intrinsic curvature")
+    if points < 1:
+        raise InputError(f"points must be at least 1, got {points}")
+    if engine not in ENGINES:
+        raise InputError(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
+    if isinstance(heads, str) and heads != "all":
+        raise InputError(f'heads must be "all" or a list of indices, got {heads!r}')
+    if isinstance(parts, str) or not (parts or heads) or not set(parts) <= set(PARTS):
+        raise InputError(f"parts must be a list out of {list(PARTS)}, got {parts!r}")
+    for chosen, name in ((layers, "layers"), (readings, "readings")):
+        if isinstance(chosen, str) or (chosen is not None and not chosen):
+            raise InputError(f"{name} must be a list that is not empty, got {chosen!r}")
+    return Settings(
+        moves=what,
+        parts=(*dict.fromkeys(parts), *(("heads",) if heads else ())),
+        heads=None if heads is None or isinstance(heads, str) else tuple(heads),
+        readings=None if readings is None else tuple(dict.fromkeys(map(canonical, readings))),
+        layers=None if layers is None else tuple(layers),
+        positions=positions if isinstance(positions, str) else tuple(int(position) for position in positions),
+        points=points,
+        seed=seed,
+        engine=engine,
+        dtype=dtype,
+    )
 
 
 def _as_list(prompts: Any) -> list[Any]:
     """One prompt or several, as a list."""
-    if isinstance(prompts, (str, torch.Tensor)):
+    if isinstance(prompts, (str, Tensor)):
         return [prompts]
     if not isinstance(prompts, Sequence):
         raise InputError(f"prompts are a text, token ids, or a sequence of those; got {type(prompts).__name__}")
@@ -99,73 +194,57 @@ def _as_list(prompts: Any) -> list[Any]:
     return list(prompts)
 
 
-def _check_arguments(dim: int, parts: Sequence[str], readings: Sequence[str], points: int) -> None:
-    if dim < 2:
-        raise InputError(f"dim must be at least 2, got {dim}: a curve has no intrinsic curvature")
-    if points < 1:
-        raise InputError(f"points must be at least 1, got {points}")
-    for chosen, known, what in ((parts, PARTS, "parts"), (readings, READINGS, "readings")):
-        if isinstance(chosen, str) or not chosen or not set(chosen) <= set(known):
-            raise InputError(f"{what} must be a list out of {list(known)}, got {chosen!r}")
+def _plain(prompt: Encoded) -> Any:
+    """A prompt fit for JSON: its token ids, or what tells hidden states apart."""
+    return prompt.ids.tolist() if prompt.hidden is None else {"hidden_states": tensors_digest([("", prompt.hidden)])}
 
 
-def moving_positions(prompt: Encoded, positions: str | Sequence[int]) -> list[int]:
-    """The tokens of a prompt that move; `positions` as in `analyze`.
+def _identity(model: Model, about: dict[str, Any]) -> dict[str, Any]:
+    """What the rows of a task depend on: another choice of layers or parts asks for other tasks, not for other rows."""
+    settings = {name: value for name, value in about.items() if name not in ("layers", "parts")}
+    return {"fisherflat": __version__, "weights": weights_digest(model), **settings}
 
-    **Raises:** `InputError` where there are none.
-    """
-    n = len(prompt.ids)
-    if isinstance(positions, str):
-        if positions not in ("last", "all"):
-            raise InputError(f'positions must be "last", "all" or a list of indices, got {positions!r}')
-        words = [index for index, special in enumerate(prompt.special) if not special]
-        if not words:
-            raise InputError(
-                f"the prompt {prompt.text!r} holds only special tokens; give a word, or positions as indices"
+
+def _in_order(rows: list[Row]) -> list[Row]:
+    """The rows by layer, part and reading: tasks hold all readings of one prompt."""
+    parts = {kind: rank for rank, kind in enumerate(dict.fromkeys((row["layer"], row["part"]) for row in rows))}
+    return sorted(rows, key=lambda row: (parts[row["layer"], row["part"]], order(row.get("reading") or LIVE)))
+
+
+def _notes(rows: Sequence[Row], settings: Settings) -> list[str]:
+    """Sentences about what could not be measured as it might be expected, and about precision."""
+    said = []
+    measured = [row for row in rows if row.get("verdict") is not None]
+    asked = settings.readings
+    if asked is None or any("pattern" in roles(reading) for reading in asked):
+        attention = [row for row in measured if row["part"] == "attention"]
+        held = {row["layer"] for row in attention if "pattern" in roles(row["reading"])}
+        if without := sorted({row["layer"] for row in attention} - held):
+            said.append(
+                f"No softmax mixes the tokens in layer{'s' if len(without) > 1 else ''} "
+                f"{', '.join(map(str, without))}, so there is no pattern to freeze."
             )
-        return words if positions == "all" else words[-1:]
-    outside = [index for index in positions if not -n <= index < n]
-    if outside or not positions:
-        what = f"position {outside[0]} is outside" if outside else "no positions are given for"
-        raise InputError(f"{what} the prompt {prompt.text!r} of {n} tokens")
-    return list(dict.fromkeys(index % n for index in positions))
-
-
-def _layers(layers: Sequence[int] | None, depth: int) -> list[int]:
-    if layers is None:
-        return list(range(depth))
-    outside = [layer for layer in layers if not -depth <= layer < depth]
-    if outside or not layers:
-        raise InputError(f"layers must be indices of the {depth} layers, from 0; got {list(layers)}")
-    return list(dict.fromkeys(layer % depth for layer in layers))
-
-
-def _notes(blocks: Sequence[Block]) -> list[str]:
-    """Which layers have a token mixer without an attention pattern, such as linear attention or a state space model."""
-    without: dict[str, list[str]] = {}
-    for block in blocks:
-        if block.anatomy.attention and not block.anatomy.softmax:
-            without.setdefault(str(block.anatomy.mixer), []).append(str(block.index))
-    return [
-        f"No softmax mixes the tokens in layer{'s' if len(layers) > 1 else ''} {', '.join(layers)} ({mixer}), "
-        "so there is no pattern to freeze."
-        for mixer, layers in without.items()
-    ]
+    if measured:
+        found = {row["reading"] for row in measured}
+        said += [f"No part has what {r!r} holds, so it was measured nowhere." for r in asked or () if r not in found]
+    if settings.dtype == torch.float32:
+        said.append("Computed in float32: expect about three digits of curvature, and fewer where it nearly cancels.")
+    return said
 
 
 @contextmanager
-def _progress(show: bool) -> Iterator[Any]:
-    """A function `(task, total) -> None` that moves a bar on the error stream."""
+def _progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A function `(what was done, how many tasks, of how many) -> None` that moves a bar on the error stream."""
     if not show:
-        yield lambda task, total: None
+        yield lambda what, steps, total: None
         return
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
-        shown = bar.add_task("reading the model's blocks", total=None)
+        shown = bar.add_task("running the model", total=None)
 
-        def advance(task: Task, total: int) -> None:
-            bar.update(shown, total=total, advance=1, description=f"layer {task.layer}, {task.part}, {task.reading}")
+        def advance(what: str, steps: int, total: int) -> None:
+            bar.update(shown, total=total, advance=steps, description=what or "measuring")
 
         yield advance

@@ -1,38 +1,39 @@
-"""The work of an analysis: independent tasks with stable keys, and the runner that executes them."""
+"""The work of an analysis: independent tasks with stable keys, and what can carry them out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+#: one row of the table of an analysis
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One layer, part, reading, prompt and token position, at all points of its chart.
+    """Everything about one part of one layer on one prompt: all readings, positions and points.
 
-    **Attributes:** `layer`, from 0; `part` and `reading`, as in the table; `prompt`, its index; `position`, the index
-    of the token that moves.
+    **Attributes:** `layer`, from 0; `part`, such as `attention`, or `heads` for all of them; `prompt`, its index.
     """
 
     layer: int
     part: str
-    reading: str
     prompt: int
-    position: int
 
     @property
     def key(self) -> str:
         """A name of this task that stays the same from run to run."""
-        return f"layer {self.layer}/{self.part}/{self.reading}/prompt {self.prompt}/position {self.position}"
+        return f"layer {self.layer}/{self.part}/prompt {self.prompt}"
 
 
-def run(tasks: Sequence[Task], execute: Callable[[Task], list[Row]]) -> Iterator[tuple[Task, list[Row]]]:
-    """Execute tasks one after the other in this process; rows come as they are done.
+class Work(Protocol):
+    """What knows how to do tasks; it can be pickled, and does them the same anywhere."""
 
-    Tasks do not depend on each other, so that another runner may execute them in any order and anywhere.
-    """
-    for task in tasks:
-        yield task, execute(task)
+    def measure(self, task: Task) -> list[Row]:
+        """The rows of a task; what fails in it is a row with an error."""
+
+
+#: Carries out tasks: `(work, tasks) -> (task, its rows) ...`, in any order and anywhere, for they do not depend on each
+#: other. A runner for a cluster is a function of this kind.
+Runner = Callable[[Work, Sequence[Task]], Iterator[tuple[Task, list[Row]]]]

@@ -34,7 +34,8 @@ def axes_for(ax: Axes | None, size: tuple[float, float]) -> Axes:
 def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2) -> None:
     """Scale, ticks, labels and legend of a profile over layers; `sizes` are the absolute values that are drawn.
 
-    The vertical axis is symmetric logarithmic when they span more than two decades, and linear otherwise.
+    The vertical axis is symmetric logarithmic when they span more than two decades, and linear otherwise; at most four
+    decades are told apart, so that those that matter have room.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -43,7 +44,8 @@ def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2) 
         # what is below 1e-9 of the largest is zero to rounding and must not stretch the axis
         smallest = sizes[sizes > 1e-9 * sizes.max()].min()
         if sizes.max() > 100 * smallest:
-            ax.set_yscale("symlog", linthresh=10.0 ** math.floor(math.log10(smallest)))
+            ax.set_yscale("symlog", linthresh=10.0 ** math.floor(math.log10(max(smallest, 1e-4 * sizes.max()))))
+            ax.yaxis.get_major_locator().set_params(numticks=7)  # type: ignore[call-arg]
     ax.axhline(0, color="0.5", linewidth=0.6, zorder=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.tick_params(labelsize=8)
