@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fisherflat as ff
-from fisherflat.bench import Plan, bench, run, save, show, targets
+from fisherflat.bench import Plan, bench, depth, run, save, show, targets
 from fisherflat.bench.floor import filling, floors
 from fisherflat.bench.growth import growth
 from fisherflat.bench.maps import subject
@@ -158,6 +158,31 @@ def test_points_fill_the_machine_and_are_bounded():
     assert 1 <= few < many <= 1024
 
 
+def test_profiles_of_random_blocks_grow_with_their_number():
+    found = depth.growth(**depth.QUICK)
+    assert list(found["seconds"]) == list(found["peak_bytes"]) == [2, 4, 8]
+    assert set(found["exponents"]) == {"time", "memory"}
+    # states between blocks are kept for one block at a time: memory does not grow faster than the number of blocks
+    assert found["exponents"]["memory"] < 1.1
+
+
+def test_minilm_is_compared_with_its_own_encoder():
+    found = depth.over_floor(repeats=1, points=1)
+    assert found["labels"] == {"role": 3, "layer": 6} and found["blocks"] == 6
+    seconds = found["seconds"]
+    floor = seconds[found["floor_batch"]].median
+    assert found["profile_over_floor"].median == pytest.approx(seconds["profile"].median / floor)
+    # k = 2: three of the six coefficients are of second order
+    expected = 2 * seconds["role"].median / seconds["profile"].median
+    assert found["budget_over_second_order"]["role"].median == pytest.approx(expected)
+    whole, blocks = depth.encoder(2)
+    x = whole.inputs(1)
+    y = x[0]
+    for block in blocks:
+        y = block(y)
+    torch.testing.assert_close(whole.forward(x)[0], y, rtol=1e-9, atol=1e-12)
+
+
 def test_growth_fits_an_exponent_for_each_size():
     found = growth("depth", repeats=1, share=1 / 64)
     assert len(found["seconds"]) == len(found["sizes"]) == 4
@@ -218,9 +243,19 @@ def test_promises_are_judged_on_the_rows_that_speak_to_them():
             }
         ],
         "growth": {"points": {"exponent": 1.0}, "depth": {"exponent": 1.2}},
+        "depth": {
+            "random": {
+                "width": 512,
+                "k": 3,
+                "points": 16,
+                "seconds": {6: 40.0, 24: 130.0},
+                "exponents": {"time": 0.9, "memory": 1.3},
+            },
+        },
     }
+    deep = [(130.0, False), (0.9, True), (1.3, False)]
     judged = [(target.measured, target.reached) for target in targets(results)]
-    assert judged == [(80, True), (5, False), (1.4, True), (1.6, False), (1.0, True), (1.2, False)]
+    assert judged == [(80, True), (5, False), (1.4, True), (1.6, False), (1.0, True), (1.2, False), *deep]
     assert targets({**results, "environment": {"gpu": None, "quick": True}}) == []
 
 

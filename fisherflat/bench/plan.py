@@ -12,7 +12,7 @@ from fisherflat.bench import maps, minilm
 from fisherflat.bench.maps import Subject
 from fisherflat.errors import InputError
 
-SECTIONS = ("floor", "peers", "norms", "memory", "growth", "tracing")
+SECTIONS = ("floor", "peers", "norms", "memory", "growth", "tracing", "depth")
 #: sections that are run where they are named alone: this one writes a checkpoint of 2.3 GiB
 ON_REQUEST = ("checkpoint",)
 DTYPES = {"float64": torch.float64, "float32": torch.float32}

@@ -99,8 +99,26 @@ def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
         yield at_most(f"peak memory over the floor, {most['map']}", 1.5, most["jet_over_floor_at_once"])
     if results.get("tracing"):
         yield at_most("seconds to trace MiniLM's six blocks", 3, results["tracing"]["seconds"].median)
+    yield from _depth_targets(results.get("depth") or {})
     if results.get("checkpoint"):
         yield at_most("peak memory of a checkpoint over a block", 3, results["checkpoint"]["peak_over_block"])
+
+
+def _depth_targets(depth: dict[str, Any]) -> Iterator[Target]:
+    if "minilm" in depth:
+        found = depth["minilm"]
+        what = f"MiniLM, k = {found['k']}, P = {found['points']}"
+        yield at_most(f"profile over the floor, {what}", 2, found["profile_over_floor"].median)
+        for by, ratio in found["budget_over_second_order"].items():
+            bound = 1 + found["labels"][by]
+            yield at_most(f"budget by {by} over the profile's second-order part, {what}", bound, ratio.median)
+    if "random" in depth:
+        found = depth["random"]
+        deepest = max(found["seconds"])
+        what = f"{deepest} blocks of width {found['width']}, k = {found['k']}, P = {found['points']}"
+        yield at_most(f"seconds for the profile of {what}", 120, found["seconds"][deepest])
+        for what, exponent in found["exponents"].items():
+            yield at_most(f"exponent of a profile's {what} in depth", 1.1, exponent)
 
 
 def save(results: dict[str, Any], path: Path) -> None:
@@ -181,6 +199,7 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     if results.get("tracing"):
         found = results["tracing"]
         yield Table("Tracing MiniLM", ("blocks", "seconds"), [(str(found["blocks"]), str(found["seconds"]))])
+    yield from _depth_tables(results.get("depth") or {})
     if results.get("checkpoint"):
         found = results["checkpoint"]
         sizes = (
@@ -195,6 +214,36 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     kept = [(t.what, t.bound, f"{t.measured:.3g}", "yes" if t.reached else "no") for t in targets(results)]
     if kept:
         yield Table("What is promised", ("what", "bound", "measured", "reached"), kept)
+
+
+def _depth_tables(depth: dict[str, Any]) -> Iterator[Table]:
+    if "minilm" in depth:
+        found = depth["minilm"]
+        yield Table(
+            "MiniLM's depth profile over S plain passes of the encoder, and budgets over its second-order part",
+            ("k", "P", "batch", "profile", "by role", "labels", "by layer", "labels"),
+            [
+                (
+                    *(str(found[key]) for key in ("k", "points", "floor_batch")),
+                    str(found["profile_over_floor"]),
+                    *(
+                        cell
+                        for by in ("role", "layer")
+                        for cell in (str(found["budget_over_second_order"][by]), str(found["labels"][by]))
+                    ),
+                )
+            ],
+        )
+    if "random" in depth:
+        found = depth["random"]
+        yield Table(
+            f"Profiles of random blocks, width {found['width']}, {found['tokens']} tokens, k = {found['k']}",
+            ("blocks", "P", "seconds", "peak MiB of two points"),
+            [
+                (str(n), str(found["points"]), f"{seconds:.3g}", f"{found['peak_bytes'][n] / 2**20:.0f}")
+                for n, seconds in found["seconds"].items()
+            ],
+        )
 
 
 def show(results: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import fisherflat
-from fisherflat.bench import checkpoint, floor, memory, minilm
+from fisherflat.bench import checkpoint, depth, floor, memory, minilm
 from fisherflat.bench.growth import SERIES, growth
 from fisherflat.bench.plan import DTYPES, SECTIONS, Plan
 from fisherflat.bench.versus import on_a_sphere, versus
@@ -94,6 +94,16 @@ def _tracing(plan: Plan, tell: Tell) -> dict[str, Any] | None:
     return minilm.tracing(plan.repeats)
 
 
+def _depth(plan: Plan, tell: Tell) -> dict[str, Any]:
+    found = {}
+    if minilm.folder() is not None and not plan.gpu:
+        tell("depth: minilm")
+        found["minilm"] = depth.over_floor(plan.repeats, points=2 if plan.quick else 64)
+    tell("depth: random blocks")
+    found["random"] = depth.growth(**(depth.QUICK if plan.quick else depth.RANDOM))
+    return found
+
+
 def _checkpoint(plan: Plan, tell: Tell) -> dict[str, Any]:
     tell("checkpoint")
     return checkpoint.over_block(plan.quick, plan.threads)
@@ -106,6 +116,7 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "memory": _memory,
     "growth": _growth,
     "tracing": _tracing,
+    "depth": _depth,
     "checkpoint": _checkpoint,
 }
 
