@@ -64,12 +64,12 @@ def test_routing_of_checkpoints(kind: str) -> None:
     graph = ff.trace(block.mlp, block.mlp_input)
     assert choices(graph) and not choices(ff.trace(block.attention, block.attention_input))
     chart = ff.charts.principal(block.mlp_input, -1, 2)
-    near, far = (scale * torch.tensor([[1.0, 0.0], [0.0, -1.0]]) for scale in (1e-6, 10.0))
-    assert not rerouted(graph, chart, near.double()).any()
-    # ten units away the router's scores are others: by hand, from its own weights
-    token = chart(far.double())[:, -1]
+    far = 10 * torch.randn(12, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert not rerouted(graph, chart, 1e-7 * far).any()
+    # ten units away the router's scores are others, at some points: by hand, from its own weights
+    token = chart(far)[:, -1]
     router = next(m for name, m in block.root.named_modules() if name.endswith((".gate", ".router")))
     weight = next(router.parameters())
     chosen = [set((rows @ weight.T).topk(2).indices[0].tolist()) for rows in (block.mlp_input[-1:], *token[:, None])]
     expected = [other != chosen[0] for other in chosen[1:]]
-    assert rerouted(graph, chart, far.double()).tolist() == expected and any(expected)
+    assert rerouted(graph, chart, far).tolist() == expected and 0 < sum(expected)
