@@ -57,7 +57,7 @@ def study(
     """
     moving = parse(moves, dim)
     if moving.dim < 2:
-        raise InputError(f"dim must be at least 2, got {moving.dim}: a curve has no intrinsic curvature")
+        raise InputError(f"dim must be at least 2, got {moving.dim} ({moving}): a curve has no curvature of its own")
     if points < 1 or budget_points < 0 or resolution < 0 or resolution == 1:
         raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
     chosen = None if readings is None else [named.canonical(reading) for reading in readings]
