@@ -118,7 +118,8 @@ class DepthStudy:
         if total == 0:
             return ["The scalar curvature after the last block is zero: there is nothing to share."]
         said = [
-            f"After the last block the mean scalar curvature is {total:.3g}/σ², over {self.settings['budget_points']} points.",
+            f"After the last block the mean scalar curvature, over {self.settings['budget_points']} points, is "
+            f"{total:.3g}/σ².",
             f"Where: {self._payers('layer')}.",
             *self._about_transport(),
             f"By what: {self._payers('role')}.",
