@@ -28,7 +28,7 @@ from fisherflat.layers import Gate, GatedMLP, SelfAttention
 POSITIONS = ("none", "output", "value", "projection", "key", "query")
 MLPS = ("none", "plain", "gated")
 READINGS = ("live", "frozen pattern", "frozen pattern+gate+mlp gate")
-WIDTHS, SCALES, DEPTH, TOKENS, POINTS = (16, 64, 256), (0.3, 1.0), 8, 6, 4
+WIDTHS, SCALES, DEPTH, TOKENS, POINTS = (16, 64), (0.3, 1.0), 8, 6, 4
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,12 @@ def main() -> None:
     if given.seeds < 2:
         parser.error("--seeds must be at least 2: an interval needs a spread")
     torch.set_num_threads(1)
-    found = list(rows(given.seeds))
+    found: list[Row] = []
+    for row in rows(given.seeds):
+        found.append(row)
+        if given.out is not None:  # what is done is kept
+            save(found, given.out)
     print("\n".join(table(found)))
-    if given.out is not None:
-        save(found, given.out)
 
 
 if __name__ == "__main__":
