@@ -46,6 +46,25 @@ def demo(
 
 
 @app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="Model folder (safetensors), a safetensors file, or a cached id.")],
+    config: Annotated[str | None, typer.Option(help="config.json of a bare safetensors file.")] = None,
+    part: Annotated[str | None, typer.Option(help="Of an encoder-decoder: encoder or decoder.")] = None,
+    blocks: Annotated[str | None, typer.Option(help="Path of the list of blocks, if not the one found.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for all of it, as JSON.", dir_okay=False)] = None,
+) -> None:
+    """What is in a checkpoint: layers, heads, gates, norms, MLPs, and the readings that make sense; nothing is measured."""
+    from rich import print
+
+    from fisherflat.inspection import inspect
+
+    found = inspect(path, config=config, part=part, blocks=blocks)
+    print(found)
+    if out is not None:
+        typer.echo(f"written: {found.save(out)}")
+
+
+@app.command()
 def analyze(
     path: Annotated[str, typer.Argument(help="Hugging Face model folder (safetensors), or the id of a cached model.")],
     prompt: Annotated[list[str], typer.Option(help="Text to run the model on; may be given several times.")],
@@ -132,6 +151,23 @@ def bench(
 
     chosen = Plan(device, tuple(only), tuple(map), tuple(k), points=points, repeats=repeats, quick=quick)
     bench(chosen if threads is None else replace(chosen, threads=threads), out)
+
+
+@app.command()
+def reproduce(
+    out: Annotated[Path, typer.Option(help="Folder for the report, the numbers and the figures.", file_okay=False)],
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds, coarser grids: a minute or two.")] = False,
+    only: Annotated[list[str], typer.Option(help="This section; may be given several times.")] = [],  # noqa: B006
+) -> None:
+    """Measure again what this project says about gates, curvature and symmetry, next to what the papers say.
+
+    Finished sections are kept and not measured again. Ctrl-C ends early with exit code 130; the same command goes on.
+    """
+    from fisherflat.reproduce import reproduce
+
+    if not reproduce(out, quick, only=only, say=typer.echo):
+        raise typer.Exit(130)
+    typer.echo(f"written: {out / 'report.md'}")
 
 
 @app.command()

@@ -108,7 +108,8 @@ def test_curvature_is_that_of_the_record(name: str, models: dict[str, Model]) ->
     found = by_layer(attention_curvature(models[name], layers=[2]))
     assert found.keys() == said.keys()
     for reading, layers in said.items():
-        assert found[reading] == pytest.approx({"2": layers["2"]}, rel=1e-6)
+        # transformers computes rotary tables and linear attention in float32 on the way to this layer
+        assert found[reading] == pytest.approx({"2": layers["2"]}, rel=1e-4)
         assert (layers["2"] == 0) == (name == LLAMA and reading == "frozen pattern")
 
 

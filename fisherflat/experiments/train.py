@@ -30,7 +30,7 @@ from fisherflat.jets import freeze
 from fisherflat.manifold import StatisticalManifold
 
 #: sizes of the shipped pair; small enough to see through, wide enough that a surface rarely folds
-SHIPPED = {"dim": 16, "heads": 1, "context": 2}
+SHIPPED: dict[str, Any] = {"dim": 16, "heads": 1, "context": 2}
 #: sizes at which gated and ungated are compared: the shipped one, more width, more heads
 COMPARED = (SHIPPED, {"dim": 32, "heads": 1, "context": 2}, {"dim": 16, "heads": 2, "context": 2})
 GATE = {"activation": "sigmoid", "granularity": "elementwise", "position": "output"}
