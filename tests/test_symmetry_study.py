@@ -113,6 +113,6 @@ def test_the_command_says_that_minilm_is_not_gated(minilm_path: Path, tmp_path: 
 
 def test_the_null_spectrum_is_drawn_with_the_prediction() -> None:
     axes = ff.plot.null_spectrum(ff.symmetry.null_directions(layer("relu"), normal(60, 5)))
-    assert "predicted: 8" in axes.get_legend_handles_labels()[1]
+    assert "predicted by symmetries: 8; found: 8" in axes.get_legend_handles_labels()[1]
     with pytest.raises(InputError, match="gated MLPs"):
         ff.plot.unit_forms(pd.DataFrame())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.elementary import FUNCTIONS, Logarithm, Triple, power
-from fisherflat.jets.graph import Graph, Node, getitem, run
+from fisherflat.jets.graph import Graph, Node, getitem, mapped_leaves, run
 from fisherflat.jets.series import Algebra, Series, aligned
 from fisherflat.jets.triangular import solved
 
@@ -42,16 +42,8 @@ def evaluate(graph: Graph, xp: Algebra, x: Series) -> Series | Tensor:
 
 def apply(xp: Algebra, node: Node, value: Callable[[Node], Any], k: int) -> Any:
     """The rule of `node` on the series of its inputs."""
-
-    def filled(leaf: Any) -> Any:
-        if isinstance(leaf, Node):
-            return value(leaf)
-        if isinstance(leaf, (tuple, list)):
-            return type(leaf)(filled(item) for item in leaf)
-        return leaf
-
-    args = filled(node.args)
-    kwargs = {name: filled(leaf) for name, leaf in node.kwargs.items()}
+    # not by a function that calls itself: such a closure is a cycle, and would keep all values and weights alive
+    args, kwargs = mapped_leaves(lambda leaf: value(leaf) if isinstance(leaf, Node) else leaf, (node.args, node.kwargs))
     if node.target is getitem:
         return args[0][args[1]]
     moving = [leaf for leaf in node.inputs if value(leaf).order > 0]
