@@ -16,6 +16,7 @@ from torch import Tensor
 import fisherflat as ff
 from fisherflat.certificates.layers import certify_layer, verify_layer
 from fisherflat.checkpoints import Model
+from fisherflat.checkpoints.files import place_of
 from fisherflat.errors import InputError
 from fisherflat.experiments import checkpoint, checkpoint_provenance, train_language
 from fisherflat.experiments.language import CONSTANT_GATE, CONTEXT, LLAMA, PROMPTS, QWEN3_NEXT, untrained
@@ -52,6 +53,13 @@ def test_the_two_have_the_same_size_up_to_a_percent() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(InputError, match="python-llama and python-qwen3-next"):
         checkpoint("python-gpt")
+
+
+def test_they_go_by_their_names_unless_a_folder_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [place_of(name, download=False) for name in NAMES] == [checkpoint(name) for name in NAMES]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / LLAMA).mkdir()
+    assert place_of(LLAMA, download=False).resolve() == tmp_path / LLAMA
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ from typing import Any
 
 from fisherflat.checkpoints.stored import FLOATS, StoredTensor
 from fisherflat.errors import CheckpointError
+from fisherflat.experiments.pretrained import CHECKPOINTS, checkpoint
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "tekken.json")
@@ -19,12 +20,16 @@ DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken")
 def place_of(path_or_id: str | Path, download: bool) -> Path:
     """Where a checkpoint is: the path itself (a folder or a safetensors file), or the cached snapshot of an id.
 
+    The language models that ship with the package go by their names, `python-llama` and `python-qwen3-next`.
+
     **Raises:** `CheckpointError` where there is no such folder, or the id is not cached and `download` is false.
     """
     path = Path(path_or_id).expanduser()
     if path.exists():
         return path
     name = str(path_or_id)
+    if name in CHECKPOINTS:
+        return checkpoint(name)
     if isinstance(path_or_id, Path) or name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or not name:
         raise CheckpointError(
             f"there is no folder {name!r}; pass the one that holds config.json and the safetensors weights"
