@@ -18,6 +18,7 @@ _PUBLIC = {
     "trace": "jets",
     "freeze": "jets",
     "load": "checkpoints",
+    "inspect": "inspection",
     "Analysis": "analysis",
     "analyze": "analysis",
     "certify": "certificates",

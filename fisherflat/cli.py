@@ -53,7 +53,7 @@ def inspect(
     blocks: Annotated[str | None, typer.Option(help="Path of the list of blocks, if not the one found.")] = None,
     out: Annotated[Path | None, typer.Option(help="File for all of it, as JSON.", dir_okay=False)] = None,
 ) -> None:
-    """What is in a checkpoint: layers, heads, gates, norms, MLPs, and the readings that make sense; nothing is measured."""
+    """What is in a checkpoint: layers, heads, gates, norms, MLPs, and which readings make sense."""
     from rich import print
 
     from fisherflat.inspection import inspect

@@ -72,4 +72,4 @@ def test_routing_of_checkpoints(kind: str) -> None:
     weight = next(router.parameters())
     chosen = [set((rows @ weight.T).topk(2).indices[0].tolist()) for rows in (block.mlp_input[-1:], *token[:, None])]
     expected = [other != chosen[0] for other in chosen[1:]]
-    assert rerouted(graph, chart, far).tolist() == expected and 0 < sum(expected)
+    assert rerouted(graph, chart, far).tolist() == expected and sum(expected) > 0

@@ -36,18 +36,19 @@ class Heads(Sequence):  # of Graph, as its methods say
     **Raises:** `CheckpointError` where no softmax pattern, or no output projection behind it, is found.
 
     **Attributes:** `input`, what entered; `together`, the graph `[n, d] -> [n, heads · width]` of all heads side by
-    side, in order, so that all of them are had for the price of one; `width`.
+    side, in order, so that all of them are had for the price of one; `width`; `projected`, the node of the projection
+    in the graph.
     """
 
     def __init__(self, graph: Graph, at: Float[Tensor, "n d"]) -> None:
         self.input = at
         self._sources = moving(graph)
-        self._projected = self._projection(graph)
+        self.projected = self._projection(graph)
         labels = self._labels(graph)
         if labels is None:
             raise CheckpointError(
                 "the heads of this attention cannot be told apart: what enters its output projection "
-                f"({self._projected.source}) is not made of the products of a softmax pattern with values; analyse the "
+                f"({self.projected.source}) is not made of the products of a softmax pattern with values; analyse the "
                 "part as a whole"
             )
         counts = torch.bincount(labels)
@@ -132,7 +133,7 @@ class Heads(Sequence):  # of Graph, as its methods say
 
     @property
     def _entered(self) -> Node:
-        return self._sources[self._projected][0]
+        return self._sources[self.projected][0]
 
     def _labels(self, graph: Graph) -> Tensor | None:
         """For each column of what enters the projection, the head that it comes from; `None` where that is unclear."""

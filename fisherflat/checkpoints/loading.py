@@ -81,6 +81,7 @@ def load(
         weights=weights,
         tokenizer_error=reason,
         again=again,
+        stored=sorted({tensor.dtype for tensor in stored.values()}),
     )
 
 

@@ -35,7 +35,8 @@ class Model:
     **Args:** `module`, any that takes token ids `[1, n]`, put into eval mode; `tokenizer` or `None`; `name`, for
     reports; `blocks`, the path of the list of blocks (default: found from a forward pass); `part`, of an
     encoder-decoder, `"encoder"` (default) or `"decoder"`; `weights`, where they are (default: in memory); `again`, what
-    makes the same model in another process (default: this, with the module sent along).
+    makes the same model in another process (default: this, with the module sent along); `stored`, the formats of its
+    weights on disk.
 
     The decoder of an encoder-decoder reads its start token and then the prompt, with the encoder's states of the prompt
     held constant.
@@ -52,6 +53,7 @@ class Model:
         weights: Weights | None = None,
         tokenizer_error: str | None = None,
         again: Callable[[], Model] | None = None,
+        stored: Sequence[str] = (),
     ) -> None:
         self.config: Any = getattr(module, "config", None)
         two = bool(getattr(self.config, "is_encoder_decoder", False))
@@ -66,6 +68,7 @@ class Model:
         self.module.eval()
         self.weights = weights or Weights(module)
         self.tokenizer, self.name, self.part = tokenizer, name, part or ("encoder" if two else None)
+        self.stored = tuple(stored)
         self._blocks_path = blocks
         self._tokenizer_error = tokenizer_error or "the model has no tokenizer"
         self._stack: str | None = None
@@ -83,6 +86,11 @@ class Model:
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.weights.device(self.module)
+
+    @property
+    def tokenizer_said(self) -> str:
+        """The class of the tokenizer, or why there is none."""
+        return self._tokenizer_error if self.tokenizer is None else type(self.tokenizer).__name__
 
     @property
     def context(self) -> int | None:
