@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -46,8 +47,9 @@ def reference(inputs: list[Tensor], part: Any, prompt: int, position: int, dim: 
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
     basis = directions[:dim] * singular[:dim, None] / math.sqrt(len(states) - 1)
     chart = ff.charts.token(inputs[prompt], position, basis)
-    variance = torch.cat([part(prompt)(rows) for prompt, rows in enumerate(inputs)]).var(0).mean().item()
-    manifold = ff.StatisticalManifold(part(prompt), chart, ff.Gaussian(variance), engine="autodiff")
+    outputs = torch.cat([part(prompt)(rows) for prompt, rows in enumerate(inputs)])
+    family = ff.Gaussian(outputs[ordinary(outputs)].var(0).mean().item())
+    manifold = ff.StatisticalManifold(part(prompt), chart, family, engine="autodiff")
     return manifold.scalar_curvature(torch.zeros(dim, dtype=torch.float64)).item()
 
 
@@ -166,7 +168,7 @@ def test_positions(tmp_path: Path) -> None:
         ({"moves": "sideways"}, "does not say what moves"),
         ({"jobs": 0}, "jobs must be at least 1"),
         ({"resume": True}, "resume needs a folder"),
-        ({"positions": "first"}, 'positions must be "last"'),
+        ({"positions": "first"}, 'positions must be "spread"'),
         ({"positions": []}, "no positions are given"),
         ({"layers": [2]}, "indices of the 2 layers"),
         ({"layers": []}, "layers must be a list that is not empty"),
@@ -227,7 +229,7 @@ def test_a_failing_layer_does_not_end_the_run(llama: Model, monkeypatch: pytest.
     monkeypatch.setattr(Study, "_rows", fail)
     analysis = quiet(llama, IDS, parts=["mlp"])
     assert analysis.complete
-    assert [row["error"] for row in analysis.rows] == ["RuntimeError: out of luck", None]
+    assert [row["error"] for row in analysis.rows] == ["RuntimeError: out of luck", None, None]
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -385,7 +387,7 @@ def test_readings_that_no_part_has_are_said_so(llama: Model) -> None:
 def test_nothing_half_written_stays(llama: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Analysis, path: Path) -> None:
         path.write_text("half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     analysis = quiet(llama, IDS, layers=[0], parts=["mlp"])
     monkeypatch.setattr(Analysis, "_write_json", fail)
@@ -439,3 +441,20 @@ def test_verdicts(surface: Any, verdict: str, scale: float) -> None:
     flat = flat_to_rounding(geometry).tolist()
     signs = [POSITIVE if value > 0 else NEGATIVE for value in geometry.scalar_curvature.tolist()]
     assert [FLAT if is_flat else sign for is_flat, sign in zip(flat, signs, strict=True)] == [verdict, verdict]
+
+
+def test_the_covariance_is_that_of_the_words(tmp_path: Path) -> None:
+    """What the MLP puts out at [CLS] and [SEP] does not set the unit of curvature."""
+    from transformers import AutoTokenizer
+
+    save_word_tokenizer(tmp_path)
+    model = Model(tiny_model("bert"), AutoTokenizer.from_pretrained(tmp_path))
+    text = "the cat sat on a mat and saw dogs"
+    row = quiet(model, text, parts=["mlp"], layers=[0], positions="last", points=1, readings=["live"]).table.iloc[0]
+    block = model.blocks(text)[0]
+    states, outputs = block.mlp_input[1:-1], block.mlp(block.mlp_input)[1:-1]
+    _, singular, directions = torch.linalg.svd(states - states.mean(0), full_matrices=False)
+    chart = ff.charts.token(block.mlp_input, -2, directions[:2] * singular[:2, None] / math.sqrt(len(states) - 1))
+    family = ff.Gaussian(outputs.var(0).mean().item())
+    expected = ff.StatisticalManifold(block.mlp, chart, family, engine="autodiff").scalar_curvature(torch.zeros(2))
+    assert row.scalar_curvature == pytest.approx(expected.item(), rel=1e-9)

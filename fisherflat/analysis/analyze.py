@@ -51,7 +51,7 @@ def analyze(
 
     For each layer, prompt and position some token's state moves, by default in the leading principal directions of all
     states that entered the same part over the given prompts, a unit being one standard deviation. Each part has the
-    covariance calibrated on its own outputs over the given prompts, so that curvature has no unit of the model.
+    covariance calibrated on its own outputs at the words of the prompts, so that curvature has no unit of the model.
 
     **Args:**
 

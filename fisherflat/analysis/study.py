@@ -17,7 +17,7 @@ from fisherflat.checkpoints import Block, Encoded, Model
 from fisherflat.errors import InputError
 from fisherflat.family import Gaussian
 from fisherflat.jets import Graph, trace
-from fisherflat.moves import Fitted, Moves, Position, label, tokens
+from fisherflat.moves import Fitted, Moves, Position, label, pool, tokens
 
 #: the parts of a block that are measured unless others are asked for
 PARTS = ("attention", "mlp", "block")
@@ -188,7 +188,8 @@ class Study:
         if (layer, part) not in self._frames:
             maps, inputs = zip(*(self._part(layer, part, prompt) for prompt in self.prompts), strict=True)
             with torch.no_grad():
-                outputs = torch.cat([run(x) for run, x in zip(maps, inputs, strict=True)])
+                # not of all tokens: what MLPs put out at [CLS] or an attention sink can be most of the variance
+                outputs = pool([run(x) for run, x in zip(maps, inputs, strict=True)], self.prompts)
             picks = self._picks(layer, outputs.shape[-1]) if part == "heads" else {part: everything}
             surfaces = {name: (pick, Gaussian.calibrated(pick(outputs))) for name, pick in picks.items()}
             self._frames[layer, part] = _Frame(self.settings.moves.fit(inputs, self.prompts), surfaces)

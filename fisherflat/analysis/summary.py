@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fisherflat import readings
 from fisherflat.analysis.measure import FLAT
@@ -132,13 +132,18 @@ def _about_gaps(gaps: pd.DataFrame) -> list[str]:
         }
         found = [f"{words} {_named(rows.loc[chosen, 'layer'])}" for words, chosen in what.items() if chosen.any()]
         first = rows.loc[rows["mean"].abs().idxmax()]
-        largest = Estimate(**{name: first[name] for name in Estimate.__dataclass_fields__})
+        largest = Estimate(**{name: _plain(first[name]) for name in Estimate.__dataclass_fields__})
         held = "" if live == readings.LIVE else ", with the pattern frozen"
         said.append(
             f"Expressivity gap of the {gate} in the {part}{held}: {', '.join(found)}; the largest is in layer "
             f"{first['layer']}, {largest}."
         )
     return said
+
+
+def _plain(value: Any) -> Any:
+    """A cell as a number or word of Python's own."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _count(depth: int) -> str:
