@@ -71,16 +71,19 @@ def budget(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
     colour bar stands beside them where there are more. Labels without any curvature are left out. The sum of all cells
     is the scalar curvature, in the title.
     """
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import Normalize, SymLogNorm
 
     ax = axes_for(ax, (3.4, 3.0))
     matrix = _mean(budget, "matrix")
     kept = [i for i in range(len(budget.labels)) if matrix[i].any()] or [0]
     cells, parts = matrix[np.ix_(kept, kept)], [budget.parts[i] for i in kept]
     end = float(np.nanmax(np.abs(cells))) or 1.0
-    image = ax.imshow(cells, cmap=COLOURS, norm=Normalize(-end, end))
+    numbered = len(kept) <= 8
+    # numbers say what a linear scale hides; without them a few large cells must not leave all others white
+    norm = Normalize(-end, end) if numbered else SymLogNorm(end / 100, linscale=1.0, vmin=-end, vmax=end)
+    image = ax.imshow(cells, cmap=COLOURS, norm=norm)
     title = f"sum = scal = {matrix.sum():.3g} /σ²"
-    if len(kept) <= 8:
+    if numbered:
         power = math.floor(math.log10(end)) - 1  # the largest cell has two digits before the point
         title += f", cells in $10^{{{power}}}$/σ²"
         for row, column in np.ndindex(cells.shape):
@@ -105,16 +108,19 @@ def _matrix_ticks(ax: Axes, parts: Sequence[Part]) -> None:
         ax.set_yticks(range(len(parts)), labels, fontsize=7 if len(parts) <= 8 else 6)
         return
     layers = [part.layer or "" for part in parts]
+    if len(set(layers)) > 14:
+        layers = [re.sub(r"\D", "", layer) for layer in layers]
+        ax.set_xlabel("layer", fontsize=8)
+        ax.set_ylabel("layer", fontsize=8)
     starts = [i for i, layer in enumerate(layers) if i == 0 or layer != layers[i - 1]]
     ends = [*starts[1:], len(parts)]
-    if len(starts) < len(parts):
-        for edge in starts[1:]:
-            ax.axhline(edge - 0.5, color="0.6", linewidth=0.3)
-            ax.axvline(edge - 0.5, color="0.6", linewidth=0.3)
+    for edge in starts[1:]:
+        ax.axhline(edge - 0.5, color="0.6", linewidth=0.3)
+        ax.axvline(edge - 0.5, color="0.6", linewidth=0.3)
     every = -(-len(starts) // 14)
     middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)][::every]
     labels = [layers[start] for start in starts][::every]
-    ax.set_xticks(middles, labels, fontsize=6, rotation=90)
+    ax.set_xticks(middles, labels, fontsize=6, rotation=90 if max(map(len, labels)) > 2 else 0)
     ax.set_yticks(middles, labels, fontsize=6)
 
 
