@@ -426,13 +426,19 @@ WEIGHT = "encoder.layer.1.output.dense.weight"
             "needs code from the checkpoint itself, which is never run",
         ),
         (_edit_config(quantization_config={"quant_method": "gptq"}), r"are quantised \(gptq\)"),
+        (_edit_config(quantization_config={"quant_method": "bitsandbytes"}), "none of these formats is supported"),
+        (_edit_config(compression_config={"format": "pack"}), r"are quantised \(unknown\)"),
         (_edit_config(num_hidden_layers="two"), "does not fit the architecture"),
         (_edit_config(intermediate_size=40), "could not be loaded as 'bert'"),
         (_edit_weights(lambda t: t.pop(WEIGHT)), f"lacks 1 weights of BertModel, among them '{WEIGHT}'"),
         (_edit_weights(lambda t: t[WEIGHT].view(-1)[3].fill_(float("nan"))), f"'{WEIGHT}'.* holds NaN"),
         (
             _edit_weights(lambda t: t.update({WEIGHT: t[WEIGHT].to(torch.float8_e4m3fn)})),
-            f"holds '{WEIGHT}' as F8_E4M3",
+            f"holds '{WEIGHT}' as F8_E4M3.*pass plain weights .F64, F32, BF16, F16",
+        ),
+        (
+            _edit_weights(lambda t: t.update({WEIGHT: t[WEIGHT].mul(10).to(torch.int8)})),
+            f"holds '{WEIGHT}' as I8, a quantised format; none is supported",
         ),
     ],
 )
@@ -523,6 +529,29 @@ def test_a_model_without_blocks() -> None:
 
     with pytest.raises(CheckpointError, match="Flat has no list of blocks"):
         Model(Flat()).blocks([1, 2, 3])
+
+
+@pytest.mark.parametrize("returned", [lambda x: x.mean(1), lambda x: None, lambda x: x[:, :1], lambda x: x.long()])
+def test_blocks_that_return_no_hidden_states(returned: Callable[[Tensor], Any]) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Any:
+            return returned(self.map(x))
+
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+            self.blocks = nn.ModuleList([Block(), Block()])
+
+        def forward(self, input_ids: Tensor) -> Any:
+            return [block(self.embedding(input_ids)) for block in self.blocks]
+
+    with pytest.raises(CheckpointError, match="Parallel has no list of blocks that take and return hidden states"):
+        Model(Parallel()).blocks([1, 2, 3])
 
 
 def test_a_model_that_fails_is_named() -> None:

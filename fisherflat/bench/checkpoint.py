@@ -100,11 +100,11 @@ def _analyse(folder: str, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     with TemporaryDirectory() as small:  # what is imported and set up once is not counted
         write(Path(small), 64, 128, 2, 256, 4)
-        ff.analyze(ff.load(small, lazy=True), IDS, layers=[0], progress=False)
+        ff.analyze(ff.load(small, lazy=True), IDS, layers=[0], points=1, progress=False)
     before, started = _resident("VmRSS"), time.perf_counter()
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
     model = ff.load(folder, lazy=True)
-    found = ff.analyze(model, IDS, layers=LAYERS, progress=False)
+    found = ff.analyze(model, IDS, layers=LAYERS, positions="last", points=1, progress=False)
     errors = found.table["error"].dropna().unique().tolist()
     if errors:
         raise RuntimeError(f"the analysis failed: {errors[0]}")

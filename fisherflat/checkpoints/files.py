@@ -13,6 +13,8 @@ from fisherflat.experiments.pretrained import CHECKPOINTS, checkpoint
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "tekken.json")
+#: names that only weights have, which are packed where they are integers
+PACKED = ("weight", "qweight", "weight_packed", "qzeros")
 #: what is fetched when a download is allowed; never code, never pickled weights
 DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken")
 
@@ -126,9 +128,10 @@ def _tensors_of(path: Path) -> dict[str, StoredTensor]:
         )
     tensors = {}
     for name, entry in read_header(path).items():
-        if entry["dtype"] not in FLOATS and str(entry["dtype"]).startswith("F"):
+        packed = name.rpartition(".")[2] in PACKED and entry["dtype"] not in FLOATS
+        if packed or (entry["dtype"] not in FLOATS and str(entry["dtype"]).startswith("F")):
             raise CheckpointError(
-                f"{path} holds {name!r} as {entry['dtype']}, a quantised format; pass plain weights "
+                f"{path} holds {name!r} as {entry['dtype']}, a quantised format; none is supported, pass plain weights "
                 f"({', '.join(FLOATS)})"
             )
         tensors[name] = StoredTensor(path, name, entry["dtype"], tuple(entry["shape"]))
