@@ -216,11 +216,20 @@ def test_a_proof_that_fails_or_is_not_verified_is_no_agreement() -> None:
         assert {claim.statement: claim.verdict for claim in certificates._claims(rows)}[statement] == expected
 
 
-@pytest.mark.parametrize(("shift", "expected"), [(-0.1, "agrees"), (0.1, "does not agree"), (0.0, "open")])
-def test_a_gate_helps_where_the_interval_of_the_loss_says_so(shift: float, expected: str) -> None:
-    found = {"mean": shift, "interval_95": [shift - 0.01, shift + 0.01], "values": [0, 0, 0]}
-    record = {"summary": {"held_out_bits_per_byte": {f"{QWEN3_NEXT} minus {CONSTANT_GATE}": found}}}
-    assert [claim.verdict for claim in language._helps(record)] == [expected]
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [((-0.1, -0.11), "agrees"), ((0.1, 0.11), "does not agree"), ((-0.1, 0.1), "open"), ((-0.1,), "open")],
+)
+def test_a_gate_helps_where_the_interval_of_the_loss_over_seeds_says_so(
+    gains: tuple[float, ...], expected: str
+) -> None:
+    def runs(losses: list[float]) -> dict[str, Any]:
+        return {str(seed): {"trained": {"held_out_bits_per_byte": loss}} for seed, loss in enumerate(losses)}
+
+    gated, held = runs([2 + gain for gain in gains]), runs([2.0] * (len(gains) + 1))  # one seed without its counterpart
+    claim = language._helps({"runs": {QWEN3_NEXT: gated, CONSTANT_GATE: held}})
+    assert claim.verdict == expected
+    assert claim.measured.startswith(f"{sum(gains) / len(gains):+.4f} bits per byte")
 
 
 def test_what_training_did_to_the_gates_is_the_geometric_mean_over_layers() -> None:

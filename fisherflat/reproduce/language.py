@@ -60,7 +60,7 @@ def measure(settings: Settings, folder: Path) -> Section:
         f"`{record['command']}` wrote down. Curvature: the median of |scal| over points and then over {len(PROMPTS)} "
         "prompts, the last token moving, per mean variance of the layer's own outputs. Intervals: 95 %, Student's t "
         "over seeds.",
-        [_reproduced(losses), *_helps(record), *_trained(record), _where(record)],
+        [_reproduced(losses), _helps(record), *_trained(record), _where(record)],
         {"losses": losses, "held_out_over_seeds": _over_seeds(record), "curvature": curvature},
         ("curvature.png",),
         asdict(settings),
@@ -97,20 +97,22 @@ def _reproduced(losses: list[dict[str, Any]]) -> Claim:
     return Claim(OWN, statement, f"off by at most {100 * off:.2g} % on {len(losses)} files", verdict(off < AGREEMENT))
 
 
-def _helps(record: Mapping[str, Any]) -> list[Claim]:
-    found = record["summary"]["held_out_bits_per_byte"].get(f"{QWEN3_NEXT} minus {CONSTANT_GATE}")
-    if found is None:
-        return []
-    low, high = found["interval_95"]
-    words = f"{found['mean']:+.4f} bits per byte ({low:+.4f} to {high:+.4f}, {len(found['values'])} seeds)"
-    return [
-        Claim(
-            GATING,
-            "Gated attention does better on language, a gate against the same gate held constant",
-            words,
-            verdict(True if high < 0 else False if low > 0 else None),
-        )
+def _helps(record: Mapping[str, Any]) -> Claim:
+    runs, better = record["runs"], None
+    losses = [
+        [run["trained"]["held_out_bits_per_byte"] for run in (runs[QWEN3_NEXT][seed], runs[CONSTANT_GATE][seed])]
+        for seed in sorted(runs[QWEN3_NEXT].keys() & runs[CONSTANT_GATE].keys())
     ]
+    differences = [gated - held for gated, held in losses]
+    if len(differences) > 1:
+        found = interval(differences)
+        low, high = found["interval_95"]
+        words = f"{found['mean']:+.4f} bits per byte ({low:+.4f} to {high:+.4f}, {len(differences)} seeds)"
+        better = True if high < 0 else False if low > 0 else None
+    else:
+        words = "".join(f"{difference:+.4f} bits per byte, for one seed" for difference in differences)
+    statement = "Gated attention does better on language (a gate against the same gate held constant)"
+    return Claim(GATING, statement, words, verdict(better))
 
 
 def _trained(record: Mapping[str, Any]) -> list[Claim]:
