@@ -133,14 +133,13 @@ def _trained(record: Mapping[str, Any]) -> list[Claim]:
 
 
 def _where(record: Mapping[str, Any]) -> Claim:
-    """In which layer the gate bends most, for each seed."""
-    most = []
-    for run in record["runs"][QWEN3_NEXT].values():
+    most = {}
+    for seed, run in record["runs"][QWEN3_NEXT].items():
         layers = run["trained"]["attention_curvature"][PATTERN]
-        most.append(max(layers, key=layers.get))
-    statement = "The gate bends most in the same layer whatever the seed"
-    same = None if len(most) < 2 else len(set(most)) == 1
-    return Claim(OWN, statement, f"most in layer {', '.join(most)} for seed 0, 1, ...", verdict(same))
+        most[seed] = max(layers, key=layers.get)
+    words = ", ".join(f"layer {layer} for seed {seed}" for seed, layer in most.items())
+    same = None if len(most) < 2 else len(set(most.values())) == 1
+    return Claim(OWN, "The gate bends most in the same layer whatever the seed", words, verdict(same))
 
 
 def figure(rows: list[dict[str, Any]], path: Path) -> None:
@@ -152,7 +151,10 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
 
     kinds = list(dict.fromkeys(row["reading"] for row in rows))
     canvas = Figure(figsize=(3.4 * len(kinds), 2.8), layout="constrained")
-    for ax, reading in zip(canvas.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+    panels = canvas.subplots(1, len(kinds), squeeze=False)[0]
+    for ax, reading in zip(panels, kinds, strict=True):
+        # the axis before the lines, so that it makes no legend: one for all panels follows
+        plot.style.profile_axis(ax, _sizes(rows, reading), "layer", "median |scal| [1/σ²]")
         for number, name in enumerate(dict.fromkeys(row["model"] for row in rows)):
             mine = [row for row in rows if (row["model"], row["reading"]) == (name, reading)]
             for when, line in (("trained", "-"), ("untrained", ":")):
@@ -161,7 +163,7 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
                     color=OKABE_ITO[number], marker=MARKERS[number], ms=4, lw=1.2, label=f"{name}, {when}",
                 )  # fmt: skip
         ax.set_title(reading, fontsize=9)
-        plot.style.profile_axis(ax, _sizes(rows, reading), "layer", "median |scal| [1/σ²]", columns=1)
+    canvas.legend(handles=panels[0].get_lines()[1:], loc="outside upper center", ncols=2, frameon=False, fontsize=7)
     with whole(path) as part:
         canvas.savefig(part, dpi=200, format="png")
 

@@ -40,7 +40,7 @@ def text(sections: Mapping[str, Section]) -> str:
     for name, section in sections.items():
         parts += [f"## {section.title}", section.about]
         for caption, rows in section.tables.items():
-            parts += [f"`{name}/{caption}.csv`:", table(rows)]
+            parts += [f"`{name}/{caption}.csv`:", table(rows)] if rows else []
         parts += [f"![{figure.removesuffix('.png')}]({name}/{figure})" for figure in section.figures]
         said = ", ".join(f"{key} {value}" for key, value in section.settings.items())
         parts.append(f"Settings: {said}. It took {section.seconds:.0f} s.")
