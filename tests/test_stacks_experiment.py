@@ -43,10 +43,9 @@ def test_seeds_repeat_and_differ() -> None:
 def test_the_table_and_the_file_hold_every_stack_and_reading(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    small = {"WIDTHS": (8,), "SCALES": (0.3, 1.0), "POSITIONS": ("none", "output"), "MLPS": ("none",)}
-    for name, value in small.items():
-        monkeypatch.setattr(stacks, name, value)
-    monkeypatch.setattr(sys, "argv", ["stacks", "--seeds", "2", "--out", str(tmp_path / "stacks.csv")])
+    monkeypatch.setattr(stacks, "POSITIONS", ("none", "output"))
+    options = ["--seeds", "2", "--mlp", "none", "--width", "8", "--out", str(tmp_path / "stacks.csv")]
+    monkeypatch.setattr(sys, "argv", ["stacks", *options])
     stacks.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| MLP | gate | reading | 8, 0.3 | 8, 1.0 |"

@@ -104,9 +104,9 @@ class Row:
         return f"{self.last:.1g}; {sign}{self.law.rate:.2f} ({self.law.low:.2f}, {self.law.high:.2f})"
 
 
-def rows(seeds: int) -> Iterator[Row]:
+def rows(seeds: int, mlps: Sequence[str] = MLPS, widths: Sequence[int] = WIDTHS) -> Iterator[Row]:
     """A row for each kind of stack and reading."""
-    for mlp, gate, width, scale in product(MLPS, POSITIONS, WIDTHS, SCALES):
+    for mlp, gate, width, scale in product(mlps, POSITIONS, widths, SCALES):
         kind = Kind(gate, mlp, width, scale)
         for reading, values in trajectories(kind, seeds).items():
             first, last = (values[index].quantile(0.5).item() for index in (0, -1))
@@ -141,12 +141,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=6, help="random stacks of each kind, at least 2 (default: 6)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all numbers there, as CSV")
+    parser.add_argument("--mlp", action="append", choices=MLPS, help="only with this MLP; may be given several times")
+    parser.add_argument("--width", action="append", type=int, help=f"default: {', '.join(map(str, WIDTHS))}")
     given = parser.parse_args()
     if given.seeds < 2:
         parser.error("--seeds must be at least 2: an interval needs a spread")
     torch.set_num_threads(1)
     found: list[Row] = []
-    for row in rows(given.seeds):
+    for row in rows(given.seeds, given.mlp or MLPS, given.width or WIDTHS):
         found.append(row)
         if given.out is not None:  # what is done is kept
             save(found, given.out)
