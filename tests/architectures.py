@@ -25,13 +25,15 @@ class Architecture:
 
     `gate`: where the gate of its softmax attention is projected; `gated_mlp`: whether its MLP is gated (`None`: not
     said); `also`: what must be frozen besides pattern and gate before its attention is affine in the hidden states;
-    `missing`: which parts the library does not give, and why.
+    `missing`: which parts the library does not give, and why; `costly`: why `torch.func` is not asked about its layers
+    without a softmax.
     """
 
     gate: str | None = None
     gated_mlp: bool | None = True
     also: tuple[str, ...] = ()
     missing: str = ""
+    costly: str = ""
 
 
 PLAIN = Architecture(gated_mlp=False)
@@ -157,7 +159,9 @@ WIDER |= {
         missing="queries, keys and values of full attention are of three different states, which is no map of one",
     ),
     "jetmoe": Architecture(missing="attention and MLP are mixtures that read counts off their router: no single graph"),
-    "kimi_linear": Architecture(also=("norm",)),
+    "kimi_linear": Architecture(
+        also=("norm",), costly="of its linear layers, `torch.func` takes minutes: engines not compared there"
+    ),
     "led": Architecture(missing="the MLP has no graph of its own: attention before it writes into a constant"),
     "longcat_flash": Architecture(also=("norm",), missing=_ROUTED),
     "longformer": Architecture(missing="the MLP has no graph of its own: attention before it writes into a constant"),
@@ -180,6 +184,7 @@ EXCLUDED = {
     "calls `forward` of its layers, which nothing can watch, on states with tokens last": "squeezebert",
     "hands on streams ahead of the batch": "gemma3n_text",
     "hands on two states at a time": "reformer",
+    "adds a row to those of the tokens": "videoprism_text_model",
     "attends with kernels of its own, which cannot be traced": "mra",
     "pools its tokens from block to block": "funnel",
     "attends in some of its layers only, most are convolutions": "sam3_lite_text_text_model",
@@ -188,7 +193,7 @@ EXCLUDED = {
     ),
     "a small configuration of it was not found": (
         "blt chameleon clvp_encoder cohere_compass_text csm dbrx ernie4_5_vl_moe_text glm4v_moe_text hunyuan_vl_text "
-        "kyutai_speech_to_text t5gemma2_text videoprism_text_model"
+        "kyutai_speech_to_text t5gemma2_text"
     ),
 }
 

@@ -47,6 +47,8 @@ def _layer(kind: str, block: Block) -> dict[str, Any]:
     found["mlp"] = _traces(block.mlp) if anatomy.mlp else "not found"
     whole = next((part for part in ("block", "attention") if found[part] == "traces"), None)
     part = block if whole == "block" else block.attention if whole == "attention" else None
+    if ARCHITECTURES[kind].costly and not anatomy.softmax:
+        part = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ff.errors.FallbackWarning)
         found["difference"] = None if part is None else disagreement(part)
@@ -126,12 +128,17 @@ def cells(found: dict[str, Any], said: Architecture) -> list[str]:
         each(lambda layer: (layer["mixer"] or "none") + ("" if layer["softmax"] else " (no softmax)")),
         _yes(layer["attention"] for layer in attentive),
         _yes(layer["mlp"] for layer in layers),
-        ", ".join(dict.fromkeys(f"`{g['projection']}`, {g['function']}, {g['granularity']}" for g in seen)) or "none",
-        "yes" if agrees(found, said) else "**no**",
+        ", ".join(dict.fromkeys(map(_named, seen))) or ("none" if any("gates" in layer for layer in layers) else "—"),
+        "**no**" if not agrees(found, said) else "yes" if any("gates" in layer for layer in layers) else "—",
         f"{max(differences):.0e}" if differences else "—",
         f"{', '.join(dict.fromkeys(verdicts))} ({roles})" if verdicts else "—",
-        said.missing,
+        said.missing or said.costly,
     ]
+
+
+def _named(gate: dict[str, str]) -> str:
+    function = gate["function"].removeprefix("_") or "no function"
+    return f"`{gate['projection']}`, {function}, {gate['granularity']}"
 
 
 def _yes(states: Any) -> str:
@@ -165,8 +172,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         f"{len(rows)} architectures of transformers {transformers.__version__} with self-attention, {len(gated)} of "
         f"them gated, in small random configurations on {len(IDS)} tokens (torch "
-        f"{torch.__version__.partition('+')[0]}, float64, CPU). `{COMMAND}` writes this page;",
-        "the same list is a test (`tests/test_coverage.py`).",
+        f"{torch.__version__.partition('+')[0]}, float64, CPU). `{COMMAND}` writes this page; the same list is a test "
+        "(`tests/test_coverage.py`).",
         "",
         *NOTES,
         "",
@@ -175,6 +182,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         *("| " + " | ".join(cells(found, ARCHITECTURES[found["kind"]])) + " |" for found in rows),
         "",
         "## Not in the table",
+        "",
+        "Models that read pixels, sound or series of numbers instead of tokens, configurations whose model is the class "
+        "of another in the table, and:",
         "",
         *(f"- {reason}: {', '.join(f'`{kind}`' for kind in kinds.split())}" for reason, kinds in EXCLUDED.items()),
         "",
@@ -210,7 +220,8 @@ def main() -> None:
             with kept.open("a") as file:
                 file.write(json.dumps(rows[kind]) + "\n")
             print(f"{len(rows)} of {len(ARCHITECTURES)}: {kind}", flush=True)
-            blocks.cache_clear(), traced.cache_clear()
+            blocks.cache_clear()
+            traced.cache_clear()
     with whole(out) as path:
         path.write_text(page([rows[kind] for kind in sorted(ARCHITECTURES)]))
     kept.unlink()
