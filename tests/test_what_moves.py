@@ -10,7 +10,7 @@ from tiny_models import save_tiny, save_word_tokenizer, tiny_model
 
 import fisherflat as ff
 from fisherflat.checkpoints import Model
-from fisherflat.experiments.what_moves import by_choice, coverage, spread
+from fisherflat.experiments.what_moves import coverage, spread
 
 
 def test_a_special_token_far_out_is_seen(tmp_path: Path) -> None:
@@ -34,12 +34,6 @@ def test_without_special_tokens_there_is_no_difference() -> None:
     assert len(found) == 2 * 3
 
 
-def test_choices_have_a_column_each() -> None:
-    found = by_choice(Model(tiny_model("bert")), [[5, 6, 7, 8, 9], [12, 4, 8, 30]], points=1)
-    assert list(found.columns) == ["principal, spread", "principal, together", "random:0, spread", "random:1, spread"]
-    assert len(found) == 2 * 3 and found.map(lambda cell: cell[0] in "+-").all(axis=None)
-
-
 def test_coverage_of_the_range_of_two_is_a_half() -> None:
     """Of two values with the same law, the truth lies between them every other time."""
-    assert coverage((2,), runs=150).normal[0] == pytest.approx(0.5, abs=0.13)
+    assert coverage((2,), runs=80).normal[0] == pytest.approx(0.5, abs=0.17)
