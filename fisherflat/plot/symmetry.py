@@ -33,7 +33,7 @@ def unit_forms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     sizes = np.maximum(x, y)
     end = 1.04 * max(np.quantile(sizes, 0.999), 1e-300)
     ax.plot([0, end], [0, end], color="0.5", linewidth=0.6, zorder=0)
-    place = {"xytext": (-3, 1), "textcoords": "offset points", "ha": "right", "va": "bottom", "rotation": 45}
+    place = {"xytext": (-7, 2), "textcoords": "offset points", "ha": "right", "va": "bottom", "rotation": 45}
     ax.annotate("g·u = 0", (0.97 * end, 0.97 * end), fontsize=7, color="0.4", **place)  # type: ignore[arg-type]
     dots: dict[str, Any] = {"s": 6 if len(table) < 2000 else 1, "linewidths": 0, "rasterized": True}
     chosen = sorted(set(layers))
@@ -113,7 +113,13 @@ def null_spectrum(found: NullDirections, ax: Axes | None = None) -> Axes:
 
 
 #: of a legend above the axes, where it hides nothing
-_ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3, "handlelength": 1.6}
+_ABOVE: dict[str, Any] = {
+    "loc": "lower center",
+    "bbox_to_anchor": (0.5, 1.0),
+    "ncols": 4,
+    "handlelength": 1.6,
+    "columnspacing": 1.2,
+}
 _MAP = "viridis"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
