@@ -475,3 +475,9 @@ def test_the_covariance_is_that_of_the_words(tmp_path: Path) -> None:
     family = ff.Gaussian(outputs.var(0).mean().item())
     expected = ff.StatisticalManifold(block.mlp, chart, family, engine="autodiff").scalar_curvature(torch.zeros(2))
     assert row.scalar_curvature == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_all_words_together_are_summed_up_as_one_chart(llama: Model) -> None:
+    found = quiet(llama, IDS, parts=["mlp"], layers=[0], positions="together", points=2, readings=["live"])
+    assert found.table.position.isna().all() and set(found.table.token) == {"all words"}
+    assert any("over 2 points of a single chart" in said for said in found.sentences())
