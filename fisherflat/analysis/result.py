@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fisherflat import __version__, readings, statistics
 from fisherflat._files import made, whole
 from fisherflat.analysis.measure import COLUMNS as NUMBERS
+from fisherflat.analysis.measure import FLAT
 from fisherflat.analysis.summary import sentences, tables
 from fisherflat.analysis.tasks import Row
 from fisherflat.errors import InputError
@@ -206,7 +207,8 @@ class Analysis:
         from fisherflat import plot
 
         heads = self.table[self.table["part"].str.startswith("head ") & self.table["verdict"].notna()]
-        found = list(dict.fromkeys(heads["reading"]))
+        curved = heads[heads["verdict"] != FLAT]  # a map of nothing but flat heads shows nothing
+        found = list(dict.fromkeys((curved if len(curved) else heads)["reading"]))
         with _figure(path, len(found), len(found) * (0.9 + 0.16 * heads["layer"].nunique())) as axes:
             for reading, ax in zip(found, axes, strict=True):
                 plot.heads(heads, ax, reading)

@@ -138,7 +138,7 @@ def heads(table: pd.DataFrame, ax: Axes | None = None, reading: str = "live") ->
     sizes = np.abs(values.to_numpy(dtype=float))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
     end = sizes.max() if len(sizes) else 1.0
-    threshold = 10.0 ** math.floor(math.log10(max(sizes.min() if len(sizes) else 1.0, 1e-4 * end)))
+    threshold = 10.0 ** math.floor(math.log10(max(sizes.min() if len(sizes) else 1.0, 1e-3 * end)))
     image = ax.imshow(
         values, cmap=COLOURS, norm=SymLogNorm(threshold, vmin=-end, vmax=end), aspect="auto", interpolation="none"
     )
