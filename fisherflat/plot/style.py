@@ -38,6 +38,7 @@ def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2) 
     decades are told apart, so that those that matter have room.
     """
     from matplotlib.ticker import MaxNLocator
+    from matplotlib.transforms import offset_copy
 
     sizes = sizes[sizes > 0]
     if len(sizes):
@@ -52,4 +53,8 @@ def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2) 
     ax.set_xlabel(x, fontsize=9)
     ax.set_ylabel(y, fontsize=9)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
+        # below the label of the axis, where it hides neither curves nor a title
+        below = offset_copy(ax.transAxes, ax.figure, y=-30, units="points")
+        ax.legend(
+            fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns
+        )
