@@ -73,3 +73,14 @@ def test_routing_of_checkpoints(kind: str) -> None:
     chosen = [set((rows @ weight.T).topk(2).indices[0].tolist()) for rows in (block.mlp_input[-1:], *token[:, None])]
     expected = [other != chosen[0] for other in chosen[1:]]
     assert rerouted(graph, chart, far).tolist() == expected and sum(expected) > 0
+
+
+def test_an_analysis_says_so() -> None:
+    model = Model(tiny_model("mixtral"))
+    options = {"layers": [0], "parts": ["mlp"], "readings": ["live"], "positions": "last", "progress": False}
+    with pytest.warns(RoutingWarning, match=r"In layer 0 a mixture of experts chooses others at \d+ of 24 points"):
+        found = ff.analyze(model, IDS, points=24, **options)
+    assert 0 < found.table["rerouted"].sum() < 24 and not found.table["rerouted"][0]
+    assert any("experts chooses others" in note for note in found.notes)
+    dense = ff.analyze(Model(tiny_model("llama")), IDS, points=2, **options)
+    assert dense.table["rerouted"].tolist() == [False, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from fisherflat.analysis.runners import one_process, processes
 from fisherflat.analysis.study import PARTS, Settings, Study
 from fisherflat.analysis.tasks import Row, Runner, Task
 from fisherflat.checkpoints import Encoded, Model
-from fisherflat.errors import InputError
+from fisherflat.errors import InputError, RoutingWarning
 from fisherflat.jets import ENGINES
 from fisherflat.moves import Moves, parse
 from fisherflat.readings import LIVE, canonical, order, roles
@@ -227,6 +228,16 @@ def _notes(rows: Sequence[Row], settings: Settings) -> list[str]:
     if measured:
         found = {row["reading"] for row in measured}
         said += [f"No part has what {r!r} holds, so it was measured nowhere." for r in asked or () if r not in found]
+    if elsewhere := {(row["layer"], row["part"], row["reading"]) for row in measured if row["rerouted"]}:
+        points = [row for row in measured if (row["layer"], row["part"], row["reading"]) in elsewhere]
+        layers = sorted({layer for layer, _, _ in elsewhere})
+        count, named = sum(row["rerouted"] for row in points), ", ".join(map(str, layers))
+        said.append(
+            f"In layer{'s' if len(layers) > 1 else ''} {named} a mixture of experts chooses others at {count} of "
+            f"{len(points)} points than at the prompt itself; each point has the geometry of its own routing, and the "
+            "surface jumps in between."
+        )
+        warnings.warn(said[-1], RoutingWarning, stacklevel=3)
     if settings.dtype == torch.float32:
         said.append("Computed in float32: expect about three digits of curvature, and fewer where it nearly cancels.")
     return said

@@ -15,6 +15,7 @@ from fisherflat.family import Gaussian
 from fisherflat.geometry import Geometry
 from fisherflat.jets import Graph, Jet
 from fisherflat.jets.chunks import in_chunks
+from fisherflat.jets.routing import rerouted
 from fisherflat.manifold import StatisticalManifold
 
 #: column -> how it is read off a geometry
@@ -55,7 +56,7 @@ def measure(
 
     **Args:** `surfaces`: by name, which outputs, and their family. Jets are computed once for all of them.
 
-    **Returns:** by name, rows with `point`, `u`, the numbers of `COLUMNS`, `verdict` and `error`.
+    **Returns:** by name, rows with `point`, `u`, `rerouted`, the numbers of `COLUMNS`, `verdict` and `error`.
 
     **Raises:** what `StatisticalManifold` and its engines raise; points where the metric is degenerate are no error
     but rows that say so.
@@ -75,16 +76,15 @@ def measure(
         warnings.simplefilter("ignore", DegenerateImmersionWarning)  # such points have an error in their row
         pieces = list(in_chunks(piece, u, manifold.engine.bytes_per_point, manifold.engine.chunk_memory))
     numbers = torch.cat(pieces, -1).transpose(1, 2).tolist()
+    places = list(zip(range(len(points)), points.tolist(), rerouted(graph, chart, points).tolist(), strict=True))
     return {
-        name: [
-            _row(point, at, values) for point, (at, values) in enumerate(zip(points.tolist(), of_surface, strict=True))
-        ]
+        name: [_row(*place, values) for place, values in zip(places, of_surface, strict=True)]
         for name, of_surface in zip(surfaces, numbers, strict=True)
     }
 
 
-def _row(point: int, u: list[float], values: list[float]) -> Row:
-    row: Row = {"point": point, "u": u, **dict(zip(COLUMNS, values, strict=False))}
+def _row(point: int, u: list[float], rerouted: bool, values: list[float]) -> Row:
+    row: Row = {"point": point, "u": u, "rerouted": rerouted, **dict(zip(COLUMNS, values, strict=False))}
     scal = row["scalar_curvature"]
     if scal == scal:
         return row | {"verdict": FLAT if values[-1] else POSITIVE if scal > 0 else NEGATIVE, "error": None}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: what tells rows apart, but for the reading
 KEYS = ("layer", "part", "prompt", "text", "position", "token", "point")
 #: the columns of the table, in order
-COLUMNS = ("layer", "part", "roles", "reading", *KEYS[2:], "u", *NUMBERS, "verdict", "error")
+COLUMNS = ("layer", "part", "roles", "reading", *KEYS[2:], "u", *NUMBERS, "rerouted", "verdict", "error")
 
 
 class Analysis:
@@ -58,12 +58,15 @@ class Analysis:
         `largest_sectional_curvature` over the planes of the chart (see `Geometry.sectional_extremes`).
         `second_fundamental_form` and `mean_curvature` are norms, in one over its root; `volume_density` is
         `sqrt(det g)`, `effective_rank` and `condition_number` are those of `g`, in the coordinates `u` of the chart.
+        `rerouted`: a mixture of experts chooses others at this point than at the prompt itself.
         `verdict` is `flat to rounding`, `positive` or `negative`; `error` says why there are no numbers. `position` is
         missing where all words of the prompt move together.
         """
         import pandas as pd
 
-        kinds: dict[str, Any] = {"point": "Int64", "position": "Int64"} | dict.fromkeys(NUMBERS, "float64")
+        kinds: dict[str, Any] = {"point": "Int64", "position": "Int64", "rerouted": "boolean"} | dict.fromkeys(
+            NUMBERS, "float64"
+        )
         return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype(kinds)  # also where every row failed
 
     def by_reading(self, quantity: str = "scalar_curvature") -> pd.DataFrame:
