@@ -13,7 +13,7 @@ from fisherflat._typing import Tensor
 from fisherflat.bench import minilm
 from fisherflat.bench.floor import fastest, floors
 from fisherflat.bench.maps import Subject, subject
-from fisherflat.bench.measure import Spread, interleaved
+from fisherflat.bench.measure import Spread, interleaved, seconds
 from fisherflat.bench.memory import peak
 from fisherflat.depth.budget import budget
 from fisherflat.depth.profile import profile
@@ -69,18 +69,17 @@ def growth(width: int, tokens: int, k: int, points: int, depths: tuple[int, ...]
 
     Each once: the deepest takes long. The exponents are slopes of lines through the logarithms.
     """
-    seconds, peaks = {}, {}
+    elapsed, peaks = {}, {}
     for depth in depths:
         made = subject(f"block-{width}x{depth}", k, tokens=tokens)
         assert isinstance(made.module, torch.nn.Sequential)
         stack, u = Stack(list(made.module), made.chart, "calibrated"), made.points(points)
-        call = _profile(stack, u)
-        call()
-        seconds[depth] = interleaved({depth: call}, 1, made.device)[depth][0]
+        profile(stack, u[:1])
+        elapsed[depth] = seconds(_profile(stack, u), made.device)
         peaks[depth] = peak(_profile(stack, u[:2]), made.device)
     return {
-        "width": width, "tokens": tokens, "k": k, "points": points, "seconds": seconds, "peak_bytes": peaks,
-        "exponents": {what: _slope(values) for what, values in (("time", seconds), ("memory", peaks))},
+        "width": width, "tokens": tokens, "k": k, "points": points, "seconds": elapsed, "peak_bytes": peaks,
+        "exponents": {what: _slope(values) for what, values in (("time", elapsed), ("memory", peaks))},
     }  # fmt: skip
 
 
