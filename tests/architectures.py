@@ -168,7 +168,9 @@ WIDER |= {
     "mobilebert": Architecture(missing="queries and keys are of a bottleneck, values of the whole state"),
     "nemotron_h": Architecture(missing="each layer is one part alone: a mixer or an MLP, which is then the block"),
     "neomme": Architecture("gate_proj", also=("norm",)),  # and attention output without what lies along the values
-    "pegasus_x": Architecture(missing="a staggered layer pads its blocks of tokens: analysed as a block"),
+    "pegasus_x": Architecture(
+        missing="the MLP runs twice, on the tokens and on global ones beside them; a staggered layer pads them"
+    ),
     "qwen4_exp_text": Architecture("q_proj", also=("norm",)),
     "step3p5": Architecture("g_proj", missing=_ROUTED),
     "xlnet": Architecture(missing="projections are bare parameters and the residual sum is in between: a block only"),

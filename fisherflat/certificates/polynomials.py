@@ -170,6 +170,34 @@ def dot(a: Array, b: Array) -> Array:
     return np.stack([dot(x, y) for x, y in zip(a, b, strict=True)])
 
 
+def substituted(a: Polynomial, b: Polynomial, upper: bool, unitriangular: bool) -> Polynomial:
+    """The x of `a x = b` for stacks of triangular matrices of one batch shape: row by row, as on paper."""
+    n, rows = a.value.shape[-1], {}
+
+    def cut(x: Polynomial, i: int, columns: slice) -> Polynomial:
+        return x.each(lambda part: part[..., i : i + 1, columns])
+
+    def put_together() -> Polynomial:
+        known = [rows[i] for i in sorted(rows)]
+        parts: list[Part] = []
+        for m in range(len(b.parts)):
+            blank = np.full(known[0].value.shape, ZERO, dtype=object)
+            held = [row.parts[m] for row in known]
+            some = any(part is not None for part in held)
+            parts.append(np.concatenate([blank if h is None else h for h in held], -2) if some else None)
+        return Polynomial(parts, b.k)
+
+    for i in reversed(range(n)) if upper else range(n):
+        row = cut(b, i, slice(None))
+        if rows:
+            known = bilinear(cut(a, i, slice(i + 1, n) if upper else slice(0, i)), put_together(), dot)
+            row = plus(row, known.each(lambda part: -part))
+        if not unitriangular:
+            row = bilinear(row, composed(cut(a, i, slice(i, i + 1)), lambda s: 1 / s), np.multiply)
+        rows[i] = row
+    return put_together()
+
+
 def times_constant(x: Polynomial, weight: Tensor) -> Polynomial:
     """`x @ weight` for matrices, all parts of `x` at once and the weight a few columns at a time."""
     places = [m for m, part in enumerate(x.parts) if part is not None]

@@ -30,6 +30,7 @@ from fisherflat.certificates.polynomials import (
     monomials,
     plus,
     softmax,
+    substituted,
     times_constant,
 )
 from fisherflat.certificates.tables import COMPARISONS, FUNCTIONS, JOINED, LINEAR, convolution, ranked, toward_zero
@@ -109,6 +110,8 @@ class _Reading:
             return self._arithmetic(*args, **kwargs)
         if name in ("mm", "bmm", "addmm"):
             return self._product(*args, **kwargs)
+        if name == "linalg_solve_triangular":
+            return self._solved(*args, **kwargs)
         if name in ("_softmax", "logsumexp"):
             return (softmax if name == "_softmax" else logsumexp)(self.values[args[0]], *args[1:], **kwargs)
         if name in LINEAR:
@@ -178,6 +181,11 @@ class _Reading:
         else:
             product = bilinear(self._polynomial(a), self._polynomial(b), dot)
         return product if bias is None else plus(product, self._polynomial(bias))
+
+    def _solved(self, a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Polynomial:
+        if not left or a.shape[:-2] != b.shape[:-2]:
+            raise self._unknown()
+        return substituted(self._polynomial(a), self._polynomial(b), upper, unitriangular)
 
     def _joined(self, places: tuple[int, ...], function: Callable[..., Array], args: Any, kwargs: Any) -> Polynomial:
         """An op that puts together entries of several arguments, one part after the other."""
