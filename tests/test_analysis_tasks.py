@@ -127,9 +127,13 @@ def test_another_runner_needs_no_change_elsewhere(llama: Model, tmp_path: Path) 
     pd.testing.assert_frame_equal(first.table, second.table)
 
 
-@pytest.mark.parametrize("lazy", [False, True])
-def test_two_processes_make_the_table_of_one(tmp_path: Path, lazy: bool) -> None:
-    model = ff.load(save_tiny(tmp_path / "model", "llama"), lazy=lazy)
+@pytest.mark.parametrize("kind", ["on disk", "a module"])
+def test_two_processes_make_the_table_of_one(tmp_path: Path, kind: str) -> None:
+    """The weights are read again by each process, or sent to it."""
+    if kind == "on disk":
+        model = ff.load(save_tiny(tmp_path / "model", "llama"), lazy=True)
+    else:
+        model = Model(tiny_model("llama"))
     one, two = (ff.analyze(model, [IDS, OTHER], jobs=jobs, layers=[1], **SMALL) for jobs in (1, 2))
     assert one.complete and len(one.table) == 2 * 2 * (2 + 2)
     pd.testing.assert_frame_equal(one.table, two.table)
