@@ -34,12 +34,12 @@ from fisherflat.jets.rules import STRUCTURAL
 COMMAND = "python tests/coverage.py --out docs/coverage.md"
 
 
-def row(kind: str) -> dict[str, Any]:
-    """What the library finds in an architecture, as plain data."""
-    return {"kind": kind, "layers": [_layer(kind, block) for block in blocks(kind)]}
+def row(kind: str, engines: bool = True) -> dict[str, Any]:
+    """What the library finds in an architecture, as plain data; `engines`: whether to compare them."""
+    return {"kind": kind, "layers": [_layer(kind, block, engines) for block in blocks(kind)]}
 
 
-def _layer(kind: str, block: Block) -> dict[str, Any]:
+def _layer(kind: str, block: Block, engines: bool) -> dict[str, Any]:
     """One kind of layer."""
     anatomy = block.anatomy
     found: dict[str, Any] = {"mixer": anatomy.mixer, "softmax": anatomy.softmax, "block": _traces(block)}
@@ -47,7 +47,7 @@ def _layer(kind: str, block: Block) -> dict[str, Any]:
     found["mlp"] = _traces(block.mlp) if anatomy.mlp else "not found"
     whole = next((part for part in ("block", "attention") if found[part] == "traces"), None)
     part = block if whole == "block" else block.attention if whole == "attention" else None
-    if ARCHITECTURES[kind].costly and not anatomy.softmax:
+    if not engines or (ARCHITECTURES[kind].costly and not anatomy.softmax):
         part = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ff.errors.FallbackWarning)
@@ -173,7 +173,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"{len(rows)} architectures of transformers {transformers.__version__} with self-attention, {len(gated)} of "
         f"them gated, in small random configurations on {len(IDS)} tokens (torch "
         f"{torch.__version__.partition('+')[0]}, float64, CPU). `{COMMAND}` writes this page; the same list is a test "
-        "(`tests/test_coverage.py`).",
+        "(`tests/test_coverage.py`), which compares the engines for some of them.",
         "",
         *NOTES,
         "",
@@ -183,8 +183,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "## Not in the table",
         "",
-        "Models that read pixels, sound or series of numbers instead of tokens, configurations whose model is the class "
-        "of another in the table, and:",
+        "Models that read pixels, sound or series of numbers instead of tokens, configurations whose model is the "
+        "class of another in the table, and:",
         "",
         *(f"- {reason}: {', '.join(f'`{kind}`' for kind in kinds.split())}" for reason, kinds in EXCLUDED.items()),
         "",

@@ -10,6 +10,8 @@ import pytest
 from architectures import ARCHITECTURES, GATED, UNGATED, blocks, traced
 from coverage import agrees, row
 
+#: where the engines are compared here; the command that makes the page compares them for all
+COMPARED = set(UNGATED) | {kind for kind, said in ARCHITECTURES.items() if said.gate}
 PAGE = Path(__file__).parents[1] / "docs" / "coverage.md"
 
 
@@ -23,7 +25,8 @@ def forgetting() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
 def test_an_architecture_is_what_its_source_says(kind: str) -> None:
-    said, found = ARCHITECTURES[kind], row(kind)
+    said, engines = ARCHITECTURES[kind], kind in COMPARED
+    found = row(kind, engines)
     layers = found["layers"]
     attentive = [layer for layer in layers if layer["softmax"]]
     states = [layer[part] for layer in layers for part in ("block", "mlp")]
@@ -35,7 +38,7 @@ def test_an_architecture_is_what_its_source_says(kind: str) -> None:
             assert layer["verdict"] == ("curved" if layer["gates"] else "flat")
     differences = [layer["difference"] for layer in layers if layer["difference"] is not None]
     assert all(difference < 1e-9 for difference in differences)
-    assert differences or said.missing
+    assert bool(differences) is engines
 
 
 def test_the_page_is_of_this_list() -> None:
