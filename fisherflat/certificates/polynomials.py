@@ -172,7 +172,8 @@ def dot(a: Array, b: Array) -> Array:
 
 def substituted(a: Polynomial, b: Polynomial, upper: bool, unitriangular: bool) -> Polynomial:
     """The x of `a x = b` for stacks of triangular matrices of one batch shape: row by row, as on paper."""
-    n, rows = a.value.shape[-1], {}
+    n = a.value.shape[-1]
+    rows: dict[int, Polynomial] = {}
 
     def cut(x: Polynomial, i: int, columns: slice) -> Polynomial:
         return x.each(lambda part: part[..., i : i + 1, columns])
