@@ -147,6 +147,10 @@ class Weights:
             _put(root, name, holders[id(table)])
 
 
+#: what may be asked of a table whose entries are not in memory: attributes, sizes
+_ABOUT = {"__get__", "size", "dim", "numel", "is_floating_point", "get_device"}
+
+
 class _Lookups(TorchFunctionMode):
     """Reads the rows that are looked up in tables that are not in memory."""
 
@@ -156,7 +160,7 @@ class _Lookups(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         table = next((id(arg) for arg in args if id(arg) in self._tables), None)
-        if table is None or func.__name__ == "__get__":  # an attribute of it, such as its shape
+        if table is None or func.__name__ in _ABOUT:
             return func(*args, **(kwargs or {}))
         if func is not functional.embedding:
             raise CheckpointError(
