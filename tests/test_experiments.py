@@ -14,6 +14,7 @@ import torch
 import fisherflat as ff
 from fisherflat.errors import InputError
 from fisherflat.experiments import PointClassifier, ring_data, ring_pair, ring_provenance, train
+from fisherflat.experiments.half_plane import NORMAL, half_plane_data
 from fisherflat.experiments.pretrained import FOLDER, build
 from fisherflat.experiments.ring import INNER_RADIUS, OUTER_RADIUS, SQUARE
 from fisherflat.field import curvature_field
@@ -31,6 +32,13 @@ def test_ring_labels_are_balanced_and_reproducible() -> None:
     assert not torch.equal(ring_data(20_000, seed=4)[0], points)
     with pytest.raises(InputError, match="at least one point"):
         ring_data(0, seed=0)
+
+
+def test_the_half_plane_has_the_points_of_the_ring_and_a_straight_boundary() -> None:
+    points, labels = half_plane_data(500, seed=3)
+    assert torch.equal(points, ring_data(500, seed=3)[0])
+    side = NORMAL[0] * points[:, 0] + NORMAL[1] * points[:, 1]
+    assert torch.equal(labels == 1, side > 0) and 0.4 < labels.mean() < 0.6
 
 
 def test_points_go_in_alone_or_in_batches() -> None:
@@ -155,7 +163,8 @@ def test_interval_is_students() -> None:
 def test_the_training_command_writes_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "Recipe", partial(train.Recipe, train_points=40, test_points=40, steps=2))
     monkeypatch.setattr(train, "COMPARED", train.COMPARED[:1])
-    monkeypatch.setattr(train, "measure", partial(train.measure, resolution=5))
+    for name in ("measure", "compare"):
+        monkeypatch.setattr(train, name, partial(getattr(train, name), resolution=5))
     monkeypatch.setattr(sys, "argv", ["train", "--out", str(tmp_path / "new"), "--seeds", "2"])
     train.main()
     assert {path.name for path in (tmp_path / "new").iterdir()} == {path.name for path in FOLDER.glob("ring*")}

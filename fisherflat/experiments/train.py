@@ -138,7 +138,7 @@ def compare(
         runs = []
         for seed in seeds:
             model = train(name == "gated", seed, recipe, task=task, **sizes)
-            runs.append(measure(model, seed, recipe, resolution, task))
+            runs.append(measure(model, seed, recipe, resolution=resolution, task=task))
             print(f"{name}, {task}, {sizes}, seed {seed}: test accuracy {runs[-1]['test_accuracy']:.4f}", flush=True)
         columns[name] = {key: [run[key] for run in runs] for key in runs[0]}
         result[name] = {"parameters": sum(p.numel() for p in model.parameters())}
