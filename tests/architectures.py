@@ -1,6 +1,6 @@
 """The architectures that are traced, with what the source of each says about it, and blocks of small models of them.
 
-`tests/coverage.py` makes the table of them that is in the docs.
+`tests/architecture_table.py` makes the table of them that is in the docs.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from architectures import ARCHITECTURES, GATED, UNGATED, blocks, traced
-from coverage import agrees, row
+from architecture_table import agrees, row
 
 #: where the engines are compared here; the command that makes the page compares them for all
 COMPARED = set(UNGATED) | {kind for kind, said in ARCHITECTURES.items() if said.gate}

@@ -1,6 +1,6 @@
 """The table of architectures in the docs: what the library finds in each, and whether that is what its source says.
 
-`python tests/coverage.py --out docs/coverage.md` writes it. Rows are kept in a file beside the page until the page is
+`python tests/architecture_table.py --out docs/coverage.md` writes it. Rows are kept in a file beside the page until the page is
 written, so that an interrupted run goes on where it was.
 """
 
@@ -31,7 +31,7 @@ from fisherflat.checkpoints import Block, Operator
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import STRUCTURAL
 
-COMMAND = "python tests/coverage.py --out docs/coverage.md"
+COMMAND = "python tests/architecture_table.py --out docs/coverage.md"
 
 
 def row(kind: str, engines: bool = True) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"{len(rows)} architectures of transformers {transformers.__version__} with self-attention, {len(gated)} of "
         f"them gated, in small random configurations on {len(IDS)} tokens (torch "
         f"{torch.__version__.partition('+')[0]}, float64, CPU). `{COMMAND}` writes this page; the same list is a test "
-        "(`tests/test_coverage.py`), which compares the engines for some of them.",
+        "(`tests/test_architecture_table.py`), which compares the engines for some of them.",
         "",
         *NOTES,
         "",
