@@ -460,23 +460,6 @@ def test_the_covariance_is_that_of_the_words(tmp_path: Path) -> None:
     assert row.scalar_curvature == pytest.approx(expected.item(), rel=1e-9)
 
 
-def test_the_covariance_is_that_of_the_words(tmp_path: Path) -> None:
-    """What the MLP puts out at [CLS] and [SEP] does not set the unit of curvature."""
-    from transformers import AutoTokenizer
-
-    save_word_tokenizer(tmp_path)
-    model = Model(tiny_model("bert"), AutoTokenizer.from_pretrained(tmp_path))
-    text = "the cat sat on a mat and saw dogs"
-    row = quiet(model, text, parts=["mlp"], layers=[0], positions="last", points=1, readings=["live"]).table.iloc[0]
-    block = model.blocks(text)[0]
-    states, outputs = block.mlp_input[1:-1], block.mlp(block.mlp_input)[1:-1]
-    _, singular, directions = torch.linalg.svd(states - states.mean(0), full_matrices=False)
-    chart = ff.charts.token(block.mlp_input, -2, directions[:2] * singular[:2, None] / math.sqrt(len(states) - 1))
-    family = ff.Gaussian(outputs.var(0).mean().item())
-    expected = ff.StatisticalManifold(block.mlp, chart, family, engine="autodiff").scalar_curvature(torch.zeros(2))
-    assert row.scalar_curvature == pytest.approx(expected.item(), rel=1e-9)
-
-
 def test_all_words_together_are_summed_up_as_one_chart(llama: Model) -> None:
     found = quiet(llama, IDS, parts=["mlp"], layers=[0], positions="together", points=2, readings=["live"])
     assert found.table.position.isna().all() and set(found.table.token) == {"all words"}
