@@ -1,7 +1,7 @@
 """The table of architectures in the docs: what the library finds in each, and whether that is what its source says.
 
-`python tests/architecture_table.py --out docs/coverage.md` writes it. Rows are kept in a file beside the page until the page is
-written, so that an interrupted run goes on where it was.
+`python tests/architecture_table.py --out docs/coverage.md` writes it. Rows are kept in a file beside the page until the
+page is written, so that an interrupted run goes on where it was.
 """
 
 from __future__ import annotations

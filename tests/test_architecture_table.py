@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from architectures import ARCHITECTURES, GATED, UNGATED, blocks, traced
 from architecture_table import agrees, row
+from architectures import ARCHITECTURES, GATED, UNGATED, blocks, traced
 
 #: where the engines are compared here; the command that makes the page compares them for all
 COMPARED = set(UNGATED) | {kind for kind, said in ARCHITECTURES.items() if said.gate}

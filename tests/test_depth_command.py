@@ -106,7 +106,12 @@ def test_the_fixed_covariance_is_that_of_what_entered(gated: DepthStudy) -> None
 
 def test_what_a_study_of_a_gated_model_says(gated: DepthStudy) -> None:
     said = " ".join(gated.sentences())
-    for start in ("After the last block the mean scalar curvature, over 2 points, is", "Where: ", "By what: ", "Transport: "):
+    for start in (
+        "After the last block the mean scalar curvature, over 2 points, is",
+        "Where: ",
+        "By what: ",
+        "Transport: ",
+    ):
         assert start in said
     assert len(gated.growth()) == 8 and said.count("Growth, ") == 5
     paid = gated.budgets["role"].matrix.sum(-1).mean(0)

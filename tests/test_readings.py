@@ -37,9 +37,7 @@ def test_names_and_roles(written: str, roles: tuple[str, ...], canonical: str) -
     assert readings.name(roles) == canonical
 
 
-@pytest.mark.parametrize(
-    "written", ["", "frozen", "frozen head", "frozen pattern+", "live+pattern", "other"]
-)
+@pytest.mark.parametrize("written", ["", "frozen", "frozen head", "frozen pattern+", "live+pattern", "other"])
 def test_unknown_readings(written: str) -> None:
     with pytest.raises(InputError, match="is no reading; write 'live'"):
         readings.roles(written)

@@ -54,7 +54,7 @@ def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2) 
     ax.set_ylabel(y, fontsize=9)
     if ax.get_legend_handles_labels()[0]:
         # below the label of the axis, where it hides neither curves nor a title
-        below = offset_copy(ax.transAxes, ax.figure, y=-30, units="points")
+        below = offset_copy(ax.transAxes, ax.get_figure(root=True), y=-30, units="points")
         ax.legend(
             fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns
         )
