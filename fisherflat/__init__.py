@@ -25,6 +25,8 @@ _PUBLIC = {
     "verify": "certificates",
     "Certificate": "certificates",
     "Verification": "certificates",
+    "certify_layer": "certificates.layers",
+    "verify_layer": "certificates.layers",
     "charts": "charts",
     "errors": "errors",
     "experiments": "experiments",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ class Journal:
         text = json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
         try:
             self._file.write(text.encode())
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be written ({error.strerror}); make room and resume: what was done before is kept"

@@ -75,7 +75,8 @@ def load(
     return Model(
         module,
         tokenizer,
-        name=str(source),
+        # reports are passed on, so the name of a folder stands in them and not where it lies
+        name=place.resolve().name if Path(source).exists() else str(source),
         blocks=blocks,
         part=part,
         weights=weights,
