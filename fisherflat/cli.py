@@ -30,17 +30,24 @@ def _commands() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the figure and the numbers.")] = Path("fisherflat-demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the figures and the numbers.")] = Path("fisherflat-demo"),
     resolution: Annotated[int, typer.Option(help="Grid points a side.", min=2)] = 121,
 ) -> None:
-    """Map the curvature of a gated and an ungated attention classifier over the plane that they classify."""
+    """Analyse the models that ship with the package: two attention classifiers of points, two small language models.
+
+    Of the classifiers, the curvature over the plane that they classify; of the language models, that of each layer's
+    attention. In both pairs one model has gated attention.
+    """
     from rich import print
 
-    from fisherflat.demo import demo
+    from fisherflat.demo import demo, language_models
 
     found = demo(resolution)
     files = found.save(out)
     print(found.summary())
+    for name, analysis in language_models(progress=True).items():
+        files += analysis.save(out / name)
+        print(analysis.summary())
     for file in files:
         typer.echo(f"written: {file}")
 
@@ -70,9 +77,7 @@ def analyze(
     prompt: Annotated[list[str], typer.Option(help="Text to run the model on; may be given several times.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables and the figures.", file_okay=False)],
     dim: Annotated[int | None, typer.Option(help="Directions that move (default: 2).", min=2)] = None,
-    moves: Annotated[
-        str, typer.Option(help="What moves: 'principal', random:SEED, words:cat,dog,bird, vectors:FILE[#NAME].")
-    ] = "principal",
+    moves: Annotated[str, typer.Option(help=_MOVES)] = "principal",
     layers: Annotated[str, typer.Option(help="'all', or indices such as 0,5,-1.")] = "all",
     parts: Annotated[str, typer.Option(help="Out of attention,mlp,block.")] = "attention,mlp,block",
     heads: Annotated[str, typer.Option(help="Heads of the attention: 'none', 'all', or indices such as 0,3.")] = "none",

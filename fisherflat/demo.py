@@ -1,4 +1,8 @@
-"""The demonstration: how a gated and an ungated attention layer bend the plane that they classify."""
+"""The demonstration: the models that ship with the package, analysed.
+
+How a gated and an ungated attention layer bend the plane that they classify, and the attention of two language models,
+layer by layer.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +19,28 @@ from fisherflat._files import made, whole
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.experiments import PointClassifier, ring_data, ring_pair, ring_provenance
+from fisherflat.experiments.pretrained import CHECKPOINTS
 from fisherflat.experiments.ring import INNER_RADIUS, OUTER_RADIUS, SQUARE
 from fisherflat.family import Gaussian
 from fisherflat.field import CurvatureField, curvature_field
-from fisherflat.jets import freeze
 from fisherflat.manifold import StatisticalManifold
+from fisherflat.readings import LIVE, held, roles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
-#: reading -> the roles held at the origin of the plane
-READINGS: dict[str, tuple[str, ...]] = {"live": (), "frozen pattern": ("pattern",), "frozen gate": ("attention_gate",)}
+    from fisherflat.analysis import Analysis
+
+#: of the classifiers; what is held is held at the origin of the plane
+READINGS = (LIVE, "frozen pattern", "frozen gate")
 #: the readings that the figure shows, one a row
 SHOWN = {"live": "live: nothing held", "frozen pattern": "frozen pattern: held as at the origin"}
 #: how many of the training points are drawn
 DRAWN_POINTS = 120
+#: what the language models read
+PROMPT = "def mean(values):\n    return sum(values) / len(values)\n"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +141,7 @@ class Demo:
         parts = {"pattern": "softmax"}
         if self.models[name].representation.attention.gate is not None:
             parts["attention_gate"] = "gate"
-        return "curved by " + " and ".join(what for role, what in parts.items() if role not in READINGS[reading])
+        return "curved by " + " and ".join(what for role, what in parts.items() if role not in roles(reading))
 
     def _sentences(self) -> list[str]:
         said = []
@@ -167,14 +176,28 @@ def demo(resolution: int = 121) -> Demo:
     fields = {}
     for name, model in models.items():
         family = Gaussian.calibrated(model.representation(training))
-        for reading, roles in READINGS.items():
+        for reading in READINGS:
             if reading == "frozen gate" and model.representation.attention.gate is None:
                 continue
-            origin = torch.zeros(2, dtype=torch.float64)
-            mean = freeze(model.representation, origin, roles) if roles else model.representation
+            mean = held(model.representation, torch.zeros(2, dtype=torch.float64), reading)
             manifold = StatisticalManifold(mean, charts.identity(2), family)
             fields[name, reading] = curvature_field(manifold, SQUARE, resolution)
     return Demo(models, {name: _accuracy(model, points, labels) for name, model in models.items()}, fields)
+
+
+def language_models(progress: bool = False) -> dict[str, Analysis]:
+    """The attention of the shipped language models, layer by layer: live, with its pattern held, and its gate as well.
+
+    Five words of one prompt move, one after the other, along two principal directions; see `fisherflat.analyze`.
+    """
+    from fisherflat.analysis import analyze
+    from fisherflat.checkpoints import load
+
+    readings = (LIVE, "frozen pattern", "frozen pattern+gate")
+    return {
+        name: analyze(load(name), PROMPT, parts=["attention"], readings=readings, points=4, progress=progress)
+        for name in CHECKPOINTS
+    }
 
 
 def _accuracy(model: PointClassifier, points: Tensor, labels: Tensor) -> dict[str, float]:

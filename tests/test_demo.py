@@ -141,10 +141,13 @@ def test_an_interrupt_keeps_the_old_file(tmp_path: Path) -> None:
 def test_command_writes_and_names_its_files(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path / "x"), "--resolution", "9"])
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == FILES
+    models = {name: ff.Analysis.load(tmp_path / "x" / name) for name in ("python-llama", "python-qwen3-next")}
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [*FILES, *models]
     for name in FILES:
         assert f"written: {tmp_path / 'x' / name}" in result.output
-    assert "flat to rounding" in result.output
+    for name, analysis in models.items():
+        held = analysis.table[analysis.table.reading == "frozen pattern"]
+        assert (held.verdict == "flat to rounding").all() == (name == "python-llama") and held.layer.nunique() >= 3
 
 
 def test_our_errors_are_one_message_and_exit_code_1(
