@@ -176,12 +176,12 @@ def tables(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
 
 def _cell(table: pd.DataFrame, estimates: pd.DataFrame, key: tuple[int, str, str]) -> str:
     names = ["layer", "part", "reading"]
-    rows = table[(table[names] == key).all(axis=1)]
+    rows = table[(table[names] == list(key)).all(axis=1)]
     measured = rows[rows["verdict"].notna()]
     if measured.empty:
         return "error" if len(rows) else "-"
     if (measured["verdict"] == FLAT).all():
         return "flat"
-    found = estimates[(estimates[names] == key).all(axis=1)].iloc[0]
+    found = estimates[(estimates[names] == list(key)).all(axis=1)].iloc[0]
     interval = "" if found["low"] != found["low"] else f"\n{found['low']:.1g} to {found['high']:.1g}"
     return f"{found['mean']:+.2g}{interval}"
