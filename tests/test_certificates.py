@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from cases import as_functions, as_layers, has_layers
+from tiny_models import tiny_model
 from typer.testing import CliRunner
 
 import fisherflat as ff
 from fisherflat.certificates.layers import certify_layer, verify_layer
+from fisherflat.checkpoints import Model
 from fisherflat.cli import app
 from fisherflat.errors import InputError
 
@@ -155,3 +157,14 @@ def test_a_layer_is_proved_on_whatever_moves(minilm_path: Path, tmp_path: Path, 
     assert made.verdict == "flat" and made.chart.kind == moves.partition(":")[0]
     made.save(file)
     assert verify_layer(ff.Certificate.load(file), model).ok
+
+
+def test_a_decoder_is_proved_on_the_prompt_that_was_given() -> None:
+    """A decoder reads a start token first, which is not part of the prompt that the certificate names."""
+    model = Model(tiny_model("bart"), part="decoder")
+    certificate = certify_layer(model, 0, prompt=[5, 6, 7, 8], reading="frozen pattern")
+    assert certificate.subject["token_ids"] == [5, 6, 7, 8]
+    assert torch.equal(certificate.chart.point, model.blocks([5, 6, 7, 8])[0].attention_input)
+    assert certificate.verdict == "flat" and verify_layer(certificate, model).ok
+    with pytest.raises(InputError, match="token ids"):
+        certify_layer(model, 0, prompt=torch.randn(4, 32))

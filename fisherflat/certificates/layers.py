@@ -45,10 +45,12 @@ def certify_layer(
     **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none.
     """
     moving, encoded = parse(moves, dim), model.encode(prompt)
+    if encoded.hidden is not None:
+        raise InputError("a certificate names its prompt by token ids; give a text or ids, not hidden states")
     place = moving.place(model, encoded, position)
     variants = moving.variants(model, encoded, place)
     about = {"layer": layer, "part": part, "position": place, "moves": moving.settings}
-    subjects = [{**about, "token_ids": variant.ids.tolist()} for variant in variants]
+    subjects = [{**about, "token_ids": variant.prompt_ids} for variant in variants]
     operators = [_part(model, subject) for subject in subjects]
     states = [operator.input for operator in operators]
     chart = moving.fit(states, variants).chart(states, tokens(variants[0], place))

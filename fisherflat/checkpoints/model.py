@@ -128,16 +128,17 @@ class Model:
     def _encoded(self, ids: Tensor, text: str | None) -> Encoded:
         if ids.numel() == 0:
             raise InputError("the prompt is empty: it holds no tokens")
-        if self.part == "decoder":
-            ids = torch.cat([torch.tensor(self._start), ids])
+        start = self._start if self.part == "decoder" else []
+        ids = torch.cat([torch.tensor(start, dtype=torch.long), ids])
         numbers = ids.tolist()
         if self.tokenizer is None:
-            return Encoded(str(numbers), ids, [str(i) for i in numbers], [False] * len(ids))
+            return Encoded(str(numbers), ids, [str(i) for i in numbers], [False] * len(ids), lead=len(start))
         # an unknown word is text, although its token counts as special
         special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         if text is None:
             text = self.tokenizer.decode(numbers)
-        return Encoded(text, ids, self.tokenizer.convert_ids_to_tokens(numbers), [i in special for i in numbers])
+        tokens = self.tokenizer.convert_ids_to_tokens(numbers)
+        return Encoded(text, ids, tokens, [i in special for i in numbers], lead=len(start))
 
     def _hidden(self, prompt: Tensor) -> Encoded:
         rows = prompt[0] if prompt.dim() == 3 and prompt.shape[0] == 1 else prompt

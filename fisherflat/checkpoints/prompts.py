@@ -16,7 +16,8 @@ class Encoded:
     """A prompt as the model sees it.
 
     **Attributes:** `text`; `ids` `[n]`; `tokens`, as text; `special`, whether each is special (such as [CLS]) rather
-    than text; `hidden` `[n, d]`, where hidden states were given instead of ids, which then only set the length.
+    than text; `hidden` `[n, d]`, where hidden states were given instead of ids, which then only set the length; `lead`,
+    how many tokens a decoder reads before the prompt.
     """
 
     text: str
@@ -24,6 +25,12 @@ class Encoded:
     tokens: list[str]
     special: list[bool]
     hidden: Float[Tensor, "n d"] | None = None
+    lead: int = 0
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The prompt as token ids, which `Model.encode` turns into this again."""
+        return self.ids[self.lead :].tolist()
 
 
 def token_ids(prompt: Any, vocabulary: int | None) -> Int[Tensor, " n"]:
