@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fisherflat import __version__
+from fisherflat._progress import progress as bar
 from fisherflat.analysis.identity import tensors_digest, weights_digest
 from fisherflat.analysis.in_depth import in_depth
 from fisherflat.analysis.journal import Journal
@@ -92,18 +92,19 @@ def analyze(
     tasks: list[Task] = []
     complete = False
     try:
-        with _progress(progress) as advance:
+        with bar(progress) as advance:
+            advance("running the model", 0, None)
             tasks = study.tasks
             if folder is not None:
                 journal = Journal(folder, _identity(model, about), resume)
                 done = journal.done
             left = [task for task in tasks if task.key not in done]
-            advance("", len(tasks) - len(left), len(tasks))
-            for task, rows in carry_out(study, left):
+            advance("measuring", len(tasks) - len(left), len(tasks))
+            for count, (task, rows) in enumerate(carry_out(study, left), len(tasks) - len(left) + 1):
                 done[task.key] = rows
                 if journal is not None:
                     journal.write(task.key, rows)
-                advance(task.key, 1, len(tasks))
+                advance(task.key, count, len(tasks))
         if depth and journal is not None:
             _study_depths(study, given, journal, progress)
         complete = True
@@ -241,21 +242,3 @@ def _notes(rows: Sequence[Row], settings: Settings) -> list[str]:
     if settings.dtype == torch.float32:
         said.append("Computed in float32: expect about three digits of curvature, and fewer where it nearly cancels.")
     return said
-
-
-@contextmanager
-def _progress(show: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A function `(what was done, how many tasks, of how many) -> None` that moves a bar on the error stream."""
-    if not show:
-        yield lambda what, steps, total: None
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
-
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
-        shown = bar.add_task("running the model", total=None)
-
-        def advance(what: str, steps: int, total: int) -> None:
-            bar.update(shown, total=total, advance=steps, description=what or "measuring")
-
-        yield advance

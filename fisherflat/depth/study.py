@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from fisherflat import readings as named
+from fisherflat._progress import progress as bar
 from fisherflat.checkpoints import Model
 from fisherflat.depth.budget import budget
 from fisherflat.depth.maps import curvature_fields
@@ -67,8 +67,8 @@ def study(
     settings = {"moves": about, "points": points, "budget_points": min(points, budget_points), "seed": seed}
     found = DepthStudy(model.name, encoded.text, where, settings)
     try:
-        with _progress(progress) as step:
-            step("reading the blocks", None)
+        with bar(progress) as step:
+            step("reading the blocks", 0, None)
             given = on_prompt(model, encoded, moving, position)
             stack = Stack(given.blocks, given.chart, "calibrated", halves=halves, keep=in_memory(model))
             u = moving.points(points, seed)
@@ -76,15 +76,15 @@ def study(
             chosen = chosen if chosen is not None else usual(stack.roles)
             maps = moving.dim == 2 and resolution > 0
             total = len(chosen) + (budget_points > 0) + maps
-            for reading in chosen:
-                step(f"profile, {reading}", total)
+            for done, reading in enumerate(chosen):
+                step(f"profile, {reading}", done, total)
                 found.profiles[reading] = profile(stack.read(reading), u, degenerate="nan")
             if budget_points:
-                step("budget", total)
+                step("budget", len(chosen), total)
                 finest = budget(stack.at_the_end(), u[:budget_points], degenerate="nan")
                 found.budgets = {"role": finest.by("role"), "layer": finest.by("layer"), "layer-role": finest}
             if maps:
-                step("maps", total)
+                step("maps", total - 1, total)
                 found.maps = curvature_fields(stack, (-1.0, 1.0, -1.0, 1.0), resolution)
         found.complete = True
     except KeyboardInterrupt:
@@ -96,24 +96,3 @@ def usual(roles: Sequence[str]) -> list[str]:
     """The readings that tell most of a model with these roles, for their price: of patterns and gates."""
     pattern, gates = [role for role in roles if role == "pattern"], [role for role in roles if role in named.GATES]
     return list(dict.fromkeys(named.name(held) for held in ((), pattern, gates, (*pattern, *gates))))
-
-
-@contextmanager
-def _progress(show: bool) -> Iterator[Callable[[str, int | None], None]]:
-    """A function `(what comes next, number of steps)` that moves a bar on the error stream."""
-    if not show:
-        yield lambda what, total: None
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
-
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
-        shown = bar.add_task("", total=None)
-        done = -2  # the first step is not one of the counted ones, and none is done when it begins
-
-        def step(what: str, total: int | None) -> None:
-            nonlocal done
-            done += 1
-            bar.update(shown, description=what, total=total, completed=max(done, 0))
-
-        yield step
