@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +90,7 @@ def test_interrupted_command_saves_what_is_done(
     def stop(self: Study, task: Task) -> list[Row]:
         keys.append(task.key)
         if len(keys) == 4:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return measure(self, task)
 
     monkeypatch.setattr(Study, "measure", stop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -226,7 +225,7 @@ def test_a_gated_model_from_the_shell(folder: Path, tmp_path: Path) -> None:
 
 def test_an_interrupt_saves_what_is_done(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*args: Any, **options: Any) -> None:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["fisherflat.depth.study"], "budget", stop)
     done = command(folder, tmp_path / "out")
