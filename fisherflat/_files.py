@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,3 +37,15 @@ def whole(path: Path) -> Iterator[Path]:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another folder") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_all(folder: str | Path, writers: Mapping[str, Callable[[Path], None]]) -> list[Path]:
+    """Write files by name into a folder, made if it is not there, each whole or not at all; the files.
+
+    **Raises:** `InputError` where the folder cannot be made or written to.
+    """
+    folder = made(folder)
+    for name, write in writers.items():
+        with whole(folder / name) as part:
+            write(part)
+    return [folder / name for name in writers]

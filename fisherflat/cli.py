@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fisherflat.errors import FisherflatError
+
+if TYPE_CHECKING:
+    from fisherflat.analysis import Analysis
+    from fisherflat.depth import DepthStudy
 
 app = typer.Typer(
     help="The Fisher-Rao geometry of transformer layers, measured and proved.",
@@ -101,7 +105,6 @@ def analyze(
     What is done is kept as it comes. Ctrl-C ends early with exit code 130; the same command with --resume goes on.
     """
     import torch
-    from rich import print
 
     from fisherflat.analysis import analyze
     from fisherflat.checkpoints import load
@@ -126,12 +129,7 @@ def analyze(
         resume=resume,
         jobs=jobs,
     )
-    files = found.save(out)
-    print(found.summary())
-    for file in files:
-        typer.echo(f"written: {file}")
-    if not found.complete:
-        raise typer.Exit(130)
+    _report(found, out)
     if not found.measured:
         raise typer.Exit(1)
 
@@ -197,8 +195,6 @@ def depth(
 
     Ctrl-C ends early, keeps what was measured, and exits with code 130.
     """
-    from rich import print
-
     from fisherflat.checkpoints import load
     from fisherflat.depth import study
 
@@ -215,12 +211,7 @@ def depth(
         resolution=resolution,
         seed=seed,
     )
-    files = found.save(out)
-    print(found.summary())
-    for file in files:
-        typer.echo(f"written: {file}")
-    if not found.complete:
-        raise typer.Exit(130)
+    _report(found, out)
 
 
 @app.command()
@@ -329,6 +320,18 @@ def _device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise typer.BadParameter(f"torch cannot use {name!r} here ({reason})", param_hint="--device") from None
     return name
+
+
+def _report(found: Analysis | DepthStudy, out: Path) -> None:
+    """Write a result and say what it is. Exit code 130 where it was interrupted."""
+    from rich import print
+
+    files = found.save(out)
+    print(found.summary())
+    for file in files:
+        typer.echo(f"written: {file}")
+    if not found.complete:
+        raise typer.Exit(130)
 
 
 def _indices(text: str, option: str) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat import __version__, readings, statistics
-from fisherflat._files import made, whole
+from fisherflat._files import write_all
 from fisherflat.analysis.measure import COLUMNS as NUMBERS
 from fisherflat.analysis.measure import FLAT
 from fisherflat.analysis.summary import sentences, tables
@@ -137,12 +137,7 @@ class Analysis:
 
         **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to.
         """
-        folder = made(folder)
-        writers = self._writers()
-        for name, write in writers.items():
-            with whole(folder / name) as part:
-                write(part)
-        return [folder / name for name in writers]
+        return write_all(folder, self._writers())
 
     def _writers(self) -> dict[str, Callable[[Path], None]]:
         files: dict[str, Callable[[Path], None]] = {

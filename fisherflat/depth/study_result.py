@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat import __version__
-from fisherflat._files import made, whole
+from fisherflat._files import write_all
 from fisherflat.depth.budget import CurvatureBudget
 from fisherflat.depth.growth import Growth, growth
 from fisherflat.depth.profile import DepthProfile
@@ -209,12 +209,7 @@ class DepthStudy:
 
         **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to.
         """
-        folder = made(folder)
-        writers = self._writers()
-        for file, write in writers.items():
-            with whole(folder / file) as part:
-                write(part)
-        return [folder / file for file in writers]
+        return write_all(folder, self._writers())
 
     def _writers(self) -> dict[str, Callable[[Path], None]]:
         from fisherflat import plot

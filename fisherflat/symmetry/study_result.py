@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fisherflat._files import made, whole
+from fisherflat._files import made, write_all
 from fisherflat.certificates import SymmetryCertificate
 
 if TYPE_CHECKING:
@@ -99,15 +99,11 @@ class SymmetryStudy:
         }
         if len(self.table):
             files |= {"strength.png": figure(plot.broken_strength), "forms.png": figure(plot.unit_forms)}
-        folder = made(folder)
-        for name, write in files.items():
-            with whole(folder / name) as part:
-                write(part)
-        written = [folder / name for name in files]
+        written = write_all(folder, files)
         for certificate in self.certificates:
             place = _place(certificate)
             expert = f"-expert-{place['expert']:03}" if "expert" in place else ""
-            written.append(made(folder / "certificates") / f"layer-{place['layer']:03}{expert}.json")
+            written.append(made(Path(folder) / "certificates") / f"layer-{place['layer']:03}{expert}.json")
             certificate.save(written[-1])
         return written
 
