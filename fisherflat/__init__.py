@@ -8,53 +8,64 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+from fisherflat._version import __version__
 
-# name -> module that defines it; a name that maps to itself is a submodule
+# name -> where it lives; the name of a module stands for the module
 _PUBLIC = {
-    "Gaussian": "family",
-    "StatisticalManifold": "manifold",
-    "Jet": "jets",
-    "trace": "jets",
-    "freeze": "jets",
-    "load": "checkpoints",
-    "inspect": "inspection",
-    "Analysis": "analysis",
-    "analyze": "analysis",
-    "certify": "certificates",
-    "verify": "certificates",
+    "Analysis": "studies.layers",
     "Certificate": "certificates",
-    "Verification": "certificates",
-    "certify_layer": "certificates.layers",
-    "verify_layer": "certificates.layers",
-    "charts": "charts",
+    "CurvatureBudget": "studies.depth",
+    "CurvatureField": "geometry",
+    "DepthProfile": "studies.depth",
+    "Gaussian": "spaces.families",
+    "Geometry": "geometry",
+    "Graph": "jets.graph",
+    "Jet": "jets",
+    "StatisticalManifold": "geometry",
+    "Verification": "verifier",
+    "analyze": "studies.layers",
+    "certify": "provers",
+    "certify_layer": "provers",
+    "curvature_budget": "studies.depth",
+    "curvature_field": "geometry",
+    "depth_profile": "studies.depth",
+    "freeze": "parts",
+    "freeze_stack": "studies.depth",
+    "growth": "studies.depth",
+    "inspect": "models",
+    "load": "models",
+    "trace": "parts",
+    "verify": "verifier",
+    "verify_layer": "provers",
+}
+# module of the table of contents -> where it lives
+_MODULES = {
+    "charts": "spaces.charts",
     "errors": "errors",
-    "experiments": "experiments",
+    "families": "spaces.families",
     "layers": "layers",
-    "memories": "memories",
-    "moves": "moves",
+    "memories": "gated_mlp.memories",
+    "moves": "models.moves",
     "plot": "plot",
-    "readings": "readings",
+    "readings": "parts.readings",
+    "statistics": "statistics",
     "symmetry": "symmetry",
-    "depth_profile": "depth",
-    "freeze_stack": "depth",
-    "growth": "depth",
-    "CurvatureBudget": "depth",
-    "DepthProfile": "depth",
-    "curvature_budget": "depth",
+    "zoo": "zoo",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'fisherflat' has no attribute {name!r}")
-    module = import_module(f"fisherflat.{_PUBLIC[name]}")
-    value = module if _PUBLIC[name] == name else getattr(module, name)
+    if name in _MODULES:
+        value: Any = import_module(f"fisherflat.{_MODULES[name]}")
+    elif name in _PUBLIC:
+        value = getattr(import_module(f"fisherflat.{_PUBLIC[name]}"), name)
+    else:
+        raise AttributeError(f"module 'fisherflat' has no attribute {name!r}; see dir(fisherflat)")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_PUBLIC))
+    return sorted(__all__)

@@ -12,8 +12,8 @@ import typer
 from fisherflat.errors import FisherflatError
 
 if TYPE_CHECKING:
-    from fisherflat.analysis import Analysis
-    from fisherflat.depth import DepthStudy
+    from fisherflat.studies.depth import DepthStudy
+    from fisherflat.studies.layers import Analysis
 
 app = typer.Typer(
     help="The Fisher-Rao geometry of transformer layers, measured and proved.",
@@ -44,7 +44,7 @@ def demo(
     """
     from rich import print
 
-    from fisherflat.demo import demo, language_models
+    from fisherflat.lab.demo import demo, language_models
 
     found = demo(resolution)
     files = found.save(out)
@@ -67,7 +67,7 @@ def inspect(
     """What is in a checkpoint: layers, heads, gates, norms, MLPs, and which readings make sense."""
     from rich import print
 
-    from fisherflat.inspection import inspect
+    from fisherflat.models import inspect
 
     found = inspect(path, config=config, part=part, blocks=blocks)
     print(found)
@@ -106,8 +106,8 @@ def analyze(
     """
     import torch
 
-    from fisherflat.analysis import analyze
-    from fisherflat.checkpoints import load
+    from fisherflat.models import load
+    from fisherflat.studies.layers import analyze
 
     if dtype not in ("float64", "float32"):
         raise typer.BadParameter(f"{dtype!r} is neither float64 nor float32", param_hint="--dtype")
@@ -148,9 +148,9 @@ def bench(
 ) -> None:
     """Time the engines next to other ways to the same numbers, and next to plain forward passes.
 
-    `python -m fisherflat.bench` is the same with torch and numpy alone installed.
+    `python -m fisherflat.lab.bench` is the same with torch and numpy alone installed.
     """
-    from fisherflat.bench import Plan, bench
+    from fisherflat.lab.bench import Plan, bench
 
     chosen = Plan(device, tuple(only), tuple(map), tuple(k), points=points, repeats=repeats, quick=quick)
     bench(chosen if threads is None else replace(chosen, threads=threads), out)
@@ -166,7 +166,7 @@ def reproduce(
 
     Finished sections are kept and not measured again. Ctrl-C ends early with exit code 130; the same command goes on.
     """
-    from fisherflat.reproduce import reproduce
+    from fisherflat.lab.reproduce import reproduce
 
     if not reproduce(out, quick, only=only, say=typer.echo):
         raise typer.Exit(130)
@@ -195,8 +195,8 @@ def depth(
 
     Ctrl-C ends early, keeps what was measured, and exits with code 130.
     """
-    from fisherflat.checkpoints import load
-    from fisherflat.depth import study
+    from fisherflat.models import load
+    from fisherflat.studies.depth import study
 
     found = study(
         load(path, device=device),
@@ -228,8 +228,8 @@ def symmetry(
     """
     from rich import print
 
-    from fisherflat.checkpoints import load
-    from fisherflat.symmetry import study
+    from fisherflat.models import load
+    from fisherflat.studies.symmetry import study
 
     default = ["The symmetries of a layer are the changes of its weights that it does not see."]
     found = study(load(path), prompt or default, typer.echo)
@@ -264,8 +264,8 @@ def certify(
     precision: Annotated[int, typer.Option(help="Bits of the ball arithmetic.", min=24)] = 128,
 ) -> None:
     """Prove that a part of a layer is flat, or curved, and write the certificate."""
-    from fisherflat.certificates.layers import certify_layer
-    from fisherflat.checkpoints import load
+    from fisherflat.models import load
+    from fisherflat.provers import certify_layer
 
     model = load(path)
     layers = range(len(model.blocks(prompt))) if layer == "all" else _indices(layer, "--layer")
@@ -294,8 +294,8 @@ def verify(
 ) -> None:
     """Check a certificate against a model, by other code than the prover's. Exit code 1 where it does not hold."""
     from fisherflat.certificates import Certificate
-    from fisherflat.certificates.layers import verify_layer
-    from fisherflat.checkpoints import load
+    from fisherflat.models import load
+    from fisherflat.provers import verify_layer
 
     found = verify_layer(Certificate.load(file), load(path))
     for reason in found.reasons:

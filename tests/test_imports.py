@@ -8,13 +8,14 @@ import sys
 CORE = [
     "fisherflat",
     "fisherflat.errors",
-    "fisherflat.charts",
-    "fisherflat.family",
-    "fisherflat.geometry",
-    "fisherflat.manifold",
-    "fisherflat.jets",
+    "fisherflat.spaces.charts",
+    "fisherflat.spaces.families",
     "fisherflat.layers",
-    "fisherflat.bench",
+    "fisherflat.jets",
+    "fisherflat.jets.engines",
+    "fisherflat.parts",
+    "fisherflat.geometry",
+    "fisherflat.lab.bench",
 ]
 HEAVY = {"transformers", "safetensors", "scipy", "pandas", "matplotlib", "geomstats", "flint", "typer", "rich"}
 

@@ -1,9 +1,24 @@
-"""Certificates: what was proved about a map, in files that anyone can check."""
+"""Certificates: what was proved about a map or a gated MLP, as statements and as files that anyone can check."""
 
-from fisherflat.certificates.certificate import Certificate
-from fisherflat.certificates.curvature import CurvatureCertificate
-from fisherflat.certificates.prove import certify
-from fisherflat.certificates.symmetry import SymmetryCertificate
-from fisherflat.certificates.verify import Verification, verify
+from __future__ import annotations
 
-__all__ = ["Certificate", "CurvatureCertificate", "SymmetryCertificate", "Verification", "certify", "verify"]
+from fisherflat.certificates._bounds import Bound, bounds
+from fisherflat.certificates._certificate import Certificate, Weight, versions
+from fisherflat.certificates._curvature import ARGUMENTS, Analytic, CurvatureCertificate, Step
+from fisherflat.certificates._symmetry import FACTOR, Counterexample, Finding, SymmetryCertificate
+
+__all__ = [
+    "ARGUMENTS",
+    "FACTOR",
+    "Analytic",
+    "Bound",
+    "Certificate",
+    "Counterexample",
+    "CurvatureCertificate",
+    "Finding",
+    "Step",
+    "SymmetryCertificate",
+    "Weight",
+    "bounds",
+    "versions",
+]

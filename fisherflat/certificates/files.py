@@ -13,13 +13,13 @@ from typing import Any
 
 from fisherflat._files import whole
 from fisherflat.certificates import digests
-from fisherflat.certificates.certificate import Certificate
+from fisherflat.certificates._certificate import Certificate
 from fisherflat.certificates.fields import DIGEST, Fields
 from fisherflat.errors import CertificateError
 
 SCHEMA = "fisherflat-certificate/1"
 #: kind -> module with `body` and `read`
-KINDS = {name: f"fisherflat.certificates.{name}_file" for name in ("curvature", "symmetry")}
+KINDS = {name: f"fisherflat.certificates._{name}_file" for name in ("curvature", "symmetry")}
 #: bytes of a file
 MAX_FILE = 2**28
 

@@ -1,12 +1,7 @@
-"""The 2-jet and the engines that compute it."""
+"""2-jets: value, Jacobian and Hessian of a map, from a graph of its operations."""
 
-from fisherflat.jets.autodiff import AutodiffEngine
-from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.jet import Jet
-from fisherflat.jets.taylor import TaylorEngine
-from fisherflat.jets.tracing import freeze, trace
+from __future__ import annotations
 
-#: name -> engine, as `StatisticalManifold(engine=...)` takes it
-ENGINES = {"autodiff": AutodiffEngine, "taylor": TaylorEngine}
+from fisherflat.jets._jet import Jet, pair_index, pairs, size
 
-__all__ = ["ENGINES", "AutodiffEngine", "Graph", "Jet", "Node", "TaylorEngine", "freeze", "trace"]
+__all__ = ["Jet", "pair_index", "pairs", "size"]

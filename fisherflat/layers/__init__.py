@@ -1,17 +1,22 @@
 """Small reference layers, written to be read: attention, gated MLPs, and the systems that the idea leans on."""
 
-from fisherflat.layers.attention import SelfAttention
-from fisherflat.layers.bilinear import BilinearAttention
-from fisherflat.layers.bilinear_network import BilinearAttentionNetwork
-from fisherflat.layers.convolution import GatedConv1d
-from fisherflat.layers.gate import Gate
-from fisherflat.layers.joined import Joined
-from fisherflat.layers.memory import KeyValueMemory
-from fisherflat.layers.mlp import GatedMLP
-from fisherflat.layers.pooling import LowRankBilinearPooling
-from fisherflat.layers.rank_one import RankOne
+from __future__ import annotations
+
+from fisherflat.layers._activations import MLP_ACTIVATIONS, Activation, identity
+from fisherflat.layers._attention import SelfAttention
+from fisherflat.layers._bilinear import BilinearAttention
+from fisherflat.layers._bilinear_network import BilinearAttentionNetwork
+from fisherflat.layers._convolution import GatedConv1d
+from fisherflat.layers._gate import Gate
+from fisherflat.layers._joined import Joined
+from fisherflat.layers._memory import KeyValueMemory
+from fisherflat.layers._mlp import GatedMLP
+from fisherflat.layers._pooling import LowRankBilinearPooling
+from fisherflat.layers._rank_one import RankOne
 
 __all__ = [
+    "MLP_ACTIVATIONS",
+    "Activation",
     "BilinearAttention",
     "BilinearAttentionNetwork",
     "Gate",
@@ -22,4 +27,5 @@ __all__ = [
     "LowRankBilinearPooling",
     "RankOne",
     "SelfAttention",
+    "identity",
 ]

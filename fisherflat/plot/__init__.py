@@ -1,17 +1,32 @@
 """Figures: each draws into matplotlib axes and returns them; none shows a window or changes global settings."""
 
-from fisherflat.plot.depth import budget, budget_by_layer, depth_maps, field_strip, profiles, transport
-from fisherflat.plot.layers import gaps, heads, layers, layers_by_part
-from fisherflat.plot.maps import curvature_map, fields
-from fisherflat.plot.surrogate import surrogate_curvature
-from fisherflat.plot.symmetry import broken_strength, null_spectrum, unit_forms
+from __future__ import annotations
+
+from fisherflat.plot._depth import (
+    budget,
+    budget_by_layer,
+    depth_maps,
+    few,
+    field_strip,
+    profiles,
+    strip_axes,
+    transport,
+)
+from fisherflat.plot._layers import gaps, heads, layers, layers_by_part
+from fisherflat.plot._maps import curvature_map, fields
+from fisherflat.plot._style import MARKERS, OKABE_ITO
+from fisherflat.plot._surrogate import surrogate_curvature
+from fisherflat.plot._symmetry import broken_strength, null_spectrum, unit_forms
 
 __all__ = [
+    "MARKERS",
+    "OKABE_ITO",
     "broken_strength",
     "budget",
     "budget_by_layer",
     "curvature_map",
     "depth_maps",
+    "few",
     "field_strip",
     "fields",
     "gaps",
@@ -20,6 +35,7 @@ __all__ = [
     "layers_by_part",
     "null_spectrum",
     "profiles",
+    "strip_axes",
     "surrogate_curvature",
     "transport",
     "unit_forms",

@@ -1,8 +1,0 @@
-"""Analyse a trained model: the curvature of its layers on real prompts, as a table."""
-
-from __future__ import annotations
-
-from fisherflat.analysis.analyze import analyze
-from fisherflat.analysis.result import Analysis
-
-__all__ = ["Analysis", "analyze"]

@@ -1,0 +1,74 @@
+"""What all certificates have in common."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fisherflat._version import __version__
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Numbers that a certificate is about: their `name`, `shape`, and the SHA-256 of the numbers as used."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+class Certificate:
+    """A proved statement about a map, in a file that anyone can check.
+
+    There are two kinds: about curvature (`fisherflat.certify` makes `CurvatureCertificate`) and about the symmetries of
+    a gated MLP (`fisherflat.symmetry.certify` makes `SymmetryCertificate`). Both are read by `Certificate.load` and
+    checked by `fisherflat.verify`.
+
+    **Attributes:** `kind`; `claim`, the statement in one sentence; `reason`, what it rests on; `weights`, what it is
+    about; `precision`, of the arithmetic, in bits; `versions` it was made with; `subject`, where it came from, for the
+    command line.
+    """
+
+    kind: ClassVar[str]
+    weights: tuple[Weight, ...]
+    precision: int
+    versions: dict[str, str]
+    subject: dict[str, Any] | None
+
+    @property
+    def claim(self) -> str:
+        """The statement in one sentence."""
+        raise NotImplementedError
+
+    @property
+    def reason(self) -> str:
+        """What the claim rests on, a line each."""
+        raise NotImplementedError
+
+    def save(self, path: str | Path) -> None:
+        """Write the certificate as JSON; it reads back to the same certificate, number for number.
+
+        **Raises:** `InputError` where the file cannot be written.
+        """
+        from fisherflat.certificates.files import save
+
+        save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> Certificate:
+        """Read a certificate of any kind. Nothing in it is executed, and nothing is proved: see `fisherflat.verify`.
+
+        **Raises:** `CertificateError` where the file is malformed or was edited; the message names the field.
+        """
+        from fisherflat.certificates.files import load
+
+        return load(Path(path))
+
+
+def versions() -> dict[str, str]:
+    """What a certificate was made with."""
+    installed = {name: metadata.version(name) for name in ("torch", "python-flint", "numpy")}
+    return {"fisherflat": __version__, "python": platform.python_version(), **installed}

@@ -1,0 +1,123 @@
+"""Certificates about curvature as the fields of a JSON document."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fisherflat.certificates import fields
+from fisherflat.certificates._curvature import ARGUMENTS, VERDICTS, Analytic, CurvatureCertificate, Step
+from fisherflat.certificates.fields import Fields
+from fisherflat.errors import CertificateError
+from fisherflat.parts.readings import WORDS
+from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.families import Gaussian
+
+_PATH = re.compile(r"[01]{0,64}")
+
+
+def body(c: CurvatureCertificate) -> dict[str, Any]:
+    """What the file says beyond what all certificates say."""
+    return {
+        "verdict": c.verdict,
+        "reading": c.reading,
+        "argument": c.argument,
+        "frozen": list(c.frozen),
+        "enclosure": fields.bounds(c.enclosure),
+        "determinant": fields.bounds(c.determinant),
+        "point": fields.numbers(c.point),
+        "radius": float(c.radius).hex(),
+        "plane": None if c.plane is None else [fields.numbers(vector) for vector in c.plane],
+        "cells": list(c.cells),
+        "precision": c.precision,
+        "rank": None if c.rank is None else {"at_least": c.rank[0], "exact": c.rank[1]},
+        "witness": _step(c.witness),
+        "unsupported": _step(c.unsupported),
+        "steps": [_step(step) for step in c.steps],
+        "analytic": None
+        if c.analytic is None
+        else {"ops": list(c.analytic.ops), "restricted": list(c.analytic.restricted)},
+        "weights": [fields.weight(w) for w in c.weights],
+        "graph": c.graph,
+        "outputs": c.outputs,
+        "covariance": fields.tensor(c.family.covariance),
+        "chart": {"kind": c.chart.kind, "point": fields.tensor(c.chart.point), "basis": fields.tensor(c.chart.basis)},
+    }
+
+
+def _step(step: Step | None) -> dict[str, Any] | None:
+    return None if step is None else dict(vars(step))
+
+
+def read(f: Fields) -> CurvatureCertificate:
+    """The certificate in the fields.
+
+    **Raises:** `CertificateError`.
+    """
+    verdict, argument = f.choice("verdict", VERDICTS), f.choice("argument", ARGUMENTS)
+    if ARGUMENTS[argument][0] != verdict:
+        raise CertificateError(
+            f"argument: {argument!r} supports the verdict {ARGUMENTS[argument][0]!r}, not {verdict!r}"
+        )
+    chart = f.of("chart", _as_chart)
+    k = chart.dim
+    point = f.of("point", lambda value: fields.as_numbers(value, k))
+    c = CurvatureCertificate(
+        verdict=verdict,
+        argument=argument,
+        chart=chart,
+        family=f.of("covariance", lambda value: Gaussian(fields.as_tensor(value))),
+        frozen=tuple(f.of("frozen", lambda value: [fields.as_choice(role, WORDS) for role in fields.as_list(value)])),
+        precision=f.integer("precision", 2, 2**16),
+        point=point,
+        radius=f.of("radius", lambda value: fields.as_nonnegative(fields.as_number(value))),
+        plane=f.optional("plane", lambda value: _as_plane(value, k)),
+        cells=tuple(f.of("cells", lambda value: [fields.as_text(cell, _PATH) for cell in fields.as_list(value)])),
+        enclosure=f.optional("enclosure", fields.as_bounds),
+        determinant=f.optional("determinant", fields.as_bounds),
+        rank=f.optional("rank", lambda value: _as_rank(value, k)),
+        witness=f.optional("witness", _as_step),
+        unsupported=f.optional("unsupported", _as_step),
+        steps=tuple(f.of("steps", lambda value: [_as_step(step) for step in fields.as_list(value)])),
+        analytic=f.optional("analytic", _as_analytic),
+        weights=tuple(f.of("weights", lambda value: [fields.as_weight(weight) for weight in fields.as_list(value)])),
+        graph=f.text("graph", fields.DIGEST),
+        outputs=f.integer("outputs", 1, 2**40),
+        versions=f.of("versions", fields.as_versions),
+        subject=f.optional("subject", fields.as_subject),
+    )
+    if f.given("reading") != c.reading:
+        raise CertificateError("reading: it does not say what the other fields say")
+    if verdict == "curved" and (c.enclosure is None or c.determinant is None):
+        raise CertificateError("enclosure, determinant: missing, but a proof of curvature has them")
+    if argument == "affine" and (c.rank is None or not c.steps):
+        raise CertificateError("rank, steps: missing, but an affine map has them")
+    return c
+
+
+def _as_plane(value: Any, k: int) -> tuple[tuple[float, ...], ...]:
+    if len(fields.as_list(value)) != 2:
+        raise ValueError("two vectors are needed")
+    return tuple(fields.as_numbers(vector, k) for vector in value)
+
+
+def _as_rank(value: Any, k: int) -> tuple[int, bool]:
+    least, exact = fields.as_parts(value, "at_least", "exact")
+    if type(exact) is not bool:
+        raise ValueError("exact is true or false")
+    return fields.as_integer(least, 0, k), exact
+
+
+def _as_step(value: Any) -> Step:
+    node, *texts = fields.as_parts(value, "node", "op", "order", "role", "module", "source")
+    return Step(fields.as_integer(node, 0, fields.MAX_LIST), *(fields.as_text(text) for text in texts))
+
+
+def _as_analytic(value: Any) -> Analytic:
+    ops, restricted = fields.as_parts(value, "ops", "restricted")
+    return Analytic(*(tuple(map(fields.as_text, fields.as_list(value))) for value in (ops, restricted)))
+
+
+def _as_chart(value: Any) -> Chart:
+    kind, point, basis = fields.as_parts(value, "kind", "point", "basis")
+    return Chart(fields.as_tensor(point), fields.as_tensor(basis), fields.as_text(kind))

@@ -1,0 +1,67 @@
+"""How far a gated MLP is from a symmetry, on given inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fisherflat._arrays import as_float64
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+from fisherflat.gated_mlp._units import GatedUnits, gated_units
+
+
+def exchange_defect(mlp: Any, x: Float[Tensor, "*batch d"], *, by_unit: bool = False) -> Tensor:
+    """How much the output changes when gate and up weights of all units are exchanged, g ↔ u.
+
+    Relative: `‖y' - y‖ / ‖y‖` over all inputs, y without the constant bias. 0 to rounding without an activation.
+
+    **Args:** `mlp`: anything `gated_units` takes; `x`: inputs `[..., d]`; `by_unit`: of the scores
+    `φ(g_i·x)(u_i·x)` of each unit instead, `[h]`.
+
+    **Raises:** as `gated_units`.
+    """
+    x = as_float64(x, "x")
+    units = gated_units(mlp, x)
+    z, w = units.factors(x)
+    return _defect(units, units.activation(z) * w, units.activation(w) * z, by_unit)
+
+
+def inverse_scaling_defect(
+    mlp: Any, x: Float[Tensor, "*batch d"], factor: float | Tensor, *, by_unit: bool = False
+) -> Tensor:
+    """How much the output changes under inverse scaling, (g, u) → (λg, λ^(-p) u), of all units.
+
+    p is the degree of the activation, and 1 where it is not homogeneous. Relative, as in `exchange_defect`; 0 to
+    rounding where it is homogeneous.
+
+    **Args:** `mlp`, `x`, `by_unit` as in `exchange_defect`; `factor`: λ > 0, a number or a tensor of any shape, which
+    is then that of the result (followed by `[h]` by unit).
+
+    **Raises:** as `gated_units`; `InputError` for a factor that is not positive.
+    """
+    factors = torch.as_tensor(factor, dtype=torch.float64)
+    if not (factors > 0).all():
+        raise InputError("inverse scaling is by positive factors; negative ones are sign flips, see symmetries(mlp)")
+    x = as_float64(x, "x")
+    units = gated_units(mlp, x)
+    z, w = units.factors(x)
+    before = units.activation(z) * w
+    defects = [
+        _defect(units, before, units.activation(scale * z) * w * scale**-units.degree, by_unit)
+        for scale in factors.flatten().tolist()
+    ]
+    return torch.stack(defects).reshape(factors.shape + defects[0].shape)
+
+
+def _defect(units: GatedUnits, before: Tensor, after: Tensor, by_unit: bool) -> Tensor:
+    before, after = (scores.flatten(0, -2) if scores.dim() > 1 else scores[None] for scores in (before, after))
+    if by_unit:
+        return relative((after - before).norm(dim=0), before.norm(dim=0))
+    return relative(((after - before) @ units.value).norm(), (before @ units.value).norm())
+
+
+def relative(change: Tensor, whole: Tensor) -> Tensor:
+    """A ratio that is 0 where nothing changes, also for a unit that is silent on all inputs."""
+    return torch.where(change == 0, change, change / whole)

@@ -1,0 +1,79 @@
+"""The gated MLPs inside a mixture of experts, each with the routing fixed to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from fisherflat._typing import Float, Tensor
+
+if TYPE_CHECKING:
+    from fisherflat.models import Operator
+
+
+class Expert(nn.Module):
+    """One expert of a mixture as a map of hidden states, with weight 1 and whatever the router says.
+
+    **Args:** `mixture`, the module that holds the experts and takes states `[n, d]`, the chosen experts' numbers
+    `[n, k]` and their weights `[n, k]`; `index`, which; `routed`, the states that the router gave it, `[m, d]`;
+    `states`, all of them.
+    """
+
+    def __init__(self, mixture: nn.Module, index: int, routed: Tensor, states: Tensor) -> None:
+        super().__init__()
+        self._mixture, self.index, self.routed = (mixture,), index, routed  # a tuple: not registered a second time
+        #: a state to trace the map at
+        self.input: Float[Tensor, "1 d"] = states[:1]
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The expert's output."""
+        index = torch.full((len(x), 1), self.index, device=x.device)
+        return self._mixture[0](x, index, torch.ones(len(x), 1, dtype=x.dtype, device=x.device))
+
+
+def experts(mlp: Operator) -> list[Expert]:
+    """The experts of an MLP, none where it is no mixture.
+
+    A mixture is known by how it is called: with states `[n, d]`, and for each of them the numbers and the weights of
+    some experts, `[n, k]` integers and `[n, k]` floats. It runs once, at the MLP's own input. Experts that all tokens
+    share, and the router, are not among them.
+    """
+    calls: list[tuple[nn.Module, list[Tensor]]] = []
+
+    def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if _is_routed(tensors):
+            calls.append((module, tensors))
+
+    handles = [module.register_forward_hook(note, with_kwargs=True) for module in mlp.modules()]
+    try:
+        with torch.no_grad():
+            mlp(mlp.input)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not calls:
+        return []
+    mixture, (states, chosen, _) = calls[0]
+    count = {parameter.shape[0] for parameter in mixture.parameters() if parameter.dim() == 3}
+    if len(count) != 1:
+        return []
+    return [
+        Expert(mixture, index, states[(chosen == index).any(1)].detach(), states.detach()) for index in range(*count)
+    ]
+
+
+def _is_routed(tensors: list[Tensor]) -> bool:
+    if len(tensors) != 3 or any(tensor.dim() != 2 for tensor in tensors):
+        return False
+    states, chosen, weights = tensors
+    return (
+        states.is_floating_point()
+        and weights.is_floating_point()
+        and chosen.dtype == torch.long
+        and len(states) == len(chosen)
+        and chosen.shape == weights.shape
+    )

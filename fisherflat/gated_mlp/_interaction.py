@@ -1,0 +1,66 @@
+"""Reading a bilinear MLP from its weights: what input features an output direction responds to."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from fisherflat._arrays import as_float64
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+from fisherflat.gated_mlp._units import GatedUnits, gated_units
+from fisherflat.layers import BilinearAttention
+
+
+class Eigenfeatures(NamedTuple):
+    """Eigenvalues `[m]` and unit eigenvectors `[m, n]` of an interaction matrix, largest absolute value first."""
+
+    eigenvalues: Tensor
+    vectors: Tensor
+
+
+def interaction_matrix(mlp: Any, direction: Float[Tensor, " out"]) -> Float[Tensor, "n n"]:
+    """The symmetric matrix S with `c·y(x) = c·b + xᵀ S x` for an output direction c: `Σ_i (v_i·c) sym(g_i u_iᵀ)`.
+
+    Exact, but only for an MLP without activation. Where gate and up have biases, x is continued by a coordinate 1, to
+    which the last row and column belong. Pearce et al., *Bilinear MLPs Enable Weight-Based Mechanistic
+    Interpretability* (arXiv 2410.08417).
+
+    **Args:** `mlp`: a `fisherflat.layers.BilinearAttention`, of any rank, or anything that `gated_units` takes without
+    an input; `direction`: c, `[D]`.
+
+    **Raises:** `InputError` where the MLP has an activation, or c is not of the width of the output.
+    """
+    units = units_of(mlp)
+    c = as_float64(direction, "direction")
+    if units.name != "identity":
+        raise InputError(f"an MLP with the activation {units.name} is no quadratic form of its input")
+    if c.shape != units.value.shape[1:]:
+        raise InputError(f"the direction has shape {list(c.shape)}, the output {list(units.value.shape[1:])}")
+    matrix = (units.gate * (units.value @ c)[:, None]).T @ units.up
+    return (matrix + matrix.T) / 2
+
+
+def eigenfeatures(mlp: Any, direction: Float[Tensor, " out"], count: int | None = None) -> Eigenfeatures:
+    """The leading eigenfeatures of an output direction: `c·y(x) = c·b + Σ_m λ_m (e_m·x)²`.
+
+    **Args:** as `interaction_matrix`; `count`, how many (default all). **Raises:** as there.
+    """
+    eigenvalues, vectors = torch.linalg.eigh(interaction_matrix(mlp, direction))
+    order = eigenvalues.abs().argsort(descending=True)[:count]
+    return Eigenfeatures(eigenvalues[order], vectors.T[order])
+
+
+def units_of(mlp: Any) -> GatedUnits:
+    """The units of a gated MLP, or of bilinear attention: one for each slot and rank, those of a slot with one value.
+
+    For what depends on the function alone. The weights of a slot's units are tied, so symmetries need `gated_units`.
+    """
+    if not isinstance(mlp, BilinearAttention):
+        return gated_units(mlp)
+    gate, up = (factor.detach().double().flatten(0, 1) for factor in (mlp.query, mlp.key))
+    value = mlp.value.detach().double().repeat_interleave(mlp.query.shape[1], 0)
+    name = mlp.activation if isinstance(mlp.activation, str) else "unknown"
+    bias = None if mlp.bias is None else mlp.bias.detach().double()
+    return GatedUnits(gate, up, value, mlp._activation, name, mlp.constant, bias)

@@ -1,0 +1,124 @@
+"""The bilinear surrogate of a gated MLP: its activation replaced by an affine one, unit by unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fisherflat._arrays import as_float64
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+from fisherflat.gated_mlp._from_weights import derivatives, unit_jets
+from fisherflat.gated_mlp._interaction import units_of
+from fisherflat.gated_mlp._units import GatedUnits
+from fisherflat.geometry import Geometry
+from fisherflat.jets import Jet
+from fisherflat.layers import identity
+from fisherflat.spaces.families import Gaussian
+
+#: how many inputs are differentiated at a time
+_CHUNK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """A bilinear MLP in the place of a gated one; see `bilinear_surrogate`.
+
+    **Attributes:** `units`, the surrogate, `b + Σ_i v_i (α_i + β_i g_i·x)(u_i·x)`, an MLP without activation, for all
+    that reads one from its weights; `original`; `level` and `slope`, α and β, `[h]`; `inputs` `[m, d]`, over which it
+    was made.
+    """
+
+    units: GatedUnits
+    original: GatedUnits
+    level: Float[Tensor, " h"]
+    slope: Float[Tensor, " h"]
+    inputs: Float[Tensor, "m d"]
+
+    @property
+    def output_error(self) -> float:
+        """The root mean square error of the output over the inputs, relative to that of the output."""
+        expected = self.original(self.inputs)
+        return float((self.units(self.inputs) - expected).norm() / expected.norm())
+
+    @property
+    def unit_errors(self) -> Float[Tensor, " h"]:
+        """The same for the score of each unit; NaN where a unit's score is zero on all inputs."""
+        expected = self.original.scores(self.inputs)
+        return (self.units.scores(self.inputs) - expected).norm(dim=0) / expected.norm(dim=0)
+
+    def scalar_curvatures(
+        self, basis: Float[Tensor, "k d"], family: Gaussian | None = None
+    ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+        """`scal` of the original and of the surrogate at each input, where it moves along the rows of `basis`.
+
+        Both in closed form from the weights; the first is exact to rounding. NaN where a metric is singular.
+
+        **Raises:** `InputError` where the directions are not of the inputs' width.
+        """
+        basis = as_float64(basis, "basis")
+        if basis.dim() != 2 or basis.shape[1] != self.inputs.shape[1]:
+            raise InputError(f"directions are [k, {self.inputs.shape[1]}], got {list(basis.shape)}")
+        family = family if family is not None else Gaussian()
+        family.check(self.units.value.shape[1])
+
+        def scalar_curvature(units: GatedUnits) -> Tensor:
+            jets = (unit_jets(units, x[:, None], basis[:, None])[:, :, 0] for x in self.inputs.split(_CHUNK))
+            found = [Geometry(Jet(family.whiten(jet), len(basis)), "nan").scalar_curvature for jet in jets]
+            return torch.cat(found)
+
+        return scalar_curvature(self.original), scalar_curvature(self.units)
+
+    def curvature_error(self, basis: Float[Tensor, "k d"], family: Gaussian | None = None) -> float:
+        """The median over the inputs of `|scal of the surrogate - scal|`, relative to the median of `|scal|`.
+
+        Medians, because single inputs at which the metric is nearly singular have curvatures of any size.
+        """
+        exact, approximate = self.scalar_curvatures(basis, family)
+        return float((approximate - exact).abs().nanmedian() / exact.abs().nanmedian())
+
+
+def bilinear_surrogate(mlp: Any, inputs: Float[Tensor, "*batch d"], how: str = "tangent") -> Surrogate:
+    """The bilinear MLP nearest to a gated one over given inputs: `φ(z) ≈ α_i + β_i z` for unit i.
+
+    - `"tangent"`: the tangent at the typical pre-activation of the unit, its mean over the inputs.
+    - `"fit"`: least squares over the inputs for the unit's score, `Σ_x ((φ(z) - α - β z) w)²`. No other affine
+      function of z does better for the unit on its own; for the outputs, in which units add up, another might.
+
+    Exact for an MLP without activation, an approximation otherwise: `.output_error` and `.curvature_error` say how
+    good. However near each other the inputs are, the curvature of the tangent misses what φ'' adds.
+
+    **Args:** `mlp`: anything that `gated_units` takes without an input, or a `BilinearAttention`; `inputs`: what enters
+    it, such as `block.mlp_input`, `[*batch, d]`.
+
+    **Raises:** `InputError` where the inputs do not fit, or for another `how`.
+    """
+    units = units_of(mlp)
+    x = as_float64(inputs, "inputs")
+    x = x.reshape(-1, x.shape[-1])
+    z, w = units.factors(x)
+    if how == "tangent":
+        typical = z.mean(0)
+        value, slope, _ = derivatives(units.activation, typical)
+        level = value - slope * typical
+    elif how == "fit":
+        level, slope = _fitted(z, units.activation(z), w.square())
+    else:
+        raise InputError(f'a surrogate is made by "tangent" or "fit", not {how!r}')
+    gate, up = units.gate * slope[:, None], units.up
+    if not units.constant:
+        gate, up = (torch.cat([weight, weight.new_zeros(len(weight), 1)], 1) for weight in (gate, up))
+    gate[:, -1] += level
+    surrogate = GatedUnits(gate, up, units.value, identity, "identity", True, units.bias)
+    return Surrogate(surrogate, units, level, slope, x)
+
+
+def _fitted(z: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Level and slope of the weighted least-squares line through `target` against `z`, column by column."""
+    weight = weight / weight.sum(0).clamp(min=torch.finfo(weight.dtype).tiny)
+    centre, mean = (weight * z).sum(0), (weight * target).sum(0)
+    spread = (weight * (z - centre).square()).sum(0)
+    slope = (weight * (z - centre) * (target - mean)).sum(0) / spread.where(spread > 0, torch.ones_like(spread))
+    return mean - slope * centre, slope

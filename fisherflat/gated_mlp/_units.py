@@ -1,0 +1,138 @@
+"""The units of a gated MLP: the one form in which its symmetries are studied, wherever it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from fisherflat._arrays import as_float64
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+from fisherflat.gated_mlp._homogeneity import PROOFS, Homogeneity, homogeneity_evidence
+from fisherflat.layers import Activation, BilinearAttention, GatedMLP
+
+
+@dataclass(frozen=True, eq=False)
+class GatedUnits:
+    """`y(x) = b + Σ_i v_i φ(g_i·x) (u_i·x)`: the weights of a gated MLP in float64, unit by unit.
+
+    **Attributes:** `gate` and `up`, the `g_i` and `u_i`, `[h, n]`, where n is the width d, or d + 1 where `constant`
+    says that the inputs are continued by a coordinate 1, whose weights are the biases; `value`, the `v_i`, `[h, D]`;
+    `bias`, b, `[D]`, or `None`; `activation`, φ; `name`, that of φ.
+    """
+
+    gate: Float[Tensor, "h n"]
+    up: Float[Tensor, "h n"]
+    value: Float[Tensor, "h out"]
+    activation: Activation = field(repr=False)
+    name: str
+    constant: bool = False
+    bias: Float[Tensor, " out"] | None = None
+
+    def __call__(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch out"]:
+        """The MLP."""
+        y = self.scores(x) @ self.value
+        return y if self.bias is None else y + self.bias
+
+    @property
+    def width(self) -> int:
+        """The width d of the inputs."""
+        return self.gate.shape[1] - self.constant
+
+    @cached_property
+    def homogeneity(self) -> Homogeneity:
+        """The degree of the activation and how it is known."""
+        return homogeneity_evidence(self.name if self.name in PROOFS else self.activation)
+
+    @property
+    def degree(self) -> float:
+        """The degree p of the activation; 1, which most tend to for large arguments, where it is not homogeneous."""
+        return 1 if self.homogeneity.degree is None else self.homogeneity.degree
+
+    def inputs(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch n"]:
+        """`x` in float64, with the constant coordinate where there is one.
+
+        **Raises:** `InputError` where the last axis is not of the MLP's width.
+        """
+        if x.dim() < 1 or x.shape[-1] != self.width:
+            raise InputError(f"a gated MLP of width {self.width} expects [..., {self.width}], got {list(x.shape)}")
+        x = x.detach().to(self.gate)
+        return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1) if self.constant else x
+
+    def factors(self, x: Float[Tensor, "*batch d"]) -> tuple[Tensor, Tensor]:
+        """The pre-activations `g_i·x` and the linear factors `u_i·x`, `[..., h]` each."""
+        x = self.inputs(x)
+        return x @ self.gate.T, x @ self.up.T
+
+    def scores(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch h"]:
+        """What each unit weighs its value with, `φ(g_i·x) (u_i·x)`."""
+        z, w = self.factors(x)
+        return self.activation(z) * w
+
+    def activated(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """`φ(z)` and `φ'(z)`; at a kink the derivative that torch takes."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            value = self.activation(z)
+            (slope,) = torch.autograd.grad(value.sum(), z)
+        return value.detach(), slope
+
+    def as_bilinear_attention(self) -> BilinearAttention:
+        """The same map as attention with interaction matrices of rank 1, exact up to rounding.
+
+        **Raises:** `InputError` where the output is not of the width of the input.
+        """
+        return BilinearAttention(
+            self.gate[:, None],
+            self.up[:, None],
+            self.value,
+            self.name if self.name in PROOFS and self.name != "gelu_tanh" else self.activation,
+            constant=self.constant,
+            bias=self.bias,
+        )
+
+
+def gated_units(mlp: Any, at: Any = None) -> GatedUnits:
+    """The units of any gated MLP.
+
+    **Args:** `mlp`: a `fisherflat.layers.GatedMLP`, `block.mlp` of a checkpoint, or any module or callable that is a
+    gated MLP, with one gate and up projection each or one for both: what it is, is read from its traced graph. `at`: an
+    input to trace it at, `[n, d]`; not needed for the first two. `GatedUnits` are returned as they are.
+
+    **Raises:** `InputError` where the MLP is not gated, or is not of the form `b + Σ_i v_i φ(g_i·x) (u_i·x)`; what
+    `fisherflat.trace` raises.
+    """
+    if isinstance(mlp, GatedUnits):
+        return mlp
+    if isinstance(mlp, GatedMLP):
+        return _of_layer(mlp)
+    from fisherflat.gated_mlp.extraction import read
+    from fisherflat.parts import trace
+
+    at = getattr(mlp, "input", None) if at is None or hasattr(mlp, "input") else at
+    if at is None:
+        raise InputError("this MLP has to be traced to be read; give an input [n, d] to trace it at")
+    at = as_float64(at, "at")
+    return read(trace(mlp, at), at)
+
+
+def _of_layer(mlp: GatedMLP) -> GatedUnits:
+    """A copy: training the layer further does not change it."""
+    bias = mlp.gate.bias is not None
+
+    def weight(layer: torch.nn.Linear) -> Tensor:
+        columns = [layer.weight, layer.bias[:, None]] if bias else [layer.weight]
+        return torch.cat(columns, 1).detach().double()
+
+    return GatedUnits(
+        weight(mlp.gate),
+        weight(mlp.up),
+        mlp.down.weight.detach().double().T.clone(),
+        mlp._activation,
+        mlp.activation,
+        bias,
+        mlp.down.bias.detach().double().clone() if bias else None,
+    )

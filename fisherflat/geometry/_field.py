@@ -1,0 +1,74 @@
+"""The curvature of a two-dimensional manifold on a grid of its chart: the numbers behind a map."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from copy import copy
+from dataclasses import dataclass
+
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import DegenerateImmersionWarning, InputError
+from fisherflat.geometry._manifold import StatisticalManifold
+
+#: total curvature in radians, ∫|K| dA over the map, below which a map is flat to rounding
+FLAT_TO_ROUNDING = 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class CurvatureField:
+    """Scalar curvature and metric on a grid. The first axis of the tensors is the second coordinate, as in an image.
+
+    **Attributes:** `u` `[rows, columns, 2]`, the coordinates; `scalar_curvature` `[rows, columns]`, in units of
+    1 / covariance, NaN where the metric is singular; `metric` `[rows, columns, 2, 2]`; `extent`, the rectangle
+    `(low 0, high 0, low 1, high 1)` of coordinates.
+    """
+
+    u: Float[Tensor, "rows columns 2"]
+    scalar_curvature: Float[Tensor, "rows columns"]
+    metric: Float[Tensor, "rows columns 2 2"]
+    extent: tuple[float, float, float, float]
+
+    @property
+    def total_curvature(self) -> float:
+        """`∫ |K| dA` over the rectangle in radians, `K = scal / 2`: free of units, the same for every covariance."""
+        density = self.metric.det().clamp_min(0).sqrt()
+        low0, high0, low1, high1 = self.extent
+        mean = (self.scalar_curvature.abs() / 2 * density).nanmean().item()
+        return mean * (high0 - low0) * (high1 - low1)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the curvature is zero to rounding all over the grid: numerical evidence, no proof."""
+        return self.total_curvature <= FLAT_TO_ROUNDING
+
+
+def curvature_field(
+    M: StatisticalManifold, extent: tuple[float, float, float, float], resolution: int = 101
+) -> CurvatureField:
+    """Sample a manifold over a rectangle of its chart, `resolution` points a side, borders included.
+
+    Points where the metric is singular, or outside the map's domain, are NaN here, whatever `M` does with them.
+
+    **Raises:** `InputError` where the chart is not two-dimensional, the rectangle is empty or not finite, or
+    `resolution` is below 2.
+    """
+    if M.dim != 2:
+        raise InputError(f"a map needs a chart with 2 coordinates, this one has {M.dim}")
+    low0, high0, low1, high1 = (float(bound) for bound in extent)
+    if not all(math.isfinite(bound) for bound in extent) or low0 >= high0 or low1 >= high1:
+        raise InputError(f"extent must be (low 0, high 0, low 1, high 1) with low < high, all finite; got {extent}")
+    if resolution < 2:
+        raise InputError(f"a map needs a resolution of at least 2 points a side, got {resolution}")
+    device = M.chart.point.device
+    first = torch.linspace(low0, high0, resolution, dtype=torch.float64, device=device)
+    second = torch.linspace(low1, high1, resolution, dtype=torch.float64, device=device)
+    u = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
+    tolerant = copy(M)
+    tolerant.degenerate = "nan"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateImmersionWarning)  # a map shows its holes
+        found = {name: tensor.cpu() for name, tensor in tolerant.measure(u, ["scalar_curvature", "metric"]).items()}
+    return CurvatureField(u.cpu(), found["scalar_curvature"], found["metric"], (low0, high0, low1, high1))

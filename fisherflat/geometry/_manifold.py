@@ -1,0 +1,247 @@
+"""The statistical manifold of a map on a chart: asks an engine for jets and hands them to geometry."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+from fisherflat._arrays import as_float64
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import DegenerateImmersionWarning, InputError
+from fisherflat.geometry._quantities import POLICIES, Geometry
+from fisherflat.jets import Jet
+from fisherflat.jets.engines import AutodiffEngine, TaylorEngine, in_chunks
+from fisherflat.jets.graph import Graph
+from fisherflat.jets.recording import Mapping
+from fisherflat.parts import traced
+from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.families import Gaussian
+
+
+class Engine(Protocol):
+    """What the manifold needs of an engine; `chunk_memory` in bytes, `None` for a share of what is free."""
+
+    chunk_memory: int | None
+
+    @property
+    def bytes_per_point(self) -> int:
+        """How much memory the jet of one point takes, roughly."""
+
+    def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
+        """The coefficients of the 2-jets at the points `u`."""
+
+
+def _taylor(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
+    graph = traced(mapping, chart.point.to(mapping.dtype))
+    return TaylorEngine(graph, chart, dim, mapping.dtype, memory)
+
+
+#: name -> how it is built from the map, the chart, the number of outputs and a budget in bytes
+ENGINES: dict[str, Callable[[Mapping, Chart, int, int | None], Engine]] = {
+    "autodiff": AutodiffEngine,
+    "taylor": _taylor,
+}
+
+
+class StatisticalManifold:
+    """The Gaussians `N(mean(chart(u)), Sigma)` with the Fisher-Rao metric, u in `R^k`.
+
+    **Args:**
+
+    - `mean`: an `nn.Module` or a callable, one input tensor to one output tensor, no batch axis; outputs of any shape
+      are flattened to `[D]`. A module is evaluated in eval mode, its weights in the working precision.
+    - `chart`: what moves, see `fisherflat.charts`; its device is where everything runs.
+    - `family`: `Gaussian(covariance)`, in squared output units.
+    - `engine`: `"taylor"` (2-jets through the traced graph) or `"autodiff"` (`torch.func`, for any callable).
+    - `dtype`: the working precision, float64 (default) or float32.
+    - `degenerate`: `"raise"`, or `"nan"` for NaN where the metric is singular or the map not finite, with one
+      `DegenerateImmersionWarning` that counts such points.
+    - `memory`: a budget in bytes for the jets; default a share of what is free.
+
+    All quantities take `u` `[*batch, k]` and return `*batch` and then the axes of docs/conventions.md.
+
+    **Raises:** `MapError` where the map fails on the chart's point or returns no single tensor, `InputError` where
+    k > D or an argument is unknown, `CovarianceError` where the covariance does not fit.
+
+    For the reading *frozen pattern* pass `fisherflat.freeze(module, at)` as `mean`; for *weights* use
+    `charts.attention_weights`.
+    """
+
+    def __init__(
+        self,
+        mean: Callable[[Tensor], Tensor],
+        chart: Chart,
+        family: Gaussian | None = None,
+        engine: str = "taylor",
+        *,
+        dtype: torch.dtype = torch.float64,
+        degenerate: str = "raise",
+        memory: int | None = None,
+    ) -> None:
+        if not isinstance(chart, Chart):
+            raise InputError(f"chart must come from fisherflat.charts, got {type(chart).__name__}")
+        if engine not in ENGINES:
+            raise InputError(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}; derivatives need the digits")
+        if degenerate not in POLICIES:
+            raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
+        if not isinstance(family, Gaussian | None):
+            raise InputError(f"family must be a fisherflat.Gaussian, e.g. Gaussian(0.5); got {type(family).__name__}")
+        self.mean, self.chart, self.family = mean, chart, family if family is not None else Gaussian()
+        self.dtype, self._engine_name, self.degenerate, self._memory = dtype, engine, degenerate, memory
+        # a graph's constants are not weights of a module, so it is converted as a whole
+        working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean
+        self._mapping = Mapping(working, dtype, chart.point.device)
+        self.ambient_dim = self._mapping.check(chart.point.to(dtype)).numel()
+        if chart.dim > self.ambient_dim:
+            raise InputError(
+                f"the chart has k = {chart.dim} coordinates but the map only D = {self.ambient_dim} outputs, so the "
+                "metric is singular everywhere; use at most D directions"
+            )
+        self.family.check(self.ambient_dim)
+
+    @property
+    def dim(self) -> int:
+        """k, the dimension of the manifold."""
+        return self.chart.dim
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine, built when first needed (tracing happens here)."""
+        return ENGINES[self._engine_name](self._mapping, self.chart, self.ambient_dim, self._memory)
+
+    def _points(self, u: Any, name: str = "u") -> Tensor:
+        points = as_float64(u, name).to(device=self.chart.point.device, dtype=self.dtype)
+        if points.dim() == 0 or points.shape[-1] != self.dim:
+            raise InputError(f"{name} must end in an axis of length k = {self.dim}; it has shape {list(points.shape)}")
+        if points.numel() == 0:
+            raise InputError(f"{name} is empty, of shape {list(points.shape)}; pass at least one point")
+        return points
+
+    def _mapped(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """`function(jet coefficients, points, *vectors)` over flat chunks of `tensors`, the points first.
+
+        The results are joined in the common batch shape.
+        """
+        try:
+            points, *others = torch.broadcast_tensors(*tensors)
+        except RuntimeError as error:
+            shapes = " and ".join(str(list(tensor.shape)) for tensor in tensors)
+            raise InputError(
+                f"the leading axes of {shapes} do not fit together; one vector, or one for each point"
+            ) from error
+        flat = torch.cat([tensor.reshape(-1, self.dim) for tensor in (points, *others)], -1)
+
+        def piece(chunk: Tensor) -> tuple[Tensor, ...]:
+            parts = chunk.split(self.dim, -1)
+            with torch.no_grad():
+                return function(self.engine.jet(parts[0].contiguous()), *parts)
+
+        pieces = list(in_chunks(piece, flat, self.engine.bytes_per_point, self.engine.chunk_memory))
+        joined = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*pieces, strict=True))
+        return tuple(part.reshape((*points.shape[:-1], *part.shape[1:])) for part in joined)
+
+    def jet(self, u: Any) -> Jet:
+        """The 2-jet of the mean itself, in output units (not whitened), `[*batch, S, D]`."""
+        return self._jet(self._points(u))
+
+    def at(self, u: Any) -> Geometry:
+        """All quantities at `u` from one evaluation of the jet, as a `Geometry`."""
+        points = self._points(u)
+        geometry = self._geometry(self._jet(points).coefficients, points)
+        _warn(geometry.degenerate)
+        return geometry
+
+    def _jet(self, points: Tensor) -> Jet:
+        return Jet(self._mapped(lambda jet, points: (jet,), points)[0], self.dim)
+
+    def _geometry(self, jet: Tensor, points: Tensor) -> Geometry:
+        return Geometry(Jet(self.family.whiten(jet), self.dim), self.degenerate, points)
+
+    def _measured(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """`function(geometry, *vectors)` at the points, which come first, in bounded memory and with one warning."""
+
+        def reduce(jet: Tensor, points: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+            geometry = self._geometry(jet, points)
+            return (geometry.degenerate, *function(geometry, *vectors))
+
+        degenerate, *results = self._mapped(reduce, *tensors)
+        _warn(degenerate)
+        return tuple(results)
+
+    def measure(self, u: Any, quantities: Sequence[str]) -> dict[str, Tensor]:
+        """Several quantities (names of `Geometry`'s) at once, in one pass of jets and in bounded memory.
+
+        **Raises:** `InputError` for a name that is none of them; the message lists those that are.
+        """
+        known = [
+            name for name, thing in vars(Geometry).items() if isinstance(thing, cached_property) and name[0] != "_"
+        ]
+        for name in quantities:
+            if name not in known:
+                raise InputError(f"{name!r} is no quantity of Geometry; known are {', '.join(known)}")
+        results = self._measured(
+            lambda geometry: tuple(getattr(geometry, name) for name in quantities), self._points(u)
+        )
+        return dict(zip(quantities, results, strict=True))
+
+    def metric(self, u: Any) -> Float[Tensor, "*batch k k"]:
+        """The Fisher information `g_ij = d_i f . d_j f`, f the whitened mean."""
+        return self.measure(u, ["metric"])["metric"]
+
+    def christoffel(self, u: Any) -> Float[Tensor, "*batch k k k"]:
+        """`[..., m, i, j] = Gamma^m_ij` of the Levi-Civita connection."""
+        return self.measure(u, ["christoffel"])["christoffel"]
+
+    def second_fundamental_form(self, u: Any) -> Float[Tensor, "*batch k k D"]:
+        """`[..., i, j, :]`, normal vectors in whitened output units."""
+        return self.measure(u, ["second_fundamental_form"])["second_fundamental_form"]
+
+    def riemann(self, u: Any) -> Float[Tensor, "*batch k k k k"]:
+        """`R_ijlm` with `R_0110 > 0` on a sphere."""
+        return self.measure(u, ["riemann"])["riemann"]
+
+    def ricci(self, u: Any) -> Float[Tensor, "*batch k k"]:
+        """`Ric_jl = g^im R_ijlm`."""
+        return self.measure(u, ["ricci"])["ricci"]
+
+    def scalar_curvature(self, u: Any) -> Float[Tensor, "*batch"]:
+        """`scal`, in units of 1 / covariance; `k (k - 1) / r^2` on a sphere of radius r."""
+        return self.measure(u, ["scalar_curvature"])["scalar_curvature"]
+
+    def mean_curvature(self, u: Any) -> Float[Tensor, "*batch D"]:
+        """The mean curvature vector `H = (1/k) g^ij II_ij`, in whitened output units."""
+        return self.measure(u, ["mean_curvature"])["mean_curvature"]
+
+    def volume_density(self, u: Any) -> Float[Tensor, "*batch"]:
+        """`sqrt(det g)`, the volume on the manifold per unit volume of coordinates."""
+        return self.measure(u, ["volume_density"])["volume_density"]
+
+    def sectional_curvature(self, u: Any, x: Any, y: Any) -> Float[Tensor, "*batch"]:
+        """`K(x, y)` for tangent vectors `x`, `y` `[*batch, k]` (or `[k]`) in coordinates.
+
+        **Raises:** `InputError` where they are parallel or do not end in an axis of length k.
+        """
+        tensors = self._points(u), self._points(x, "x"), self._points(y, "y")
+        return self._measured(lambda geometry, x, y: (geometry.sectional_curvature(x, y),), *tensors)[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"StatisticalManifold({type(self.mean).__name__}, {self.chart!r}, {self.family!r}, "
+            f"D={self.ambient_dim}, engine={self._engine_name!r})"
+        )
+
+
+def _warn(degenerate: Tensor) -> None:
+    if degenerate.any():
+        warnings.warn(
+            f"{int(degenerate.sum())} of {degenerate.numel()} points are degenerate or outside the map's domain; "
+            "their curvature is NaN",
+            DegenerateImmersionWarning,
+            stacklevel=5,  # past measure and the quantity's own method, to the caller's line
+        )

@@ -1,0 +1,302 @@
+"""Geometry from a 2-jet: pure linear algebra in an orthonormal frame, no automatic differentiation.
+
+The surface is `f: R^k -> R^D`, the whitened mean. A QR factorisation of its Jacobian gives an orthonormal frame of the
+tangent space; Hessians are split into their tangential part (the Christoffel symbols) and their normal part (the second
+fundamental form), and the Gauss equation gives all curvature from the second. No inverse of the metric is formed, and
+second derivatives are all that is needed.
+
+Signs are Lee's (*Introduction to Riemannian Manifolds*, 2nd ed., 2018, chapters 7 and 8): the sphere of radius r in
+k + 1 dimensions has `scal = k (k - 1) / r^2 > 0` and `R_0110 > 0`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import DegenerateImmersionError, InputError, MapError
+from fisherflat.jets import Jet, pair_index, pairs
+
+#: what to do with points that have no geometry
+POLICIES = ("raise", "nan")
+
+
+class Geometry:
+    """All geometric quantities of a surface at a batch of points, computed from its 2-jet when they are asked for.
+
+    **Args:** `jet` of the whitened map, `[*batch, S, D]`; `degenerate`: `"raise"`, or `"nan"` for NaN at degenerate or
+    non-finite points; `u` `[*batch, k]`, only to name points in errors.
+
+    **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry.
+
+    **Raises:** `DegenerateImmersionError` where the Jacobian has rank below k (singular values under
+    `8 sqrt(D) eps` of the largest), `MapError` where the jet is not finite, both only under `"raise"`.
+    """
+
+    degenerate: Tensor
+
+    def __init__(self, jet: Jet, degenerate: str = "raise", u: Tensor | None = None) -> None:
+        if degenerate not in POLICIES:
+            raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
+        self.jet, self.k, self.dim = jet, jet.k, jet.coefficients.shape[-1]
+        self._frame, self._triangular = self._orthonormal_frame(degenerate, u)
+
+    def _orthonormal_frame(self, degenerate: str, u: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`Q` `[..., D, k]` with orthonormal columns and `R` `[..., k, k]` upper triangular, `J^T = Q R`."""
+        coefficients = self.jet.coefficients
+        finite = torch.isfinite(coefficients.sum((-2, -1)))  # one pass; NaN and infinities survive a sum
+        jacobian = self.jet.jacobian
+        if not finite.all():
+            if degenerate == "raise":
+                raise MapError(
+                    f"the map or its derivatives are not finite {_place(~finite, u)}; is the point in the map's domain?"
+                )
+            jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
+        q, r = torch.linalg.qr(jacobian.transpose(-1, -2))
+        singular = torch.linalg.svdvals(r)
+        threshold = 8 * self.dim**0.5 * torch.finfo(r.dtype).eps * singular[..., :1]
+        rank = (singular > threshold).sum(-1)
+        bad = ~finite | (rank < self.k)
+        if bad.any():
+            if degenerate == "raise":
+                first = bad.reshape(-1).nonzero()[0, 0]
+                found = int(rank.reshape(-1)[first])
+                values = ", ".join(f"{s:.3g}" for s in singular.reshape(-1, self.k)[first].tolist())
+                hint = (
+                    "the map does not depend on the coordinates there" if found == 0 else "the metric is singular there"
+                )
+                raise DegenerateImmersionError(
+                    f"the Jacobian has rank {found} < k = {self.k} {_place(bad, u)}, singular values [{values}]: {hint}"
+                    '. Choose other directions or fewer of them, or pass degenerate="nan"'
+                )
+            r = r.masked_fill(bad[..., None, None], float("nan"))
+        self.degenerate = bad
+        return q, r
+
+    def __repr__(self) -> str:
+        return f"Geometry(points={list(self.degenerate.shape)}, k={self.k}, D={self.dim})"
+
+    # -- first order ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def metric(self) -> Float[Tensor, "*batch k k"]:
+        """`g_ij = d_i f . d_j f`, the Fisher information, per squared unit of the coordinates."""
+        return self.jet.jacobian @ self.jet.jacobian.transpose(-1, -2)
+
+    @cached_property
+    def volume_density(self) -> Float[Tensor, "*batch"]:
+        """`sqrt(det g)`."""
+        return self._triangular.diagonal(dim1=-2, dim2=-1).prod(-1).abs()
+
+    @cached_property
+    def singular_values(self) -> Float[Tensor, "*batch k"]:
+        """Singular values of the Jacobian, descending: the semi-axes of the image of a unit ball of coordinates."""
+        return torch.linalg.svdvals(self._triangular.nan_to_num()).masked_fill(
+            self._triangular.isnan().any(-1), float("nan")
+        )
+
+    @cached_property
+    def condition_number(self) -> Float[Tensor, "*batch"]:
+        """The condition number of the metric (the square of the Jacobian's)."""
+        return (self.singular_values[..., 0] / self.singular_values[..., -1]) ** 2
+
+    @cached_property
+    def effective_rank(self) -> Float[Tensor, "*batch"]:
+        """`exp(-sum_i p_i log p_i)`, p the eigenvalues of the metric divided by their sum: from 1 to k.
+
+        How many directions of the chart the output tells apart (Roy & Vetterli, *The effective rank: a measure of
+        effective dimensionality*, EUSIPCO 2007).
+        """
+        share = self.singular_values.square()
+        share = share / share.sum(-1, keepdim=True)
+        return torch.special.entr(share).sum(-1).exp()
+
+    # -- second order --------------------------------------------------------------------------------------------------
+
+    def _project(self, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Tangential coefficients `[..., m, k]` in the frame and normal parts of vectors `[..., m, D]`."""
+        q = self._frame
+        tangential = second @ q
+        if self.k == self.dim:
+            return tangential, torch.zeros_like(second)  # no normal directions are left
+        normal = second - tangential @ q.transpose(-1, -2)
+        # one projection leaves eps |second| in the tangent space, which is not small where the normal part is
+        again = normal @ q
+        return tangential + again, normal - again @ q.transpose(-1, -2)
+
+    @cached_property
+    def _split(self) -> tuple[Tensor, Tensor]:
+        """The second derivatives, split."""
+        return self._project(self.jet.second)
+
+    @cached_property
+    def christoffel(self) -> Float[Tensor, "*batch k k k"]:
+        """`[..., m, i, j] = g^ml (d_l f . d_i d_j f)`, the Levi-Civita connection, symmetric in i and j."""
+        symbols = torch.linalg.solve_triangular(self._triangular, self._split[0].transpose(-1, -2), upper=True)
+        return symbols[..., pair_index(self.k).to(symbols.device)]
+
+    @cached_property
+    def second_fundamental_form(self) -> Float[Tensor, "*batch k k D"]:
+        """`[..., i, j, :] = d_i d_j f - Gamma^m_ij d_m f`, vectors normal to the surface."""
+        normal = self._split[1] + 0 * self._triangular[..., :1, :1]
+        return normal[..., pair_index(self.k).to(normal.device), :]
+
+    @cached_property
+    def _change(self) -> Float[Tensor, "*batch m m"]:
+        """From pairs of coordinates `i <= j` to pairs of frame vectors `a <= b`: `II_ab = sum_ij W_ia W_jb II_ij`."""
+        identity = torch.eye(self.k, dtype=self._triangular.dtype, device=self._triangular.device)
+        w = torch.linalg.solve_triangular(self._triangular, identity.expand_as(self._triangular), upper=True)
+        first, second = torch.tensor(pairs(self.k), device=w.device).T
+        i, j, a, b = first[None, :], second[None, :], first[:, None], second[:, None]
+        return w[..., i, a] * w[..., j, b] + (i != j) * w[..., j, a] * w[..., i, b]
+
+    @cached_property
+    def _framed(self) -> Float[Tensor, "*batch m D"]:
+        """The second fundamental form on the orthonormal frame, one vector for each pair `a <= b`."""
+        return self._change @ self._split[1]
+
+    def share(self, second: Float[Tensor, "*batch m D"]) -> Float[Tensor, "*batch m D"]:
+        """What a summand of the second derivatives adds to the second fundamental form on the orthonormal frame.
+
+        The second fundamental form is linear in the second derivatives, so the shares of summands add up to it exactly.
+        """
+        return self._change @ self._project(second)[1]
+
+    @cached_property
+    def _gram(self) -> Float[Tensor, "*batch k k k k"]:
+        """`[..., a, b, c, d] = II_ab . II_cd` on the orthonormal frame."""
+        gram = self._framed @ self._framed.transpose(-1, -2)
+        index = pair_index(self.k).to(gram.device)
+        return gram[..., index[:, :, None, None], index[None, None, :, :]]
+
+    @cached_property
+    def mean_curvature(self) -> Float[Tensor, "*batch D"]:
+        """`H = (1/k) g^ij II_ij`, the mean curvature vector."""
+        diagonal = pair_index(self.k).diagonal().to(self._framed.device)
+        return self._framed[..., diagonal, :].mean(-2)
+
+    @cached_property
+    def mean_curvature_norm(self) -> Float[Tensor, "*batch"]:
+        """`|H|`, in units of 1 / standard deviation."""
+        return self.mean_curvature.norm(dim=-1)
+
+    @cached_property
+    def second_fundamental_form_norm(self) -> Float[Tensor, "*batch"]:
+        """`|II| = sqrt(g^il g^jm II_ij . II_lm)`; zero exactly where the surface is totally geodesic."""
+        return torch.einsum("...abab->...", self._gram).clamp_min(0).sqrt()
+
+    @cached_property
+    def cancellation_scale(self) -> Float[Tensor, "*batch"]:
+        """`|tr II|^2 + |II|^2`: the size of the terms whose difference is the scalar curvature.
+
+        Rounding in the scalar curvature is relative to this, not to the scalar curvature itself.
+        """
+        return torch.einsum("...aabb->...", self._gram) + torch.einsum("...abab->...", self._gram)
+
+    # -- curvature -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _framed_riemann(self) -> Float[Tensor, "*batch k k k k"]:
+        # Gauss: R_abcd = II_ad . II_bc - II_ac . II_bd
+        return torch.einsum("...adbc->...abcd", self._gram) - torch.einsum("...acbd->...abcd", self._gram)
+
+    @cached_property
+    def riemann(self) -> Float[Tensor, "*batch k k k k"]:
+        """`R_ijlm = <R(d_i, d_j) d_l, d_m> = II_im . II_jl - II_il . II_jm` (the Gauss equation)."""
+        r = self._triangular
+        return torch.einsum("...abcd,...ai,...bj,...cl,...dm->...ijlm", self._framed_riemann, r, r, r, r)
+
+    @cached_property
+    def _framed_ricci(self) -> Float[Tensor, "*batch k k"]:
+        return torch.einsum("...abca->...bc", self._framed_riemann)
+
+    @cached_property
+    def ricci(self) -> Float[Tensor, "*batch k k"]:
+        """`Ric_jl = g^im R_ijlm`."""
+        r = self._triangular
+        return r.transpose(-1, -2) @ self._framed_ricci @ r
+
+    @cached_property
+    def scalar_curvature(self) -> Float[Tensor, "*batch"]:
+        """`scal = g^jl Ric_jl`, in units of 1 / covariance; twice the Gauss curvature for k = 2, zero for k = 1."""
+        # on the frame it is 2 sum_(a<b) (II_aa . II_bb - |II_ab|^2): no need of all inner products
+        diagonal = pair_index(self.k).diagonal().to(self._framed.device)
+        mixed = [position for position, (a, b) in enumerate(pairs(self.k)) if a < b]
+        gram = self._framed[..., diagonal, :] @ self._framed[..., diagonal, :].transpose(-1, -2)
+        return 2 * (gram.triu(1).sum((-2, -1)) - self._framed[..., mixed, :].square().sum((-2, -1)))
+
+    @cached_property
+    def sectional_extremes(self) -> Float[Tensor, "*batch 2"]:
+        """The smallest and the largest sectional curvature over all planes; NaN for k = 1, where there is no plane.
+
+        Exact for k = 2 (the one plane) and for k = 3, where every 2-vector is a plane's, so that they are the extreme
+        eigenvalues of the curvature operator. For k >= 4 they are what alternating maximisation finds from several
+        starts. Both are attained by a plane, so the true range is at least as wide: the largest is a lower bound of the
+        maximum, the smallest an upper bound of the minimum.
+        """
+        if self.k == 1:
+            return torch.full_like(self._triangular[..., 0], float("nan")).expand(*self.degenerate.shape, 2)
+        if self.k == 2:
+            return (self.scalar_curvature / 2).unsqueeze(-1).expand(*self.degenerate.shape, 2)
+        riemann = self._framed_riemann.masked_fill(self.degenerate[..., None, None, None, None], 0.0)
+        if self.k == 3:
+            a, b = torch.tensor([(0, 0, 1), (1, 2, 2)], device=riemann.device)
+            # <R(e_a ^ e_b), e_c ^ e_d> = R_abdc
+            operator = riemann[..., a[:, None], b[:, None], b[None, :], a[None, :]]
+            found = torch.linalg.eigvalsh(operator)[..., [0, 2]]
+        else:
+            found = torch.stack([-_largest_sectional(-riemann), _largest_sectional(riemann)], -1)
+        return found.masked_fill(self.degenerate[..., None], float("nan"))
+
+    def sectional_curvature(self, x: Tensor, y: Tensor) -> Float[Tensor, "*batch"]:
+        """`K(x, y)` of the plane spanned by the tangent vectors `x` and `y` `[*batch, k]`, in coordinates.
+
+        **Raises:** `InputError` where `x` and `y` are parallel or zero, as they always are for k = 1.
+        """
+        r = self._triangular
+        x, y = (torch.einsum("...ai,...i->...a", r, vector.to(r)) for vector in (x, y))
+        length = x.norm(dim=-1, keepdim=True)
+        x = x / length
+        rest = y - (x * y).sum(-1, keepdim=True) * x
+        parallel = rest.norm(dim=-1) <= 8 * torch.finfo(r.dtype).eps * y.norm(dim=-1)
+        if (parallel | (length[..., 0] == 0)).any():
+            raise InputError(
+                "x and y are parallel (or zero), so they span no plane; pass two independent tangent vectors"
+            )
+        y = rest / rest.norm(dim=-1, keepdim=True)
+        return torch.einsum("...abcd,...a,...b,...c,...d->...", self._framed_riemann, x, y, y, x)
+
+
+#: of the search for the extreme sectional curvatures: random starts beside the frame's own vectors, and rounds
+_STARTS, _ROUNDS = 8, 16
+
+
+def _largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor, "*batch"]:
+    """The largest `R(x, y, y, x)` found over orthonormal x, y; `riemann` on an orthonormal frame.
+
+    For one vector fixed it is a quadratic form in the other, whose best value is an eigenvalue: each round takes the
+    best x for y and goes on with x in the place of y, so that the value never falls.
+    """
+    k = riemann.shape[-1]
+    generator = torch.Generator().manual_seed(0)
+    random = torch.nn.functional.normalize(torch.randn(_STARTS, k, generator=generator, dtype=torch.float64), dim=-1)
+    y = torch.cat([torch.eye(k, dtype=torch.float64), random]).to(riemann)
+    y = y.expand(*riemann.shape[:-4], *y.shape)
+    # what no form exceeds: it keeps the eigenvector off y itself, where the form vanishes
+    bound = 1 + 2 * riemann.square().sum((-4, -3, -2, -1)).sqrt()[..., None, None, None]
+    for _ in range(_ROUNDS):
+        form = torch.einsum("...abcd,...sb,...sc->...sad", riemann, y, y) - bound * y[..., :, None] * y[..., None, :]
+        values, vectors = torch.linalg.eigh((form + form.transpose(-1, -2)) / 2)
+        y = vectors[..., -1]
+    return values[..., -1].amax(-1)
+
+
+def _place(bad: Tensor, u: Tensor | None) -> str:
+    index = int(bad.reshape(-1).nonzero()[0, 0])
+    where = f"at point {index}"
+    if u is not None:  # points may come in chunks, in which an index would say nothing
+        where = f"at u = [{', '.join(f'{c:.6g}' for c in u.reshape(-1, u.shape[-1])[index].tolist())}]"
+    more = int(bad.sum()) - 1
+    return where + (f" (and at {more} more)" if more else "")

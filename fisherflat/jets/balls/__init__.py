@@ -1,0 +1,8 @@
+"""The algebra of the rules in ball arithmetic, in which curvature is proved; needs python-flint."""
+
+from __future__ import annotations
+
+from fisherflat.jets.balls._algebra import BallAlgebra
+from fisherflat.jets.balls._array import BallArray, balls, matrix
+
+__all__ = ["BallAlgebra", "BallArray", "balls", "matrix"]

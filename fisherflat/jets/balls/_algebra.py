@@ -1,0 +1,245 @@
+"""Rigorous 2-jets: the rules of `fisherflat.jets.rules` on arrays of real balls.
+
+An enclosure of the jet comes out whatever is rounded on the way. Where a rule depends on a sign or an order, it has to
+be certain: a ball that leaves it open raises `EnclosureError`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from flint import arb
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten, tree_map
+
+from fisherflat.errors import UnsupportedOpError
+from fisherflat.jets.balls._array import ZERO, BallArray, Constant, ball, balls, filled, operand, product, solution
+from fisherflat.jets.balls._decisions import DECISIONS, divided, unsupported
+from fisherflat.jets.graph import Node
+from fisherflat.jets.rules import PIECEWISE_CONSTANT, RULES, STRUCTURAL, Algebra, Series, leibniz
+
+aten = torch.ops.aten
+
+
+class BallAlgebra(Algebra):
+    """The algebra of `fisherflat.jets.rules` in real balls, for one point: arrays are `[C, 1, *shape]`."""
+
+    _asked: Node | None = None
+
+    def empty(self, coefficients: int, like: BallArray, shape: tuple[int, ...]) -> BallArray:
+        return BallArray(np.full((coefficients, 1, *shape), ZERO, dtype=object))
+
+    def constant(self, tensor: Tensor) -> BallArray:
+        return Constant(tensor)
+
+    def add(self, a: BallArray, b: Any, out: BallArray) -> None:
+        np.add(a.balls, operand(b), out=out.balls)
+
+    def mul(self, a: BallArray, b: Any, out: BallArray) -> None:
+        np.multiply(a.balls, operand(b), out=out.balls)
+
+    def div(self, a: BallArray, b: Any, out: BallArray) -> None:
+        np.divide(a.balls, operand(b), out=out.balls)
+
+    def fma(self, out: BallArray, a: BallArray, b: BallArray) -> None:
+        out.add_(a * b)
+
+    def matmul(self, a: BallArray, b: BallArray, out: BallArray) -> None:
+        out.balls[...] = product(a, b)
+
+    def matmul_add(self, out: BallArray, a: BallArray, b: BallArray) -> None:
+        out.balls[...] = out.balls + product(a, b)
+
+    def solve_triangular(self, a: BallArray, rows: BallArray, upper: bool, unitriangular: bool) -> None:
+        rows.balls[...] = solution(a.balls, rows.balls, upper, unitriangular)
+
+    def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
+        return leibniz(self, a, b, shape, self.matmul, self.matmul_add)
+
+    def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
+        if node.packet in STRUCTURAL:
+            return _moved(node, args, kwargs, k)
+        rule = _LINEAR.get(node.packet)
+        if rule is None or not isinstance(args[0], Series):
+            raise unsupported(node)
+        return Series(BallArray(rule(args[0].data.balls[:, 0], node.shape, *args[1:], **kwargs)[:, None]), k)
+
+    def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        rounded = kwargs.get("rounding_mode") is not None or node.packet is aten._to_copy
+        if node.packet in DECISIONS or rounded:
+            decide, dtype = DECISIONS.get(node.packet, (divided, torch.float64))
+            plain = tree_map(_plain, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
+            out = decide(node, *plain[0], **plain[1])
+            if isinstance(out, tuple):
+                return tuple(_constant_series(part, dtype, k) for part in out)
+            return _constant_series(out, kwargs.get("dtype") or dtype, k)
+        rule = RULES.get(node.packet)
+        leaves = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))[0]
+        moving = any(isinstance(leaf, Series) and leaf.order for leaf in leaves)
+        if rule is None or node.packet in PIECEWISE_CONSTANT or moving or node is self._asked:
+            raise unsupported(node)  # or the rule itself asks for these values
+        self._asked = node
+        try:
+            return rule(self, node, *args, **kwargs)
+        finally:
+            self._asked = None
+
+    def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
+        raise unsupported(node)
+
+
+def _constant_series(value: np.ndarray, dtype: torch.dtype, k: int) -> Series:
+    return Series(BallArray(value[None, None], dtype), k)
+
+
+#: added to what moves, so that what is decided about a number holds for all numbers next to it
+_NEIGHBOURHOOD = arb(0, 1) * arb(2) ** -100000
+
+
+def _plain(leaf: Any) -> Any:
+    """The values of an argument as an array of balls; numbers and options stay as they are."""
+    if isinstance(leaf, Series):
+        return np.asarray(leaf.data.balls[0, 0] + (_NEIGHBOURHOOD if leaf.order else ZERO), dtype=object)
+    return balls(leaf) if isinstance(leaf, Tensor) else leaf
+
+
+# -- ops that move entries ---------------------------------------------------------------------------------------------
+
+#: arguments that say where entries go, rather than being entries
+_CONTROL = {"index", "indices", "mask", "condition", "repeats"}
+
+
+def _moved(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
+    """An op that copies entries, run by torch on their positions: what comes out says which entry goes where.
+
+    Position 0 is an exact zero, which is what such ops fill with.
+    """
+    schema = node.target._schema
+    if node.packet is aten.as_strided or (
+        node.packet is aten.index_put and True in (*args[3:], kwargs.get("accumulate"))
+    ):
+        raise unsupported(node)  # the first depends on how memory is laid out, the second adds entries
+    if node.packet is aten.scatter and "reduce" in schema.overload_name:
+        raise unsupported(node)
+    pool: list[np.ndarray] = [np.full((1, 1), ZERO, dtype=object)]
+    size, dtype = 1, torch.bool
+
+    def placed(entries: np.ndarray) -> Tensor:
+        nonlocal size
+        pool.append(entries.reshape(entries.shape[0], -1))
+        positions = torch.arange(size, size + pool[-1].shape[1], dtype=torch.float64)
+        size += pool[-1].shape[1]
+        return positions.reshape(entries.shape[1:])
+
+    def position(argument: Any, leaf: Any) -> Any:
+        if argument.name in _CONTROL:
+            return _integers(leaf, argument.name in ("mask", "condition"))
+        nonlocal dtype
+        if isinstance(leaf, Series):
+            dtype = torch.promote_types(dtype, leaf.data.dtype)
+            return placed(leaf.data.balls[:, 0])
+        if isinstance(leaf, Tensor):
+            dtype = torch.promote_types(dtype, leaf.dtype)
+            return placed(balls(leaf)[None])
+        if str(argument.type) == "number":
+            return float(placed(np.full((1,), ball(leaf), dtype=object)))
+        return leaf
+
+    def entered(argument: Any, value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return type(value)(position(argument, leaf) for leaf in value)
+        return position(argument, value)
+
+    named = {argument.name: argument for argument in schema.arguments}
+    moved_args = [entered(argument, value) for argument, value in zip(schema.arguments, args, strict=False)]
+    moved_kwargs = {name: entered(named[name], value) for name, value in kwargs.items()}
+    where = node.target(*moved_args, **moved_kwargs).long().numpy()
+    entries = np.full((max(part.shape[0] for part in pool), size), ZERO, dtype=object)
+    start = 0
+    for part in pool:
+        entries[: part.shape[0], start : start + part.shape[1]] = part
+        start += part.shape[1]
+    return Series(BallArray(entries[:, where][:, None], dtype), k)
+
+
+def _integers(leaf: Any, boolean: bool) -> Any:
+    """Indices or a mask as a tensor."""
+    if not isinstance(leaf, Series):
+        return leaf
+    values = np.asarray(leaf.data.balls[0, 0], dtype=object)
+    exact = filled((int(x.unique_fmpz()) for x in values.ravel()), values.shape).astype(np.int64)
+    return torch.from_numpy(exact).bool() if boolean else torch.from_numpy(exact)
+
+
+# -- other linear ops: `x` is [C, *shape] ------------------------------------------------------------------------------
+
+
+def _axes(dim: Any, rank: int) -> tuple[int, ...]:
+    """Dimensions of the value as axes behind the coefficients."""
+    if dim is None or dim == []:
+        dim = range(rank)
+    return tuple(d % max(rank, 1) + 1 for d in (dim if isinstance(dim, (tuple, list, range)) else [dim]))
+
+
+def _sum(x: np.ndarray, shape: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> np.ndarray:
+    return np.add.reduce(x, _axes(dim, x.ndim - 1), keepdims=keepdim) + ZERO if x.ndim > 1 else x
+
+
+def _mean(x: np.ndarray, shape: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> np.ndarray:
+    number = math.prod(x.shape[axis] for axis in _axes(dim, x.ndim - 1)) if x.ndim > 1 else 1
+    return _sum(x, shape, dim, keepdim) / number
+
+
+def _cumsum(x: np.ndarray, shape: Any, dim: int, dtype: Any = None) -> np.ndarray:
+    return np.add.accumulate(x, _axes(dim, x.ndim - 1)[0]) if x.ndim > 1 else x
+
+
+def _convolution(
+    x: np.ndarray,
+    shape: Any,
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    *more: Any,
+) -> np.ndarray:
+    """A convolution over one or two axes as a matrix product with the patches that it sees."""
+    groups, spatial = more[-1], x.ndim - 3
+    if transposed or spatial > 2:
+        raise UnsupportedOpError("transposed and three-dimensional convolutions have no rule in ball arithmetic")
+    lead = (1,) * (2 - spatial)
+
+    def two(option: Any, default: int) -> tuple[int, ...]:
+        values = tuple(option) if len(option) == spatial else tuple(option) * spatial
+        return (default,) * (2 - spatial) + values
+
+    batch, channels, *extent = x.shape[1:]
+    positions = torch.arange(1, 1 + math.prod(x.shape[1:]), dtype=torch.float64).reshape(
+        batch, channels, *lead, *extent
+    )
+    kernel = (*lead, *weight.shape[2:])
+    where = F.unfold(positions, kernel, two(dilation, 1), two(padding, 0), two(stride, 1)).long().numpy()
+    padded = np.concatenate([np.full((x.shape[0], 1), ZERO, dtype=object), x.reshape(x.shape[0], -1)], 1)
+    patches = padded[:, where].reshape(x.shape[0], batch, groups, -1, where.shape[-1])
+    kernels = balls(weight).reshape(groups, weight.shape[0] // groups, -1)
+    out = product(BallArray(kernels), BallArray(patches)).reshape(x.shape[0], *shape)
+    if bias is not None:
+        out[0] = out[0] + balls(bias).reshape(-1, *(1,) * spatial)
+    return out
+
+
+_LINEAR: dict[Any, Callable[..., np.ndarray]] = {
+    aten.sum: _sum,
+    aten.mean: _mean,
+    aten.cumsum: _cumsum,
+    aten.neg: lambda x, shape: -x,
+    aten._to_copy: lambda x, shape, **kwargs: x,
+    aten.convolution: _convolution,
+}

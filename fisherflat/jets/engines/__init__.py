@@ -1,0 +1,20 @@
+"""What turns a map on a chart into 2-jets in torch tensors."""
+
+from __future__ import annotations
+
+from fisherflat.jets.engines._autodiff import AutodiffEngine
+from fisherflat.jets.engines._chunks import in_chunks, memory_budget
+from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, TensorAlgebra, evaluated, footprint, packed, start
+
+__all__ = [
+    "CACHED",
+    "AutodiffEngine",
+    "TaylorEngine",
+    "TensorAlgebra",
+    "evaluated",
+    "footprint",
+    "in_chunks",
+    "memory_budget",
+    "packed",
+    "start",
+]

@@ -1,0 +1,137 @@
+"""The `torch.func` engine: for any callable, and the oracle that the other engines are tested against.
+
+Second derivatives are reverse over reverse: each output's gradient, differentiated in reverse again. Forward mode is
+left out on purpose. Nested, it returns wrong second derivatives through fused norms without saying so (PyTorch issues
+196700, 196699, 198017), over reverse mode it still does through `cholesky_inverse`, and many ops do not have it. The
+cost grows with the number D of outputs, which are differentiated one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.func import jacrev, vjp, vmap
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import FisherflatError, TraceError, UnsupportedOpError
+from fisherflat.jets._jet import pairs, size
+from fisherflat.jets.engines._chunks import is_out_of_memory, memory_budget
+from fisherflat.jets.recording import Mapping, Raised
+from fisherflat.spaces.charts import Chart
+
+
+class AutodiffEngine:
+    """2-jets of `mean(chart(u))` by nested transforms of `torch.func`.
+
+    As in a traced graph, casts to a lower precision are dropped, and `detach` and `no_grad` inside the map do not hide
+    what it depends on: the derivatives are those of the function that the map computes.
+
+    **Args:** `mapping`, the map in its working precision; `chart`, on the device to run on; `dim`, the number D of
+    outputs; `memory`, a budget in bytes (default: a share of what is free), within which outputs are taken together.
+
+    **Raises:** `UnsupportedOpError` for an op without second derivative, `TraceError` for a map that torch cannot
+    differentiate (random numbers, branches on values, NumPy).
+    """
+
+    def __init__(self, mapping: Mapping, chart: Chart, dim: int, memory: int | None = None) -> None:
+        self._mapping, self._chart, self._dim, self._memory = mapping, chart, dim, memory
+        self.chunk_memory = memory
+
+    @property
+    def bytes_per_point(self) -> int:
+        """An estimate: what one reverse pass keeps, times outputs, times derivatives, times 2 (measured: 1 to 1.9)."""
+        return self._bytes_per_output * (1 + self._together)
+
+    @cached_property
+    def _bytes_per_output(self) -> int:
+        kept = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        point = self._chart.point.to(self._mapping.dtype, copy=True).requires_grad_()
+        hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+        with _differentiating(self._mapping.dtype), hooks:
+            self._mapping(point.clone())
+        return 2 * max(kept, point.numel() * point.element_size()) * (1 + self._chart.dim)
+
+    @property
+    def _together(self) -> int:
+        """How many outputs are differentiated at a time: all, or what fits for one point."""
+        budget = memory_budget(self._chart.point.device, self._memory)
+        return max(1, min(self._dim, budget // self._bytes_per_output - 1))
+
+    def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
+        """The coefficients of the 2-jets at the points `u`."""
+        k = self._chart.dim
+
+        def f(v: Tensor) -> Tensor:
+            return self._mapping(self._chart(v)).reshape(-1).to(v.dtype)
+
+        with _differentiating(self._mapping.dtype):
+            # a view for each point: torch's batch_norm cannot be differentiated twice where only one of two is batched
+            cotangents = torch.eye(self._dim, dtype=u.dtype, device=u.device).expand(u.shape[0], -1, -1)
+            value, jacobian, hessian = vmap(_two_jet(f, self._together))(u.clone(), cotangents)
+        out = u.new_empty(u.shape[0], size(k), self._dim)
+        out[:, 0] = value.detach()
+        out[:, 1 : 1 + k] = jacobian.detach().transpose(1, 2)
+        for position, (i, j) in enumerate(pairs(k)):
+            out[:, 1 + k + position] = hessian.detach()[..., i, j]
+        return out
+
+
+def _two_jet(f: Callable[[Tensor], Tensor], together: int) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    """From `u` and the unit vectors of the output to `f`, gradients and Hessians, so many outputs at a time.
+
+    They have the shapes `[D]`, `[D, k]` and `[D, k, k]`.
+    """
+
+    def row(cotangent: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        def gradient(v: Tensor) -> tuple[Tensor, Tensor]:
+            (slope,) = vjp(f, v)[1](cotangent)
+            return slope, slope
+
+        hessian, slope = jacrev(gradient, has_aux=True)(u)
+        return slope, hessian
+
+    return lambda u, cotangents: (f(u), *vmap(row, in_dims=(0, None), chunk_size=together)(cotangents, u))
+
+
+@contextmanager
+def _differentiating(dtype: torch.dtype) -> Iterator[None]:
+    """Where torch differentiates the map: all of it, and with errors of ours."""
+    try:
+        # outside grad mode torch takes shortcuts that leave second derivatives wrong (linalg.solve, det) or undefined
+        with torch.inference_mode(False), torch.enable_grad(), _AsComputed(dtype):
+            yield
+    except FisherflatError:
+        raise
+    except NotImplementedError as error:
+        raise UnsupportedOpError(
+            f"torch has no second derivative of an op of this map ({error}); write that step in simpler ops, or use "
+            'engine="taylor"'
+        ) from error
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise TraceError(
+            f"torch cannot differentiate this map: {error}. It must be torch ops throughout, without random numbers "
+            "(put modules into eval mode), branches on values and writing into constants"
+        ) from error
+
+
+class _AsComputed(Raised):
+    """Takes away what would come between the map's value and its derivatives: rounding on the way, and hiding."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.detach:
+            return args[0]
+        if func is torch._C._set_grad_enabled and not args[0]:
+            return None
+        return super().__torch_function__(func, types, args, kwargs)

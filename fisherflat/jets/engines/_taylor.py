@@ -1,0 +1,222 @@
+"""The default engine: batched 2-jets through the traced graph, in torch tensors.
+
+A linear op acts on all S coefficients of all points in one call. No tape is kept; the floor is the cost of S plain
+forward passes, and what is known to be affine in the coordinates carries 1 + k coefficients instead of S.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations_with_replacement
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fisherflat._typing import Float
+from fisherflat.errors import UnsupportedOpError
+from fisherflat.jets._jet import pair_index, pairs, size
+from fisherflat.jets.engines._affine import applied
+from fisherflat.jets.engines._chunks import is_out_of_memory, memory_budget
+from fisherflat.jets.engines._fallback import differentiated
+from fisherflat.jets.graph import Graph, Node
+from fisherflat.jets.rules import Algebra, Series, evaluate
+from fisherflat.spaces.charts import Chart
+
+aten = torch.ops.aten
+
+
+#: on a CPU, so many bytes of live coefficients at a time: what a core's caches hold, so that ops meet warm data
+CACHED = 16 * 2**20
+
+
+class TaylorEngine:
+    """2-jets of `mean(chart(u))` by Taylor arithmetic on the graph of `mean`.
+
+    **Args:** `graph`, of the map in its working precision; `chart`, on the device to run on; `dim`, the number D of
+    outputs; `dtype`, the working precision; `memory`, a budget in bytes (default: a share of what is free). A point
+    that does not fit into it is taken by pairs of directions.
+
+    **Raises:** `UnsupportedOpError` for an op that cannot be differentiated.
+    """
+
+    def __init__(self, graph: Graph, chart: Chart, dim: int, dtype: torch.dtype, memory: int | None = None) -> None:
+        self._chart, self._dim, self._memory = chart, dim, memory
+        self.graph = graph
+        self._bytes = footprint(self.graph) * dtype.itemsize
+        # on a CPU geometry too should meet warm data, but has more to do for each chunk than for each point
+        self.chunk_memory = memory if memory is not None or chart.point.device.type != "cpu" else 4 * CACHED
+
+    @property
+    def bytes_per_point(self) -> int:
+        """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
+        return self._bytes * size(self._chart.dim)
+
+    def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
+        """The coefficients of the 2-jets at the points `u`."""
+        k = self._chart.dim
+        budget = memory_budget(u.device, self._memory)
+        directions = k
+        while directions > 2 and self._bytes * size(directions) > budget:
+            directions -= 1
+        if directions < k:
+            return self._by_directions(u, directions)
+        if u.device.type != "cpu":
+            return self._packed(start(self._chart, u))
+        out = u.new_empty(u.shape[0], size(k), self._dim)
+        step = max(1, CACHED // max(self.bytes_per_point, 1))
+        for first in range(0, u.shape[0], step):
+            out[first : first + step] = self._packed(start(self._chart, u[first : first + step]))
+        return out
+
+    def _by_directions(self, u: Tensor, width: int) -> Tensor:
+        """Where not even one point fits: so many directions at a time, until each pair has been together once."""
+        k, index = self._chart.dim, pair_index(self._chart.dim)
+        out = u.new_empty(u.shape[0], size(k), self._dim)
+        groups = [range(first, min(first + width // 2, k)) for first in range(0, k, width // 2)]
+        for point in range(u.shape[0]):
+            x = start(self._chart, u[point : point + 1]).data
+            for some, others in combinations_with_replacement(groups, 2):
+                taken = sorted({*some, *others})
+                part = self._packed(Series(x[[0, *(1 + i for i in taken)]], len(taken)))
+                rows = [1 + i for i in taken] + [1 + k + int(index[taken[i], taken[j]]) for i, j in pairs(len(taken))]
+                out[point, [0, *rows]] = part[0]
+        return out
+
+    def _packed(self, x: Series) -> Tensor:
+        algebra = TensorAlgebra()
+        return packed(algebra, evaluated(algebra, self.graph, x))
+
+
+def start(chart: Chart, u: Float[Tensor, "P k"]) -> Series:
+    """The chart itself as a series: its points and its basis, nothing of second order."""
+    x = u.new_empty(1 + chart.dim, u.shape[0], *chart.point.shape)
+    x[0] = chart(u)
+    x[1:] = chart.basis.to(u.dtype).unsqueeze(1)
+    return Series(x, chart.dim)
+
+
+@torch.no_grad()
+def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
+    """The graph on a series, as a series also where the output is constant."""
+    y = evaluate(graph, algebra, x)
+    return y if isinstance(y, Series) else Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
+
+
+def packed(algebra: TensorAlgebra, y: Series) -> Float[Tensor, "P C D"]:
+    """All coefficients of a series, flattened, points first; what is known to vanish is filled with zeros."""
+    coefficients = y.data.reshape(*y.data.shape[:2], -1).transpose(0, 1)
+    missing = algebra.count(2, y.k) - coefficients.shape[1]
+    return torch.nn.functional.pad(coefficients, (0, 0, 0, missing)) if missing else coefficients
+
+
+def footprint(graph: Graph) -> int:
+    """The largest number of entries alive at a time on the way through the graph, for one coefficient of one point."""
+    last, live, peak = graph.last_use(), 0, 0
+    for node in graph.nodes:
+        live += _entries(node.shape)
+        peak = max(peak, live + _entries(node.shape))
+        live -= sum(_entries(dead.shape) for dead in last.get(node, ()))
+    return peak
+
+
+def _expanded(data: Tensor, batch: list[int]) -> Tensor:
+    missing = len(batch) - (data.dim() - 4)
+    data = data.reshape(*data.shape[:2], *(1,) * missing, *data.shape[2:])
+    return data.expand(*data.shape[:2], *batch, *data.shape[-2:])
+
+
+def _entries(shape: Any) -> int:
+    if shape and isinstance(shape[0], tuple):
+        return sum(math.prod(part) for part in shape)
+    return math.prod(shape)
+
+
+class TensorAlgebra(Algebra):
+    """The algebra of `fisherflat.jets.rules` in torch tensors."""
+
+    def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return like.new_empty(coefficients, like.shape[1], *shape)
+
+    def constant(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def mul(self, a: Tensor, b: Any, out: Tensor) -> None:
+        torch.mul(a, b, out=out)
+
+    def add(self, a: Tensor, b: Any, out: Tensor) -> None:
+        torch.add(a, b, out=out)
+
+    def div(self, a: Tensor, b: Any, out: Tensor) -> None:
+        torch.div(a, b, out=out)
+
+    def fma(self, out: Tensor, a: Tensor, b: Tensor) -> None:
+        out.addcmul_(a, b)
+
+    def matmul(self, a: Tensor, b: Tensor, out: Tensor) -> None:
+        torch.matmul(a, b, out=out)
+
+    def solve_triangular(self, a: Tensor, rows: Tensor, upper: bool, unitriangular: bool) -> None:
+        rows.copy_(torch.linalg.solve_triangular(a, rows, upper=upper, unitriangular=unitriangular))
+
+    def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
+        """All products of coefficients in a few large products.
+
+        Those of the left factor are stacked as rows, those of the right one as columns, behind the batch axes.
+        """
+        k, (*batch, rows, columns) = a.k, shape
+        inner = a.shape[-1]
+        left, right = _expanded(a.data, batch), _expanded(b.data, batch)
+        ca, cb, size_ = left.shape[0], right.shape[0], left.shape[1] * math.prod(batch)
+        # [batch, C, rows, inner] and [batch, inner, C, columns]
+        left = left.movedim(0, -3).reshape(size_, ca * rows, inner)
+        right = right.movedim(0, -2).reshape(size_, inner, cb * columns)
+        order = 2 if a.order and b.order else max(a.order, b.order)
+        out = left.new_empty(size_, self.count(order, k), rows, columns)
+        result = Series(out.view(a.data.shape[1], *batch, *out.shape[1:]).movedim(-3, 0), k)
+        out[:, :ca] = torch.bmm(left, right[:, :, :columns]).view(size_, ca, rows, columns)
+        if cb > 1:
+            value = torch.bmm(left[:, :rows], right[:, :, columns:]).view(size_, rows, cb - 1, columns).transpose(1, 2)
+            shared = min(ca, cb) - 1
+            out[:, 1 : 1 + shared] += value[:, :shared]
+            out[:, 1 + shared : cb] = value[:, shared:]
+        if a.order and b.order:
+            cross = torch.bmm(left[:, rows : (1 + k) * rows], right[:, :, columns : (1 + k) * columns])
+            cross = cross.view(a.data.shape[1], *batch, k, rows, k, columns).movedim((-4, -2), (0, 1))
+            blank = self.blank(result, max(ca, cb))
+            for i in range(k):
+                row = self.row(result, i)
+                if blank:
+                    torch.add(cross[i, i:], cross[i:, i], out=row)
+                else:
+                    row.add_(cross[i, i:]).add_(cross[i:, i])
+        return result
+
+    def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
+        return Series(applied(node, args, kwargs, self.count(order, k)), k)
+
+    def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
+
+        def call(*filled: Any) -> Any:
+            full_args, full_kwargs = tree_unflatten(filled, structure)
+            out = node.target(*full_args, **full_kwargs)
+            return out if isinstance(out, Tensor) else tuple(out)
+
+        axes = tuple(0 if isinstance(leaf, Series) else None for leaf in leaves)
+        values = [leaf.data[0] if isinstance(leaf, Series) else leaf for leaf in leaves]
+        try:
+            out = vmap(call, in_dims=axes)(*values)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise UnsupportedOpError(
+                f"{node.op} at {node.source} does not run for several points at once ({error}); "
+                'write that step in simpler ops, or use engine="autodiff"'
+            ) from error
+        return tuple(Series(o[None], k) for o in out) if isinstance(out, tuple) else Series(out[None], k)
+
+    def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        return differentiated(node, args, kwargs, k, self.count(2, k), 1 + k + self.block * (k * (k + 1) // 2))

@@ -1,0 +1,269 @@
+"""A map as a graph of ATen ops: what structure, numbers and proofs are read from.
+
+See `fisherflat.jets.recording` for how a module call becomes one, `fisherflat.parts` for what its nodes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherflat.errors import TraceError
+
+aten = torch.ops.aten
+
+#: what a part of a layer does; see `fisherflat.parts`
+ROLES = ("pattern", "attention_gate", "norm", "mlp_gate", "activation", "other")
+
+
+@dataclass(eq=False)
+class Node:
+    """One op of a graph.
+
+    **Attributes:** `target`, the ATen overload (the graph's input has `None`); `args`, `kwargs`, in which other nodes
+    stand for their outputs and tensors are constants; `shape` of the output; `role`, one of `ROLES`; `factor`, whether
+    freezing the role holds this node; `module_path`, the submodule that made the call; `source`, file and line.
+    """
+
+    index: int
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shape: Any
+    role: str = "other"
+    factor: bool = False
+    module_path: str = ""
+    source: str = ""
+
+    @property
+    def op(self) -> str:
+        """The op's name, such as `aten.bmm`; `input` for the graph's input."""
+        if self.target is None:
+            return "input"
+        return "getitem" if self.target is getitem else str(self.packet)
+
+    @property
+    def packet(self) -> Any:
+        """The op without its overload: what rules are keyed by."""
+        return getattr(self.target, "overloadpacket", self.target)
+
+    @property
+    def inputs(self) -> list[Node]:
+        """The nodes that this one reads, in order of appearance."""
+        return [leaf for leaf in leaves((self.args, self.kwargs)) if isinstance(leaf, Node)]
+
+    def __repr__(self) -> str:
+        return f"%{self.index} = {self.op} [{self.role}] {self.source}"
+
+
+def leaves(thing: Any) -> Iterator[Any]:
+    """What stands in nested tuples, lists and dicts: the arguments of ops."""
+    if isinstance(thing, (tuple, list, dict)):
+        for item in thing.values() if isinstance(thing, dict) else thing:
+            yield from leaves(item)
+    else:
+        yield thing
+
+
+def mapped_leaves(function: Callable[[Any], Any], thing: Any) -> Any:
+    """The same nest with `function` of each leaf; a general tree library would take most of the time of a trace."""
+    if isinstance(thing, dict):
+        return {name: mapped_leaves(function, item) for name, item in thing.items()}
+    if isinstance(thing, (tuple, list)):
+        items = [mapped_leaves(function, item) for item in thing]
+        return items if isinstance(thing, list) else tuple(items)
+    return function(thing)
+
+
+def getitem(outputs: tuple[Any, ...], position: int) -> Any:
+    """One output of an op that has several."""
+    return outputs[position]
+
+
+class Graph:
+    """A traced map `x -> y` of one tensor.
+
+    Calling a graph computes the map with plain torch ops (so it can be vmapped, differentiated and traced).
+
+    **Attributes:** `nodes`, the input first, in order of execution; `output`, a node, or a tensor where the output does
+    not depend on the input; `names`, weight name by `id` of the constant; `frozen`, the roles that are held.
+    """
+
+    def __init__(
+        self, nodes: list[Node], output: Node | Tensor, names: dict[int, str], frozen: tuple[str, ...] = ()
+    ) -> None:
+        self.nodes, self.output, self.names, self.frozen = _live(nodes, output), output, names, frozen
+
+    @property
+    def input(self) -> Node:
+        """The node of the input."""
+        return self.nodes[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the output."""
+        return tuple(self.output.shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The map at `x`, of the shape that was traced."""
+        if tuple(x.shape) != tuple(self.input.shape):
+            raise TraceError(
+                f"this graph was traced for an input of {list(self.input.shape)}, not {list(x.shape)}; trace again"
+            )
+        if isinstance(self.output, Tensor):
+            return self.output.to(x)
+        values: dict[Node, Any] = {}
+        last = self.last_use()
+        for node in self.nodes:
+            values[node] = x if node.target is None else run(node, lambda n: values[n])
+            for dead in last.get(node, ()):
+                del values[dead]
+        return values[self.output]
+
+    def values(self, x: Tensor) -> dict[Node, Any]:
+        """The value of every node at `x`."""
+        values: dict[Node, Any] = {}
+        for node in self.nodes:
+            values[node] = x if node.target is None else run(node, values.__getitem__)
+        return values
+
+    def last_use(self) -> dict[Node, list[Node]]:
+        """Node -> the nodes whose value is not needed after it."""
+        last: dict[Node, Node] = {}
+        for node in self.nodes:
+            last[node] = node
+            for source in node.inputs:
+                last[source] = node
+        dead: dict[Node, list[Node]] = {}
+        for node, user in last.items():
+            if node is not self.output:
+                dead.setdefault(user, []).append(node)
+        return dead
+
+    def users(self) -> dict[Node, list[Node]]:
+        """Node -> the nodes that read it."""
+        users: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            for source in dict.fromkeys(node.inputs):
+                users[source].append(node)
+        return users
+
+    def constants(self) -> Iterator[tuple[str, Tensor]]:
+        """The distinct constant tensors with their names (weights), or `constant N`, in order of appearance."""
+        seen: set[int] = set()
+        for node in self.nodes:
+            for leaf in leaves((node.args, node.kwargs)):
+                if isinstance(leaf, Tensor) and id(leaf) not in seen:
+                    seen.add(id(leaf))
+                    yield self.names.get(id(leaf), f"constant {len(seen)}"), leaf
+
+    def to(self, dtype: torch.dtype, device: torch.device) -> Graph:
+        """The same graph with floating constants in `dtype` and everything on `device`."""
+        moved: dict[int, Tensor] = {}
+        names: dict[int, str] = {}
+
+        def convert(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            if id(leaf) not in moved:
+                target = leaf.to(device=device, dtype=dtype if leaf.is_floating_point() else leaf.dtype)
+                moved[id(leaf)] = target
+                if id(leaf) in self.names:
+                    names[id(target)] = self.names[id(leaf)]
+            return moved[id(leaf)]
+
+        return self._rebuilt(convert, names)
+
+    def _rebuilt(self, convert: Callable[[Any], Any], names: dict[int, str]) -> Graph:
+        copies: dict[Node, Node] = {}
+
+        def mapped(leaf: Any) -> Any:
+            return copies[leaf] if isinstance(leaf, Node) else convert(leaf)
+
+        for node in self.nodes:
+            copies[node] = replace(
+                node, args=mapped_leaves(mapped, node.args), kwargs=mapped_leaves(mapped, node.kwargs)
+            )
+        return Graph(list(copies.values()), mapped(self.output), names, self.frozen)
+
+    def __str__(self) -> str:
+        """A table of the nodes: what `print(ff.trace(module, at))` shows."""
+        rows = [("node", "op", "shape", "role", "module", "source")]
+        for node in self.nodes:
+            role = node.role + ("*" if node.factor else "")
+            rows.append((f"%{node.index}", node.op, str(list(node.shape)), role, node.module_path, node.source))
+        widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        note = "* held when its role is frozen" if any(node.factor for node in self.nodes) else ""
+        return "\n".join([*lines, note]).rstrip()
+
+    def __repr__(self) -> str:
+        counts = {role: sum(node.role == role for node in self.nodes) for role in ROLES}
+        found = ", ".join(f"{role} {count}" for role, count in counts.items() if count)
+        held = f", frozen {'+'.join(self.frozen)}" if self.frozen else ""
+        return f"Graph({list(self.input.shape)} -> {list(self.shape)}, {len(self.nodes)} nodes: {found}{held})"
+
+
+#: ops whose backward formula torch cannot differentiate forwards (measured on torch 2.13), in ops that it can
+_WRITTEN_OUT: dict[Any, Callable[..., Tensor]] = {aten.silu: lambda x: x * torch.sigmoid(x)}
+
+
+def run(node: Node, value: Callable[[Node], Any]) -> Any:
+    """The op of `node` on the values of its inputs."""
+
+    def filled(leaf: Any) -> Any:
+        return value(leaf) if isinstance(leaf, Node) else leaf
+
+    args, kwargs = mapped_leaves(filled, (node.args, node.kwargs))
+    return _WRITTEN_OUT.get(node.packet, node.target)(*args, **kwargs)
+
+
+#: an entry-by-entry function as `slope * x + intercept` of an earlier node x
+Tangent = tuple[Node, Tensor, Tensor]
+
+
+def fold(graph: Graph, constant: dict[Node, Any], tangents: dict[Node, Tangent]) -> tuple[list[Node], Node | Tensor]:
+    """Copies of the nodes, some of them replaced by constants and tangents, and of the output.
+
+    What depends on nothing but constants is a constant too.
+    """
+    copies: dict[Node, Any] = dict(constant)
+    kept: list[Node] = []
+
+    def mapped(leaf: Any) -> Any:
+        return copies[leaf] if isinstance(leaf, Node) else leaf
+
+    def put(node: Node, **changes: Any) -> Any:
+        copy = replace(node, **mapped_leaves(mapped, changes))
+        if node.target is not None and not copy.inputs:
+            return run(copy, mapped)
+        kept.append(copy)
+        return copy
+
+    for node in graph.nodes:
+        if node in tangents and node not in constant:
+            source, slope, intercept = tangents[node]
+            copies[node] = put(node, target=aten.mul.Tensor, args=(source, slope), kwargs={})
+            copies[node] = put(node, target=aten.add.Tensor, args=(node, intercept), kwargs={})
+        elif node not in constant:
+            copies[node] = put(node, args=node.args, kwargs=node.kwargs)
+    return kept, mapped(graph.output)
+
+
+def _live(nodes: list[Node], output: Node | Tensor) -> list[Node]:
+    """The nodes that the output needs, the input always, numbered anew."""
+    needed = {nodes[0]}
+    stack = [output] if isinstance(output, Node) else []
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.inputs)
+    kept = [node for node in nodes if node in needed]
+    for index, node in enumerate(kept):
+        node.index = index
+    return kept

@@ -1,0 +1,153 @@
+"""Reading, writing and choosing entries: masks as choices or positions, copies as views, order statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherflat.jets.recording.decompositions._table import TABLE, decomposes
+
+aten = torch.ops.aten
+
+
+@decomposes("masked_fill.Tensor")
+def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> Tensor:
+    return torch.where(mask, value, x)
+
+
+@decomposes("fill.Scalar")
+def _fill(x: Tensor, value: float) -> Tensor:
+    return torch.full_like(x, value)
+
+
+@decomposes("fill.Tensor")
+def _fill_tensor(x: Tensor, value: Tensor) -> Tensor:
+    return value.to(x.dtype).expand(x.shape)
+
+
+@decomposes("zero")
+def _zero(x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+@decomposes("copy")
+def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    return source.to(x.dtype).expand(x.shape)
+
+
+@decomposes("masked_scatter")
+def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    x, mask = torch.broadcast_tensors(x, mask)
+    return x.index_put((mask,), source.reshape(-1)[: int(mask.sum())])
+
+
+def _is_mask(index: Tensor | None) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
+def _positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Masks as the positions where they hold; one that moves with the input cannot be traced: its count is open."""
+    found: list[Tensor | None] = []
+    for index in indices:
+        found += index.nonzero().unbind(1) if index is not None and _is_mask(index) else [index]
+    return found
+
+
+@decomposes("index")
+def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
+    return aten.index.Tensor(x, _positions(indices)) if any(map(_is_mask, indices)) else NotImplemented
+
+
+@decomposes("_unsafe_index")
+def _unsafe_index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
+    return aten.index.Tensor(x, indices)
+
+
+@decomposes("index_put")
+def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Any:
+    """`x[mask] = value` is a choice at each entry, where the mask may move with the input."""
+    if not any(map(_is_mask, indices)):
+        return NotImplemented
+    mask, *others = indices
+    values = values.reshape(()) if values.numel() == 1 else values
+    if others or mask is None or values.dim() > x.dim() - mask.dim():
+        return aten.index_put.default(x, _positions(indices), values, accumulate)
+    mask = mask.reshape(*mask.shape, *(1,) * (x.dim() - mask.dim()))
+    return torch.where(mask.to(torch.bool), x + values if accumulate else values, x)
+
+
+@decomposes("masked_select")
+def _masked_select(x: Tensor, mask: Tensor) -> Tensor:
+    x, mask = torch.broadcast_tensors(x, mask)
+    return x[mask]
+
+
+@decomposes("take")
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x.reshape(-1)[index]
+
+
+@decomposes("as_strided")
+def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Tensor:
+    """A gather of the entries that the strides meet, because coefficients need not lie in memory as the value did."""
+    memory = torch.arange(x.untyped_storage().nbytes() // x.element_size(), device=x.device)
+    entry = torch.full_like(memory, -1)
+    entry[memory.as_strided(x.shape, x.stride(), x.storage_offset())] = torch.arange(
+        x.numel(), device=x.device
+    ).reshape(x.shape)
+    index = entry[memory.as_strided(size, stride, x.storage_offset() if offset is None else offset)]
+    if (index < 0).any():
+        raise IndexError("as_strided reaches outside of the tensor that it is called on")
+    return x.reshape(-1)[index]
+
+
+@decomposes("kthvalue")
+def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    values, indices = (part.narrow(dim, k - 1, 1) for part in x.sort(dim=dim, stable=True))
+    return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
+
+
+@decomposes("median.dim")
+def _median(x: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    return _kthvalue(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+
+
+@decomposes("median.default")
+def _median_of_all(x: Tensor) -> Tensor:
+    return _median(x.reshape(-1))[0]
+
+
+@decomposes("aminmax")
+def _aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    dims = [] if dim is None else [dim]
+    return x.amin(dims, keepdim), x.amax(dims, keepdim)
+
+
+def _pieces(x: Tensor, sizes: Sequence[int], dim: int) -> tuple[Tensor, ...]:
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return tuple(x.narrow(dim, start, length) for start, length in zip(starts, sizes, strict=True))
+
+
+@decomposes("split", "unsafe_split", "split_copy")
+def _split_equal(x: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
+    total = x.shape[dim]
+    return _pieces(x, [min(size, total - start) for start in range(0, total, size)], dim)
+
+
+@decomposes("split_with_sizes", "unsafe_split_with_sizes", "split_with_sizes_copy")
+def _split_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    return _pieces(x, list(sizes), dim)
+
+
+@decomposes("unbind", "unbind_copy")
+def _unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    return tuple(x.select(dim, i) for i in range(x.shape[dim]))
+
+
+# copies of views are views here, where nothing is written to
+for _name in ("as_strided", "diagonal", "select", "slice", "unfold"):
+    TABLE[getattr(aten, f"{_name}_copy")] = getattr(aten, _name)
+TABLE[aten.narrow_copy] = torch.narrow

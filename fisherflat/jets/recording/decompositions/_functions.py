@@ -1,0 +1,180 @@
+"""Functions of one or two entries, and normalised exponentials in their corner cases."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherflat.jets.recording.decompositions._table import decomposes
+
+
+@decomposes("glu")
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    a, b = x.chunk(2, dim)
+    return a * torch.sigmoid(b)
+
+
+@decomposes("_safe_softmax")
+def _safe_softmax(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    y = torch.softmax(x, dim)
+    return torch.where((x == -math.inf).all(dim, keepdim=True), 0.0, y)
+
+
+@decomposes("_softmax")
+def _softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
+    return NotImplemented if x.dim() else torch.ones_like(x)
+
+
+@decomposes("_log_softmax")
+def _log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
+    return NotImplemented if x.dim() else torch.zeros_like(x)
+
+
+@decomposes("logsumexp")
+def _logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Any:
+    return NotImplemented if x.dim() else x.clone()
+
+
+@decomposes("hypot")
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.sqrt(a * a + b * b)
+
+
+@decomposes("atan2")
+def _atan2(a: Tensor, b: Tensor) -> Tensor:
+    """An arc tangent of the smaller over the larger entry, and a multiple of a quarter turn."""
+    wide = b.abs() >= a.abs()
+    angle = torch.where(wide, torch.atan(a / b), -torch.atan(b / a))
+    half_turn = math.pi * (1 - 2 * (a < 0).to(angle.dtype))
+    return angle + torch.where(wide, torch.where(b < 0, half_turn, 0.0), half_turn / 2)
+
+
+@decomposes("logaddexp")
+def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    return torch.logsumexp(torch.stack(torch.broadcast_tensors(a, b)), 0)
+
+
+@decomposes("xlogy")
+def _xlogy(a: Any, b: Any) -> Tensor:
+    logarithm = b.log() if isinstance(b, Tensor) else math.log(b)
+    return torch.where(torch.as_tensor(a) == 0, 0.0, a * logarithm)
+
+
+@decomposes("logit")
+def _logit(x: Tensor, eps: float | None = None) -> Tensor:
+    x = x if eps is None else x.clamp(eps, 1 - eps)
+    return torch.log(x / (1 - x))
+
+
+@decomposes("maximum", "fmax")
+def _maximum(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(a < b, b, a)
+
+
+@decomposes("minimum", "fmin")
+def _minimum(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(b < a, b, a)
+
+
+@decomposes("clamp.Tensor", "clamp_min.Tensor")
+def _clamp_tensor(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    x = x if low is None else torch.maximum(x, low)
+    return x if high is None else torch.minimum(x, high)
+
+
+@decomposes("clamp_max.Tensor")
+def _clamp_max_tensor(x: Tensor, high: Tensor) -> Tensor:
+    return torch.minimum(x, high)
+
+
+@decomposes("nan_to_num")
+def _nan_to_num(
+    x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    limits = torch.finfo(x.dtype)
+    x = torch.where(x.isnan(), 0.0 if nan is None else nan, x)
+    x = torch.where(x == math.inf, limits.max if posinf is None else posinf, x)
+    return torch.where(x == -math.inf, limits.min if neginf is None else neginf, x)
+
+
+@decomposes("remainder")
+def _remainder(a: Any, b: Any) -> Tensor:
+    return a - b * torch.floor(a / b)
+
+
+@decomposes("fmod")
+def _fmod(a: Tensor, b: Any) -> Tensor:
+    return a - b * torch.trunc(a / b)
+
+
+@decomposes("frac")
+def _frac(x: Tensor) -> Tensor:
+    return x - torch.trunc(x)
+
+
+@decomposes("_prelu_kernel")
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.where(x > 0, x, weight * x)
+
+
+@decomposes("threshold")
+def _threshold(x: Tensor, threshold: float, value: float) -> Tensor:
+    return torch.where(x > threshold, x, value)
+
+
+@decomposes("hardshrink")
+def _hardshrink(x: Tensor, width: float = 0.5) -> Tensor:
+    return torch.where(x.abs() > width, x, 0.0)
+
+
+@decomposes("softshrink")
+def _softshrink(x: Tensor, width: float = 0.5) -> Tensor:
+    return torch.where(x > width, x - width, torch.where(x < -width, x + width, 0.0))
+
+
+@decomposes("hardtanh")
+def _hardtanh(x: Tensor, low: float = -1, high: float = 1) -> Tensor:
+    return x.clamp(low, high)
+
+
+@decomposes("relu6")
+def _relu6(x: Tensor) -> Tensor:
+    return x.clamp(0, 6)
+
+
+@decomposes("square")
+def _square(x: Tensor) -> Tensor:
+    return x * x
+
+
+@decomposes("hardswish")
+def _hardswish(x: Tensor) -> Tensor:
+    return x * ((x + 3).clamp(0, 6) / 6)
+
+
+@decomposes("hardsigmoid")
+def _hardsigmoid(x: Tensor) -> Tensor:
+    return (x + 3).clamp(0, 6) / 6
+
+
+@decomposes("mish")
+def _mish(x: Tensor) -> Tensor:
+    return x * torch.tanh(torch.nn.functional.softplus(x))
+
+
+@decomposes("exp2")
+def _exp2(x: Tensor) -> Tensor:
+    return torch.exp(x * math.log(2))
+
+
+@decomposes("log2")
+def _log2(x: Tensor) -> Tensor:
+    return torch.log(x) / math.log(2)
+
+
+@decomposes("log10")
+def _log10(x: Tensor) -> Tensor:
+    return torch.log(x) / math.log(10)

@@ -1,0 +1,3 @@
+"""Training, experiments, benchmarks, and the claims of the papers measured again."""
+
+from __future__ import annotations

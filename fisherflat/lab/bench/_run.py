@@ -1,0 +1,153 @@
+"""The run: section by section, on one machine, in one process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fisherflat._version import __version__
+from fisherflat.lab.bench import checkpoint, depth, floor, memory, minilm
+from fisherflat.lab.bench._growth import SERIES, growth
+from fisherflat.lab.bench._plan import DTYPES, SECTIONS, Plan
+from fisherflat.lab.bench._versus import on_a_sphere, versus
+
+#: hears of each measurement as it is begun
+Tell = Callable[[str], None]
+
+
+def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
+    """Run `plan` and give what was found, by section: rows of numbers, with `Spread` where there were repeats."""
+    results: dict[str, Any] = {"schema": 1, "environment": environment(plan)}
+    started = time.perf_counter()
+    with _threads(plan.threads):
+        for name in plan.only or SECTIONS:
+            results[name] = _SECTIONS[name](plan, tell)
+    results["environment"]["seconds"] = time.perf_counter() - started
+    return results
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _floor(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    rows = []
+    for case in plan.floor():
+        tell(f"floor: {case}")
+        subject = case.build(plan.device)
+        points = plan.points or floor.filling(subject, plan.share)
+        rows.append(asdict(case) | floor.over_floor(subject, points, plan.repeats))
+    return rows
+
+
+def _peers(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    rows = []
+    for case in plan.peers():
+        tell(f"peers: {case}")
+        rows.append(asdict(case) | versus(case.build(plan.device), plan.repeats, plan.share))
+    return rows
+
+
+def _norms(plan: Plan, tell: Tell) -> dict[str, float]:
+    tell("norms")
+    return on_a_sphere()
+
+
+def _memory(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    rows = []
+    for case in plan.memory():
+        tell(f"memory: {case}")
+        subject = case.build(plan.device)
+        points = plan.points or floor.filling(subject, plan.memory_share)
+        rows.append(asdict(case) | memory.over_floor(subject, points))
+    return rows
+
+
+def _growth(plan: Plan, tell: Tell) -> dict[str, Any]:
+    found = {}
+    for what in SERIES:
+        tell(f"growth: {what}")
+        dtype = DTYPES[plan.dtypes[0]] if plan.dtypes else torch.float64
+        found[what] = growth(what, plan.repeats, plan.share, dtype=dtype, device=plan.device)
+    return found
+
+
+def _tracing(plan: Plan, tell: Tell) -> dict[str, Any] | None:
+    if minilm.folder() is None:
+        return None
+    tell("tracing")
+    return minilm.tracing(plan.repeats)
+
+
+def _depth(plan: Plan, tell: Tell) -> dict[str, Any]:
+    found = {}
+    if minilm.folder() is not None and not plan.gpu:
+        tell("depth: minilm")
+        found["minilm"] = depth.over_floor(plan.repeats, points=2 if plan.quick else 64)
+    tell("depth: random blocks")
+    found["random"] = depth.growth(**(depth.QUICK if plan.quick else depth.RANDOM))
+    return found
+
+
+def _checkpoint(plan: Plan, tell: Tell) -> dict[str, Any]:
+    tell("checkpoint")
+    return checkpoint.over_block(plan.quick, plan.threads)
+
+
+_SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
+    "floor": _floor,
+    "peers": _peers,
+    "norms": _norms,
+    "memory": _memory,
+    "growth": _growth,
+    "tracing": _tracing,
+    "depth": _depth,
+    "checkpoint": _checkpoint,
+}
+
+
+def environment(plan: Plan) -> dict[str, Any]:
+    """Machine, versions and settings, without which no figure means anything."""
+    return {
+        "fisherflat": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{package: _version(package) for package in ("numpy", "transformers", "omnibias-geometry", "geomstats")},
+        "processor": _processor(),
+        "gpu": torch.cuda.get_device_name() if plan.gpu else None,
+        "device": plan.device,
+        "threads": plan.threads,
+        "repeats": plan.repeats,
+        "quick": plan.quick,
+        "load_at_start": os.getloadavg()[0],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

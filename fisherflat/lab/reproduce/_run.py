@@ -1,0 +1,86 @@
+"""Section after section: what is done is kept, what is left is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fisherflat._files import made, whole
+from fisherflat.errors import InputError
+from fisherflat.lab.reproduce import certificates, depth, language, ring, symmetry
+from fisherflat.lab.reproduce._report import results, text
+from fisherflat.lab.reproduce._section import Section, read, versions
+
+#: name -> module with `Settings`, their short version `QUICK`, and `measure(settings, folder)`
+SECTIONS: dict[str, ModuleType] = {
+    "ring": ring,
+    "certificates": certificates,
+    "language": language,
+    "depth": depth,
+    "symmetry": symmetry,
+}
+
+
+def reproduce(
+    out: str | Path,
+    quick: bool = False,
+    *,
+    only: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Measure again what the project says about gates, curvature and symmetry, and compare it with the papers.
+
+    Writes a folder for each section, with its tables, figures and section.json, and over all of them results.json and
+    report.md, which are written again after each section. A section that is there already, with the same settings and
+    versions, is not measured again.
+
+    **Args:** `out`, a folder; `quick`: fewer seeds and coarser grids, a minute or two instead of a quarter of an hour;
+    `only`, names of sections (default: all); `settings`, name -> settings of a section instead of those; `say`, is told
+    what happens.
+
+    **Returns:** whether all chosen sections are there: false after an interrupt (Ctrl-C), which keeps what is done.
+
+    **Raises:** `InputError` for a section that does not exist, or a folder that cannot be written.
+    """
+    if unknown := sorted(set(only) - set(SECTIONS)):
+        raise InputError(f"there is no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    folder = made(out)
+    chosen = {
+        name: (settings or {}).get(name) or (module.QUICK if quick else module.Settings())
+        for name, module in SECTIONS.items()
+    }
+    found = {name: read(folder / name, asdict(chosen[name])) for name in SECTIONS}
+    try:
+        for name in only or SECTIONS:
+            if found[name]:
+                say(f"{name}: there already")
+            else:
+                say(f"{name}: measuring ...")
+                found[name] = section = _measured(SECTIONS[name], chosen[name], folder / name)
+                say(f"{name}: done in {section.seconds:.0f} s")
+            _write({name: section for name, section in found.items() if section}, folder)
+    except KeyboardInterrupt:
+        say("Interrupted. What is finished is kept; the same command goes on from there.")
+        return False
+    return True
+
+
+def _measured(module: ModuleType, settings: Any, folder: Path) -> Section:
+    (made(folder) / "section.json").unlink(missing_ok=True)
+    start = time.perf_counter()
+    section: Section = module.measure(settings, folder)
+    section.settings, section.versions = asdict(settings), versions()
+    section.seconds = round(time.perf_counter() - start, 1)
+    section.save(folder)
+    return section
+
+
+def _write(found: dict[str, Section], folder: Path) -> None:
+    for name, content in (("results.json", results(found)), ("report.md", text(found))):
+        with whole(folder / name) as part:
+            part.write_text(content, encoding="utf-8")

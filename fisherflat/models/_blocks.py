@@ -1,0 +1,172 @@
+"""The blocks of a model as they ran on one prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import overload
+
+import torch
+from torch import nn
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import CheckpointError, MapError, TraceError
+from fisherflat.jets.graph import Graph, halves
+from fisherflat.jets.recording import evaluating
+from fisherflat.models._heads import Heads
+from fisherflat.models._operator import Operator
+from fisherflat.models._recorded_calls import Arguments, is_state, recording
+from fisherflat.models._sections import Anatomy, Section
+from fisherflat.parts import trace
+
+
+class Blocks(Sequence):  # of Block, as its methods say; named here, a checker of types would make one
+    """The blocks of a model as they ran on one prompt, made when they are taken out.
+
+    **Args:** `make`, the block of a layer; `layers`, which; `keep`, whether a block that was made stays. Where the
+    weights stay on disk only the last one does, so that the weights of others can go. A slice is such a sequence, too.
+    """
+
+    def __init__(self, make: Callable[[int], Block], layers: range, keep: bool) -> None:
+        self._make, self._layers, self._keep = make, layers, keep
+        self._made: dict[int, Block] = {}
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self[layer] for layer in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Block: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Blocks: ...
+
+    def __getitem__(self, index: int | slice) -> Block | Blocks:
+        if isinstance(index, slice):
+            return Blocks(self._make, self._layers[index], self._keep)
+        layer = self._layers[index]
+        if layer not in self._made:
+            if not self._keep:
+                self._made.clear()
+            self._made[layer] = self._make(layer)
+        return self._made[layer]
+
+
+class Block(Operator):
+    """A whole block, `[n, d] -> [n, d]`, and its parts, at the arguments of a real forward pass.
+
+    **Attributes:** `index`, its place in the stack, from 0; `tokens`, the prompt's, as text; `anatomy`, where its parts
+    lie and whether its token mixer has an attention pattern.
+    """
+
+    def __init__(
+        self, index: int, module: nn.Module, arguments: Arguments, anatomy: Anatomy, tokens: Sequence[str]
+    ) -> None:
+        super().__init__(module, arguments)
+        self.index, self.anatomy, self.tokens = index, anatomy, list(tokens)
+        self._parts = self._capture()  # in a dict, so that shared modules are not registered a second time
+
+    @property
+    def hidden_states(self) -> Float[Tensor, "n d"]:
+        """What entered the block."""
+        return self.input
+
+    @property
+    def attention(self) -> Operator:
+        """The token mixer with its output projection: no residual, no norm before or after it, all else held constant.
+
+        **Raises:** `CheckpointError` where the block has none.
+        """
+        return self._part("attention")
+
+    @property
+    def attention_input(self) -> Float[Tensor, "n d"]:
+        """What entered the attention (after the norm, in a pre-norm model)."""
+        return self.attention.input
+
+    @cached_property
+    def heads(self) -> Heads:
+        """What the heads of the attention compute before its output projection; see `Heads`.
+
+        **Raises:** `CheckpointError` where the block has no attention, or no heads are found in it; `TraceError` where
+        it cannot be traced.
+        """
+        return Heads(trace(self.attention, self.attention_input), self.attention_input)
+
+    @property
+    def mlp(self) -> Operator:
+        """The MLP (or the mixture of experts): no residual, no norm before or after it.
+
+        **Raises:** `CheckpointError` where the block has none.
+        """
+        return self._part("mlp")
+
+    @property
+    def mlp_input(self) -> Float[Tensor, "n d"]:
+        """What entered the MLP."""
+        return self.mlp.input
+
+    @cached_property
+    def norms(self) -> dict[str, Operator]:
+        """The norms of hidden states by their path in the block, in the order in which they run.
+
+        Norms that are modules; one inside a part, such as that of queries, maps `[n, heads · width]`.
+        """
+        leaves = [(path, module) for path, module in self.root.named_modules() if path and not _has_matrices(module)]
+        with torch.no_grad(), evaluating(self), recording(leaves, tokens=self.input.shape[0], copy=True) as calls:
+            self(self.input)
+        found: dict[str, Operator] = {}
+        for call in calls:
+            if call.arguments is not None and is_state(call.output, self.input.shape[0]):
+                norm = Operator(call.module, call.arguments)
+                if call.path not in found and _is_norm(norm):
+                    found[call.path] = norm
+        return found
+
+    @property
+    def halves(self) -> tuple[Graph, Graph] | None:
+        """The block as two maps `[n, d] -> [n, d]`, one after the other: up to the attention's residual sum, the rest.
+
+        `None` where the block does not come apart, as where attention and MLP run side by side. For a profile after
+        every half-block. **Raises:** `TraceError` where the block cannot be traced.
+        """
+        return halves(trace(self, self.input))
+
+    def _part(self, name: str) -> Operator:
+        part = self._parts[name]
+        if part is None:
+            raise CheckpointError(
+                f"no {name} part was found in block {self.index} ({type(self.root).__name__}); analyse the block as a "
+                f"whole, or wrap the submodule you mean in a function of hidden states {list(self.input.shape)}"
+            )
+        return part
+
+    def _capture(self) -> dict[str, Operator | None]:
+        """Replay the block once to capture the arguments of its parts."""
+        sections: dict[str, Section | None] = {"attention": self.anatomy.attention, "mlp": self.anatomy.mlp}
+        paths = {path for section in sections.values() if section for path in section.paths} - {""}
+        modules = [(path, self.root.get_submodule(path)) for path in sorted(paths)]
+        with torch.no_grad(), evaluating(self), recording(modules, tokens=self.input.shape[0], copy=True) as calls:
+            self(self.input)
+        captured = {"": self.arguments, **{call.path: call.arguments for call in calls}}
+        return {
+            name: section.operator(self.root.get_submodule, captured.get) if section else None
+            for name, section in sections.items()
+        }
+
+
+def _has_matrices(module: nn.Module) -> bool:
+    return any(parameter.dim() > 1 for parameter in module.parameters())
+
+
+def _is_norm(part: Operator) -> bool:
+    """Whether a part divides by the root of a mean square, and moves that alone."""
+    try:
+        graph = trace(part, part.input)
+    except (TraceError, MapError):
+        return False
+    return {node.role for node in graph.nodes[1:]} >= {"norm"} and not any(
+        node.role not in ("norm", "other") for node in graph.nodes
+    )

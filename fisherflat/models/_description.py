@@ -1,0 +1,325 @@
+"""What a block is made of, read from the graphs of its parts on one short prompt: gates, heads, norms, kinds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fisherflat.errors import CheckpointError, FisherflatError, TraceError
+from fisherflat.jets.graph import Graph, Node, getitem
+from fisherflat.jets.rules import FUNCTIONS, STRUCTURAL
+from fisherflat.models._blocks import Block
+from fisherflat.models._heads import Heads
+from fisherflat.parts import choices, moving, readings, trace
+
+aten = torch.ops.aten
+
+_PRODUCTS = {aten.mm, aten.bmm, aten.matmul}
+_PROJECTIONS = _PRODUCTS | {aten.addmm, aten.convolution}
+_UNARY = {getattr(aten, name): name for name in FUNCTIONS}
+_CLAMPS = {"clamp", "clamp_min", "clamp_max"}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A factor that multiplies something else that moves.
+
+    **Attributes:** `kind`, `attention` or `mlp`; `position`: of an attention gate `values`, `before the projection` or
+    `after the projection`, of another `hidden units` or `output`; `granularity`: `elementwise`, `headwise` or `token`
+    (one number for each); `activation`, `none` for a linear one; `source`, file and line of the product; `module`.
+    """
+
+    kind: str
+    position: str
+    granularity: str
+    activation: str
+    source: str
+    module: str
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm of hidden states.
+
+    **Attributes:** `path` in the block; `kind`, `layer` (removes the mean) or `rms`; `placement`.
+    """
+
+    path: str
+    kind: str
+    placement: str
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What one block is made of.
+
+    **Attributes:** `attention`: `softmax`, `sliding window (w)`, `latent`, `no softmax` (linear attention, a state
+    space, a convolution) or `none`; `mixer`, the class of the token mixer; `heads`, of queries, and `value_heads`, the
+    different ones, `None` where they cannot be told; `gates`; `norms`; `mlp`: `plain`, `gated`, `bilinear`, with
+    `experts (k of n)` where some are chosen, or `none`; `activations`, of the MLP; `parameters`; `readings`, by part,
+    those that make sense; `unread`: what could not be read, and why.
+    """
+
+    layer: int
+    attention: str
+    mixer: str | None
+    heads: int | None
+    value_heads: int | None
+    gates: tuple[Gate, ...]
+    norms: tuple[Norm, ...]
+    mlp: str
+    activations: tuple[str, ...]
+    parameters: int
+    readings: dict[str, list[str]]
+    unread: tuple[str, ...] = ()
+
+
+def structure(block: Block, config: Any = None) -> Structure:
+    """What a block is made of; `config`, of the model, is asked for the width of windows alone.
+
+    A part that cannot be traced is in `unread`. Nothing is computed of its geometry.
+    """
+    unread: list[str] = []
+    graphs: dict[str, Graph] = {}
+    for name in ("attention", "mlp", "block"):
+        try:
+            part = block if name == "block" else getattr(block, name)
+            graphs[name] = trace(part, part.input)
+        except CheckpointError:
+            continue  # there is no such part
+        except (TraceError, FisherflatError) as error:
+            unread.append(f"{name}: {error}")
+    attention, mlp = graphs.get("attention"), graphs.get("mlp")
+    heads = _heads(attention, block) if attention is not None and block.anatomy.softmax else None
+    gates = [*_attention_gates(attention, heads)] if attention is not None else []
+    gates += _mlp_gates(mlp) if mlp is not None else []
+    return Structure(
+        layer=block.index,
+        attention=_attention_kind(block, attention, config),
+        mixer=block.anatomy.mixer,
+        heads=len(heads) if heads is not None else None,
+        value_heads=_value_heads(attention, block) if attention is not None else None,
+        gates=tuple(gates),
+        norms=tuple(_norms(block)),
+        mlp=_mlp_kind(mlp, gates),
+        activations=_activations(mlp) if mlp is not None else (),
+        parameters=sum(parameter.numel() for parameter in block.root.parameters()),
+        readings={name: readings.sensible(readings.present(graph)) for name, graph in graphs.items()},
+        unread=tuple(unread),
+    )
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+def _heads(graph: Graph, block: Block) -> Heads | None:
+    try:
+        return Heads(graph, block.attention_input)
+    except CheckpointError:
+        return None
+
+
+def _weighings(graph: Graph) -> list[Node]:
+    """The products of patterns with values."""
+    return [n for n in graph.nodes if n.role == "pattern" and not n.factor and n.packet in _PRODUCTS]
+
+
+def _values(graph: Graph, weighing: Node) -> Node | None:
+    return next((node for node in weighing.inputs if node.role != "pattern"), None)
+
+
+def _value_heads(graph: Graph, block: Block) -> int | None:
+    """How many heads have values of their own: those that share them have equal ones."""
+    found = _weighings(graph)
+    values = _values(graph, found[0]) if found else None
+    if values is None:
+        return None
+    heads = graph.values(block.attention_input)[values].flatten(0, -3)
+    return len({tuple(head.flatten().tolist()) for head in heads}) if heads.dim() == 3 else None
+
+
+def _attention_kind(block: Block, graph: Graph | None, config: Any) -> str:
+    if block.anatomy.mixer is None:
+        return "none"
+    if not block.anatomy.softmax:
+        return "no softmax"
+    window = _window(block, config)
+    kind = "softmax" if window is None else f"sliding window ({window})"
+    return f"{kind}, latent" if graph is not None and _is_latent(graph) else kind
+
+
+def _window(block: Block, config: Any) -> int | None:
+    """A short prompt does not show the window, so the module is asked, and the configuration."""
+    for module in block.root.modules():
+        if isinstance(width := getattr(module, "sliding_window", None), int) and width > 0:
+            return width
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    kinds = getattr(config, "layer_types", None)
+    width = getattr(config, "sliding_window", None)
+    named = isinstance(kinds, (list, tuple)) and block.index < len(kinds) and "sliding" in str(kinds[block.index])
+    return width if named and isinstance(width, int) else None
+
+
+def _is_latent(graph: Graph) -> bool:
+    """Whether values are made in two steps, through a state that is narrower than what entered."""
+    sources = moving(graph)
+    for weighing in _weighings(graph):
+        node, widths = _values(graph, weighing), []
+        while node is not None and node is not graph.input:
+            if node.packet in _PROJECTIONS and len(sources[node]) == 1:
+                widths.append(sources[node][0].shape[-1])
+            # through a norm, along what it scales
+            node = next((source for source in sources[node] if not source.factor), None)
+        if len(widths) > 1 and widths[0] < graph.input.shape[-1]:
+            return True
+    return False
+
+
+def _attention_gates(graph: Graph, heads: Heads | None) -> list[Gate]:
+    weighed = min((node.index for node in _weighings(graph)), default=None)
+    gates = []
+    for node in _products(graph, "attention_gate"):
+        if weighed is None:
+            position = "linear attention"
+        elif node.index < weighed:
+            position = "values"
+        elif heads is not None:
+            position = f"{'before' if node.index < heads.projected.index else 'after'} the projection"
+        else:
+            position = "output"
+        gates.append(_gate("attention", position, graph, node))
+    return gates
+
+
+# -- MLP ---------------------------------------------------------------------------------------------------------------
+
+
+def _mlp_gates(graph: Graph) -> list[Gate]:
+    gates = []
+    for node in _products(graph, "mlp_gate"):
+        whole = node.shape[-1] == graph.shape[-1] and _granularity(node) == "token"
+        gates.append(_gate("mlp", "output" if whole else "hidden units", graph, node))
+    return gates
+
+
+def _mlp_kind(graph: Graph | None, gates: list[Gate]) -> str:
+    if graph is None:
+        return "none"
+    units = [gate for gate in gates if gate.kind == "mlp" and gate.position == "hidden units"]
+    kind = "plain" if not units else "bilinear" if all(gate.activation == "none" for gate in units) else "gated"
+    routed = choices(graph)
+    if not routed:
+        return kind
+    # groups of experts may be chosen first
+    chosen, among = max(((node.shape[-1], _among(node)) for node in routed), key=lambda pair: pair[1])
+    return f"{kind}, experts ({chosen} of {among})"
+
+
+def _among(choice: Node) -> int:
+    """How many were to choose from."""
+    chooser = choice.args[0] if choice.target is getitem else choice
+    return int(chooser.inputs[0].shape[-1])
+
+
+def _activations(graph: Graph) -> tuple[str, ...]:
+    """The nonlinear functions of single entries in an MLP, without those of its router."""
+    found = [
+        _activation(graph, node) for node in _products(graph, "mlp_gate") if node.shape[-1] == _factor(node).shape[-1]
+    ]
+    if not found:
+        found = [_UNARY[n.packet] for n in graph.nodes if n.role == "activation" and n.packet in _UNARY]
+    return tuple(dict.fromkeys(name for name in found if name != "none"))
+
+
+# -- gates -------------------------------------------------------------------------------------------------------------
+
+
+def _products(graph: Graph, role: str) -> list[Node]:
+    return [node for node in graph.nodes if node.role == role and not node.factor]
+
+
+def _gate(kind: str, position: str, graph: Graph, product: Node) -> Gate:
+    return Gate(kind, position, _granularity(product), _activation(graph, product), product.source, product.module_path)
+
+
+def _factor(product: Node) -> Node:
+    return next((node for node in product.inputs if node.factor), product.inputs[0])
+
+
+def _granularity(product: Node) -> str:
+    shape = tuple(_factor(product).shape)
+    if shape[-1:] == tuple(product.shape[-1:]) and shape[-1] > 1:
+        return "elementwise"
+    return "headwise" if len(shape) > 3 and shape[-2] > 1 else "token"
+
+
+def _activation(graph: Graph, product: Node) -> str:
+    """The function that the factor ends in; `none` where it is linear."""
+    sources = moving(graph)
+    node = _factor(product)
+    while node.packet not in _UNARY and node.packet not in _PROJECTIONS and len(set(sources[node])) == 1:
+        scales = node.packet in (aten.mul, aten.div, aten.add, aten.sub, aten.rsub, aten.neg)
+        if not (node.packet in STRUCTURAL or node.target is getitem or scales):
+            break
+        node = sources[node][0]
+    if node.packet in _UNARY:
+        return _UNARY[node.packet]
+    if node.packet is aten.mul:  # of a number and a function of it, as x * sigmoid(x)
+        inner = {_UNARY[source.packet] for source in sources[node] if source.packet in _UNARY} - _CLAMPS
+        if len(inner) == 1:
+            return f"x {inner.pop()}(x)"
+    return "none" if node.packet in _PROJECTIONS or node is graph.input else str(node.packet).removeprefix("aten.")
+
+
+# -- norms -------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _norms(block: Block) -> list[Norm]:
+    states = {"before attention": "attention_input", "before MLP": "mlp_input"}
+    inputs: dict[str, torch.Tensor] = {}
+    for placement, name in states.items():
+        try:
+            inputs[placement] = getattr(block, name)
+        except CheckpointError:
+            continue
+    last = block(block.input)
+    post = any(_same(norm(norm.input), last) for norm in block.norms.values())
+    found = []
+    for path, norm in block.norms.items():
+        value = norm(norm.input)
+        shifted = norm(norm.input + 1.0)
+        kind = "layer" if torch.allclose(shifted, value, rtol=1e-4, atol=1e-4) else "rms"
+        placement = next((p for p, entered in inputs.items() if _same(value, entered)), "")
+        if post and _same(value, last):
+            placement = "after MLP"
+        elif post and placement == "before MLP":
+            placement = "after attention"
+        elif not placement:
+            inside = any(s and s.root and path.startswith(f"{s.root}.") for s in (block.anatomy.attention,))
+            placement = "within attention" if inside else _after(norm.input, block)
+        found.append(Norm(path, kind, placement))
+    return found
+
+
+def _after(entered: torch.Tensor, block: Block) -> str:
+    for name in ("attention", "mlp"):
+        try:
+            part: Any = getattr(block, name)
+        except CheckpointError:
+            continue
+        if _same(part(part.input), entered):
+            return f"after {'MLP' if name == 'mlp' else name}"
+    return "elsewhere"
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def parameters(module: nn.Module) -> int:
+    """The number of parameters of a module, tied ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())

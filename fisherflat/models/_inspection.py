@@ -1,0 +1,174 @@
+"""What is in a checkpoint, before anything of its geometry is computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fisherflat._files import made, whole
+from fisherflat.models._description import Structure, parameters, structure
+from fisherflat.models._loading import load
+from fisherflat.models._model import Model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+SENTENCE = "The cat sat on the mat."
+IDS = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in a checkpoint.
+
+    **Attributes:** `model`, its name; `architecture`, the class; `part`, of an encoder-decoder; `parameters`, of all
+    that is loaded; `stored`, the formats on disk, as safetensors writes them; `lazy`, whether weights stay on disk;
+    `tokenizer`, its class or why there is none; `context`, in tokens; `layers`, see `Structure`.
+    """
+
+    model: str
+    architecture: str
+    part: str | None
+    parameters: int
+    stored: tuple[str, ...]
+    lazy: bool
+    tokenizer: str
+    context: int | None
+    layers: tuple[Structure, ...]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row a layer: what `Structure` says, gates, norms and readings as text."""
+        import pandas as pd
+
+        return pd.DataFrame([_row(layer) for layer in self.layers])
+
+    def save(self, path: str | Path) -> Path:
+        """Write all of it as JSON. **Raises:** `InputError` where that cannot be done."""
+        path = Path(path)
+        made(path.parent)
+        with whole(path) as part:
+            part.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        return path
+
+    def __rich__(self) -> Any:
+        """For a terminal: about the model, its layers, its gates, and the readings that make sense of each part."""
+        from rich.console import Group
+        from rich.table import Table
+
+        about = Table.grid(padding=(0, 2))
+        for name, value in self._about().items():
+            about.add_row(name, value)
+        layers = Table("layers", "attention", "heads", "norms", "MLP", "parameters")
+        gates = Table("gates of layers", "of", "position", "granularity", "activation", "source")
+        parts = Table("readings of layers", "part", "readings")
+        for which, row in _alike({layer.layer: _cells(layer) for layer in self.layers}):
+            layers.add_row(which, *row)
+        for which, gate in _alike_each({layer.layer: layer.gates for layer in self.layers}):
+            gates.add_row(which, gate.kind, gate.position, gate.granularity, gate.activation, gate.source)
+        read = {layer.layer: [(p, ", ".join(r)) for p, r in layer.readings.items()] for layer in self.layers}
+        for which, (part, names) in _alike_each(read):
+            parts.add_row(which, part, names)
+        unread = [f"layer {layer.layer}, {said}" for layer in self.layers for said in layer.unread]
+        return Group(about, layers, *([gates] if gates.row_count else ["No gates were found."]), parts, *unread)
+
+    def _about(self) -> dict[str, str]:
+        kind = f"{self.architecture}{f' ({self.part})' if self.part else ''}"
+        where = ", left on disk" if self.lazy else ""
+        return {
+            "model": f"{self.model}, {kind}, {len(self.layers)} layers",
+            "parameters": f"{self.parameters:,}, stored as {', '.join(self.stored) or 'a module in memory'}{where}",
+            "tokenizer": self.tokenizer,
+            "context": "no limit is named" if self.context is None else f"{self.context} tokens",
+        }
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=160)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get()
+
+
+def inspect(model: str | Path | Model, prompt: Any = None, **options: Any) -> Inspection:
+    """What is in a checkpoint: layers, heads, gates, norms, kinds of MLP, and which readings make sense.
+
+    All of it is read from the structure of traced graphs on one short prompt, block by block; of a model whose weights
+    stay on disk one block is in memory at a time.
+
+    **Args:** `model`, or what `fisherflat.load` takes, with its `options`; `prompt`, as `Model.blocks` takes it
+    (default: a short sentence, or five token ids where there is no tokenizer).
+
+    **Raises:** what `load` and `Model.blocks` raise. A part that cannot be traced is named in `Structure.unread`.
+    """
+    model = model if isinstance(model, Model) else load(model, **options)
+    if prompt is None:
+        prompt = SENTENCE if model.tokenizer is not None else list(IDS)
+    return Inspection(
+        model=model.name,
+        architecture=type(model.module).__name__,
+        part=model.part,
+        parameters=parameters(model.module),
+        stored=model.stored,
+        lazy=model.weights.lazy,
+        tokenizer=model.tokenizer_said,
+        context=model.context,
+        layers=tuple(structure(block, model.config) for block in model.blocks(prompt)),
+    )
+
+
+def _row(layer: Structure) -> dict[str, Any]:
+    gates = [f"{g.kind}: {g.position}, {g.granularity}, {g.activation} ({g.source})" for g in layer.gates]
+    attention, heads, norms, mlp, _ = _cells(layer)
+    return {
+        "layer": layer.layer,
+        "attention": attention,
+        "heads": heads,
+        "gates": _lines(gates),
+        "norms": norms,
+        "mlp": mlp,
+        "parameters": layer.parameters,
+        "readings": _lines([f"{part}: {', '.join(names)}" for part, names in layer.readings.items()]),
+    }
+
+
+def _cells(layer: Structure) -> tuple[str, str, str, str, str]:
+    heads = "" if layer.heads is None else str(layer.heads)
+    if layer.value_heads not in (None, layer.heads):
+        heads += f", {layer.value_heads} of keys and values"
+    return (
+        layer.attention if layer.mixer is None else f"{layer.attention} ({layer.mixer})",
+        heads,
+        _lines([f"{norm.kind}: {norm.placement}" for norm in layer.norms]),
+        layer.mlp + (f" ({', '.join(layer.activations)})" if layer.activations else ""),
+        f"{layer.parameters:,}",
+    )
+
+
+def _lines(items: Sequence[str]) -> str:
+    return "\n".join(dict.fromkeys(items)) or "none"
+
+
+def _alike(rows: Mapping[int, T]) -> Iterator[tuple[str, T]]:
+    """The different rows, in the order in which they come first, with the layers that each belongs to: `0-2, 4`."""
+    places: dict[T, list[int]] = {}
+    for layer, row in rows.items():
+        places.setdefault(row, []).append(layer)
+    for row, layers in places.items():
+        runs = [[layer for _, layer in run] for _, run in groupby(enumerate(layers), lambda pair: pair[1] - pair[0])]
+        yield ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs), row
+
+
+def _alike_each(rows: Mapping[int, Iterable[T]]) -> Iterator[tuple[str, T]]:
+    """As `_alike`, for several rows a layer."""
+    different = dict.fromkeys(row for several in rows.values() for row in several)
+    for row in different:
+        yield from _alike({layer: row for layer, several in rows.items() if row in several})

@@ -1,0 +1,195 @@
+"""Load a model: from safetensors, with eager attention, in float64, without code of its own and without network."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fisherflat.errors import CheckpointError, CheckpointWarning
+from fisherflat.jets.engines import memory_budget
+from fisherflat.models._empty_model import matters, missing_weights, placed, skeleton
+from fisherflat.models._folder import has_tokenizer, place_of, read_config, stored_tensors
+from fisherflat.models._model import Model
+from fisherflat.models._stored_tensors import StoredTensor, check_finite
+from fisherflat.models._weights import Weights
+
+
+def load(
+    source: str | Path | nn.Module,
+    *,
+    config: Any = None,
+    blocks: str | None = None,
+    part: str | None = None,
+    tokenizer: Any = None,
+    lazy: bool | None = None,
+    device: torch.device | str = "cpu",
+    download: bool = False,
+) -> Model:
+    """Load a model.
+
+    **Args:**
+
+    - `source`: a Hugging Face folder (also with sharded weights), the id of a cached model, a bare safetensors file, or
+      an `nn.Module` of your own, which is copied.
+    - `config`: of a bare file, where no config.json lies beside it: the path of one, or a transformers configuration.
+    - `blocks`: the path of the list of blocks in the module, such as `"encoder.layers"` (default: found from a forward
+      pass).
+    - `part`: of an encoder-decoder, `"encoder"` (default) or `"decoder"`.
+    - `tokenizer`, instead of the checkpoint's own: one of transformers.
+    - `lazy`: leave the weights of blocks on disk and read those of one block when it is used. By default where all of
+      them in float64 would take more than a share of the free memory.
+    - `device`, where everything runs; `download`: whether an id that is not in the local cache may be fetched.
+      Otherwise the network is never touched.
+
+    **Returns:** a `Model` in eval mode. All floating weights are float64; float32, bfloat16 and float16 are promoted
+    exactly. Attention is eager, so that it has second derivatives. Pickled weights, quantised weights and remote code
+    are refused.
+
+    **Raises:** `CheckpointError`, saying what is wrong, where, and what to do. **Warns:** `CheckpointWarning` where
+    weights that should stay on disk cannot, and all are read.
+    """
+    if isinstance(source, nn.Module):
+        module = copy.deepcopy(source).to(device, torch.float64).requires_grad_(False)
+        return Model(module, tokenizer, name=type(source).__name__, blocks=blocks, part=part)
+    place = place_of(source, download)
+    folder = place if place.is_dir() else place.parent
+    with _quiet():
+        if config is None or isinstance(config, (str, Path)):
+            config = _config(folder if config is None else Path(config))
+        stored = stored_tensors(place)
+        module, weights = _module(place, config, stored, lazy, torch.device(device))
+        reason, given = None, tokenizer
+        if tokenizer is None:
+            tokenizer, reason = _tokenizer(folder, config)
+    again = partial(
+        load, source, config=config, blocks=blocks, part=part, tokenizer=given, lazy=weights.lazy, device=device
+    )
+    return Model(
+        module,
+        tokenizer,
+        # reports are passed on, so the name of a folder stands in them and not where it lies
+        name=place.resolve().name if Path(source).exists() else str(source),
+        blocks=blocks,
+        part=part,
+        weights=weights,
+        tokenizer_error=reason,
+        again=again,
+        stored=sorted({tensor.dtype for tensor in stored.values()}),
+    )
+
+
+def _config(path: Path) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    raw = read_config(path)
+    kind = raw.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        if raw.get("auto_map"):
+            raise CheckpointError(
+                f"the architecture {kind!r} in {path} needs code from the checkpoint itself, which is never run; use "
+                "a release of transformers that has the architecture, or load a module of your own: "
+                'load(module, blocks="path.of.its.blocks")'
+            )
+        raise CheckpointError(
+            f"the installed transformers does not know the architecture {kind!r} of {path}; upgrade transformers, or "
+            'load a module of your own: load(module, blocks="path.of.its.blocks")'
+        )
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise CheckpointError(f"the config.json in {path} does not fit the architecture {kind!r}: {error}") from error
+
+
+def _module(
+    place: Path, config: Any, stored: Mapping[str, StoredTensor], lazy: bool | None, device: torch.device
+) -> tuple[nn.Module, Weights]:
+    needed = 8 * sum(tensor.size for tensor in stored.values() if tensor.is_floating)
+    wanted = needed > memory_budget(device) if lazy is None else lazy
+    if not wanted and place.is_dir():
+        module = _whole(place, config).to(device)
+        return module, Weights(module)
+    try:
+        module = skeleton(config)
+        sources = placed(module, stored, place)
+        return module, Weights(module, sources, device) if wanted else Weights.all_read(module, sources, device)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        if place.is_file():
+            raise _not_loaded(place, config, error) from error
+        warnings.warn(
+            f"{config.model_type!r} cannot be built without its weights ({type(error).__name__}: {error}), so all "
+            f"those of {place} are read, {needed / 2**30:.1f} GiB in float64",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+        module = _whole(place, config).to(device)
+        return module, Weights(module)
+
+
+def _whole(folder: Path, config: Any) -> nn.Module:
+    """The model with all its weights in memory, as transformers reads it."""
+    from transformers import AutoModel
+
+    try:
+        module, report = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float64,
+            attn_implementation="eager",
+            experts_implementation="batched_mm",  # the only one that can be traced
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise _not_loaded(folder, config, error) from error
+    if missing := sorted(name for name in report["missing_keys"] if matters(module, name)):
+        raise missing_weights(module, missing, folder)
+    module = module.double()  # what was kept in float32 on purpose
+    for name, parameter in module.named_parameters():
+        check_finite(name, parameter, folder)
+    return module.eval().requires_grad_(False)
+
+
+def _not_loaded(place: Path, config: Any, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{place} could not be loaded as {config.model_type!r}: {type(error).__name__}: {error}")
+
+
+def _tokenizer(folder: Path, config: Any) -> tuple[Any, str | None]:
+    """The tokenizer, or `None` and the reason: token ids can be given instead."""
+    from transformers import AutoTokenizer
+
+    if not has_tokenizer(folder):
+        return None, f"{folder} holds no tokenizer"
+    options = {"config": config, "local_files_only": True, "trust_remote_code": False}
+    try:
+        return AutoTokenizer.from_pretrained(folder, **options), None
+    except Exception as error:  # whatever a damaged file makes the tokenizer library raise
+        return None, f"the tokenizer in {folder} could not be read ({type(error).__name__}: {error})"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and load reports of transformers: what matters is raised."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

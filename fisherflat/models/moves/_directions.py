@@ -1,0 +1,161 @@
+"""Tokens that move along k directions of the hidden space: principal, random, or given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+from fisherflat.models._prompts import Encoded
+from fisherflat.models.moves._moves import Fitted, Moves
+from fisherflat.models.moves._positions import words
+from fisherflat.spaces import charts
+
+#: states that lie further than so many median distances from the median state are outliers
+OUTLYING = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Along(Fitted):
+    """Tokens that move along directions of the hidden space.
+
+    **Attributes:** `directions` `[k, d]`, each one unit long; `kind`, for reports.
+    """
+
+    directions: Float[Tensor, "k d"]
+    kind: str
+
+    def chart(self, states: Sequence[Float[Tensor, "n d"]], tokens: Sequence[int]) -> charts.Chart:
+        """The chart in which the tokens move together, each by the same vector."""
+        chart = charts.token(states[0], tokens, self.directions)
+        return charts.Chart(chart.point, chart.basis, self.kind)
+
+
+@dataclass(frozen=True)
+class Principal(Moves):
+    """The leading principal directions of the states that enter a part, over the words of all prompts.
+
+    Left out are special tokens and outliers (`ordinary`): a few tokens with very large states, such as those that
+    serve as attention sinks, would otherwise be most of the spread, and the directions would point at them. Prompts of
+    k words or fewer span too little; then special tokens are taken in.
+    """
+
+    dim: int = 2
+    kind = "principal"
+    unit = "one standard deviation of the words' states along the direction"
+
+    def __post_init__(self) -> None:
+        check_dim(self.dim)
+
+    def __str__(self) -> str:
+        return f"along {self.dim} principal directions"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The kind and k."""
+        return {"kind": self.kind, "dim": self.dim}
+
+    def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Along:
+        """The directions. **Raises:** `InputError` where the words span fewer than k."""
+        return Along(charts.principal_directions(pool(states, prompts, self.dim), self.dim), self.kind)
+
+
+@dataclass(frozen=True)
+class Random(Moves):
+    """Orthonormal random directions, the same for all parts of one width: what a direction without meaning does."""
+
+    dim: int = 2
+    seed: int = 0
+    kind = "random"
+    unit = "the root mean square over all directions of the standard deviation of the words' states"
+
+    def __post_init__(self) -> None:
+        check_dim(self.dim)
+
+    def __str__(self) -> str:
+        return f"along {self.dim} random directions (seed {self.seed})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The kind, k and the seed."""
+        return {"kind": self.kind, "dim": self.dim, "seed": self.seed}
+
+    def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Along:
+        """The directions. **Raises:** `InputError` where the width is below k or the words do not differ."""
+        pooled = pool(states, prompts)
+        d = pooled.shape[1]
+        if self.dim > d:
+            raise InputError(f"{self.dim} orthonormal directions were asked for in hidden states of width {d}")
+        length = pooled.var(0).mean().sqrt() if len(pooled) > 1 else pooled.new_zeros(())
+        if not length > 0:
+            raise InputError("the words' states do not differ, so that there is no unit; give a longer prompt, or more")
+        generator = torch.Generator().manual_seed(self.seed)
+        normal = torch.randn(d, self.dim, generator=generator, dtype=torch.float64)
+        return Along(length * torch.linalg.qr(normal).Q.T.to(pooled.device), self.kind)
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors(Moves):
+    """Given vectors, such as steering vectors, added to what enters a part.
+
+    **Args:** `vectors` `[k, d]` or `[d]`, independent; `source`, for reports.
+    """
+
+    vectors: Float[Tensor, "k d"]
+    source: dict[str, Any]
+    kind = "vectors"
+    unit = "one whole vector as given"
+
+    def __str__(self) -> str:
+        return f"along {self.dim} given vectors{f' ({name})' if (name := self.source.get('file')) else ''}"
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        """How many vectors there are."""
+        return self.vectors.shape[0]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The kind, k and where the vectors are from."""
+        return {"kind": self.kind, "dim": self.dim, **self.source}
+
+    def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Along:
+        """The vectors. **Raises:** `InputError` where their width is not that of the states."""
+        d = states[0].shape[1]
+        if self.vectors.shape[1] != d:
+            raise InputError(f"the vectors have width {self.vectors.shape[1]}, what enters this part has width {d}")
+        return Along(self.vectors.to(states[0].device), self.kind)
+
+
+def pool(states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded], dim: int = 1) -> Float[Tensor, "m d"]:
+    """The states of the words of all prompts, without outliers; of all tokens where `dim` or fewer are words."""
+    chosen = torch.cat([x[words(prompt)] for x, prompt in zip(states, prompts, strict=True)])
+    if len(chosen) <= dim:
+        chosen = torch.cat(list(states))
+    return chosen[ordinary(chosen)]
+
+
+def ordinary(states: Float[Tensor, "m d"]) -> Tensor:
+    """Which states are no outliers, `[m]`: they lie at most five median distances from the median state.
+
+    The median state is that of each coordinate. In hundreds of dimensions the distances of ordinary states hardly
+    differ, so that the rule leaves out few or none of them.
+    """
+    return median_distances(states, states) <= OUTLYING
+
+
+def median_distances(states: Float[Tensor, "m d"], among: Float[Tensor, "p d"]) -> Float[Tensor, " m"]:
+    """How far states lie from the median state of others, in median distances of those; 0 where that is 0."""
+    centre = among.median(0).values
+    distance, scale = (states - centre).norm(dim=1), (among - centre).norm(dim=1).median()
+    return distance / scale if scale > 0 else torch.zeros_like(distance)
+
+
+def check_dim(dim: int) -> None:
+    """**Raises:** `InputError` where there would be no direction."""
+    if dim < 1:
+        raise InputError(f"dim must be at least 1, got {dim}")

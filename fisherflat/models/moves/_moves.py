@@ -1,0 +1,99 @@
+"""What every kind of movement offers to those who measure on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.models._model import Model
+from fisherflat.models._prompts import Encoded
+from fisherflat.models.moves._positions import SPREAD, Position, positions
+from fisherflat.spaces.charts import Chart
+
+
+class Fitted(ABC):
+    """What moves, fitted to one part of one layer."""
+
+    @abstractmethod
+    def chart(self, states: Sequence[Float[Tensor, "n d"]], tokens: Sequence[int]) -> Chart:
+        """The chart at one position of one prompt.
+
+        **Args:** `states`, what entered the part on each of the prompts of `Moves.variants`, in their order; `tokens`,
+        the indices of the tokens that move (`positions.tokens`). The chart's point, its origin, is `states[0]`.
+        """
+
+
+class Moves(ABC):
+    """What moves: how a prompt and a part of a layer become a chart.
+
+    **Attributes:** `kind`, one word; `dim`, k, how many coordinates; `unit`, what one unit of a coordinate is, in
+    words; `settings`, all that determines it, fit for JSON.
+
+    It is used in three steps: `positions` once a prompt, `fit` once a part, and for each prompt and position
+    `variants`, which says what has to run through the model, and `Fitted.chart`.
+    """
+
+    kind: str
+    dim: int
+    unit: str
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """How tokens move, to follow on "a token moves"."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All that determines what moves, fit for JSON: two that are equal give equal charts."""
+
+    def positions(self, model: Model, prompt: Encoded, where: str | Sequence[int] = SPREAD) -> list[Position]:
+        """The positions of a prompt, one a chart; `where` as in `positions`.
+
+        **Raises:** `InputError` where there are none.
+        """
+        return positions(prompt, where)
+
+    def place(self, model: Model, prompt: Encoded, where: int | str | None = None) -> Position:
+        """One position of a prompt, for what is measured at a single one.
+
+        **Args:** `where`: an index, or `"together"`; by default the last word, or the last place that suits.
+
+        **Raises:** `InputError` where there is none.
+        """
+        if where is None:
+            return self.positions(model, prompt)[-1]
+        return self.positions(model, prompt, [where] if isinstance(where, int) else where)[-1]
+
+    def variants(self, model: Model, prompt: Encoded, position: Position) -> list[Encoded]:
+        """The prompts whose states the chart needs; on the first of them the part is measured.
+
+        **Raises:** `InputError` where they cannot be made.
+        """
+        return [prompt]
+
+    @abstractmethod
+    def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Fitted:
+        """Fit to what entered a part on each of the prompts.
+
+        **Raises:** `InputError` where that spans too little.
+        """
+
+    def points(self, count: int, seed: int = 0) -> Float[Tensor, "count k"]:
+        """The chart's origin, which is the tokens' own state, and `count - 1` points drawn from within one unit of it.
+
+        They are drawn uniformly from the ball, with `seed`.
+        """
+        return ball(count, self.dim, seed)
+
+
+def ball(count: int, dim: int, seed: int) -> Float[Tensor, "count dim"]:
+    """The origin and `count - 1` points drawn uniformly from the unit ball."""
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.randn(count - 1, dim, generator=generator, dtype=torch.float64)
+    radius = torch.rand(count - 1, 1, generator=generator, dtype=torch.float64) ** (1 / dim)
+    inside = radius * direction / direction.norm(dim=1, keepdim=True)
+    return torch.cat([torch.zeros(1, dim, dtype=torch.float64), inside])

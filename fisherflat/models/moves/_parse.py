@@ -1,0 +1,46 @@
+"""What moves, as one word on a command line."""
+
+from __future__ import annotations
+
+from fisherflat.errors import InputError
+from fisherflat.models.moves._directions import Principal, Random
+from fisherflat.models.moves._moves import Moves
+from fisherflat.models.moves._vectors import vectors
+from fisherflat.models.moves._words import Words
+
+
+def parse(what: str | Moves, dim: int | None = None) -> Moves:
+    """What moves, from its description.
+
+    **Args:** `what`: `"principal"`; `"random"` or `"random:SEED"`; `"words:cat,dog,bird"` (or token ids);
+    `"vectors:FILE"`, or `"vectors:FILE#NAME"` for one of several tensors of a safetensors file. Or a `Moves`, which is
+    returned. `dim`, how many directions move: 2 by default; words and vectors bring their own number, and a `dim` that
+    is another is refused.
+
+    **Raises:** `InputError` for anything else.
+    """
+    moves = what if isinstance(what, Moves) else _parse(what, dim)
+    if dim is not None and moves.dim != dim:
+        raise InputError(f"dim is {dim}, but {_DESCRIBED.get(moves.kind, moves.kind)} make {moves.dim}; leave out dim")
+    return moves
+
+
+_DESCRIBED = {"words": "the words (one less than there are)", "vectors": "the vectors"}
+
+
+def _parse(what: str, dim: int | None) -> Moves:
+    kind, colon, rest = what.strip().partition(":")
+    directions = 2 if dim is None else dim
+    if kind == "principal" and not colon:
+        return Principal(directions)
+    if kind == "random" and (not colon or rest.isdecimal()):
+        return Random(directions, int(rest or 0))
+    if kind == "words" and rest:
+        return Words(tuple(word.strip() for word in rest.split(",") if word.strip()))
+    if kind == "vectors" and rest:
+        file, _, name = rest.partition("#")
+        return vectors(file, name or None)
+    raise InputError(
+        f"{what!r} does not say what moves; write 'principal', 'random' or random:SEED, words:cat,dog,bird, or "
+        "vectors:FILE"
+    )

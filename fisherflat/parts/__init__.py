@@ -1,0 +1,9 @@
+"""Parts of a layer: which node of a graph plays which role, and what is held."""
+
+from __future__ import annotations
+
+from fisherflat.parts._roles import entries, moving
+from fisherflat.parts._routing import choices, rerouted
+from fisherflat.parts._tracing import freeze, trace, traced
+
+__all__ = ["choices", "entries", "freeze", "moving", "rerouted", "trace", "traced"]

@@ -1,0 +1,116 @@
+"""From a module to its graph, and from a graph to one with parts of it held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vjp
+
+from fisherflat._arrays import as_float64
+from fisherflat.errors import InputError, TraceError
+from fisherflat.jets.graph import ROLES, Graph, Node, Tangent, fold, run
+from fisherflat.jets.recording import Mapping, record
+from fisherflat.parts._roles import assign, entries, held, moving
+
+
+def trace(module: Callable[[Tensor], Tensor], at: Any) -> Graph:
+    """The graph of `module(at)`: nodes with op, role, module path and source line. `print` it for a table.
+
+    **Args:** `module`: an `nn.Module` or a callable, one tensor to one tensor; `at`: an input of the shape to trace,
+    taken to float64. The graph holds for every input of that shape unless control flow depends on the input's values,
+    which is an error.
+
+    **Raises:** `TraceError`, `MapError` where the call itself fails, `InputError` for a bad `at`.
+    """
+    point = as_float64(at, "at")
+    mapping = Mapping(module, point.dtype, point.device)
+    mapping.check(point)
+    return traced(mapping, point)
+
+
+def traced(mapping: Mapping, point: Tensor) -> Graph:
+    """The graph of a map in its working precision; a graph itself is taken as it is."""
+    if isinstance(mapping.mean, Graph):
+        return mapping.mean.to(mapping.dtype, point.device)
+    graph = record(mapping, point)
+    _check_value(graph, mapping, point)
+    assign(graph)
+    return graph
+
+
+#: relative to the largest output; a map may round to low precision on its way, the graph does not
+_TOLERANCE = 0.05
+
+
+def _check_value(graph: Graph, mapping: Mapping, point: Tensor) -> None:
+    """Whether the graph says what the map says: what was traced wrongly must not be measured."""
+    with torch.no_grad():
+        mine, value = graph(point), mapping(point.clone())  # which may write into its input
+    if not torch.allclose(mine, value.to(mine), rtol=0, atol=_TOLERANCE * float(value.abs().max()), equal_nan=True):
+        raise TraceError(
+            "the traced graph does not give the map's own value: the map writes into tensors in a way that the trace "
+            'cannot follow, or is not a function of its input alone; rewrite it, or use engine="autodiff"'
+        )
+
+
+def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = ("pattern",)) -> Graph:
+    """`module` with the parts of some roles held at their values at the input `at`.
+
+    The factor of a role (the attention pattern, the gate, the inverse scale of a norm) becomes a constant, and what it
+    multiplies stays live; an activation becomes its tangent at `at`. So ungated attention with its pattern frozen is
+    affine, and so is an MLP with its gate or activation frozen.
+
+    **Args:** `module` and `at` as in `trace` (a graph can be frozen further); `roles` out of `pattern`,
+    `attention_gate`, `norm`, `mlp_gate`, `activation`. A role that the module does not have holds nothing.
+
+    **Returns:** a `Graph`, callable like the module; `.frozen` names the roles.
+
+    **Raises:** `InputError` for an unknown role, and what `trace` raises.
+    """
+    roles = (roles,) if isinstance(roles, str) else tuple(roles)
+    for role in roles:
+        if role not in ROLES or role == "other":
+            raise InputError(f"{role!r} cannot be frozen; choose from {', '.join(ROLES[:-1])}")
+    graph, point = trace(module, at), as_float64(at, "at")
+    values = graph.values(point)
+    constant = {node: values[node] for node in held(graph, roles)}
+    nodes, output = fold(graph, constant, _tangents(graph, values) if "activation" in roles else {})
+    frozen = tuple(role for role in ROLES if role in roles or role in graph.frozen)
+    return Graph(nodes, output, graph.names, frozen)
+
+
+def _tangents(graph: Graph, values: dict[Node, Any]) -> dict[Node, Tangent]:
+    """The tangent of each activation at `values`, also where it is written out in several ops.
+
+    An activation of infinite entries (a router's scores of experts that are not chosen) has none and stays live.
+    """
+    sources = moving(graph)
+    entry = entries(graph, sources)
+    tangents: dict[Node, Tangent] = {}
+    slopes: dict[Node, Tensor] = {}
+    for node in graph.nodes:
+        x = entry[node]
+        if x is node:
+            continue
+        slopes.setdefault(x, torch.ones_like(values[x]))
+        slopes[node] = torch.zeros_like(values[x])
+        for source, partial in _partials(node, sources[node], values).items():
+            slopes[node] += partial * slopes[source]
+        if node.role == "activation" and values[x].isfinite().all():
+            tangents[node] = (x, slopes[node], values[node] - slopes[node] * values[x])
+    return tangents
+
+
+def _partials(node: Node, inputs: list[Node], values: dict[Node, Any]) -> dict[Node, Tensor]:
+    """The derivative of a function of single entries by each of its inputs."""
+    distinct = list(dict.fromkeys(inputs))
+
+    def op(*moved: Tensor) -> Tensor:
+        given = dict(zip(distinct, moved, strict=True))
+        return run(node, lambda source: given.get(source, values[source]))
+
+    value, pull = vjp(op, *(values[source] for source in distinct))[:2]
+    return dict(zip(distinct, pull(torch.ones_like(value)), strict=True))

@@ -1,0 +1,93 @@
+"""Flatness by structure: which nodes of a graph are constant, affine or nonlinear in its input.
+
+The rules of `fisherflat.jets.rules` already know how far derivatives of an op reach; here they run on arrays that have
+a shape and nothing else. What they find holds for every input and every weight: no numbers are looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from fisherflat.errors import UnsupportedOpError
+from fisherflat.jets.engines import TensorAlgebra
+from fisherflat.jets.graph import Graph, Node
+from fisherflat.jets.rules import Series, apply
+
+aten = torch.ops.aten
+
+#: by the order of a series
+NAMES = ("constant", "affine", "nonlinear")
+
+_SHAPE_ONLY = {
+    aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like, aten.new_zeros, aten.new_ones, aten.new_full,
+    aten.new_empty, aten.new_empty_strided,
+}  # fmt: skip
+
+
+class StructureAlgebra(TensorAlgebra):
+    """The algebra of `fisherflat.jets.rules` without numbers: tensors on the meta device, of which only C matters."""
+
+    def constant(self, tensor: Tensor) -> Tensor:
+        return tensor.to("meta")
+
+    def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
+        # all series count, also indices and masks: entries chosen by the input are no affine function of it
+        return self._blank(node.shape, max(series.order for series in _series(args, kwargs)), k)
+
+    def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        # what is constant piece by piece is not affine, except where the input's numbers are not read at all
+        moving = any(series.order for series in _series(args, kwargs)) and node.packet not in _SHAPE_ONLY
+        order = 2 if moving else 0
+        if node.shape and isinstance(node.shape[0], tuple):
+            return tuple(self._blank(shape, order, k) for shape in node.shape)
+        return self._blank(node.shape, order, k)
+
+    def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
+        return self._blank(node.shape, 2, k)
+
+    def _blank(self, shape: tuple[int, ...], order: int, k: int) -> Series:
+        return Series(torch.empty(self.count(order, k), 1, *shape, dtype=torch.float64, device="meta"), k)
+
+
+def _series(*things: Any) -> list[Series]:
+    return [
+        leaf for leaf in tree_leaves(things, is_leaf=lambda leaf: isinstance(leaf, Series)) if isinstance(leaf, Series)
+    ]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a graph is as a function of its input.
+
+    **Attributes:** `orders`: node -> 0 (constant), 1 (affine) or 2 (nonlinear); `order` of the output; `witness`: the
+    first nonlinear node that the output needs, or `None` where it is affine.
+    """
+
+    orders: dict[Node, int]
+    order: int
+    witness: Node | None
+
+
+def read(graph: Graph, start: Node | None = None) -> Structure:
+    """The structure of a graph, node by node: as a function of its input, or of the value of a node `start`."""
+    if isinstance(graph.output, Tensor):
+        return Structure({graph.input: 1}, 0, None)
+    xp, k = StructureAlgebra(), 1
+    start = start or graph.input
+    values: dict[Node, Any] = {graph.input: xp._blank(graph.input.shape, int(start is graph.input), k)}
+    for node in graph.nodes[1:]:
+        if node is start:
+            values[node] = xp._blank(node.shape, 1, k)
+            continue
+        try:
+            values[node] = apply(xp, node, values.__getitem__, k)
+        except UnsupportedOpError:  # more than the engines can do, but certainly not affine
+            values[node] = xp.fallback(node, (), {}, k)
+    orders = {node: max(series.order for series in _series(value)) for node, value in values.items()}
+    order = orders[graph.output]
+    return Structure(orders, order, next(n for n in graph.nodes if orders[n] == 2) if order == 2 else None)

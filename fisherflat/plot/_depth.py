@@ -1,0 +1,248 @@
+"""Figures of depth: how curvature grows, who pays for it, and what becomes of it on the way."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fisherflat.errors import InputError
+from fisherflat.geometry import CurvatureField
+from fisherflat.jets.graph import ROLES
+from fisherflat.plot._maps import fields
+from fisherflat.plot._style import COLOURS, CURVATURE_LABEL, MARKERS, OKABE_ITO, axes_for, profile_axis
+from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.families import Gaussian
+from fisherflat.studies.depth import QUANTITIES, CurvatureBudget, DepthProfile, Map, Part, Stack, curvature_fields
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LABELS = {
+    "scalar_curvature": CURVATURE_LABEL,
+    "smallest_sectional_curvature": "smallest sectional curvature [1/σ²]",
+    "largest_sectional_curvature": "largest sectional curvature [1/σ²]",
+    "second_fundamental_form_norm": "|II| [1/σ]",
+    "mean_curvature_norm": "|H| [1/σ]",
+    "volume_density": "√det g",
+    "condition_number": "condition of the metric",
+}
+_HATCHES = ("", "//", "..", "\\\\", "xx", "--")
+
+
+def profiles(profiles: Mapping[str, DepthProfile], ax: Axes | None = None, quantity: str = "scalar_curvature") -> Axes:
+    """A quantity against depth, one line for each profile: the median over points, and their middle half as a band.
+
+    **Args:** `profiles`, by the name that the legend shows (models, or readings of one); `ax`, to draw into (default: a
+    new figure one column wide); `quantity`, one of a profile's.
+
+    **Raises:** `InputError` for no profile or an unknown quantity.
+    """
+    if quantity not in QUANTITIES:
+        raise InputError(f"{quantity!r} is not in a profile; there are {', '.join(QUANTITIES)}")
+    if not profiles:
+        raise InputError("there is no profile to draw")
+    ax = axes_for(ax, (3.4, 2.6))
+    drawn = []
+    for index, (name, profile) in enumerate(profiles.items()):
+        values = getattr(profile, quantity).reshape(profile.depth + 1, -1).cpu().numpy()
+        low, median, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=1)
+        colour, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
+        depth = profile.passed.numpy()
+        ax.fill_between(depth, low, high, color=colour, alpha=0.2, linewidth=0)
+        ax.plot(depth, median, color=colour, marker=marker, markersize=3, linewidth=1, label=name)
+        drawn += [low, median, high]
+    sizes = np.abs(np.concatenate(drawn))
+    profile_axis(ax, sizes[np.isfinite(sizes)], "blocks passed", _LABELS[quantity])
+    return ax
+
+
+def budget(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
+    """The budget's matrix, averaged over points, as coloured cells.
+
+    Cells hold their number, in the power of ten that the title names, where there are at most eight labels, and a
+    colour bar stands beside them where there are more. Labels without any curvature are left out. The sum of all cells
+    is the scalar curvature, in the title.
+    """
+    from matplotlib.colors import Normalize, SymLogNorm
+
+    ax = axes_for(ax, (3.4, 3.0))
+    matrix = _mean(budget, "matrix")
+    kept = [i for i in range(len(budget.labels)) if matrix[i].any()] or [0]
+    cells, parts = matrix[np.ix_(kept, kept)], [budget.parts[i] for i in kept]
+    end = float(np.nanmax(np.abs(cells))) or 1.0
+    numbered = len(kept) <= 8
+    # numbers say what a linear scale hides; without them a few large cells must not leave all others white
+    norm = Normalize(-end, end) if numbered else SymLogNorm(end / 100, linscale=1.0, vmin=-end, vmax=end)
+    image = ax.imshow(cells, cmap=COLOURS, norm=norm)
+    title = f"sum = scal = {matrix.sum():.3g} /σ²"
+    if numbered:
+        power = math.floor(math.log10(end)) - 1  # the largest cell has two digits before the point
+        title += f", cells in $10^{{{power}}}$/σ²"
+        for row, column in np.ndindex(cells.shape):
+            dark = abs(cells[row, column]) > 0.6 * end
+            text = f"{cells[row, column] / 10.0**power:.1f}"
+            ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+    else:
+        bar = ax.figure.colorbar(image, ax=ax, label="cells [1/σ²]")
+        bar.ax.tick_params(labelsize=7)
+    _matrix_ticks(ax, parts)
+    ax.set_title(title, fontsize=8)
+    return ax
+
+
+def _matrix_ticks(ax: Axes, parts: Sequence[Part]) -> None:
+    """Labels at rows and columns: of all parts where there is room, else one for each layer, between lines."""
+    if len(parts) <= 14:
+        labels = [part.label.replace("_", " ") for part in parts]
+        long = max(map(len, labels)) > 2 and len(parts) > 8
+        turned = {"rotation": 90} if long else {"rotation": 40, "ha": "right"}
+        ax.set_xticks(range(len(parts)), labels, fontsize=7 if len(parts) <= 8 else 6, **turned)
+        ax.set_yticks(range(len(parts)), labels, fontsize=7 if len(parts) <= 8 else 6)
+        return
+    layers = [part.layer or "" for part in parts]
+    if len(set(layers)) > 14:
+        layers = [re.sub(r"\D", "", layer) for layer in layers]
+        ax.set_xlabel("layer", fontsize=8)
+        ax.set_ylabel("layer", fontsize=8)
+    starts = [i for i, layer in enumerate(layers) if i == 0 or layer != layers[i - 1]]
+    ends = [*starts[1:], len(parts)]
+    for edge in starts[1:]:
+        ax.axhline(edge - 0.5, color="0.6", linewidth=0.3)
+        ax.axvline(edge - 0.5, color="0.6", linewidth=0.3)
+    every = -(-len(starts) // 14)
+    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)][::every]
+    labels = [layers[start] for start in starts][::every]
+    ax.set_xticks(middles, labels, fontsize=6, rotation=90 if max(map(len, labels)) > 2 else 0)
+    ax.set_yticks(middles, labels, fontsize=6)
+
+
+def budget_by_layer(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
+    """What each layer pays, stacked by role: positive parts above zero, negative ones below. The bars sum to scal.
+
+    **Args:** `budget`, made with `by="layer-role"`. **Raises:** `InputError` for another one.
+    """
+    if any(part.layer is None or part.role is None for part in budget.parts):
+        raise InputError('these bars need a budget made with by="layer-role"')
+    ax = axes_for(ax, (3.4, 2.6))
+    paid = _mean(budget, "paid")
+    places, width, label = _places(budget.layers)
+    bottoms = {1: np.zeros(len(places)), -1: np.zeros(len(places))}
+    for index, role in enumerate(ROLES):
+        heights = np.zeros(len(places))
+        for part, value in zip(budget.parts, paid, strict=True):
+            if part.role == role:
+                heights[budget.layers.index(str(part.layer))] += value
+        if not heights.any():
+            continue
+        for sign in (1, -1):
+            drawn = np.where(np.sign(heights) == sign, heights, 0)
+            ax.bar(places, drawn, bottom=bottoms[sign], width=width, color=OKABE_ITO[index], hatch=_HATCHES[index],
+                   label=role.replace("_", " ") if sign == 1 else None, edgecolor="white", linewidth=0.3)  # fmt: skip
+            bottoms[sign] += drawn
+    ax.axhline(0, color="0.3", linewidth=0.6)
+    low, high = bottoms[-1].min(), bottoms[1].max()
+    if high > low:
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    profile_axis(ax, np.zeros(0), label, "share of scal [1/σ²]", columns=3)
+    return ax
+
+
+def transport(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
+    """For each layer, the second fundamental form it creates and what of it survives to the output.
+
+    **Args:** `budget`, made with `by="layer"`. **Raises:** `InputError` for another one.
+    """
+    if any(part.layer is None or part.role is not None for part in budget.parts):
+        raise InputError('this chart needs a budget made with by="layer"')
+    ax = axes_for(ax, (3.4, 2.4))
+    places, width, label = _places(budget.layers)
+    half = width / 2
+    ax.bar(places - half / 2, _mean(budget, "created"), width=half, color=OKABE_ITO[0], label="created")
+    ax.bar(places + half / 2, _mean(budget, "surviving"), width=half, color=OKABE_ITO[1], hatch="//" * 2,
+           edgecolor="white", linewidth=0.3, label="at the output")  # fmt: skip
+    profile_axis(ax, np.zeros(0), label, "|II| of its sources [1/σ]")
+    return ax
+
+
+def _places(layers: Sequence[str]) -> tuple[np.ndarray, float, str]:
+    """Where the bars of layers stand, their width, and the label of the axis; halves stand side by side."""
+    offsets = {"attention": -0.21, "mlp": 0.21}
+    halved = any(layer.split()[-1] in offsets for layer in layers)
+    places = np.array([float(re.sub(r"\D", "", layer)) + offsets.get(layer.split()[-1], 0.0) for layer in layers])
+    return places, 0.38 if halved else 0.76, "layer (left: attention, right: MLP)" if halved else "layer"
+
+
+def depth_maps(
+    blocks: Sequence[Map],
+    chart: Chart,
+    extent: tuple[float, float, float, float],
+    resolution: int = 41,
+    axes: Sequence[Axes] | None = None,
+    family: Gaussian | str | None = None,
+) -> Sequence[Axes]:
+    """Small curvature maps of the same chart after each block, on one colour scale.
+
+    **Args:** as `fisherflat.plot.curvature_map` and `depth_profile`; `axes`, one for each block (default: new ones).
+
+    **Raises:** `InputError` for a chart that is not two-dimensional or axes that are not as many as blocks.
+    """
+    return field_strip(curvature_fields(Stack(blocks, chart, family), extent, resolution), axes)
+
+
+def field_strip(samples: Mapping[str, CurvatureField], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Small maps on one colour scale from numbers that are already there.
+
+    **Args:** `samples`, by what they are behind, such as `layer 3`; `axes`, as many (default: new ones).
+
+    **Raises:** `InputError` for axes that are not as many as maps.
+    """
+    axes = strip_axes(len(samples)) if axes is None else axes
+    if len(axes) != len(samples):
+        raise InputError(f"{len(samples)} blocks need as many axes, got {len(axes)}")
+    bar = fields(list(samples.values()), axes, ellipses=0)
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label(CURVATURE_LABEL, fontsize=7)
+    for label, ax in zip(samples, axes, strict=True):
+        ax.set_title(f"after {label}", fontsize=7)
+        ax.tick_params(labelsize=6)
+        ax.set(xlabel="", ylabel="")
+    return axes
+
+
+def few(samples: Mapping[str, CurvatureField], most: int = 9) -> dict[str, CurvatureField]:
+    """At most so many of the maps: those after whole blocks where there are more, at even distances, with the last."""
+    chosen = list(samples)
+    if len(chosen) > most:
+        chosen = [label for label in chosen if not label.endswith(" attention")]
+    steps = min(most, len(chosen))
+    picked = [chosen[round((i + 1) * len(chosen) / steps) - 1] for i in range(steps)]
+    return {label: samples[label] for label in picked}
+
+
+def strip_axes(count: int, figure: Figure | None = None) -> list[Axes]:
+    """Axes for so many small maps, three in a row and one column wide, in `figure` or a new one."""
+    if figure is None:
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure(layout="constrained")
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure.set_size_inches(3.4, 0.3 + 3.0 / columns * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for spare in grid.flat[count:]:
+        spare.set_visible(False)
+    return list(grid.flat[:count])
+
+
+def _mean(budget: CurvatureBudget, name: str) -> np.ndarray:
+    """A field of a budget, averaged over the points that have a geometry."""
+    n = len(budget.labels)
+    values = getattr(budget, name)
+    trailing = (n, n) if name == "matrix" else (n,)
+    points = values.shape[: values.dim() - len(trailing)].numel()
+    return values.reshape(points, *trailing).nanmean(0).cpu().numpy()

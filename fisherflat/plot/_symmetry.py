@@ -1,0 +1,145 @@
+"""Symmetries of gated MLPs: forms of their units, broken-symmetry strength, null space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fisherflat.errors import InputError
+from fisherflat.plot._style import MARKERS, OKABE_ITO, axes_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from fisherflat.gated_mlp import NullDirections
+
+
+def unit_forms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The two eigenvalues of each unit's quadratic form `sym(g uᵀ)`, one point a unit; on the diagonal g·u = 0.
+
+    Above it gate and up vector point the same way, below it they oppose each other. The axes end where all but one
+    unit in a thousand are inside.
+
+    **Args:** `table`, of `fisherflat.studies.symmetry`; `ax`, to draw into (default: a new figure one column wide).
+
+    **Raises:** `InputError` where a column is missing or the table is empty.
+    """
+    _check(table, "positive", "negative")
+    ax = axes_for(ax, (3.4, 2.8))
+    shuffled = table.sample(frac=1, random_state=0)  # or the last layer would hide the others
+    x, y, layers = -shuffled["negative"].to_numpy(), shuffled["positive"].to_numpy(), shuffled["layer"].to_numpy()
+    sizes = np.maximum(x, y)
+    end = 1.04 * max(np.quantile(sizes, 0.999), 1e-300)
+    ax.plot([0, end], [0, end], color="0.5", linewidth=0.6, zorder=0)
+    place = {"xytext": (-7, 2), "textcoords": "offset points", "ha": "right", "va": "bottom", "rotation": 45}
+    ax.annotate("g·u = 0", (0.97 * end, 0.97 * end), fontsize=7, color="0.4", **place)  # type: ignore[arg-type]
+    dots: dict[str, Any] = {"s": 6 if len(table) < 2000 else 1, "linewidths": 0, "rasterized": True}
+    chosen = sorted(set(layers))
+    if len(chosen) <= len(OKABE_ITO):
+        for layer, colour, marker in zip(chosen, OKABE_ITO, MARKERS, strict=False):
+            mine = layers == layer
+            ax.scatter(x[mine], y[mine], color=colour, marker=marker, label=f"layer {layer}", **dots)
+        ax.legend(fontsize=7, frameon=False, markerscale=2 if dots["s"] < 6 else 1, **_ABOVE)
+    else:
+        _layer_bar(ax, ax.scatter(x, y, c=layers, cmap=_MAP, **dots))
+    ax.set_xlim(0, end)
+    ax.set_ylim(0, end)
+    ax.set_aspect("equal")
+    ax.set_xlabel("−λ₋ = (|g||u| − g·u) / 2", fontsize=9)
+    ax.set_ylabel("λ₊ = (|g||u| + g·u) / 2", fontsize=9)
+    ax.tick_params(labelsize=8)
+    return ax
+
+
+def broken_strength(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """How strongly inverse scaling is broken: the units of each layer in order of strength.
+
+    0 is a unit whose inverse scaling is a symmetry on the inputs, √2 the most that can be. Units that saw no inputs are
+    left out.
+
+    **Args** and **Raises** as `unit_forms`.
+    """
+    _check(table, "strength")
+    ax = axes_for(ax, (3.4, 2.8))
+    groups = [(layer, np.sort(rows.dropna())) for layer, rows in table.groupby("layer")["strength"]]
+    groups = [(layer, strength) for layer, strength in groups if len(strength)]
+    few = len(groups) <= len(OKABE_ITO)
+    for place, (layer, strength) in enumerate(groups):
+        rank = (np.arange(len(strength)) + 0.5) / len(strength)
+        style: dict[str, Any]
+        if few:
+            style = {"color": OKABE_ITO[place], "linestyle": _LINES[place], "label": f"layer {layer}"}
+        else:
+            style = {"color": _shade(place / (len(groups) - 1))}
+        ax.plot(rank, strength, linewidth=1, **style)
+    ax.axhline(2**0.5, color="0.5", linewidth=0.6, linestyle=":", zorder=0)
+    ax.annotate("√2, the most", (0.01, 2**0.5), fontsize=7, color="0.4", va="bottom")
+    ax.set_xlabel("units in order, as a share of the layer", fontsize=9)
+    ax.set_ylabel("how broken inverse scaling is", fontsize=9)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1.55)
+    ax.tick_params(labelsize=8)
+    if few:
+        ax.legend(fontsize=7, frameon=False, **_ABOVE)
+    else:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        _layer_bar(ax, ScalarMappable(Normalize(groups[0][0], groups[-1][0]), _MAP))
+    return ax
+
+
+def null_spectrum(found: NullDirections, ax: Axes | None = None) -> Axes:
+    """The spectrum of the Fisher metric of the weights, with the number of null directions that symmetries predict.
+
+    It is that of gate and up weights, the values profiled out; see `NullDirections`. Eigenvalues below 1e-34 of the
+    largest are drawn there.
+
+    **Args:** `found`, of `fisherflat.symmetry.null_directions`; `ax` as in `unit_forms`.
+    """
+    ax = axes_for(ax, (3.4, 2.8))
+    spectrum = found.spectrum.cpu().numpy()
+    order = np.arange(1, len(spectrum) + 1)
+    ax.semilogy(order, np.maximum(spectrum, 1e-34 * spectrum[-1]), ".", markersize=3, color=OKABE_ITO[0])
+    label = f"predicted by symmetries: {found.predicted}; found: {found.dimension}"
+    ax.axvline(found.predicted + 0.5, color=OKABE_ITO[1], linestyle="--", linewidth=1, label=label)
+    ax.set_xlabel("eigenvalue, in order", fontsize=9)
+    ax.set_ylabel("Fisher information", fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.legend(fontsize=7, frameon=False, **_ABOVE)
+    return ax
+
+
+#: of a legend above the axes, where it hides nothing
+_ABOVE: dict[str, Any] = {
+    "loc": "lower center",
+    "bbox_to_anchor": (0.5, 1.0),
+    "ncols": 4,
+    "handlelength": 1.6,
+    "columnspacing": 1.2,
+}
+_MAP = "viridis"
+_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
+
+
+def _shade(share: float) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps[_MAP](share)
+
+
+def _layer_bar(ax: Axes, mappable: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    bar = ax.figure.colorbar(mappable, ax=ax, ticks=MaxNLocator(integer=True, nbins=6))
+    bar.set_label("layer", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+
+
+def _check(table: pd.DataFrame, *columns: str) -> None:
+    missing = [name for name in ("layer", *columns) if name not in table.columns]
+    if missing or table.empty:
+        what = f"has no column {missing[0]!r}" if missing else "is empty"
+        raise InputError(f"the table {what}; pass the table of fisherflat.studies.symmetry of a model with gated MLPs")

@@ -1,0 +1,7 @@
+"""Statistical families: what the outputs of a map are the parameters of."""
+
+from __future__ import annotations
+
+from fisherflat.spaces.families._gaussian import Gaussian
+
+__all__ = ["Gaussian"]

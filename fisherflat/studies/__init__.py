@@ -1,0 +1,3 @@
+"""Studies of a model: layer by layer, through its depth, and of its symmetries."""
+
+from __future__ import annotations

@@ -1,0 +1,188 @@
+"""The geometry of a chart's image after every block, from one pass of 2-jets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+from fisherflat.geometry import Geometry
+from fisherflat.jets import Jet, size
+from fisherflat.jets.engines import in_chunks
+from fisherflat.parts.readings import LIVE
+from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.families import Gaussian
+from fisherflat.studies.depth._stack import Map, Stack
+from fisherflat.studies.depth._subject import subject
+
+if TYPE_CHECKING:
+    import pandas
+
+    from fisherflat.models import Model
+
+#: the quantities that a profile holds for each depth, one number a point
+QUANTITIES = (
+    "scalar_curvature",
+    "smallest_sectional_curvature",
+    "largest_sectional_curvature",
+    "second_fundamental_form_norm",
+    "mean_curvature_norm",
+    "volume_density",
+    "condition_number",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class DepthProfile:
+    """The geometry of a chart's image after 0, 1, ... L maps: blocks, or halves of them. Depth 0 is the chart itself.
+
+    **Attributes:** all `[L+1, *batch]`: `scalar_curvature`, `smallest_sectional_curvature` and
+    `largest_sectional_curvature` over all planes (see `Geometry.sectional_extremes`), in units of 1 / covariance;
+    `second_fundamental_form_norm` and `mean_curvature_norm`, in units of its square root; `volume_density` and
+    `condition_number` of the metric. `covariance` `[L+1]`, that of each depth where it is a number, else NaN; `passed`
+    `[L+1]`, how many blocks have been passed; `labels`, of the L maps; `dim`, k; `reading`, what was held.
+    """
+
+    scalar_curvature: Float[Tensor, "depths *batch"]
+    smallest_sectional_curvature: Float[Tensor, "depths *batch"]
+    largest_sectional_curvature: Float[Tensor, "depths *batch"]
+    second_fundamental_form_norm: Float[Tensor, "depths *batch"]
+    mean_curvature_norm: Float[Tensor, "depths *batch"]
+    volume_density: Float[Tensor, "depths *batch"]
+    condition_number: Float[Tensor, "depths *batch"]
+    covariance: Float[Tensor, " depths"]
+    passed: Float[Tensor, " depths"]
+    labels: tuple[str, ...]
+    dim: int
+    reading: str = LIVE
+
+    @property
+    def depth(self) -> int:
+        """L, the number of maps."""
+        return self.scalar_curvature.shape[0] - 1
+
+    @property
+    def mean_sectional_curvature(self) -> Float[Tensor, "depths *batch"]:
+        """The mean over all planes, `scal / (k (k - 1))`; NaN for k = 1."""
+        planes = self.dim * (self.dim - 1)
+        return self.scalar_curvature / planes if planes else torch.full_like(self.scalar_curvature, float("nan"))
+
+    @property
+    def blocks(self) -> DepthProfile:
+        """The profile after whole blocks alone."""
+        whole = (self.passed == self.passed.round()).nonzero()[:, 0]
+        columns = {name: getattr(self, name)[whole] for name in (*QUANTITIES, "covariance", "passed")}
+        return replace(self, **columns, labels=tuple(f"layer {i}" for i in range(len(whole) - 1)))
+
+    def with_covariance(self, covariance: float) -> DepthProfile:
+        """The same geometry measured with one number as the covariance of every depth; it only sets the unit.
+
+        **Raises:** `InputError` where the covariance of some depth is no number, or `covariance` is not positive.
+        """
+        if not covariance > 0 or self.covariance.isnan().any():
+            raise InputError(
+                "only a profile whose covariances are numbers can be converted, and only to a positive one"
+            )
+        ratio = (covariance / self.covariance).to(self.scalar_curvature)
+        ratio = ratio.reshape(-1, *(1,) * (self.scalar_curvature.dim() - 1))
+        powers = {"condition_number": 0.0, "volume_density": -self.dim / 2}
+        powers |= dict.fromkeys(("second_fundamental_form_norm", "mean_curvature_norm"), 0.5)
+        columns = {name: getattr(self, name) * ratio ** powers.get(name, 1.0) for name in QUANTITIES}
+        return replace(self, **columns, covariance=torch.full_like(self.covariance, covariance))
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """A row for each depth and point; `depth` is how many blocks have been passed, `after` the last map."""
+        import pandas
+
+        columns = {name: getattr(self, name).reshape(self.depth + 1, -1) for name in QUANTITIES}
+        points = columns["scalar_curvature"].shape[1]
+        return pandas.DataFrame(
+            {
+                "depth": self.passed.repeat_interleave(points).numpy(),
+                "after": [label for label in ("chart", *self.labels) for _ in range(points)],
+                "point": torch.arange(points).repeat(self.depth + 1).numpy(),
+                **{name: values.reshape(-1).cpu().numpy() for name, values in columns.items()},
+            }
+        )
+
+
+def depth_profile(
+    blocks: Model | Map | Sequence[Map],
+    chart: Chart | None = None,
+    u: Any = None,
+    family: Gaussian | str | None = None,
+    *,
+    prompt: Any = None,
+    halves: bool = False,
+    reading: str = LIVE,
+    degenerate: str = "raise",
+    memory: int | None = None,
+) -> DepthProfile:
+    """The geometry of the chart's image after every block, from one pass of 2-jets.
+
+    **Args:**
+
+    - `blocks`: maps of one tensor, in order, or a model from `fisherflat.load` with a `prompt`, text or token ids.
+    - `chart`; of a model by default two principal directions of the last word, a unit one standard deviation.
+    - `u` `[*batch, k]`, by default the chart's point.
+    - `family`: a Gaussian for all depths (default `Gaussian()`), or `"calibrated"` for the dimensionless profile (see
+      `Stack`).
+    - `halves`: measure within each block too, behind its attention, where it comes apart there.
+    - `reading`: what is held where the chart's point arrives, such as `"frozen pattern"` (see `fisherflat.readings`).
+    - `degenerate` as in `StatisticalManifold`; `memory`, a budget in bytes.
+
+    **Raises:** `InputError`, `MapError`, `TraceError`, `DegenerateImmersionError`, `CovarianceError`.
+    """
+    maps, chart, keep = subject(blocks, chart, prompt)
+    stack = Stack(maps, chart, family, halves=halves, keep=keep)
+    stack = stack if reading == LIVE else stack.read(reading)
+    return profile(stack, torch.zeros(chart.dim) if u is None else u, degenerate=degenerate, memory=memory)
+
+
+def profile(stack: Stack, u: Any, *, degenerate: str = "raise", memory: int | None = None) -> DepthProfile:
+    """The profile of a stack that has been traced; see `depth_profile`."""
+    names = [name for name in QUANTITIES if "sectional" not in name]
+    columns = measure_depths(stack, u, [*names, "sectional_extremes"], degenerate=degenerate, memory=memory)
+    smallest, largest = columns.pop("sectional_extremes").unbind(-1)
+    columns |= {"smallest_sectional_curvature": smallest, "largest_sectional_curvature": largest}
+    covariances = [g.covariance.item() if g.covariance.dim() == 0 else float("nan") for g in stack.families]
+    covariance = torch.tensor(covariances, dtype=torch.float64)
+    return DepthProfile(
+        **columns, covariance=covariance, passed=stack.passed, labels=stack.labels, dim=stack.chart.dim,
+        reading=stack.reading,
+    )  # fmt: skip
+
+
+def measure_depths(
+    stack: Stack, u: Any, quantities: Sequence[str], *, degenerate: str = "raise", memory: int | None = None
+) -> dict[str, Tensor]:
+    """Quantities of `Geometry`, by name, `[L+1, *batch, ...]` after 0, 1, ... L maps of a stack.
+
+    **Raises:** `CovarianceError` where the family does not fit the width of some depth.
+    """
+    sizes = [stack.chart.point.numel(), *(stage.shape.numel() for stage in stack.stages)]
+    for gaussian, dim in zip(stack.families, sizes, strict=True):
+        gaussian.check(dim)
+    points = stack.chart.coordinates(u)
+
+    def measure(depth: int, jets: Tensor, chunk: Tensor) -> list[Tensor]:
+        geometry = Geometry(Jet(jets, stack.chart.dim), degenerate, chunk)
+        return [getattr(geometry, name) for name in quantities]
+
+    def through(chunk: Tensor) -> list[Tensor]:
+        """The quantities `[L+1, P, ...]` at some of the points."""
+        depths = [
+            [torch.cat(parts) for parts in zip(*pieces, strict=True)] for pieces in stack.depths(chunk, measure, memory)
+        ]
+        return [torch.stack(column) for column in zip(*depths, strict=True)]
+
+    k = stack.chart.dim
+    pieces = in_chunks(through, points.reshape(-1, k), 2 * max(sizes) * size(k) * points.element_size(), memory)
+    joined = [torch.cat(parts, 1) for parts in zip(*pieces, strict=True)]
+    shaped = [values.reshape(values.shape[0], *points.shape[:-1], *values.shape[2:]) for values in joined]
+    return dict(zip(quantities, shaped, strict=True))

@@ -1,0 +1,210 @@
+"""Blocks that feed each other, and one pass of 2-jets through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError, MapError
+from fisherflat.jets import size
+from fisherflat.jets.engines import CACHED, TensorAlgebra, evaluated, footprint, in_chunks, packed, start
+from fisherflat.jets.graph import Graph
+from fisherflat.jets.graph import halves as cut
+from fisherflat.jets.recording import Mapping
+from fisherflat.jets.rules import Series, is_affine
+from fisherflat.parts import freeze, readings, traced
+from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.families import Gaussian
+
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What is known of one map of a stack without its graph.
+
+    **Attributes:** `label`, such as `layer 3` or `3 attention`; `passed`, how many blocks have been passed after it, a
+    half counted as such; `at`, what arrives at it where the chart's point enters the stack; `shape`, of its output;
+    `bending`, the roles of the nodes that add second-order terms of their own; `held`, the roles that can be frozen;
+    `footprint`, the entries alive at a time on the way through, for one coefficient of one point.
+    """
+
+    label: str
+    passed: float
+    at: Tensor
+    shape: torch.Size
+    bending: frozenset[str]
+    held: tuple[str, ...]
+    footprint: int
+
+    @classmethod
+    def of(cls, label: str, passed: float, at: Tensor, graph: Graph) -> Stage:
+        """The stage of a graph."""
+        bending = frozenset(node.role for node in graph.nodes if not is_affine(node))
+        return cls(label, passed, at, torch.Size(graph.shape), bending, readings.present(graph), footprint(graph))
+
+
+class Stack:
+    """Blocks that feed each other, each traced where the chart's point arrives at it.
+
+    **Args:**
+
+    - `blocks`: a callable or a graph, or several, the output of each an input of the next; `chart`.
+    - `family`: one Gaussian for all depths (default `Gaussian()`), or `"calibrated"`: at each depth isotropic, with the
+      variance of that depth's own output over its first axis (tokens) at the chart's point.
+    - `halves`: take each block in two, behind the attention's residual sum, where it comes apart there.
+    - `keep`: whether graphs, which hold weights in double precision, stay in memory. Without, only that of the block at
+      hand is there, and each pass traces anew.
+
+    **Attributes:** `stages`, one for each map; `families`, the Gaussian of each depth, the chart's first; `reading`,
+    what is held.
+
+    **Raises:** `InputError` for an empty list or an unknown family, `MapError` naming the block that failed,
+    `TraceError`, `CovarianceError` where the family does not fit the last output.
+    """
+
+    def __init__(
+        self,
+        blocks: Map | Sequence[Map],
+        chart: Chart,
+        family: Gaussian | str | None = None,
+        *,
+        halves: bool = False,
+        keep: bool = True,
+    ) -> None:
+        # a sequence stays as it is: the blocks of a model whose weights are on disk come when they are asked for
+        self._blocks: Sequence[Map] = blocks if isinstance(blocks, (Sequence, nn.ModuleList)) else [blocks]  # type: ignore[assignment]
+        if not len(self._blocks):
+            raise InputError("a stack needs at least one block")
+        if isinstance(family, str) and family != "calibrated":
+            raise InputError(f'family must be a Gaussian or "calibrated", got {family!r}')
+        self.chart, self.reading, self._halves = chart, readings.LIVE, halves
+        self.stages: list[Stage] = []
+        self._graphs: list[Graph] | None = [] if keep else None
+        outputs = [chart.point]
+        for index in range(len(self._blocks)):
+            for label, passed, graph in self._parts(index, outputs[-1]):
+                self.stages.append(Stage.of(label, passed, outputs[-1], graph))
+                outputs.append(graph(outputs[-1]))
+                if self._graphs is not None:
+                    self._graphs.append(graph)
+        given = family if family is not None else Gaussian()
+        self.families = [Gaussian.calibrated(y) if isinstance(given, str) else given for y in outputs]
+        self.families[-1].check(outputs[-1].numel())
+
+    def _parts(self, index: int, x: Tensor) -> list[tuple[str, float, Graph]]:
+        """The graphs of a block at the input `x`, one or two, with their labels and what has been passed after them."""
+        mapping = Mapping(self._blocks[index], x.dtype, x.device)
+        try:
+            mapping.check(x)
+        except MapError as error:
+            raise MapError(f"block {index}: {error}") from error
+        graph = traced(mapping, x)
+        parts = cut(graph) if self._halves else None
+        if parts is None:
+            return [(f"layer {index}", index + 1.0, graph)]
+        return [(f"{index} attention", index + 0.5, parts[0]), (f"{index} mlp", index + 1.0, parts[1])]
+
+    def graphs(self) -> Iterator[Graph]:
+        """The graphs in order, in the reading; one that is not kept is traced when its turn comes."""
+        if self._graphs is not None:
+            yield from self._graphs
+            return
+        roles, stages = readings.roles(self.reading), iter(self.stages)
+        at = self.chart.point
+        for index in range(len(self._blocks)):
+            for _, _, graph in self._parts(index, at):
+                at = next(stages).at
+                yield freeze(graph, at, roles) if roles else graph
+                at = graph(at)
+
+    def read(self, reading: str) -> Stack:
+        """The same stack in a reading: in every block its parts are held where the chart's point arrives.
+
+        **Raises:** `InputError` for an unknown reading.
+        """
+        roles = readings.roles(reading)
+        other = copy(self)
+        other.reading, other.stages = readings.canonical(reading), []
+        other._graphs = [] if self._graphs is not None else None
+        for stage, graph in zip(self.stages, self.graphs(), strict=True):
+            frozen = freeze(graph, stage.at, roles) if roles else graph
+            other.stages.append(replace(Stage.of(stage.label, stage.passed, stage.at, frozen), held=stage.held))
+            if other._graphs is not None:
+                other._graphs.append(frozen)
+        return other
+
+    def at_the_end(self) -> Stack:
+        """The same stack with the Gaussian of its last depth for all: in its unit budgets of all parts compare."""
+        other = copy(self)
+        other.families = [self.families[-1]] * len(self.families)
+        return other
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of the live stack that can be held."""
+        found = {role for stage in self.stages for role in stage.held}
+        return tuple(role for role in readings.WORDS if role in found)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The stages' names, in order."""
+        return tuple(stage.label for stage in self.stages)
+
+    @property
+    def passed(self) -> Float[Tensor, " depths"]:
+        """How many blocks have been passed at each depth, 0 at the chart itself."""
+        return torch.tensor([0.0, *(stage.passed for stage in self.stages)], dtype=torch.float64)
+
+    def depths(
+        self, u: Float[Tensor, "P k"], measure: Callable[[int, Float[Tensor, "P S D"], Tensor], Any], memory: int | None
+    ) -> Iterator[list[Any]]:
+        """`measure(depth, jets, u)` of the whitened 2-jets after 0, 1, ... L maps, a list over chunks of points each.
+
+        All points pass one map before the next one's turn: its weights stay in the caches, and no other's are needed.
+        """
+        k, algebra = self.chart.dim, TensorAlgebra()
+        state = start(self.chart, u).data.transpose(0, 1)
+        yield [measure(0, self.families[0].whiten(packed(algebra, Series(state.transpose(0, 1), k))), u)]
+        for depth, (stage, graph) in enumerate(zip(self.stages, self.graphs(), strict=True), 1):
+
+            def step(points: Tensor, depth: int = depth, graph: Graph = graph, state: Tensor = state) -> Any:
+                series = evaluated(algebra, graph, Series(state[points].transpose(0, 1), k))
+                found = measure(depth, self.families[depth].whiten(packed(algebra, series)), u[points])
+                return series.data.transpose(0, 1), found
+
+            pieces = over_points(step, u, stage.footprint * size(k), memory)
+            state = torch.cat([data for data, _ in pieces])
+            yield [found for _, found in pieces]
+
+
+def freeze_stack(blocks: Sequence[Map], at: Any, roles: Sequence[str] = ("pattern",)) -> list[Graph]:
+    """Every block frozen where the input `at` of the first one arrives at it: a reading of the whole stack.
+
+    **Args:** `roles` as in `fisherflat.freeze`. **Raises:** what `fisherflat.freeze` raises.
+    """
+    frozen: list[Graph] = []
+    x = at
+    for block in blocks:
+        frozen.append(freeze(block, x, roles))
+        x = frozen[-1](torch.as_tensor(x, dtype=torch.float64))
+    return frozen
+
+
+def over_points(
+    function: Callable[[Tensor], Any], u: Float[Tensor, "P k"], entries: int, memory: int | None
+) -> list[Any]:
+    """`function` of the indices of chunks of the points: within memory, and on a CPU within its caches.
+
+    **Args:** `entries`, how many numbers a point takes on the way; `memory`, a budget in bytes.
+    """
+    bytes_per_point = entries * u.element_size()
+    if memory is None and u.device.type == "cpu":
+        memory = max(CACHED, bytes_per_point)
+    return list(in_chunks(function, torch.arange(len(u), device=u.device), bytes_per_point, memory))

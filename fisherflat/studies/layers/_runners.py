@@ -1,0 +1,80 @@
+"""Runners that carry out tasks: in this process, or in several of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pickle import PicklingError
+
+import torch
+
+from fisherflat.errors import InputError, OutOfMemoryError
+from fisherflat.studies.layers._tasks import Row, Runner, Task, Work
+
+
+def one_process(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
+    """Tasks one after the other, here."""
+    for task in tasks:
+        yield task, work.measure(task)
+
+
+def processes(jobs: int) -> Runner:
+    """Tasks in `jobs` processes at a time, which share this machine's threads evenly.
+
+    Each process is started anew and unpickles the work, so a script that calls this must guard its main part
+    (`if __name__ == "__main__"`), as for all of Python's multiprocessing.
+
+    **Raises:** `InputError` for fewer than one, and, when run, for work that cannot be pickled, such as a module with
+    functions defined on the spot; `OutOfMemoryError` when a process was killed.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
+
+    def run(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
+        others = set(multiprocessing.active_children())
+        executor = ProcessPoolExecutor(
+            min(jobs, len(tasks) or 1),
+            # a forked copy of a process with running threads may hang, and cannot use a GPU
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(work, max(1, torch.get_num_threads() // jobs)),
+        )
+        try:
+            futures = {}
+            for task in tasks:
+                try:
+                    futures[executor.submit(_measure, task)] = task
+                except (PicklingError, AttributeError, TypeError) as error:  # processes start with the first tasks
+                    raise InputError(f"the model cannot be sent to other processes ({error}); use jobs=1") from error
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise OutOfMemoryError(
+                "a process that measured was killed, most often because memory ran out; what was done is kept: go on "
+                "with resume and fewer jobs"
+            ) from error
+        finally:  # also when nobody asks for more, as after Ctrl-C
+            executor.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+
+    return run
+
+
+_work: Work | None = None
+
+
+def _start(work: Work, threads: int) -> None:
+    """What each process begins with; Ctrl-C is for the process that started it."""
+    global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    _work = work
+
+
+def _measure(task: Task) -> list[Row]:
+    assert _work is not None
+    return _work.measure(task)

@@ -1,0 +1,221 @@
+"""What an analysis measures: a model on prompts, cut into tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+
+from fisherflat._typing import Tensor
+from fisherflat.errors import InputError
+from fisherflat.jets.graph import Graph
+from fisherflat.models import Block, Encoded, Model
+from fisherflat.models.moves import Fitted, Moves, Position, label, pool, tokens
+from fisherflat.parts import readings, trace
+from fisherflat.spaces.families import Gaussian
+from fisherflat.studies.layers._measure import Pick, everything, measure
+from fisherflat.studies.layers._tasks import Row, Task
+
+#: the parts of a block that are measured unless others are asked for
+PARTS = ("attention", "mlp", "block")
+#: hidden states `[n, d]` -> `[n, m]`
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, besides the model and the prompts; all of it determines the numbers.
+
+    **Attributes:** as in `fisherflat.analyze`; `readings` is `None` for those that make sense, `layers` and `heads` for
+    all. Heads are measured where `heads` is one of the parts.
+    """
+
+    moves: Moves
+    parts: tuple[str, ...] = PARTS
+    heads: tuple[int, ...] | None = None
+    readings: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    positions: str | tuple[int, ...] = "spread"
+    points: int = 1
+    seed: int = 0
+    engine: str = "taylor"
+    dtype: torch.dtype = torch.float64
+
+    def plain(self) -> dict[str, Any]:
+        """Fit for JSON."""
+        return {
+            "moves": self.moves.settings,
+            "parts": list(self.parts),
+            "heads": None if self.heads is None else list(self.heads),
+            "readings": None if self.readings is None else list(self.readings),
+            "layers": None if self.layers is None else list(self.layers),
+            "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
+            "points": self.points,
+            "seed": self.seed,
+            "engine": self.engine,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """What all charts and families of a part of a layer share over the prompts: it holds no weights."""
+
+    directions: Fitted
+    surfaces: dict[str, tuple[Pick, Gaussian]]
+
+
+@dataclass(eq=False)
+class Study:
+    """A model on prompts. It goes to other processes without what is derived from it.
+
+    Tasks come layer by layer. Blocks of one layer at a time are kept, so that a model whose weights stay on disk has
+    no more of them in memory.
+
+    **Attributes:** `model`; `prompts`; `settings`; `positions`, of each prompt.
+
+    **Raises:** `InputError` where a prompt has no such position, or there is no such layer.
+    """
+
+    model: Model
+    prompts: list[Encoded]
+    settings: Settings
+    positions: list[list[Position]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        moves, where = self.settings.moves, self.settings.positions
+        self.positions = [moves.positions(self.model, prompt, where) for prompt in self.prompts]
+        self._forget()
+
+    def _forget(self) -> None:
+        self._runs: dict[Any, Sequence[Block]] = {}
+        self._kept: tuple[int, dict[Any, Block]] = (-1, {})
+        self._frames: dict[tuple[int, str], _Frame] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "prompts": self.prompts, "settings": self.settings, "positions": self.positions}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """All tasks, in the order of the table. The model runs on the first prompt, to see how many layers it has."""
+        depth = len(self._run(self.prompts[0]))
+        layers = self.settings.layers if self.settings.layers is not None else tuple(range(depth))
+        if outside := [layer for layer in layers if not -depth <= layer < depth]:
+            raise InputError(f"layers must be indices of the {depth} layers, from 0; {outside[0]} is none")
+        return [
+            Task(layer, part, prompt)
+            for layer in dict.fromkeys(layer % depth for layer in layers)
+            for part in self.settings.parts
+            for prompt in range(len(self.prompts))
+        ]
+
+    def measure(self, task: Task) -> list[Row]:
+        """The rows of a task: readings, then positions, then points. What fails is a row with an error."""
+        prompt = self.prompts[task.prompt]
+        about: Row = {"layer": task.layer, "part": task.part, "prompt": task.prompt, "text": prompt.text}
+        try:
+            return [about | row for row in self._rows(task)]
+        except Exception as error:  # one part that fails must not end the run; its row says why
+            return [about | {"error": _said(error)}]
+
+    def _rows(self, task: Task) -> list[Row]:
+        prompt, moves = self.prompts[task.prompt], self.settings.moves
+        frame = self._frame(task.layer, task.part)
+        points = moves.points(self.settings.points, self.settings.seed)
+        found: dict[tuple[str, str], list[Row]] = {}
+        graphs: dict[Any, dict[str, Graph]] = {}  # by what the part ran on and by reading; dropped with their weights
+        for position in self.positions[task.prompt]:
+            variants = moves.variants(self.model, prompt, position)
+            (part, at), *others = [self._part(task.layer, task.part, variant) for variant in variants]
+            chart = frame.directions.chart([at, *(states for _, states in others)], tokens(prompt, position))
+            here = graphs.setdefault(_key(variants[0]), {})
+            if not here:
+                here[readings.LIVE] = trace(part, at)
+            present = readings.present(here[readings.LIVE])
+            roles = readings.name(present).removeprefix("frozen ") if present else ""
+            for reading in self._readings(present):
+                about = {"roles": roles, "reading": reading, "position": position, "token": label(prompt, position)}
+                try:
+                    if reading not in here:
+                        here[reading] = readings.held(here[readings.LIVE], at, reading)
+                    measured = measure(
+                        here[reading], chart, points, frame.surfaces,
+                        engine=self.settings.engine, dtype=self.settings.dtype,
+                    )  # fmt: skip
+                except Exception as error:  # the other readings and positions may go well
+                    measured = {task.part: [{"error": _said(error)}]}
+                for name, rows in measured.items():
+                    found.setdefault((name, reading), []).extend({"part": name} | about | row for row in rows)
+        return [row for rows in found.values() for row in rows]
+
+    def _readings(self, present: tuple[str, ...]) -> list[str]:
+        """Those that were asked for and make sense for a part: all that they hold occurs in it."""
+        if self.settings.readings is None:
+            return readings.sensible(present)
+        return [reading for reading in self.settings.readings if set(readings.roles(reading)) <= set(present)]
+
+    def _run(self, prompt: Encoded) -> Sequence[Block]:
+        """The blocks as they ran on a prompt; whatever else is measured on it, the model runs once."""
+        key = _key(prompt)
+        if key not in self._runs:
+            self._runs[key] = self.model.blocks(prompt)
+        return self._runs[key]
+
+    def _block(self, layer: int, prompt: Encoded) -> Block:
+        if self._kept[0] != layer:
+            self._kept = (layer, {})
+        key, blocks = _key(prompt), self._kept[1]
+        if key not in blocks:
+            blocks[key] = self._run(prompt)[layer : layer + 1][0]  # a slice of its own, which keeps no weights
+        return blocks[key]
+
+    def _part(self, layer: int, part: str, prompt: Encoded) -> tuple[Map, Tensor]:
+        """A part as a map, all heads side by side being one, and what entered it."""
+        block = self._block(layer, prompt)
+        if part == "heads":
+            return block.heads.together, block.heads.input
+        operator = block if part == "block" else getattr(block, part)
+        return operator, operator.input
+
+    def _frame(self, layer: int, part: str) -> _Frame:
+        if (layer, part) not in self._frames:
+            maps, inputs = zip(*(self._part(layer, part, prompt) for prompt in self.prompts), strict=True)
+            with torch.no_grad():
+                # not of all tokens: what MLPs put out at [CLS] or an attention sink can be most of the variance
+                outputs = pool([run(x) for run, x in zip(maps, inputs, strict=True)], self.prompts)
+            picks = self._picks(layer, outputs.shape[-1]) if part == "heads" else {part: everything}
+            surfaces = {name: (pick, Gaussian.calibrated(pick(outputs))) for name, pick in picks.items()}
+            self._frames[layer, part] = _Frame(self.settings.moves.fit(inputs, self.prompts), surfaces)
+        return self._frames[layer, part]
+
+    def _picks(self, layer: int, width: int) -> dict[str, Pick]:
+        """The columns of each head that was asked for."""
+        heads = self._block(layer, self.prompts[0]).heads
+        chosen = range(len(heads)) if self.settings.heads is None else self.settings.heads
+        if outside := [head for head in chosen if not -len(heads) <= head < len(heads)]:
+            raise InputError(f"heads must be indices of the {len(heads)} heads, from 0; {outside[0]} is none")
+        numbers = dict.fromkeys(head % len(heads) for head in chosen)
+        return {f"head {head}": partial(columns, heads.columns(head), width) for head in numbers}
+
+
+def columns(chosen: slice, width: int, outputs: Tensor) -> Tensor:
+    """Some columns of outputs `[n, width]`, also where these are flattened."""
+    if outputs.shape[-1] == width:
+        return outputs[..., chosen]
+    return outputs.unflatten(-1, (-1, width))[..., chosen].flatten(-2)
+
+
+def _key(prompt: Encoded) -> Any:
+    """What tells the runs of a model apart."""
+    return (tuple(prompt.ids.tolist()), id(prompt.hidden))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,7 @@
+"""The verifier: checks certificates by arithmetic of its own; it imports no prover."""
+
+from __future__ import annotations
+
+from fisherflat.verifier._verify import Verification, verify
+
+__all__ = ["Verification", "verify"]

@@ -1,0 +1,234 @@
+"""An independent reader of graphs, for the verifier.
+
+It shares nothing with the engine that proves: no rule, no closed-form derivative, no array class. Values are
+polynomials of degree two in the coordinates (`fisherflat.verifier`); functions of one entry are
+expanded by FLINT's power series and entries moved by NumPy (`fisherflat.verifier`). Ops that are not in its
+tables are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from flint import arb
+from torch import Tensor
+
+from fisherflat.errors import UnsupportedOpError
+from fisherflat.jets.graph import Graph, Node
+from fisherflat.verifier._polynomials import (
+    ZERO,
+    Array,
+    Part,
+    Polynomial,
+    bilinear,
+    composed,
+    dot,
+    exact,
+    filled,
+    logsumexp,
+    monomials,
+    plus,
+    softmax,
+    substituted,
+    times_constant,
+)
+from fisherflat.verifier._tables import COMPARISONS, FUNCTIONS, JOINED, LINEAR, convolution, ranked, toward_zero
+
+
+def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, steps: Sequence[arb] = ()) -> Polynomial:
+    """The graph on a polynomial.
+
+    **Args:** `x`: at a point, or over a box of points; for a box `middle`, the polynomial at a point of it, and
+    `steps`, how far the box reaches from there, narrow what plain ball arithmetic finds.
+
+    **Raises:** `UnsupportedOpError` for an op outside the table, `EnclosureError` where a choice is open.
+    """
+    if isinstance(graph.output, Tensor):
+        return Polynomial([exact(graph.output), *[None] * (len(x.parts) - 1)], x.k)
+    values: dict[Node, Any] = {graph.input: x}
+    centre: dict[Node, Any] = {graph.input: middle}
+    last = graph.last_use()
+    for node in graph.nodes:
+        if node.target is not None:
+            values[node] = _Reading(node, values, x.k).result()
+            if middle is not None:
+                centre[node] = _Reading(node, centre, x.k).result()
+                values[node] = _narrowed(values[node], centre[node], steps)
+        for dead in last.get(node, ()):
+            values.pop(dead)
+            centre.pop(dead, None)
+    return values[graph.output]
+
+
+def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:
+    """By the mean value theorem: over a box, the value in the middle plus slopes over the box times steps."""
+    if isinstance(over, tuple):
+        return tuple(_narrowed(*pair, steps) for pair in zip(over, middle, strict=True))
+    if not isinstance(over, Polynomial) or not over.moves:
+        return over
+    places = {monomial: m for m, monomial in enumerate(monomials(over.k))}
+    parts, shape = list(over.parts), over.value.shape
+
+    def narrow(place: int, changes: list[tuple[int, arb]]) -> None:
+        slopes = [part * step for part, step in ((parts[m], step) for m, step in changes) if part is not None]
+        if parts[place] is not None and slopes:
+            start = middle.parts[place] if middle.parts[place] is not None else np.full(shape, ZERO, dtype=object)
+            parts[place] = _BOTH(parts[place], sum(slopes, start))
+
+    for i in range(over.k):
+        narrow(1 + i, [(places[min(i, j), max(i, j)], step * (2 if i == j else 1)) for j, step in enumerate(steps)])
+    narrow(0, [(1 + i, step) for i, step in enumerate(steps)])
+    return Polynomial(parts, over.k)
+
+
+_BOTH: Any = np.frompyfunc(lambda x, y: x.intersection(y) if x.is_finite() and y.is_finite() else x, 2, 1)
+
+
+def _nearby(x: Polynomial) -> Array:
+    """The values, and where they move a little around them: what is decided has to hold there too."""
+    return np.asarray(x.value + arb(0, 1) * arb(2) ** -100000, dtype=object) if x.moves else x.value
+
+
+class _Reading:
+    """One node, read."""
+
+    def __init__(self, node: Node, values: dict[Node, Any], k: int) -> None:
+        self.node, self.values, self.k = node, values, k
+        self.name = node.op.removeprefix("aten.")
+
+    def result(self) -> Any:
+        name, args, kwargs = self.name, self.node.args, self.node.kwargs
+        if name == "getitem":
+            return self.values[args[0]][args[1]]
+        if name in FUNCTIONS and isinstance(args[0], Node) and not any(isinstance(a, Node) for a in args[1:]):
+            options = [a.item() if isinstance(a, Tensor) else a for a in args[1:]]
+            return composed(self.values[args[0]], lambda s: FUNCTIONS[name](s, *options, **kwargs))
+        if name in ("mul", "add", "sub", "rsub", "div"):
+            return self._arithmetic(*args, **kwargs)
+        if name in ("mm", "bmm", "addmm"):
+            return self._product(*args, **kwargs)
+        if name == "linalg_solve_triangular":
+            return self._solved(*args, **kwargs)
+        if name in ("_softmax", "logsumexp"):
+            return (softmax if name == "_softmax" else logsumexp)(self.values[args[0]], *args[1:], **kwargs)
+        if name in LINEAR:
+            options = [self._control(a) for a in args[1:]]
+            return self._polynomial(args[0]).each(lambda part: LINEAR[name](part, *options, **kwargs))
+        if name in JOINED and kwargs.keys() <= {"dim"}:
+            return self._joined(*JOINED[name], args, kwargs)
+        if name == "convolution" and isinstance(args[1], Tensor):
+            weight = exact(args[1])
+            out = self.values[args[0]].each(lambda part: convolution(part, weight, *args[3:]))
+            return out if args[2] is None else plus(out, self._polynomial(args[2].reshape(-1, 1)))
+        if name in COMPARISONS:
+            a, b = (_nearby(self._polynomial(leaf)) for leaf in args)
+            return self._constant(COMPARISONS[name](a, b))
+        if name == "_to_copy" and kwargs["dtype"] is not torch.bool:
+            x = self.values[args[0]]
+            return x if kwargs["dtype"].is_floating_point else self._constant(toward_zero(_nearby(x)))
+        if name in ("zeros_like", "ones_like"):
+            return self._constant(np.full(self.node.shape, arb(int(name == "ones_like")), dtype=object))
+        if name in ("topk", "sort") or (name in ("max", "min", "argmax", "argmin") and len(args) > 1):
+            return self._chosen(*args, **kwargs)
+        raise self._unknown()
+
+    def _constant(self, value: Array) -> Polynomial:
+        return Polynomial([value, *[None] * (len(monomials(self.k)) - 1)], self.k)
+
+    def _polynomial(self, leaf: Any) -> Polynomial:
+        """An argument as a polynomial."""
+        if isinstance(leaf, Node):
+            return self.values[leaf]
+        return self._constant(exact(leaf) if isinstance(leaf, Tensor) else np.asarray(arb(leaf), dtype=object))
+
+    def _control(self, leaf: Any) -> Any:
+        """An option, or an index or mask that is constant or was decided."""
+        if isinstance(leaf, (list, tuple)):
+            return type(leaf)(self._control(item) for item in leaf)
+        if isinstance(leaf, Tensor):
+            return leaf.cpu().numpy()
+        if not isinstance(leaf, Node):
+            return leaf
+        value = self.values[leaf].value
+        whole = filled((int(x.unique_fmpz()) for x in value.ravel()), value.shape).astype(np.int64)
+        return whole.astype(bool) if self.name in ("where", "masked_fill") else whole
+
+    def _arithmetic(self, a: Any, b: Any, alpha: float = 1, rounding_mode: Any = None) -> Polynomial:
+        if rounding_mode is not None:
+            raise self._unknown()
+        x, y = self._polynomial(a), self._polynomial(b)
+        if self.name == "mul":
+            return bilinear(x, y, np.multiply)
+        if self.name == "div":
+            if y.moves:
+                return bilinear(x, composed(y, lambda s: 1 / s), np.multiply)
+            return x.each(lambda part: part / y.value)
+        first, second = (y, x) if self.name == "rsub" else (x, y)
+        factor = arb(alpha) if self.name == "add" else -arb(alpha)
+        return plus(first, second if factor == 1 else second.each(lambda part: part * factor))
+
+    def _product(self, *args: Any, beta: float = 1, alpha: float = 1) -> Polynomial:
+        bias, (a, b) = (args[0], args[1:]) if self.name == "addmm" else (None, args)
+        if beta != 1 or alpha != 1:
+            raise self._unknown()
+        if self.name != "bmm" and isinstance(b, Tensor):
+            product = times_constant(self.values[a], b)
+        elif self.name != "bmm" and isinstance(a, Tensor):
+            product = times_constant(self.values[b].each(lambda part: part.T), a.T).each(lambda part: part.T)
+        else:
+            product = bilinear(self._polynomial(a), self._polynomial(b), dot)
+        return product if bias is None else plus(product, self._polynomial(bias))
+
+    def _solved(self, a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Polynomial:
+        if not left or a.shape[:-2] != b.shape[:-2]:
+            raise self._unknown()
+        return substituted(self._polynomial(a), self._polynomial(b), upper, unitriangular)
+
+    def _joined(self, places: tuple[int, ...], function: Callable[..., Array], args: Any, kwargs: Any) -> Polynomial:
+        """An op that puts together entries of several arguments, one part after the other."""
+
+        def entries(argument: Any) -> Any:
+            return (
+                [self._polynomial(a) for a in argument]
+                if isinstance(argument, (list, tuple))
+                else self._polynomial(argument)
+            )
+
+        def part(argument: Any, m: int) -> Any:
+            if isinstance(argument, list):
+                return [part(a, m) for a in argument]
+            held = argument.parts[m]
+            return np.full(argument.value.shape, ZERO, dtype=object) if held is None else held
+
+        read = [entries(a) if i in places else self._control(a) for i, a in enumerate(args)]
+        flat = [p for i in places if i < len(args) for p in (read[i] if isinstance(read[i], list) else [read[i]])]
+        parts: list[Part] = []
+        for m in range(len(flat[0].parts)):
+            moved = any(p.parts[m] is not None for p in flat)
+            arguments = [part(a, m) if i in places else a for i, a in enumerate(read)] if moved else []
+            parts.append(function(*arguments, **kwargs) if moved else None)
+        return Polynomial(parts, self.k)
+
+    def _chosen(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """The largest or smallest entries along an axis, and where they are."""
+        names = {"topk": ("count", "dim", "largest"), "sort": ("dim", "descending")}.get(self.name, ("dim", "keepdim"))
+        options = dict(zip(names, args, strict=False)) | kwargs
+        values, dim = self.values[x], options.get("dim", -1)
+        if not isinstance(dim, int):
+            raise self._unknown()
+        largest = options.get("largest", options.get("descending", self.name in ("max", "argmax", "topk")))
+        count = options.get("count", values.value.shape[dim] if self.name == "sort" else 1)
+        index = ranked(_nearby(values), count, dim, largest)
+        chosen = values.each(lambda part: np.take_along_axis(part, index, dim))
+        where = self._constant(filled(map(arb, index.ravel().tolist()), index.shape))
+        if self.name in ("topk", "sort"):
+            return chosen, where
+        if not options.get("keepdim", False):
+            chosen, where = (p.each(lambda part: part.squeeze(dim)) for p in (chosen, where))
+        return where if self.name.startswith("arg") else (chosen, where)
+
+    def _unknown(self) -> UnsupportedOpError:
+        return UnsupportedOpError(f"{self.node.op} at {self.node.source} is not in the tables of the verifier's reader")

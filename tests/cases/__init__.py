@@ -1,0 +1,1 @@
+"""Maps, models and truths that several tests share."""

@@ -1,0 +1,592 @@
+"""Checkpoints: what is read from disk, which parts are found in a block, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import fisherflat as ff
+from fisherflat.errors import CheckpointError, InputError
+from fisherflat.jets.recording import in_double
+from fisherflat.models import Block, Model
+
+IDS = [5, 6, 7, 8, 9, 11]
+
+Recipe = Callable[[Any, Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]], Tensor]
+
+
+def sequential(first: str | None, after_first: str | None, second: str | None, after_second: str | None) -> Recipe:
+    """`x += n(attention(n(x))); x += n(mlp(n(x)))`, with the names of the norms."""
+
+    def recipe(layer: Any, x: Tensor, attention: Callable[[Tensor], Tensor], mlp: Callable[[Tensor], Tensor]) -> Tensor:
+        def norm(name: str | None, rows: Tensor) -> Tensor:
+            return rows if name is None else layer.get_submodule(name)(rows)
+
+        x = x + norm(after_first, attention(norm(first, x)))
+        return x + norm(after_second, mlp(norm(second, x)))
+
+    return recipe
+
+
+def post_norm(first: str, second: str) -> Recipe:
+    """`x = n(x + attention(x)); x = n(x + mlp(x))`."""
+
+    def recipe(layer: Any, x: Tensor, attention: Callable[[Tensor], Tensor], mlp: Callable[[Tensor], Tensor]) -> Tensor:
+        x = layer.get_submodule(first)(x + attention(x))
+        return layer.get_submodule(second)(x + mlp(x))
+
+    return recipe
+
+
+def parallel(norm: str) -> Recipe:
+    """`x + attention(n(x)) + mlp(n(x))`."""
+
+    def recipe(layer: Any, x: Tensor, attention: Callable[[Tensor], Tensor], mlp: Callable[[Tensor], Tensor]) -> Tensor:
+        rows = layer.get_submodule(norm)(x)
+        return x + attention(rows) + mlp(rows)
+
+    return recipe
+
+
+BERT = post_norm("attention.output.LayerNorm", "output.LayerNorm")
+LLAMA = sequential("input_layernorm", None, "post_attention_layernorm", None)
+GPT2 = sequential("ln_1", None, "ln_2", None)
+SANDWICH = sequential(
+    "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
+)
+#: how each architecture puts a block together from its parts, written down from its source
+RECIPES: dict[str, Recipe] = {
+    "bert": BERT,
+    "roberta": BERT,
+    "electra": BERT,
+    "deberta-v2": BERT,
+    "distilbert": post_norm("sa_layer_norm", "output_layer_norm"),
+    "albert": post_norm("albert_layers.0.attention.LayerNorm", "albert_layers.0.full_layer_layer_norm"),
+    "bart": post_norm("self_attn_layer_norm", "final_layer_norm"),
+    "roberta-prelayernorm": sequential("attention.LayerNorm", None, "intermediate.LayerNorm", None),
+    "modernbert": sequential("attn_norm", None, "mlp_norm", None),
+    "gpt2": GPT2,
+    "gpt_neo": GPT2,
+    "opt": sequential("self_attn_layer_norm", None, "final_layer_norm", None),
+    "bloom": sequential("input_layernorm", None, "post_attention_layernorm", None),
+    "t5": sequential("layer.0.layer_norm", None, "layer.1.layer_norm", None),
+    "phi": parallel("input_layernorm"),
+    "gptj": parallel("ln_1"),
+    "cohere2": parallel("input_layernorm"),
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "mixtral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "phi3": LLAMA,
+    "gpt_oss": LLAMA,
+    "qwen3_next": LLAMA,
+    "gemma2": SANDWICH,
+    "olmo2": sequential(None, "post_attention_layernorm", None, "post_feedforward_layernorm"),
+    "afmoe": sequential("input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"),
+}
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_blocks_are_the_sum_of_their_parts(kind: str) -> None:
+    module = tiny_model(kind)
+    model = Model(module, name=kind)
+    blocks = model.blocks(IDS)
+    assert len(blocks) == 2
+    for block in blocks:
+        x = block.hidden_states
+        assert x.shape == (len(IDS), 32) and x.dtype == torch.float64
+        with in_double(block.root):  # as in the blocks themselves, norms do not round to single precision
+            whole = RECIPES[kind](block.root, x, block.attention, block.mlp)
+        torch.testing.assert_close(whole, block(x), rtol=1e-12, atol=1e-12)
+        # elsewhere too: the parts are functions, not recordings
+        moved = x + torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+        with in_double(block.root):
+            whole = RECIPES[kind](block.root, moved, block.attention, block.mlp)
+        torch.testing.assert_close(whole, block(moved), rtol=1e-12, atol=1e-12)
+    # and the blocks are what the model really did
+    torch.testing.assert_close(blocks[0](blocks[0].hidden_states), blocks[1].hidden_states, rtol=0, atol=0)
+
+
+def test_parts_were_entered_by_what_the_model_computed() -> None:
+    block = Model(tiny_model("llama")).blocks(IDS)[1]
+    layer: Any = block.root
+    x = block.hidden_states
+    with in_double(layer):
+        torch.testing.assert_close(block.attention_input, layer.input_layernorm(x), rtol=0, atol=0)
+        middle = x + block.attention(block.attention_input)
+        torch.testing.assert_close(block.mlp_input, layer.post_attention_layernorm(middle), rtol=0, atol=0)
+
+
+def test_the_attention_pattern_is_seen() -> None:
+    linear, full = Model(tiny_model("qwen3_next")).blocks(IDS)
+    assert not linear.anatomy.softmax and full.anatomy.softmax
+    assert linear.anatomy.mixer == "Qwen3NextGatedDeltaNet"
+    assert linear.attention(linear.attention_input).shape == linear.hidden_states.shape
+
+
+def test_blocks_do_not_depend_on_how_the_parts_were_found() -> None:
+    """One token shows no mixing; the anatomy then comes from a longer probe, the states from the prompt."""
+    module = tiny_model("bert")
+    alone = Model(module).blocks([7])[0]
+    warmed = Model(module)
+    warmed.blocks(IDS)
+    assert warmed.blocks([7])[0].anatomy == alone.anatomy
+    assert alone.attention(alone.attention_input).shape == (1, 32)
+
+
+class _InPlace(nn.Module):
+    """A block that changes its input, as some do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.maps = nn.ModuleList([nn.Linear(8, 16), nn.Linear(16, 8)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x += self.attention(x, x, x, need_weights=False)[0]
+        x += self.maps[1](torch.tanh(self.maps[0](x)))
+        return x
+
+
+class _Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.stack = nn.ModuleList(_InPlace() for _ in range(3))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.embedding(input_ids)
+        for block in self.stack:
+            x = block(x)
+        return x
+
+
+def test_own_module_whose_blocks_work_in_place() -> None:
+    torch.manual_seed(0)
+    module = _Own().double().requires_grad_(False)
+    blocks = Model(module, blocks="stack").blocks([3, 4, 5, 6])
+    for block in blocks:
+        x = block.hidden_states
+        before = x.clone()
+        rest = x + block.attention(x)
+        torch.testing.assert_close(rest + block.mlp(rest), block(x), rtol=1e-12, atol=1e-12)
+        assert torch.equal(x, before)
+    # the first block's input is the embedding, although the model overwrote that tensor since
+    torch.testing.assert_close(blocks[0].hidden_states, module.embedding(torch.tensor([3, 4, 5, 6])), rtol=0, atol=0)
+    with pytest.raises(CheckpointError, match="'layers' is no list of modules"):
+        Model(module, blocks="layers").blocks([3, 4])
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_torch_encoder(norm_first: bool) -> None:
+    """torch's own layers, whose parts are methods rather than modules, and which start in training mode."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+            layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True, norm_first=norm_first)
+            self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return self.encoder(self.embedding(input_ids))
+
+    torch.manual_seed(0)
+    recipe = sequential("norm1", None, "norm2", None) if norm_first else post_norm("norm1", "norm2")
+    blocks = Model(Encoder().double().requires_grad_(False)).blocks([3, 4, 5, 6])
+    for block in blocks:
+        x = block.hidden_states
+        torch.testing.assert_close(recipe(block.root, x, block.attention, block.mlp), block(x), rtol=1e-12, atol=1e-12)
+        assert block.anatomy.softmax
+    torch.testing.assert_close(blocks[0](blocks[0].hidden_states), blocks[1].hidden_states, rtol=1e-12, atol=1e-12)
+
+
+def test_mixture_of_experts_reads_the_same_after_another_prompt() -> None:
+    model = Model(tiny_model("mixtral"))
+    first = model.blocks(IDS)[0]
+    value = first(first.hidden_states)
+    model.blocks([3, 3, 3])
+    assert torch.equal(first(first.hidden_states), value)
+
+
+def test_blocks_without_a_part_say_so() -> None:
+    block = Model(tiny_model("fnet")).blocks(IDS)[0]
+    with pytest.raises(CheckpointError, match="no attention part was found in block 0"):
+        _ = block.attention
+    assert block.mlp(block.mlp_input).shape == (6, 32)
+
+
+def test_operators_refuse_other_shapes() -> None:
+    block = Model(tiny_model("bert")).blocks(IDS)[0]
+    with pytest.raises(InputError, match=r"takes \[6, 32\]"):
+        block.attention(torch.zeros(5, 32, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["bert", "mpnet", "opt", "bloom", "albert", "t5"])
+def test_parts_can_be_traced_and_frozen(kind: str) -> None:
+    """Parts that are a stretch of a block, too: what runs before them is constant, whatever it mutates."""
+    block = Model(tiny_model(kind)).blocks(IDS)[1]
+    for part in (block, block.attention, block.mlp):
+        assert torch.allclose(ff.trace(part, part.input)(part.input), part(part.input), rtol=1e-5, atol=1e-5)
+    frozen = ff.freeze(block.attention, block.attention_input, roles=("pattern",))
+    x, direction = block.attention_input, torch.ones_like(block.attention_input)
+    steps = [frozen(x + t * direction) for t in (0.0, 1.0, 2.0)]
+    torch.testing.assert_close(steps[2] - steps[1], steps[1] - steps[0], rtol=1e-9, atol=1e-9)  # affine
+
+
+def test_parts_run_in_float32() -> None:
+    block = Model(tiny_model("distilbert")).blocks(IDS)[0]
+    chart = ff.charts.principal(block.hidden_states, -1, 2)
+    u = torch.zeros(2, dtype=torch.float64)
+    for part in (block, block.attention, block.mlp):
+        low, high = (ff.StatisticalManifold(part, chart, dtype=d).metric(u) for d in (torch.float32, torch.float64))
+        torch.testing.assert_close(low.double(), high, rtol=1e-3, atol=1e-3)
+
+
+# -- loading -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_tiny(tmp_path_factory.mktemp("bert"), "bert")
+    save_word_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(bert_folder: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(bert_folder, tmp_path / "model"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_load_runs_the_checkpoint(bert_folder: Path, no_network: None) -> None:
+    model = ff.load(bert_folder)
+    assert all(p.dtype == torch.float64 and not p.requires_grad for p in model.module.parameters())
+    assert not model.module.training
+    blocks = model.blocks("the cat sat")
+    assert blocks[0].tokens == ["[CLS]", "the", "cat", "sat", "[SEP]"]
+    assert [block.index for block in blocks] == [0, 1]
+    # the same blocks from ids, in each form that ids come in
+    ids = model.encode("the cat sat").ids
+    for same in (ids, ids[None], ids.tolist()):
+        assert torch.equal(model.blocks(same)[1].hidden_states, blocks[1].hidden_states)
+    assert model.encode("the cat sat").special == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_are_promoted_exactly(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = save_tiny(tmp_path, "llama", dtype)
+    stored = load_file(folder / "model.safetensors")
+    weights = ff.load(folder).module.state_dict()
+    assert stored and all(weights[name].dtype == torch.float64 for name in stored)
+    assert all(torch.equal(weights[name], tensor.double()) for name, tensor in stored.items())
+
+
+def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
+    whole = save_tiny(tmp_path / "whole", "llama")
+    shards = save_tiny(tmp_path / "shards", "llama", max_shard_size="20kB")
+    assert len(list(shards.glob("*.safetensors"))) > 2
+    expected = ff.load(whole).blocks(IDS)[1].hidden_states
+    assert torch.equal(ff.load(shards).blocks(IDS)[1].hidden_states, expected)
+    lost = next(iter(sorted(shards.glob("*.safetensors"))))
+    lost.unlink()
+    with pytest.raises(CheckpointError, match=lost.name):
+        ff.load(shards)
+
+
+def test_a_shard_of_another_version_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "llama", max_shard_size="20kB")
+    index = folder / "model.safetensors.index.json"
+    names = json.loads(index.read_text())["weight_map"]
+    name, shard = next(iter(names.items()))
+    tensors = load_file(folder / shard)
+    tensors["stranger"] = tensors.pop(name)
+    save_file(tensors, folder / shard)
+    with pytest.raises(CheckpointError, match="lacks 1 tensors"):
+        ff.load(folder)
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_next", "afmoe", "gemma2", "albert"])
+def test_a_folder_is_the_model_that_wrote_it(kind: str, tmp_path: Path) -> None:
+    """Also where transformers renames or fuses weights between disk and memory."""
+    expected = Model(tiny_model(kind).float().double()).blocks(IDS)
+    blocks = ff.load(save_tiny(tmp_path, kind)).blocks(IDS)
+    for mine, theirs in zip(blocks, expected, strict=True):
+        assert mine.anatomy == theirs.anatomy
+        torch.testing.assert_close(mine(mine.hidden_states), theirs(theirs.hidden_states), rtol=1e-4, atol=1e-4)
+
+
+def test_encoder_of_an_encoder_decoder(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "t5")
+    blocks = ff.load(folder).blocks(IDS)
+    assert len(blocks) == 2 and blocks[0].anatomy.softmax
+
+
+def test_minilm_blocks(minilm_path: Path, no_network: None) -> None:
+    blocks = ff.load(minilm_path).blocks("A quick brown fox.")
+    assert len(blocks) == 6
+    for block in blocks:
+        x = block.hidden_states
+        assert x.shape == (len(block.tokens), 384)
+        torch.testing.assert_close(BERT(block.root, x, block.attention, block.mlp), block(x), rtol=1e-12, atol=1e-12)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def _no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def _pickled(folder: Path) -> None:
+    _no_weights(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"not looked at")
+
+
+def _truncated(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _truncated_header(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def _empty(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+
+
+def _pointer(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+def _edit_config(**changes: Any) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+    return damage
+
+
+def _broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def _edit_weights(change: Callable[[dict[str, Tensor]], None]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return damage
+
+
+WEIGHT = "encoder.layer.1.output.dense.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_no_config, "has no config.json"),
+        (_no_weights, "has no weights"),
+        (_pickled, r"holds pickled weights only \(pytorch_model.bin\).*save_pretrained"),
+        (_truncated, "is truncated or damaged"),
+        (_truncated_header, "is truncated within its header"),
+        (_empty, "is no safetensors file"),
+        (_pointer, "is no safetensors file"),
+        (_broken_config, "is not valid JSON"),
+        (_edit_config(model_type="unheard_of"), "does not know the architecture 'unheard_of'"),
+        (
+            _edit_config(model_type="unheard_of", auto_map={"AutoModel": "modeling.Model"}),
+            "needs code from the checkpoint itself, which is never run",
+        ),
+        (_edit_config(quantization_config={"quant_method": "gptq"}), r"are quantised \(gptq\)"),
+        (_edit_config(quantization_config={"quant_method": "bitsandbytes"}), "none of these formats is supported"),
+        (_edit_config(compression_config={"format": "pack"}), r"are quantised \(unknown\)"),
+        (_edit_config(num_hidden_layers="two"), "does not fit the architecture"),
+        (_edit_config(intermediate_size=40), "could not be loaded as 'bert'"),
+        (_edit_weights(lambda t: t.pop(WEIGHT)), f"lacks 1 weights of BertModel, among them '{WEIGHT}'"),
+        (_edit_weights(lambda t: t[WEIGHT].view(-1)[3].fill_(float("nan"))), f"'{WEIGHT}'.* holds NaN"),
+        (
+            _edit_weights(lambda t: t.update({WEIGHT: t[WEIGHT].to(torch.float8_e4m3fn)})),
+            f"holds '{WEIGHT}' as F8_E4M3.*pass plain weights .F64, F32, BF16, F16",
+        ),
+        (
+            _edit_weights(lambda t: t.update({WEIGHT: t[WEIGHT].mul(10).to(torch.int8)})),
+            f"holds '{WEIGHT}' as I8, a quantised format; none is supported",
+        ),
+    ],
+)
+def test_bad_folders(folder: Path, damage: Callable[[Path], None], message: str, no_network: None) -> None:
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message):
+        ff.load(folder)
+
+
+def test_a_missing_head_is_no_loss(folder: Path) -> None:
+    _edit_weights(lambda t: [t.pop(name) for name in list(t) if name.startswith("pooler")])(folder)  # type: ignore[func-returns-value]
+    assert len(ff.load(folder).blocks("the cat sat")) == 2
+
+
+def test_bad_paths(tmp_path: Path, no_network: None) -> None:
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        ff.load(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        ff.load("./nowhere")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        ff.load(tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="nothing is downloaded"):
+        ff.load("nobody/never-cached-model")
+    with pytest.raises(CheckpointError, match="neither a folder nor a Hugging Face id"):
+        ff.load("no such model")
+
+
+def test_without_tokenizer_token_ids_are_needed(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    model = ff.load(folder)
+    with pytest.raises(CheckpointError, match=r"holds no tokenizer; give the prompt as token ids"):
+        model.blocks("the cat sat")
+    blocks = model.blocks([4, 5, 6])
+    assert blocks[0].tokens == ["4", "5", "6"]
+
+
+def test_a_broken_tokenizer_is_named(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"tokenizer in .* could not be read"):
+        ff.load(folder).blocks("the cat sat")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("", "prompt is empty"),
+        ("  \n", "prompt is empty"),
+        ([], "prompt is empty"),
+        ("the cat " * 40, "82 tokens, the context of .* 64"),
+        (list(range(4)) * 20, "80 tokens, the context of .* 64"),
+        ([1.0, 2.0], "token ids are integers"),
+        ([True, False], "token ids are integers"),
+        ([[1, 2], [3, 4]], "token ids are integers"),
+        ([1, -1], "token id -1 is outside the vocabulary of 60"),
+        ([1, 60], "token id 60 is outside the vocabulary of 60"),
+        (None, "a prompt is text, token ids"),
+        ([[1, 2], [3]], "a prompt is text, token ids"),
+    ],
+)
+def test_bad_prompts(bert_folder: Path, prompt: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ff.load(bert_folder).encode(prompt)
+
+
+def test_positions_with_an_offset_are_counted_by_the_model() -> None:
+    """RoBERTa's table of 64 positions takes 62 tokens, which its configuration does not say."""
+    model = Model(tiny_model("roberta"), name="roberta")
+    assert isinstance(model.blocks([5] * 60)[0], Block)
+    with pytest.raises(InputError, match="64 tokens do not fit"):
+        model.blocks([5] * 64)
+
+
+def test_prompt_in_another_script(bert_folder: Path) -> None:
+    encoded = ff.load(bert_folder).encode("Привет мир")
+    assert encoded.tokens == ["[CLS]", "[UNK]", "[UNK]", "[SEP]"]
+
+
+def test_a_model_without_blocks() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return self.embedding(input_ids)
+
+    with pytest.raises(CheckpointError, match="Flat has no list of blocks"):
+        Model(Flat()).blocks([1, 2, 3])
+
+
+@pytest.mark.parametrize("returned", [lambda x: x.mean(1), lambda x: None, lambda x: x[:, :1], lambda x: x.long()])
+def test_blocks_that_return_no_hidden_states(returned: Callable[[Tensor], Any]) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Any:
+            return returned(self.map(x))
+
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+            self.blocks = nn.ModuleList([Block(), Block()])
+
+        def forward(self, input_ids: Tensor) -> Any:
+            return [block(self.embedding(input_ids)) for block in self.blocks]
+
+    with pytest.raises(CheckpointError, match="Parallel has no list of blocks that take and return hidden states"):
+        Model(Parallel()).blocks([1, 2, 3])
+
+
+def test_a_model_that_fails_is_named() -> None:
+    class Failing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            raise ValueError("out of order")
+
+    with pytest.raises(CheckpointError, match=r"broken \(Failing\) failed on token ids: ValueError: out of order"):
+        Model(Failing(), name="broken").blocks([1, 2, 3])
+
+
+# -- norms -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("llama", ["input_layernorm", "post_attention_layernorm"]),
+        ("bert", ["attention.output.LayerNorm", "output.LayerNorm"]),
+        ("qwen3", ["input_layernorm", "self_attn.q_norm", "self_attn.k_norm", "post_attention_layernorm"]),
+    ],
+)
+def test_norms_of_a_block(kind: str, expected: list[str]) -> None:
+    block = Model(tiny_model(kind)).blocks(IDS)[1]
+    assert list(block.norms) == expected
+    for path, norm in block.norms.items():
+        module = block.root.get_submodule(path)
+        expected_rows = module(norm.input.reshape(norm.arguments.hidden.shape)).reshape(6, -1)
+        torch.testing.assert_close(norm(norm.input), expected_rows, rtol=1e-6, atol=1e-6)
+        assert {node.role for node in ff.trace(norm, norm.input).nodes} >= {"norm"}
+    if kind == "llama":
+        norm = block.norms["input_layernorm"]
+        assert torch.equal(norm.input, block.input)
+        torch.testing.assert_close(norm(block.input), block.attention_input, rtol=1e-6, atol=1e-6)

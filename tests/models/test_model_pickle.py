@@ -1,0 +1,50 @@
+"""Models sent to other processes, and all their weights one after the other."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
+
+import fisherflat as ff
+
+IDS = [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_model_from_disk_is_sent_as_its_place(tmp_path: Path, lazy: bool) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    save_word_tokenizer(folder)
+    model = ff.load(folder, lazy=lazy)
+    sent = pickle.dumps(model)
+    assert len(sent) < 20_000  # no weights
+    again = copy.copy(model)  # by way of what is sent
+    assert again.weights.lazy == lazy and again.name == model.name
+    for before, after in zip(model.blocks("the cat sat"), again.blocks("the cat sat"), strict=True):
+        assert torch.equal(before.input, after.input)
+
+
+def test_a_module_of_ones_own_is_sent_whole() -> None:
+    module = tiny_model("t5")  # of two stacks, of which one is used
+    model = ff.load(module, part="decoder")
+    pickle.dumps(model)
+    again = copy.copy(model)
+    assert again.part == "decoder"
+    for before, after in zip(model.blocks(IDS), again.blocks(IDS), strict=True):
+        assert torch.equal(before(before.input), after(after.input))
+
+
+def test_weights_one_by_one(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    model = ff.load(folder, lazy=True)
+    stored = dict(model.weights.each(model.module))
+    whole = ff.load(folder, lazy=False)
+    in_memory = dict(whole.weights.each(whole.module))
+    on_disk = {name: tensor for name, tensor in stored.items() if tensor.dtype == torch.float32}
+    assert len(stored) == len(in_memory) and len(on_disk) > 10
+    for name, tensor in on_disk.items():
+        assert torch.equal(tensor.double(), in_memory[name])

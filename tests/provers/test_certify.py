@@ -1,0 +1,400 @@
+"""What `certify` proves: enclosures of known curvature, flatness by structure alone, and never more than that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cases as reference
+import mpmath
+import pytest
+import torch
+from cases.tiny_models import tiny_model
+from torch import Tensor, nn
+
+import fisherflat as ff
+from fisherflat.errors import InputError
+from fisherflat.models import Model
+from fisherflat.parts import readings
+from fisherflat.parts.structure import NAMES, read
+from fisherflat.provers import _curvature as prove
+from fisherflat.provers import _search as finder
+
+Map = Callable[[Tensor], Tensor]
+F = nn.functional
+
+
+# -- enclosures contain the truth --------------------------------------------------------------------------------------
+
+
+def exactly(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Map:
+    """The map of a reference case without rounded constants: roots and frozen patterns are nodes of its graph.
+
+    What is added of the input, times zero, changes no value; it keeps the trace from folding them into floats.
+    """
+    zero: dict[str, Tensor] = {}
+    exact = SimpleNamespace(sqrt=lambda n: (zero["here"] + n).sqrt(), inf=math.inf)
+    monkeypatch.setattr(reference, "math", exact)
+
+    def f(x: Tensor) -> Tensor:
+        zero["here"] = 0 * x.sum()
+        if case.get("reading") == "frozen_pattern":
+            pattern = reference._pattern(case, reference.double(case["tokens"]) + zero["here"])
+            return reference._attend(case, x, pattern)
+        return reference._FUNCTIONS[case["kind"]](case)(x)
+
+    return f
+
+
+def truth(expected: dict[str, Any], plane: Any) -> mpmath.mpf:
+    """The sectional curvature from the 25-digit values; in three dimensions the Ricci tensor determines it.
+
+    `R(x, y, y, x) = P(x, x) g(y, y) + P(y, y) g(x, x) - 2 P(x, y) g(x, y)` with `P = Ric - scal g / 4`.
+    """
+    scal = mpmath.mpf(expected["scalar_curvature"])
+    if plane is None:
+        return scal / 2
+    g, ricci = mpmath.matrix(expected["metric"]), mpmath.matrix(expected["ricci"])
+    x, y = (mpmath.matrix(vector) for vector in plane)
+    p = ricci - scal / 4 * g
+
+    def form(a: Any, u: Any, v: Any) -> Any:
+        return (u.T * a * v)[0]
+
+    area = form(g, x, x) * form(g, y, y) - form(g, x, y) ** 2
+    return (form(p, x, x) * form(g, y, y) + form(p, y, y) * form(g, x, x) - 2 * form(p, x, y) * form(g, x, y)) / area
+
+
+def test_enclosures_contain_the_reference_values(
+    reference_case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, expected = reference.as_functions(reference_case), reference_case["expected"]
+    certificate = ff.certify(exactly(reference_case, monkeypatch), case.chart, case.family, at=case.at)
+    with mpmath.workdps(60):
+        K = truth(expected, certificate.plane)
+        if certificate.enclosure is None:
+            assert certificate.verdict == "flat"
+            assert K == 0
+            return
+        low, high = (mpmath.mpf(str(bound)) for bound in certificate.enclosure)
+        rounding = mpmath.mpf(10) ** -23 * (1 + abs(K))  # of the reference, 25 digits
+        assert low - rounding <= K <= high + rounding
+        assert (high - low) <= mpmath.mpf(10) ** -25 * (abs(K) or 1)
+        assert (certificate.verdict == "curved") == (K != 0)
+
+
+def saddle(u: Tensor) -> Tensor:
+    return torch.stack([u[0], u[1], u[0] * u[1]])
+
+
+def bowl(u: Tensor) -> Tensor:
+    return torch.cat([u, (u * u).sum()[None]])
+
+
+def test_the_sign_is_that_of_the_surface() -> None:
+    assert ff.certify(saddle, ff.charts.identity(2), at=[0.0, 0.0]).enclosure[1] < 0
+    assert ff.certify(bowl, ff.charts.identity(2), at=[0.0, 0.0]).enclosure[0] > 0
+
+
+def test_bounds_are_exact_decimals() -> None:
+    low, high = ff.certify(bowl, ff.charts.identity(2), at=[1.0, 0.0]).enclosure  # 4 / 25
+    assert low < Fraction(4, 25) < high
+    assert Fraction(str(low)) == low
+    assert float(high) == 0.16
+    assert f"{high:.3f}" == "0.160"
+
+
+@pytest.mark.parametrize("covariance", [4.0, [1.0, 4.0, 0.25], [[2.0, 0.5, 0.0], [0.5, 1.0, 0.25], [0.0, 0.25, 3.0]]])
+def test_covariances(covariance: Any) -> None:
+    family = ff.Gaussian(torch.tensor(covariance, dtype=torch.float64))
+    chart, at = ff.charts.identity(2), torch.tensor([0.25, -0.5], dtype=torch.float64)
+    low, high = ff.certify(saddle, chart, family, at=at).enclosure
+    found = ff.StatisticalManifold(saddle, chart, family).scalar_curvature(at).item() / 2
+    assert float(low) == pytest.approx(found, rel=1e-12)
+    assert float(high) == pytest.approx(found, rel=1e-12)
+
+
+@pytest.mark.parametrize("radius", [2.0**-20, 2.0**-10])
+def test_a_claim_on_a_box_holds_on_the_box(radius: float) -> None:
+    torch.manual_seed(2)
+    layer = ff.layers.SelfAttention(4, gate=ff.layers.Gate("silu")).double()
+    chart = ff.charts.token(torch.randn(3, 4), 1, torch.randn(2, 4))
+    centre = torch.tensor([0.25, -0.5], dtype=torch.float64)
+    certificate = ff.certify(layer, chart, at=centre, radius=radius)
+    assert certificate.verdict == "curved"
+    low, high = certificate.enclosure
+    u = centre + radius * (2 * torch.rand(50, 2, dtype=torch.float64) - 1)
+    K = ff.StatisticalManifold(layer, chart).scalar_curvature(u) / 2
+    assert all(low <= k <= high for k in K.tolist())
+    assert sum(Fraction(1, 2 ** len(cell)) for cell in certificate.cells) == 1
+
+
+def test_a_box_that_is_too_wide_is_bisected_and_one_with_a_flat_point_is_undecided() -> None:
+    def wave(u: Tensor) -> Tensor:  # curved like a bowl where the cosines are positive
+        return torch.cat([u, u.cos().sum()[None]])
+
+    chart = ff.charts.identity(2)
+    certificate = ff.certify(wave, chart, at=[0.0, 0.0], radius=0.75)
+    assert certificate.verdict == "curved"
+    assert len(certificate.cells) > 1
+    assert ff.certify(wave, chart, at=[0.0, 0.0], radius=2.0).verdict == "undecided"
+
+
+def test_precision_is_doubled_where_it_does_not_suffice() -> None:
+    def faint(
+        u: Tensor,
+    ) -> Tensor:  # second derivatives hidden under a parametrisation that bends a thousand times more
+        v = u + 1000 * (u * u).sum()
+        return torch.cat([v, 1e-6 * (v * v).sum()[None]])
+
+    certificate = ff.certify(faint, ff.charts.identity(2), at=[0.3, 0.2], precision=24)
+    assert certificate.verdict == "curved"
+    assert certificate.precision in (48, 96)
+
+
+# -- flat by structure -------------------------------------------------------------------------------------------------
+
+W = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+AFFINE: list[Map] = [
+    lambda x: x @ W / 3 + x.sum(0) - W[:3],
+    lambda x: (x - x.mean(-1, keepdim=True)).T.reshape(2, 6).cumsum(1).flip(0).roll(1),
+    lambda x: torch.where(W[:3] > 0, x, 2 * x),
+    lambda x: x.masked_fill(W[:3] > 0, 1.5),
+    lambda x: F.pad(torch.stack([x, W[:3] * x]), (1, -1), value=7.0).tril(),
+    lambda x: x[[2, 0]] * torch.ones_like(x)[:2] + torch.zeros_like(x)[1:],
+    lambda x: torch.softmax(W, -1)[:3, :3] @ x,
+    lambda x: F.conv1d(x[None], W[:2, :3, None]),
+    lambda x: nn.functional.linear(x, W, W[0]),
+]
+
+NOT_AFFINE: list[Map] = [
+    lambda x: torch.where(x > 0, x, 2 * x),
+    lambda x: x.abs(),
+    lambda x: x.relu(),
+    lambda x: x.clamp(-1e9, 1e9),
+    lambda x: x.sort(0)[0],
+    lambda x: x.topk(2)[0],
+    lambda x: x.max(0)[0],
+    lambda x: x.amin(1),
+    lambda x: torch.maximum(x, 2 * x),
+    lambda x: x.masked_fill(x > 0, 0.0),
+    lambda x: x[x.argsort(0)[:, 0]],
+    lambda x: torch.gather(x, 1, x.argmax(1, keepdim=True)),
+    lambda x: x.floor() + x,
+    lambda x: x.sign() * 0 + x,
+    lambda x: (x > 0).double() + x,
+    lambda x: x.long().double() + x,
+    lambda x: x * (x > 0),
+    lambda x: torch.div(x, 2, rounding_mode="floor") + x,
+    lambda x: x * x,
+    lambda x: x**2,
+    lambda x: 2**x,
+    lambda x: x @ x.T,
+    lambda x: x.scatter(0, torch.tensor([[0, 1, 2, 0]]), x[1:], reduce="multiply"),
+    lambda x: x / x.sum(),
+    lambda x: 1 / x,
+    lambda x: x.softmax(-1),
+    lambda x: x.logsumexp(-1),
+    lambda x: F.layer_norm(x, (4,)),
+    lambda x: F.rms_norm(x, (4,)),
+    lambda x: x + 1e-12 * x.sin(),
+    lambda x: x.norm() + x,
+    lambda x: x.prod(0),
+    lambda x: F.gelu(x),
+]
+
+
+@pytest.mark.parametrize("f", AFFINE)
+def test_affine_maps_are_flat_and_the_proof_names_each_node(f: Map) -> None:
+    chart = ff.charts.affine(W[:3], torch.stack([W[:3] ** 2, W[1:]]))
+    certificate = ff.certify(f, chart)
+    assert (certificate.verdict, certificate.argument) == ("flat", "affine")
+    assert certificate.enclosure is None
+    assert len(certificate.steps) == len(ff.trace(f, chart.point).nodes)
+    assert {step.order for step in certificate.steps} <= {"constant", "affine"}
+    assert all(str(step) in certificate.reason for step in certificate.steps)
+
+
+@pytest.mark.filterwarnings("ignore:The reduce argument of torch.scatter")
+@pytest.mark.parametrize("f", NOT_AFFINE)
+def test_what_is_affine_only_piece_by_piece_or_nearly_is_not_called_affine(f: Map) -> None:
+    structure = read(ff.trace(f, W[:3]))
+    assert NAMES[structure.order] == "nonlinear"
+    assert structure.witness is not None
+
+
+def test_the_witness_is_the_first_nonlinear_node_with_its_line_and_role() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, dtype=torch.float64)
+    layer = ff.layers.SelfAttention(4, gate=ff.layers.Gate("identity")).double()
+    frozen = ff.freeze(layer, x)
+    certificate = ff.certify(frozen, ff.charts.token(x, 0, W[:2]))
+    assert "product of two input-dependent factors at attention.py:" in certificate.reason
+    assert certificate.witness.role == "attention_gate"
+    assert certificate.witness.node == min(n.index for n in frozen.nodes if len(n.inputs) > 1)
+
+
+def test_the_rank_of_an_affine_map_is_proved() -> None:
+    def ranked(matrix: list[list[float]]) -> Any:
+        m = torch.tensor(matrix, dtype=torch.float64)
+        return ff.certify(lambda u: m @ u, ff.charts.identity(len(matrix[0])))
+
+    assert ranked([[1, 2], [3, 4], [5, 6]]).rank == (2, True)
+    deficient = ranked([[1, 2, 3], [2, 4, 6], [0, 1, 1], [1, 3, 4]])
+    assert deficient.rank == (2, True)
+    assert "the rank of the map is 2 < k = 3" in deficient.claim
+    # a third is no binary fraction, so that a vanishing minor cannot be proved to vanish
+    rounded = ff.certify(lambda u: torch.stack([u[0] / 3, u[0], u[0] + u[0] / 3]) + 0 * u.sum(), ff.charts.identity(2))
+    assert rounded.rank == (1, False)
+    assert "at least 1" in rounded.claim
+
+
+def test_other_reasons_for_flatness_have_their_own_names() -> None:
+    curve = ff.certify(lambda u: torch.cat([u.sin(), u.cos(), u * u]), ff.charts.identity(1))
+    assert (curve.verdict, curve.argument) == ("flat", "one coordinate")
+    open_piece = ff.certify(
+        lambda u: torch.stack([u[0].exp() * u[1].cos(), u[0].exp() * u[1].sin()]), ff.charts.identity(2)
+    )
+    assert (open_piece.verdict, open_piece.argument) == ("flat", "full dimension")
+    folded = ff.certify(lambda u: torch.stack([u[0] ** 2 * 0 + u[1], u[1] ** 2]), ff.charts.identity(2))
+    assert folded.verdict == "undecided"
+
+
+# -- undecided ---------------------------------------------------------------------------------------------------------
+
+
+def test_flat_but_not_affine_is_undecided_with_an_enclosure_of_zero() -> None:
+    cylinder = ff.certify(lambda u: torch.stack([u[0].cos(), u[0].sin(), u[1]]), ff.charts.identity(2), at=[0.3, 0.1])
+    low, high = cylinder.enclosure
+    assert (cylinder.verdict, cylinder.argument) == ("undecided", "zero enclosed")
+    assert low <= 0 <= high
+    assert high - low < 1e-30
+    assert cylinder.precision == 512
+
+
+@pytest.mark.parametrize(
+    ("f", "argument"),
+    [
+        (lambda u: torch.stack([u[0], u[1], u[0] * u[1].relu()]), "open decision"),
+        (lambda u: torch.stack([u[0], u[1], torch.where(u[0] == 0, u[1] ** 2, u[0] * u[1])]), "open decision"),
+        (lambda u: torch.stack([u[0], u[1], torch.where(u[0] >= 0, u[1] ** 2, u[0] * u[1])]), "open decision"),
+        (lambda u: torch.stack([u[0], u[1], u[0] * u[1] * (1 + u[0]).long()]), "open decision"),
+        (lambda u: torch.stack([u[0], u[1], u.sort()[0][0] * u[1]]), "open decision"),
+        (lambda u: torch.stack([u[0] * u[1], u[0] * u[1], (u[0] * u[1]) ** 2]), "degenerate immersion"),
+        (lambda u: torch.cat([u, F.avg_pool2d((u * u).reshape(1, 1, 2), 2, 1, 1).flatten()]), "unsupported op"),
+        (lambda u: torch.stack([u[0], u[1], (u[0] * u[1]).round()]), "unsupported op"),
+        (lambda u: torch.stack([u[0], u[1], (u[0] * u[1] + 1).log()]), "outside"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_decided_says_why(f: Map, argument: str) -> None:
+    at, argument = ([2.0, -2.0], "not finite") if argument == "outside" else ([0.0, 0.0], argument)
+    certificate = ff.certify(f, ff.charts.identity(2), at=at)
+    assert (certificate.verdict, certificate.argument) == ("undecided", argument)
+    assert ff.verify(certificate, f, ff.charts.identity(2)).ok
+
+
+# -- almost everywhere -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("f", "restricted"),
+    [
+        (lambda x: F.layer_norm(x, (4,)).tanh(), ()),
+        (lambda x: x.softmax(-1) @ F.gelu(x).T, ()),
+        (lambda x: x / (1 + (x * x).sum()), ()),
+        (lambda x: F.layer_norm(x, (4,), eps=0.0), ("aten.rsqrt",)),
+        (lambda x: x * (x[0] + 9).log(), ("aten.log",)),
+        (lambda x: x / x.norm(), ("aten.sqrt", "aten.div")),
+        (lambda x: F.layer_norm(x, (4,)) * x.relu(), None),
+        (lambda x: x * x.abs(), None),
+        (lambda x: F.softplus(x), None),
+        (lambda x: x.topk(2)[0] ** 2, None),
+        (lambda x: torch.where(x > 0, x, 2 * x) ** 2, None),
+    ],
+)  # fmt: skip
+def test_curved_almost_everywhere_only_for_analytic_ops(f: Map, restricted: tuple[str, ...] | None) -> None:
+    chart = ff.charts.affine(W[:3], torch.stack([W[:3].flip(0), W[1:]]))
+    certificate = ff.certify(f, chart, at=[0.1, 0.2])
+    assert certificate.verdict == "curved"
+    assert ("almost everywhere" in certificate.claim) == (restricted is not None)
+    if restricted is not None:
+        assert tuple(op.split()[0] for op in certificate.analytic.restricted) == restricted
+        assert ("R^k" in certificate.claim) == (restricted == ())
+    assert ff.verify(certificate, f, chart).ok
+
+
+# -- the search is not trusted -----------------------------------------------------------------------------------------
+
+
+def test_the_search_finds_curvature_away_from_the_origin() -> None:
+    def flat_at_the_origin(u: Tensor) -> Tensor:
+        return torch.stack([u[0], u[1], u[0] ** 4 + u[1] ** 4])
+
+    certificate = ff.certify(flat_at_the_origin, ff.charts.identity(2))
+    assert certificate.verdict == "curved"
+    assert max(map(abs, certificate.point)) <= finder.REACH
+
+
+def test_a_plane_of_curvature_is_found_in_three_dimensions() -> None:
+    def cylinder_over_a_bowl(u: Tensor) -> Tensor:  # curved in the plane of (1, 1, 0) and (0, 0, 1) only
+        s = u[0] + u[1]
+        return torch.cat([u, (s * s + u[2] ** 2)[None]])
+
+    low, _ = ff.certify(cylinder_over_a_bowl, ff.charts.identity(3), at=[0.0, 0.0, 0.0]).enclosure
+    assert float(low) == pytest.approx(8, rel=1e-4)  # second derivatives 4 along (1, 1, 0) / sqrt 2, and 2
+
+
+def test_a_search_that_is_wrong_only_proves_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prove, "find", lambda manifold, at: ((0.5, 0.5, 0.5), ((1.0, 0.0, 0.0), (1.0, 2.0**-20, 0.0))))
+    f = lambda u: torch.cat([u, (u[0] * u[1])[None], (u[2] ** 2)[None]])  # noqa: E731
+    certificate = ff.certify(f, ff.charts.identity(3))
+    K = ff.StatisticalManifold(f, ff.charts.identity(3)).sectional_curvature([0.5] * 3, [1.0, 0, 0], [0, 1.0, 0])
+    assert float(certificate.enclosure[0]) == pytest.approx(K.item(), rel=1e-12)
+    assert ff.verify(certificate, f, ff.charts.identity(3)).ok
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"at": [0.0]}, "k = 2"),
+        ({"at": [0.0, math.nan]}, "NaN"),
+        ({"radius": -1.0}, "radius"),
+        ({"radius": math.inf}, "radius"),
+        ({"precision": 8}, "precision"),
+    ],
+)  # fmt: skip
+def test_arguments_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ff.certify(bowl, ff.charts.identity(2), **options)
+
+
+# -- real layers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", range(6))
+def test_every_attention_layer_of_minilm(minilm_path: Path, layer: int) -> None:
+    block = ff.load(str(minilm_path)).blocks("Flat.")[layer]
+    chart = ff.charts.principal(block.attention_input.double(), 1)
+    frozen = ff.freeze(block.attention, block.attention_input.double())
+    for mean, verdict in ((frozen, "flat"), (block.attention, "curved")):
+        certificate = ff.certify(mean, chart, at=[0.0, 0.0])
+        assert certificate.verdict == verdict
+        assert ff.verify(certificate, mean, chart).ok
+        assert any(weight.name.endswith("value.weight") for weight in certificate.weights)
+
+
+def test_gated_attention_of_qwen3_next_is_flat_once_its_gate_is_frozen_too() -> None:
+    block = Model(tiny_model("qwen3_next")).blocks([5, 17, 3, 9])[1]
+    x = block.attention_input
+    chart = ff.charts.token(x, 2, torch.randn(2, x.shape[1], generator=torch.Generator().manual_seed(0)))
+    for reading, verdict in (("frozen pattern", "curved"), ("frozen pattern+gate", "flat")):
+        mean = readings.held(block.attention, x, reading)
+        certificate = ff.certify(mean, chart)
+        assert certificate.verdict == verdict
+        assert certificate.reading == reading
+        assert ff.verify(certificate, mean, chart).ok

@@ -1,0 +1,466 @@
+"""Analyses: which rows there are, what their numbers are, and what happens when something fails or is interrupted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from cases.tiny_models import save_word_tokenizer, tiny_model
+from rich.console import Console
+from torch import Tensor, nn
+
+import fisherflat as ff
+from fisherflat.errors import CheckpointError, InputError
+from fisherflat.jets.engines import TaylorEngine
+from fisherflat.models import Model
+from fisherflat.models.moves import ordinary
+from fisherflat.studies.layers import Analysis
+from fisherflat.studies.layers._measure import FLAT, NEGATIVE, POSITIVE, everything, flat_to_rounding, measure
+from fisherflat.studies.layers._study import Study
+from fisherflat.studies.layers._tasks import Task
+
+IDS = [5, 6, 7, 8, 9, 11]
+OTHER = [12, 4, 8, 30]
+FILES = ["table.csv", "table.parquet", "analysis.json"]
+
+
+def quiet(model: Model, prompts: Any, dim: int = 2, **options: Any) -> Analysis:
+    return ff.analyze(model, prompts, dim, progress=False, **{"positions": "last", "points": 1, **options})
+
+
+@pytest.fixture(scope="module")
+def llama() -> Model:
+    return Model(tiny_model("llama"), name="llama")
+
+
+def reference(inputs: list[Tensor], part: Any, prompt: int, position: int, dim: int = 2) -> float:
+    """Scalar curvature at the prompt's own point, from the definition, with the other engine."""
+    states = torch.cat(inputs)
+    states = states[ordinary(states)]
+    centred = states - states.mean(0)
+    _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
+    basis = directions[:dim] * singular[:dim, None] / math.sqrt(len(states) - 1)
+    chart = ff.charts.token(inputs[prompt], position, basis)
+    outputs = torch.cat([part(prompt)(rows) for prompt, rows in enumerate(inputs)])
+    family = ff.Gaussian(outputs[ordinary(outputs)].var(0).mean().item())
+    manifold = ff.StatisticalManifold(part(prompt), chart, family, engine="autodiff")
+    return manifold.scalar_curvature(torch.zeros(dim, dtype=torch.float64)).item()
+
+
+def test_rows_are_the_curvature_of_the_parts(llama: Model) -> None:
+    """One basis and one covariance over both prompts; LLaMA's float32 norms are why the tolerance is no tighter."""
+    prompts = [IDS, OTHER]
+    table = quiet(llama, prompts).table
+    blocks = [llama.blocks(prompt)[1] for prompt in prompts]
+    assert len(table) == 2 * (2 + 2 + 5) * 2  # layers, readings of attention, MLP and block, prompts
+    live = table.query("layer == 1 and reading == 'live' and prompt == 1").set_index("part").scalar_curvature
+    attention = reference([b.attention_input for b in blocks], lambda i: blocks[i].attention, 1, len(OTHER) - 1)
+    assert live["attention"] == pytest.approx(attention, rel=1e-5)
+    mlp = reference([b.mlp_input for b in blocks], lambda i: blocks[i].mlp, 1, len(OTHER) - 1)
+    assert live["mlp"] == pytest.approx(mlp, rel=1e-5)
+
+
+def test_frozen_pattern_is_flat_without_a_gate_and_curved_with_one(llama: Model) -> None:
+    table = quiet(llama, [IDS]).table
+    frozen = table[(table.reading == "frozen pattern") & (table.part == "attention")]
+    assert list(frozen.part) == ["attention", "attention"]
+    assert set(frozen.verdict) == {"flat to rounding"}
+    assert set(table[(table.part == "attention") & (table.reading == "live")].verdict) <= {"positive", "negative"}
+
+    # this one has norms on queries and keys, which hold their part of the pattern, and a gate
+    analysis = quiet(Model(tiny_model("afmoe")), [IDS], parts=["attention"])
+    verdicts = analysis.table.groupby("reading").verdict.agg(set)
+    assert verdicts["frozen pattern+gate"] == {"flat to rounding"}
+    assert verdicts["frozen pattern"] <= {"positive", "negative"}
+    assert "With the pattern held, the gate alone bends the attention in layers 0, 1." in analysis.sentences()
+
+
+def test_layers_without_a_pattern_are_said_so() -> None:
+    """Layer 0 of this model is linear attention, layer 1 is gated softmax attention."""
+    analysis = quiet(Model(tiny_model("qwen3_next")), [IDS], parts=["attention"])
+    table = analysis.table
+    assert set(table[table.layer == 1].reading) == {"live", "frozen pattern", "frozen gate", "frozen pattern+gate"}
+    assert not any("pattern" in reading for reading in table[table.layer == 0].reading)
+    said = "No softmax mixes the tokens in layer 0, so there is no pattern to freeze."
+    assert said in analysis.sentences()
+
+
+def test_calibration_takes_out_the_scale_of_a_part() -> None:
+    """Curvature and verdict do not change when a part's outputs are scaled, by however much."""
+    tables = []
+    for scale in (1.0, 1e-9, 1e9):
+        module: Any = tiny_model("bert")
+        for layer in module.encoder.layer:
+            layer.attention.output.dense.weight.mul_(scale)
+            layer.attention.output.dense.bias.mul_(scale)
+        tables.append(quiet(Model(module), [IDS], parts=["attention"]).table.query("layer == 0"))
+    for table in tables[1:]:
+        assert list(table.verdict) == list(tables[0].verdict)
+        assert table.scalar_curvature.tolist() == pytest.approx(tables[0].scalar_curvature.tolist(), rel=1e-9)
+
+
+def test_engines_agree(llama: Model) -> None:
+    options: dict[str, Any] = {"points": 2, "layers": [1]}
+    taylor, autodiff = quiet(llama, IDS, **options), quiet(llama, IDS, engine="autodiff", **options)
+    for column in ("scalar_curvature", "second_fundamental_form", "mean_curvature", "volume_density"):
+        pd.testing.assert_series_equal(taylor.table[column], autodiff.table[column], rtol=1e-9, atol=1e-12)
+    assert list(taylor.table.verdict) == list(autodiff.table.verdict)
+
+
+def test_three_directions(llama: Model) -> None:
+    table = quiet(llama, IDS, dim=3, layers=[0]).table
+    assert table.u.tolist() == [[0.0, 0.0, 0.0]] * 9
+    assert table.scalar_curvature.notna().all()
+
+
+def test_points_repeat(llama: Model) -> None:
+    tables = [quiet(llama, IDS, points=3, layers=[0], parts=["mlp"], seed=seed).table for seed in (4, 4, 5)]
+    assert list(tables[0].point) == [0, 1, 2] * 2
+    assert tables[0].u.tolist() == tables[1].u.tolist() != tables[2].u.tolist()
+    assert tables[0].u[0] == [0.0, 0.0]
+
+
+def test_positions(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    save_word_tokenizer(tmp_path)
+    model = Model(tiny_model("bert"), AutoTokenizer.from_pretrained(tmp_path))
+
+    def positions(prompts: Any, choice: Any) -> list[tuple[int, int, str]]:
+        table = quiet(model, prompts, positions=choice, layers=[0], parts=["mlp"], readings=["live"]).table
+        return list(zip(table.prompt, table.position, table.token, strict=True))
+
+    prompts = ["the cat sat", "a dogs run on"]  # [CLS] the cat sat [SEP]
+    assert positions(prompts, "last") == [(0, 3, "sat"), (1, 4, "on")]
+    assert positions("the cat sat", "all") == [(0, 1, "the"), (0, 2, "cat"), (0, 3, "sat")]
+    assert positions(prompts, [-2, 0]) == [(0, 3, "sat"), (0, 0, "[CLS]"), (1, 4, "on"), (1, 0, "[CLS]")]
+    # a word that the tokenizer does not know is a word all the same
+    assert positions("the cat whistled", "last") == [(0, 3, "[UNK]")]
+    with pytest.raises(InputError, match="only special tokens"):
+        positions("[SEP] [CLS]", "last")
+    with pytest.raises(InputError, match="position 5 is outside the prompt 'the cat sat' of 5 tokens"):
+        positions(prompts, [5])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": []}, "there are no prompts"),
+        ({"prompts": 5}, "prompts are a text, token ids"),
+        ({"prompts": [IDS, []]}, "prompt is empty"),
+        ({"prompts": [IDS, [70]]}, "token id 70"),
+        ({"dim": 1}, "dim must be at least 2"),
+        ({"points": 0}, "points must be at least 1"),
+        ({"parts": ["head"]}, "parts must be a list out of"),
+        ({"parts": "mlp"}, "parts must be a list out of"),
+        ({"parts": []}, "parts must be a list out of"),
+        ({"readings": ["frozen"]}, "is no reading"),
+        ({"readings": "live"}, "readings must be a list that is not empty"),
+        ({"heads": "some"}, 'heads must be "all" or a list'),
+        ({"engine": "magic"}, "engine must be one of"),
+        ({"dtype": torch.float16}, "dtype must be"),
+        ({"moves": "sideways"}, "does not say what moves"),
+        ({"jobs": 0}, "jobs must be at least 1"),
+        ({"resume": True}, "resume needs a folder"),
+        ({"positions": "first"}, 'positions must be "spread"'),
+        ({"positions": []}, "no positions are given"),
+        ({"layers": [2]}, "indices of the 2 layers"),
+        ({"layers": []}, "layers must be a list that is not empty"),
+    ],
+)
+def test_bad_arguments(llama: Model, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ff.analyze(llama, **{"prompts": [IDS], "progress": False, **change})
+
+
+def test_text_needs_a_tokenizer(llama: Model) -> None:
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        quiet(llama, ["the cat"])
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_that_is_missing_is_a_row_with_its_error(tmp_path: Path) -> None:
+    analysis = quiet(Model(tiny_model("fnet")), [IDS])
+    rows = analysis.table
+    missing = rows[rows.part == "attention"]
+    assert len(missing) == 2 and missing.error.str.contains("no attention part was found").all()
+    assert missing.scalar_curvature.isna().all() and missing.verdict.isna().all()
+    assert rows[rows.part == "mlp"].scalar_curvature.notna().all()
+    assert any("rows have no result; the first is layer 0, attention: " in said for said in analysis.sentences())
+    assert [path.name for path in analysis.save(tmp_path)] == [*FILES, "readings.csv", "estimates.csv", "layers.png"]
+
+
+def test_too_short_a_prompt_is_an_error_in_every_row(llama: Model, tmp_path: Path) -> None:
+    analysis = quiet(llama, [[5, 6]], layers=[0])
+    assert analysis.table.error.str.contains("principal directions").all()
+    assert [path.name for path in analysis.save(tmp_path)] == FILES  # nothing to draw
+    Console(file=open(tmp_path / "out", "w")).print(analysis.summary())  # noqa: SIM115
+
+
+def test_degenerate_points_are_rows_with_an_error() -> None:
+    """An output projection of rank one squeezes every chart onto a line."""
+    module: Any = tiny_model("bert")
+    weight = module.encoder.layer[0].attention.output.dense.weight
+    weight.copy_(torch.outer(weight[:, 0], torch.ones(32, dtype=torch.float64)))
+    first = module.encoder.layer[0].attention.self.value
+    first.weight.copy_(torch.outer(first.weight[:, 0], torch.ones(32, dtype=torch.float64)))
+    table = quiet(Model(module), IDS, parts=["attention"], readings=["frozen pattern"], points=2).table
+    assert table.query("layer == 0").error.str.contains("metric is degenerate here").all()
+    assert table.query("layer == 0").scalar_curvature.isna().all()
+    assert table.query("layer == 1").scalar_curvature.notna().all()
+
+
+def test_a_failing_layer_does_not_end_the_run(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = Study._rows
+
+    def fail(self: Study, task: Task) -> list[dict[str, Any]]:
+        if task.layer == 0:
+            raise RuntimeError("out of luck")
+        return measure(self, task)
+
+    monkeypatch.setattr(Study, "_rows", fail)
+    analysis = quiet(llama, IDS, parts=["mlp"])
+    assert analysis.complete
+    assert [row["error"] for row in analysis.rows] == ["RuntimeError: out of luck", None, None]
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def test_saved_files_hold_the_table(llama: Model, tmp_path: Path) -> None:
+    analysis = quiet(llama, [IDS, OTHER], points=2)
+    files = {path.name: path for path in analysis.save(tmp_path / "new" / "folder")}
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(files)
+    read = pd.read_csv(files["table.csv"])
+    assert list(read.columns) == list(analysis.table.columns)
+    assert read.scalar_curvature.tolist() == analysis.table.scalar_curvature.tolist()
+    content = json.loads(files["analysis.json"].read_text())
+    assert content["complete"] is True and content["settings"]["moves"]["dim"] == 2
+    for picture in ("layers.png", "gaps.png"):
+        assert files[picture].read_bytes().startswith(b"\x89PNG")
+
+    again = Analysis.load(tmp_path / "new" / "folder")
+    pd.testing.assert_frame_equal(again.table, analysis.table)
+    assert again.sentences() == analysis.sentences() and again.settings == analysis.settings
+    with pytest.raises(InputError, match="does not hold the files"):
+        Analysis.load(tmp_path)
+
+
+def test_one_column_a_reading(llama: Model) -> None:
+    analysis = quiet(llama, [IDS, OTHER], points=2, parts=["mlp", "block"])
+    wide = analysis.by_reading("mean_curvature")
+    assert len(wide) == 2 * 2 * 2 * 2  # layers, parts, prompts, points
+    held = wide.query("part == 'mlp'")["frozen mlp gate"]
+    table = analysis.table.query("part == 'mlp' and reading == 'frozen mlp gate'")
+    assert held.tolist() == table.mean_curvature.tolist()
+    assert wide.query("part == 'mlp'")["frozen pattern"].isna().all()  # an MLP has none
+    with pytest.raises(InputError, match="no quantity of the table"):
+        analysis.by_reading("verdict")
+
+
+class OneLayer(nn.Module):
+    """An attention layer on its own, as a model of one block that takes hidden states."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([layer])
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.blocks[0](hidden)
+
+
+def test_the_gate_of_the_ring_classifier_is_what_bends_it() -> None:
+    """The trained pair over the plane that it classifies: with the pattern held the ungated one is exactly flat."""
+    points = torch.tensor([[0.3, -0.8], [1.1, 0.4]], dtype=torch.float64)
+    found = {}
+    for name, classifier in ff.zoo.ring_pair().items():
+        encoder = classifier.representation
+        plane = ff.moves.vectors(encoder.embedding.weight.T)
+        prompts = [encoder.tokens(point) for point in points]
+        model = ff.load(OneLayer(encoder.attention))
+        found[name] = quiet(model, prompts, None, moves=plane, positions=[0], points=6, parts=["block"])
+    ungated, gated = found["ungated"].by_reading(), found["gated"].by_reading()
+    assert (ungated["frozen pattern"] == 0).all() and len(found["ungated"].gaps) == 0
+    assert (ungated["live"] != 0).all()
+    assert (gated["frozen pattern+gate"] == 0).all() and (gated["frozen pattern"] != 0).all()
+    gap = found["gated"].gaps.iloc[0]
+    assert (gap.live, gap.held, gap["count"]) == ("frozen pattern", "frozen pattern+gate", 12)
+    assert gap["mean"] == pytest.approx(gated["frozen pattern"].mean(), rel=1e-12)
+    assert gap.low <= gap["mean"] <= gap.high
+
+
+def test_columns_of_a_sphere() -> None:
+    """Every number of a row, on a piece of a sphere of radius 2 in calibrated units: all curvatures are known."""
+    x = torch.tensor([[0.6, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    chart = ff.charts.token(x, 1, torch.eye(3, dtype=torch.float64))
+
+    def sphere(hidden: Tensor) -> Tensor:
+        """Stereographic projection of the moving token, in three dimensions."""
+        u, square = hidden[1], hidden[1] @ hidden[1]
+        return torch.cat([2 * u, (1 - square)[None]]) / (1 + square)
+
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.4, -0.2, 0.1]], dtype=torch.float64)
+    family = ff.Gaussian(0.25)  # lengths double
+    rows = measure(ff.trace(sphere, x), chart, points, {"sphere": (everything, family)})["sphere"]
+    for row, u in zip(rows, points, strict=True):
+        scale = 4 / (1 + float(u @ u))  # the metric is scale^2 times the identity
+        assert row["scalar_curvature"] == pytest.approx(6 / 4, rel=1e-12)
+        for name in ("mean", "smallest", "largest"):
+            assert row[f"{name}_sectional_curvature"] == pytest.approx(1 / 4, rel=1e-12)
+        assert row["mean_curvature"] == pytest.approx(1 / 2, rel=1e-12)
+        assert row["second_fundamental_form"] == pytest.approx(3**0.5 / 2, rel=1e-12)
+        assert row["volume_density"] == pytest.approx(scale**3, rel=1e-12)
+        assert row["effective_rank"] == pytest.approx(3, rel=1e-12)
+        assert row["condition_number"] == pytest.approx(1, rel=1e-12)
+        assert (row["verdict"], row["error"], row["u"]) == ("positive", None, u.tolist())
+
+
+def test_effective_rank_of_stretched_planes() -> None:
+    """The metric of `u -> (a u, b v)` has eigenvalues a^2 and b^2, so the entropy is that of their shares."""
+    for a, b in ((1.0, 1.0), (3.0, 1.0), (1.0, 1e-9)):
+        geometry = ff.StatisticalManifold(
+            lambda u, a=a, b=b: torch.stack([a * u[0], b * u[1], 0 * u[0]]), ff.charts.identity(2), engine="autodiff"
+        ).at(torch.zeros(2, dtype=torch.float64))
+        shares = [a**2 / (a**2 + b**2), b**2 / (a**2 + b**2)]
+        expected = math.exp(-sum(share * math.log(share) for share in shares))
+        assert geometry.effective_rank.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_heads_have_the_geometry_of_their_own_maps() -> None:
+    """All heads come from one pass; the reference takes each head's map alone, with the other engine."""
+    model = Model(tiny_model("llama"))
+    table = quiet(model, [IDS, OTHER], parts=[], heads=[1, -1], layers=[0]).table
+    assert list(dict.fromkeys(table.part)) == ["head 1", "head 3"]
+    blocks = [model.blocks(prompt)[0] for prompt in (IDS, OTHER)]
+    inputs = [block.attention_input for block in blocks]
+    found = table.query("part == 'head 3' and reading == 'live' and prompt == 1").scalar_curvature.item()
+    assert found == pytest.approx(reference(inputs, lambda i: blocks[i].heads[3], 1, len(OTHER) - 1), rel=1e-5)
+    assert set(table[table.reading == "frozen pattern"].verdict) == {"flat to rounding"}
+    assert quiet(model, IDS, parts=[], heads=[4], layers=[0]).table.error.str.contains("indices of the 4 heads").all()
+
+
+def test_float32_on_request(llama: Model) -> None:
+    double, single = (
+        quiet(llama, IDS, parts=["mlp"], readings=["live"], dtype=d) for d in (torch.float64, torch.float32)
+    )
+    found, exact = single.table.scalar_curvature.to_numpy(), double.table.scalar_curvature.to_numpy()
+    assert found == pytest.approx(exact, rel=2e-2) and (found != exact).all()
+    assert single.settings["dtype"] == "float32" and any("float32" in said for said in single.sentences())
+
+
+def test_memory_that_runs_out_halves_the_chunk(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = quiet(llama, IDS, points=8, parts=["mlp"], layers=[0]).table
+    jet, sizes = TaylorEngine.jet, []
+
+    def small(self: TaylorEngine, u: Tensor) -> Tensor:
+        sizes.append(len(u))
+        if len(u) > 2:
+            raise MemoryError
+        return jet(self, u)
+
+    monkeypatch.setattr(TaylorEngine, "jet", small)
+    pd.testing.assert_frame_equal(quiet(llama, IDS, points=8, parts=["mlp"], layers=[0]).table, whole)
+    assert sizes[:5] == [8, 4, 2, 2, 2]
+
+    def none(self: TaylorEngine, u: Tensor) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TaylorEngine, "jet", none)
+    errors = quiet(llama, IDS, points=8, parts=["mlp"], layers=[0]).table.error
+    assert errors.str.contains("one point needs about").all()
+
+
+def test_readings_that_no_part_has_are_said_so(llama: Model) -> None:
+    analysis = quiet(llama, IDS, readings=["live", "frozen gate"], layers=[0])
+    assert set(analysis.table.reading) == {"live"}
+    assert "No part has what 'frozen gate' holds, so it was measured nowhere." in analysis.sentences()
+
+
+def test_nothing_half_written_stays(llama: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Analysis, path: Path) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "disk full")
+
+    analysis = quiet(llama, IDS, layers=[0], parts=["mlp"])
+    monkeypatch.setattr(Analysis, "_write_json", fail)
+    with pytest.raises(InputError, match=r"cannot be written.*disk full"):
+        analysis.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.parquet"]
+    with pytest.raises(InputError, match="cannot be made"):
+        analysis.save(tmp_path / "table.csv")
+
+
+def test_summary_in_words(llama: Model) -> None:
+    analysis = quiet(llama, IDS)
+    said = analysis.sentences()
+    assert "Attention with its pattern frozen: flat to rounding in all 2 layers." in said
+    assert any(s == "So, where it was measured, the softmax pattern alone bends this attention." for s in said)
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(analysis.summary())
+    text = console.export_text()
+    assert "frozen pattern" in text and "flat" in text
+
+
+class Cylinder(nn.Module):
+    def forward(self, u: Tensor) -> Tensor:
+        return torch.stack([torch.cos(u[0]), torch.sin(u[0]), u[1]])
+
+
+def graph(a: float, b: float) -> Any:
+    """`(u, v) -> (u, v, a u^2 + b v^2)`, of curvature `8 a b` at the origin."""
+    return lambda u: torch.stack([u[0], u[1], a * u[0] ** 2 + b * u[1] ** 2])
+
+
+@pytest.mark.parametrize(
+    ("surface", "verdict"),
+    [
+        (graph(0.0, 0.0), "flat to rounding"),
+        (graph(1.0, 0.0), "flat to rounding"),  # bent, yet flat
+        (Cylinder(), "flat to rounding"),
+        (graph(1.0, 1.0), "positive"),
+        (graph(1.0, -1.0), "negative"),
+        # no absolute tolerance: these are nearly flat and yet curved
+        (graph(1e-9, 1e-9), "positive"),
+        (graph(1e-9, -1e-9), "negative"),
+        (graph(1e6, -1e-3), "negative"),
+    ],
+)
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_verdicts(surface: Any, verdict: str, scale: float) -> None:
+    chart = ff.charts.identity(2)
+    u = torch.tensor([[0.0, 0.0], [0.1, -0.2]], dtype=torch.float64)
+    geometry = ff.StatisticalManifold(surface, chart, ff.Gaussian(scale**2), engine="autodiff").at(u)
+    flat = flat_to_rounding(geometry).tolist()
+    signs = [POSITIVE if value > 0 else NEGATIVE for value in geometry.scalar_curvature.tolist()]
+    assert [FLAT if is_flat else sign for is_flat, sign in zip(flat, signs, strict=True)] == [verdict, verdict]
+
+
+def test_the_covariance_is_that_of_the_words(tmp_path: Path) -> None:
+    """What the MLP puts out at [CLS] and [SEP] does not set the unit of curvature."""
+    from transformers import AutoTokenizer
+
+    save_word_tokenizer(tmp_path)
+    model = Model(tiny_model("bert"), AutoTokenizer.from_pretrained(tmp_path))
+    text = "the cat sat on a mat and saw dogs"
+    row = quiet(model, text, parts=["mlp"], layers=[0], positions="last", points=1, readings=["live"]).table.iloc[0]
+    block = model.blocks(text)[0]
+    states, outputs = block.mlp_input[1:-1], block.mlp(block.mlp_input)[1:-1]
+    _, singular, directions = torch.linalg.svd(states - states.mean(0), full_matrices=False)
+    chart = ff.charts.token(block.mlp_input, -2, directions[:2] * singular[:2, None] / math.sqrt(len(states) - 1))
+    family = ff.Gaussian(outputs.var(0).mean().item())
+    expected = ff.StatisticalManifold(block.mlp, chart, family, engine="autodiff").scalar_curvature(torch.zeros(2))
+    assert row.scalar_curvature == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_all_words_together_are_summed_up_as_one_chart(llama: Model) -> None:
+    found = quiet(llama, IDS, parts=["mlp"], layers=[0], positions="together", points=2, readings=["live"])
+    assert found.table.position.isna().all() and set(found.table.token) == {"all words"}
+    assert any("over 2 points of a single chart" in said for said in found.sentences())

@@ -1,0 +1,119 @@
+"""The symmetries of all MLPs of a checkpoint, on disk and from the command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
+from test_symmetry import layer, normal
+from typer.testing import CliRunner
+
+import fisherflat as ff
+from fisherflat.cli import app
+from fisherflat.errors import InputError
+from fisherflat.models import Model
+
+
+def test_every_unit_of_every_layer_has_a_row() -> None:
+    model = tiny_model("llama")
+    found = ff.symmetry.study(Model(model), [5, 6, 7])
+    assert len(found.table) == 2 * 48 and set(found.table.layer) == {0, 1}
+    mlp = model.layers[1].mlp
+    form = torch.outer(mlp.gate_proj.weight[7], mlp.up_proj.weight[7])
+    spectrum = torch.linalg.eigvalsh((form + form.T) / 2)
+    row = found.table[(found.table.layer == 1) & (found.table.unit == 7)].iloc[0]
+    assert row.positive == pytest.approx(spectrum[-1].item()) and row.negative == pytest.approx(spectrum[0].item())
+    assert found.table.strength.between(0, 2**0.5).all() and not found.table.isna().any().any()
+    assert len(found.notes) == 2 and all("48 gated units" in note for note in found.notes)
+    assert all(float(note.rpartition(" ")[2]) < 1e-12 for note in found.notes)
+
+
+def test_the_command_writes_tables_and_figures(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model", "llama")
+    save_word_tokenizer(tmp_path / "model")
+    done = CliRunner().invoke(app, ["symmetry", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    names = {"units.csv", "symmetries.csv", "notes.txt", "strength.png", "forms.png", "certificates"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names
+    table = pd.read_csv(tmp_path / "out" / "symmetries.csv")
+    assert set(table[~table.preserved].symmetry) == {"inverse scaling", "exchange", "factor sign"}
+
+
+def test_each_mlp_has_a_certificate_that_the_command_verifies(tmp_path: Path) -> None:
+    runner = CliRunner()
+    save_tiny(tmp_path / "mixtral", "mixtral")
+    files = ff.symmetry.study(ff.load(tmp_path / "mixtral"), [5, 6, 7]).save(tmp_path / "out")
+    proofs = [file for file in files if file.parent.name == "certificates"]
+    assert [file.stem for file in proofs] == [f"layer-00{i}-expert-00{e}" for i in range(2) for e in range(4)]
+    held = runner.invoke(app, ["verify", str(proofs[6]), str(tmp_path / "mixtral")])
+    assert held.exit_code == 0 and "holds" in held.output, held.output
+    proofs[6].write_text(proofs[6].read_text().replace('"expert": 2', '"expert": 3'))
+    edited = runner.invoke(app, ["verify", str(proofs[6]), str(tmp_path / "mixtral")])
+    assert edited.exit_code == 1 and isinstance(edited.exception, ff.errors.CertificateError)
+    certificate = ff.Certificate.load(proofs[5])
+    replace(certificate, subject=certificate.subject | {"expert": 3}).save(proofs[5])
+    refused = runner.invoke(app, ["verify", str(proofs[5]), str(tmp_path / "mixtral")])
+    assert refused.exit_code == 1 and "refused: weights" in refused.output
+
+
+def test_experts_are_those_of_the_mixture() -> None:
+    block = Model(tiny_model("mixtral")).blocks([5, 6, 7, 8, 9])[1]
+    found, calls = ff.symmetry.experts(block.mlp), []
+    block.mlp.root.experts.register_forward_hook(lambda module, args, output: calls.append((*args, output)))
+    with torch.no_grad():
+        block.mlp(block.mlp_input)
+        x, chosen, weights, expected = calls[0]
+        mixed = torch.zeros_like(x)
+        for token in range(len(x)):
+            for expert, weight in zip(chosen[token].tolist(), weights[token], strict=True):
+                assert (found[expert].routed == x[token]).all(1).any()
+                mixed[token] += weight * ff.symmetry.gated_units(found[expert])(x[token])
+    torch.testing.assert_close(mixed, expected, rtol=1e-12, atol=1e-12 * expected.abs().max().item())
+    assert sum(len(expert.routed) for expert in found) == chosen.numel()
+    dense = Model(tiny_model("llama")).blocks([5, 6, 7])[0]
+    assert ff.symmetry.experts(dense.mlp) == []
+
+
+def test_a_mixture_is_studied_expert_by_expert_on_the_tokens_that_it_gets() -> None:
+    found = ff.symmetry.study(Model(tiny_model("mixtral")), [5, 6, 7])
+    assert len(found.table) == 2 * 4 * 48 and set(found.table.expert) == set(range(4))
+    assert len(found.notes) == len(found.certificates) == 8
+    idle = {(layer, expert) for layer, expert, strength in found.layers[["layer", "expert", "strength_median"]].values
+            if strength != strength}  # fmt: skip
+    assert {f"layer {i:g}, expert {e:g}" for i, e in idle} == {
+        note.partition(":")[0] for note in found.notes if "no token" in note
+    }
+
+
+def test_what_is_not_of_the_form_is_said_with_the_reason() -> None:
+    norms = ff.symmetry.study(Model(tiny_model("bitnet")), [5, 6, 7])
+    assert all("a norm (" in note and "between its product and its output" in note for note in norms.notes)
+    assert norms.table.empty and norms.summary() is None and len(norms.notes) == 2
+    clamps = ff.symmetry.study(Model(tiny_model("gpt_oss")), [5, 6, 7])
+    assert all("aten.clamp" in note and "between its input and a factor" in note for note in clamps.notes)
+
+
+def test_an_interrupted_study_keeps_the_layers_that_are_done(tmp_path: Path) -> None:
+    def stop(note: str) -> None:
+        raise KeyboardInterrupt
+
+    found = ff.symmetry.study(Model(tiny_model("llama")), [5, 6, 7], stop)
+    assert not found.complete and set(found.table.layer) == {0} and len(found.certificates) == 1
+    assert all(file.is_file() for file in found.save(tmp_path))
+
+
+def test_the_command_says_that_minilm_is_not_gated(minilm_path: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["symmetry", str(minilm_path), "--out", str(tmp_path)])
+    assert done.exit_code == 0 and done.output.count("not gated") == 6
+    assert {file.name for file in tmp_path.iterdir()} == {"units.csv", "symmetries.csv", "notes.txt"}
+
+
+def test_the_null_spectrum_is_drawn_with_the_prediction() -> None:
+    axes = ff.plot.null_spectrum(ff.symmetry.null_directions(layer("relu"), normal(60, 5)))
+    assert "predicted by symmetries: 8; found: 8" in axes.get_legend_handles_labels()[1]
+    with pytest.raises(InputError, match="gated MLPs"):
+        ff.plot.unit_forms(pd.DataFrame())
