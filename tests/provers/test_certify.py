@@ -9,10 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cases as reference
 import mpmath
 import pytest
 import torch
+from cases import maps as reference
 from cases.tiny_models import tiny_model
 from torch import Tensor, nn
 
