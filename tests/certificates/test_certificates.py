@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases.closeness import CASTS, assert_same
 from cases.maps import as_functions, as_layers, has_layers
 from cases.tiny_models import tiny_model
 from typer.testing import CliRunner
@@ -164,7 +165,7 @@ def test_a_decoder_is_proved_on_the_prompt_that_was_given() -> None:
     model = Model(tiny_model("bart"), part="decoder")
     certificate = certify_layer(model, 0, prompt=[5, 6, 7, 8], reading="frozen pattern")
     assert certificate.subject["token_ids"] == [5, 6, 7, 8]
-    assert torch.equal(certificate.chart.point, model.blocks([5, 6, 7, 8])[0].attention_input)
+    assert_same(certificate.chart.point, model.blocks([5, 6, 7, 8])[0].attention_input, CASTS)
     assert certificate.verdict == "flat" and verify_layer(certificate, model).ok
     with pytest.raises(InputError, match="token ids"):
         certify_layer(model, 0, prompt=torch.randn(4, 32))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases.closeness import assert_same
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -143,11 +144,11 @@ def test_a_constant_gate_is_one_half_and_all_else_is_the_gated_model() -> None:
     gated, held = (untrained(name, 3) for name in (QWEN3_NEXT, CONSTANT_GATE))
     for (name, one), two in zip(gated.named_parameters(), held.parameters(), strict=True):
         if not name.endswith("q_proj.weight"):
-            assert torch.equal(one, two)
+            assert_same(one, two)
     attention = held.model.layers[2].self_attn
     hidden = torch.randn(5, 96, generator=torch.Generator().manual_seed(0))
     query, gate = attention.q_proj(hidden).view(5, 4, 48).chunk(2, dim=-1)
-    assert torch.equal(torch.sigmoid(gate), torch.full_like(gate, 0.5))
+    assert_same(torch.sigmoid(gate), torch.full_like(gate, 0.5), 2.0**-22)
     live, _ = gated.model.layers[2].self_attn.q_proj(hidden).view(5, 4, 48).chunk(2, dim=-1)
     torch.testing.assert_close(query, live)
 
@@ -195,8 +196,8 @@ def test_training_is_fixed_by_its_seed_and_leaves_the_global_generator_alone() -
     before = torch.get_rng_state()
     one, two, other = (train_language.train(LLAMA, seed, STREAM, QUICK).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
+    one, two, other = (torch.cat([weight.flatten() for weight in state.values()]) for state in (one, two, other))
+    assert (one - two).norm() < 1e-3 * (one - other).norm()  # what a few steps make of the last places
 
 
 def test_training_learns() -> None:
@@ -226,7 +227,10 @@ def test_the_command_writes_what_can_be_loaded_and_goes_on_where_it_was(
     assert record["shipped"][LLAMA]["sha256"] == train_language.digest(tmp_path / LLAMA)
     loaded = ff.load(tmp_path / LLAMA)
     found = by_layer(quick(loaded))
-    assert found == record["runs"][LLAMA]["0"]["trained"]["attention_curvature"]
+    said = record["runs"][LLAMA]["0"]["trained"]["attention_curvature"]
+    assert set(found) == set(said)
+    for reading, layers in found.items():
+        assert layers == pytest.approx(said[reading], rel=1e-4)  # norms in float32 on the way there
     # a second call trains the second seed alone
     trained = []
     monkeypatch.setattr(train_language, "train", lambda name, seed, *_: trained.append(seed) or untrained(name, seed))

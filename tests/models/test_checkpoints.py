@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases.closeness import CASTS, assert_same
 from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ def test_blocks_are_the_sum_of_their_parts(kind: str) -> None:
             whole = RECIPES[kind](block.root, moved, block.attention, block.mlp)
         torch.testing.assert_close(whole, block(moved), rtol=1e-12, atol=1e-12)
     # and the blocks are what the model really did
-    torch.testing.assert_close(blocks[0](blocks[0].hidden_states), blocks[1].hidden_states, rtol=0, atol=0)
+    assert_same(blocks[0](blocks[0].hidden_states), blocks[1].hidden_states, CASTS)
 
 
 def test_parts_were_entered_by_what_the_model_computed() -> None:
@@ -123,9 +124,9 @@ def test_parts_were_entered_by_what_the_model_computed() -> None:
     layer: Any = block.root
     x = block.hidden_states
     with in_double(layer):
-        torch.testing.assert_close(block.attention_input, layer.input_layernorm(x), rtol=0, atol=0)
+        assert_same(block.attention_input, layer.input_layernorm(x))
         middle = x + block.attention(block.attention_input)
-        torch.testing.assert_close(block.mlp_input, layer.post_attention_layernorm(middle), rtol=0, atol=0)
+        assert_same(block.mlp_input, layer.post_attention_layernorm(middle))
 
 
 def test_the_attention_pattern_is_seen() -> None:
@@ -183,7 +184,7 @@ def test_own_module_whose_blocks_work_in_place() -> None:
         torch.testing.assert_close(rest + block.mlp(rest), block(x), rtol=1e-12, atol=1e-12)
         assert torch.equal(x, before)
     # the first block's input is the embedding, although the model overwrote that tensor since
-    torch.testing.assert_close(blocks[0].hidden_states, module.embedding(torch.tensor([3, 4, 5, 6])), rtol=0, atol=0)
+    assert_same(blocks[0].hidden_states, module.embedding(torch.tensor([3, 4, 5, 6])))
     with pytest.raises(CheckpointError, match="'layers' is no list of modules"):
         Model(module, blocks="layers").blocks([3, 4])
 
@@ -217,7 +218,7 @@ def test_mixture_of_experts_reads_the_same_after_another_prompt() -> None:
     first = model.blocks(IDS)[0]
     value = first(first.hidden_states)
     model.blocks([3, 3, 3])
-    assert torch.equal(first(first.hidden_states), value)
+    assert_same(first(first.hidden_states), value, CASTS)
 
 
 def test_blocks_without_a_part_say_so() -> None:
@@ -289,7 +290,7 @@ def test_load_runs_the_checkpoint(bert_folder: Path, no_network: None) -> None:
     # the same blocks from ids, in each form that ids come in
     ids = model.encode("the cat sat").ids
     for same in (ids, ids[None], ids.tolist()):
-        assert torch.equal(model.blocks(same)[1].hidden_states, blocks[1].hidden_states)
+        assert_same(model.blocks(same)[1].hidden_states, blocks[1].hidden_states, CASTS)
     assert model.encode("the cat sat").special == [True, False, False, False, True]
 
 
@@ -307,7 +308,7 @@ def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
     shards = save_tiny(tmp_path / "shards", "llama", max_shard_size="20kB")
     assert len(list(shards.glob("*.safetensors"))) > 2
     expected = ff.load(whole).blocks(IDS)[1].hidden_states
-    assert torch.equal(ff.load(shards).blocks(IDS)[1].hidden_states, expected)
+    assert_same(ff.load(shards).blocks(IDS)[1].hidden_states, expected, CASTS)
     lost = next(iter(sorted(shards.glob("*.safetensors"))))
     lost.unlink()
     with pytest.raises(CheckpointError, match=lost.name):
@@ -588,5 +589,5 @@ def test_norms_of_a_block(kind: str, expected: list[str]) -> None:
         assert {node.role for node in ff.trace(norm, norm.input).nodes} >= {"norm"}
     if kind == "llama":
         norm = block.norms["input_layernorm"]
-        assert torch.equal(norm.input, block.input)
+        assert_same(norm.input, block.input)
         torch.testing.assert_close(norm(block.input), block.attention_input, rtol=1e-6, atol=1e-6)

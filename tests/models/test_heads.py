@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases.closeness import assert_same
 from cases.tiny_models import tiny_model
 
 import fisherflat as ff
@@ -43,7 +44,7 @@ def test_attention_is_the_sum_of_its_heads(kind: str) -> None:
     for rows in (x, moved):
         whole = sum(head(rows) @ heads.projection(i) for i, head in enumerate(heads)) + heads.bias
         torch.testing.assert_close(whole, ff.trace(block.attention, x)(rows), rtol=1e-12, atol=1e-12)
-        assert torch.equal(torch.cat([head(rows) for head in heads], 1), heads.together(rows))
+        assert_same(torch.cat([head(rows) for head in heads], 1), heads.together(rows))
     assert heads.projection(0).shape == (heads.width, 32) and heads[-1](x).shape == (len(IDS), heads.width)
 
 

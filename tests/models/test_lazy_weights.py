@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases.closeness import CASTS, assert_same
 from cases.tiny_models import save_tiny, tiny_model
 from torch import Tensor
 
@@ -30,8 +31,8 @@ def test_the_same_blocks_as_with_all_weights_in_memory(kind: str, tmp_path: Path
     eager, lazy = (ff.load(folder, lazy=lazy) for lazy in (False, True))
     assert lazy.weights.lazy and not eager.weights.lazy
     for ours, theirs in zip(lazy.blocks(IDS), eager.blocks(IDS), strict=True):
-        assert torch.equal(ours.hidden_states, theirs.hidden_states)
-        assert torch.equal(ours(ours.input), theirs(theirs.input))
+        assert_same(ours.hidden_states, theirs.hidden_states, CASTS)
+        assert_same(ours(ours.input), theirs(theirs.input), CASTS)
         assert ours.anatomy == theirs.anatomy
 
 
@@ -82,7 +83,7 @@ def test_a_block_lives_as_long_as_somebody_holds_it(tmp_path: Path) -> None:
     first, second, again = one[0], one[1], other[0]
     assert first.root is again.root and first.root is not second.root  # two prompts share one copy
     value = first(first.input)
-    assert torch.equal(first(first.input), value)
+    assert_same(first(first.input), value, CASTS)
     del first, again
     del value
     assert one[1] is second and one[:2][0].root is not second.root
@@ -98,7 +99,8 @@ def test_stop_ends_the_forward_pass(tmp_path: Path) -> None:
     some = model.blocks(IDS, stop=2)
     assert called == [0, 1] and len(some) == 2
     whole = model.blocks(IDS)
-    assert all(torch.equal(a.hidden_states, b.hidden_states) for a, b in zip(some, whole, strict=False))
+    for one, other in zip(some, whole, strict=False):
+        assert_same(one.hidden_states, other.hidden_states, CASTS)
     assert len(model.blocks(IDS, stop=9)) == 4
     with pytest.raises(InputError, match="stop must be at least 1"):
         model.blocks(IDS, stop=0)

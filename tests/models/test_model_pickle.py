@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases.closeness import CASTS, assert_same
 from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
 
 import fisherflat as ff
@@ -25,7 +26,7 @@ def test_a_model_from_disk_is_sent_as_its_place(tmp_path: Path, lazy: bool) -> N
     again = copy.copy(model)  # by way of what is sent
     assert again.weights.lazy == lazy and again.name == model.name
     for before, after in zip(model.blocks("the cat sat"), again.blocks("the cat sat"), strict=True):
-        assert torch.equal(before.input, after.input)
+        assert_same(before.input, after.input, CASTS)
 
 
 def test_a_module_of_ones_own_is_sent_whole() -> None:
@@ -35,7 +36,7 @@ def test_a_module_of_ones_own_is_sent_whole() -> None:
     again = copy.copy(model)
     assert again.part == "decoder"
     for before, after in zip(model.blocks(IDS), again.blocks(IDS), strict=True):
-        assert torch.equal(before(before.input), after(after.input))
+        assert_same(before(before.input), after(after.input), CASTS)
 
 
 def test_weights_one_by_one(tmp_path: Path) -> None:

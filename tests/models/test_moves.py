@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases.closeness import assert_same
 from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
 from safetensors.torch import save_file
 from torch import Tensor
@@ -109,14 +110,14 @@ def test_a_massive_state_does_not_turn_the_directions() -> None:
     assert moves.ordinary(states).tolist() == [False] + [True] * 19
     found = moves.Principal(2).fit([states], [prompt]).directions
     without = moves.Principal(2).fit([states[1:]], [prompt_of("w" * 19)]).directions
-    assert torch.equal(found, without)
+    assert_same(found, without)
     assert found[:, 7].abs().max() < 2
 
 
 def test_special_tokens_are_taken_in_where_there_are_too_few_words() -> None:
     states = random(4, 6)
     found = moves.Principal(2).fit([states], [prompt_of("swws")]).directions
-    assert torch.equal(found, ff.charts.principal(states, 0).basis[:, 0])
+    assert_same(found, ff.charts.principal(states, 0).basis[:, 0])
 
 
 def test_in_a_trained_model_special_tokens_would_be_a_principal_direction(minilm: Model) -> None:
@@ -135,7 +136,7 @@ def test_random_directions_are_orthonormal_up_to_their_unit_and_repeat() -> None
     found = moves.Random(3, seed=5).fit([states], [prompt]).directions
     rms = np.sqrt(np.mean(np.var(states[1:].numpy(), axis=0, ddof=1)))
     np.testing.assert_allclose(found @ found.T, rms**2 * np.eye(3), atol=1e-12)
-    assert torch.equal(found, moves.Random(3, seed=5).fit([states], [prompt]).directions)
+    assert_same(found, moves.Random(3, seed=5).fit([states], [prompt]).directions)
     assert not torch.allclose(found, moves.Random(3, seed=6).fit([states], [prompt]).directions)
     # the directions do not depend on the states, only their length does
     other = moves.Random(3, seed=5).fit([random(40, 12, seed=1)], [prompt]).directions
@@ -230,7 +231,8 @@ def test_a_word_is_the_token_with_a_blank_before_it_where_that_is_due(tmp_path: 
 def test_points_of_a_simplex_are_uniform_in_it() -> None:
     moving = moves.Words(("a", "b", "c"))
     points = moving.points(4001, seed=1)
-    assert torch.equal(points, moving.points(4001, seed=1)) and torch.equal(points[0], torch.zeros(2).double())
+    assert_same(points, moving.points(4001, seed=1))
+    assert points[0].tolist() == [0, 0]
     inside = points[1:]
     assert (inside >= 0).all() and (inside.sum(1) <= 1).all()
     # moments of the uniform distribution on a triangle: means 1/3, variances 1/18, covariance -1/36
@@ -272,8 +274,9 @@ def test_words_that_cannot_be_used(bert: Model, words: str, where: Any, message:
 def test_points_lie_within_one_unit_and_the_first_is_the_own_state() -> None:
     moving = moves.Principal(3)
     points = moving.points(400, seed=4)
-    assert torch.equal(points, moving.points(400, seed=4)) and not torch.equal(points, moving.points(400, seed=5))
-    assert torch.equal(points[0], torch.zeros(3, dtype=torch.float64))
+    assert_same(points, moving.points(400, seed=4))
+    assert not torch.allclose(points, moving.points(400, seed=5))
+    assert points[0].tolist() == [0, 0, 0]
     radius = points[1:].norm(dim=1)
     assert radius.max() <= 1
     assert (radius**3).mean().item() == pytest.approx(0.5, abs=0.05)  # uniform in the ball

@@ -28,7 +28,7 @@ def test_numbers_are_taken_as_they_come_and_kept_in_float64() -> None:
     for point in ([0.1, 0.2], np.array([0.1, 0.2]), np.array([0.2, 0.1])[::-1], torch.tensor([0.1, 0.2])):
         chart = ff.charts.affine(point, np.eye(2))
         assert chart.point.dtype == chart.basis.dtype == torch.float64
-    assert ff.charts.affine([0.1, 0.2], [[1, 0], [0, 1]])([1.0, 2]).tolist() == [1.1, 2.2]
+    assert ff.charts.affine([0.1, 0.2], [[1, 0], [0, 1]])([1.0, 2]).tolist() == pytest.approx([1.1, 2.2], rel=1e-15)
     assert chart(torch.ones(2, dtype=torch.float32)).dtype == torch.float32  # the precision of the coordinates
 
 
@@ -68,7 +68,7 @@ def test_attention_weights_mix_values() -> None:
 
 def test_identity_is_the_coordinates() -> None:
     u = random(5, 3)
-    assert torch.equal(ff.charts.identity(3)(u), u)
+    torch.testing.assert_close(ff.charts.identity(3)(u), u, rtol=1e-15, atol=0)
 
 
 # -- principal directions ----------------------------------------------------------------------------------------------
