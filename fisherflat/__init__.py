@@ -36,7 +36,7 @@ _PUBLIC = {
     "load": "models",
     "trace": "parts",
     "verify": "verifier",
-    "verify_layer": "provers",
+    "verify_layer": "verifier",
 }
 # module of the table of contents -> where it lives
 _MODULES = {

@@ -295,7 +295,7 @@ def verify(
     """Check a certificate against a model, by other code than the prover's. Exit code 1 where it does not hold."""
     from fisherflat.certificates import Certificate
     from fisherflat.models import load
-    from fisherflat.provers import verify_layer
+    from fisherflat.verifier import verify_layer
 
     found = verify_layer(Certificate.load(file), load(path))
     for reason in found.reasons:

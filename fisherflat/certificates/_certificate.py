@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fisherflat._version import __version__
-
-
-@dataclass(frozen=True)
-class Weight:
-    """Numbers that a certificate is about: their `name`, `shape`, and the SHA-256 of the numbers as used."""
-
-    name: str
-    shape: tuple[int, ...]
-    sha256: str
+from fisherflat.certificates import files
+from fisherflat.certificates._weight import Weight
 
 
 class Certificate:
@@ -53,9 +45,7 @@ class Certificate:
 
         **Raises:** `InputError` where the file cannot be written.
         """
-        from fisherflat.certificates.files import save
-
-        save(self, Path(path))
+        files.save(self, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> Certificate:
@@ -63,9 +53,8 @@ class Certificate:
 
         **Raises:** `CertificateError` where the file is malformed or was edited; the message names the field.
         """
-        from fisherflat.certificates.files import load
-
-        return load(Path(path))
+        certificate: Certificate = files.load(Path(path))
+        return certificate
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR
 from typing import Any, ClassVar
 
 from fisherflat.certificates._bounds import Bound, rounded
-from fisherflat.certificates._certificate import Certificate, Weight
+from fisherflat.certificates._certificate import Certificate
+from fisherflat.certificates._weight import Weight
 from fisherflat.parts import readings
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian

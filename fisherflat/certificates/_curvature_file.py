@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fisherflat.certificates import fields
+from fisherflat.certificates import fields, files
 from fisherflat.certificates._curvature import ARGUMENTS, VERDICTS, Analytic, CurvatureCertificate, Step
 from fisherflat.certificates.fields import Fields
 from fisherflat.errors import CertificateError
@@ -121,3 +121,6 @@ def _as_analytic(value: Any) -> Analytic:
 def _as_chart(value: Any) -> Chart:
     kind, point, basis = fields.as_parts(value, "kind", "point", "basis")
     return Chart(fields.as_tensor(point), fields.as_tensor(basis), fields.as_text(kind))
+
+
+files.FORMS[CurvatureCertificate.kind] = files.Form(body, read)

@@ -7,7 +7,8 @@ from decimal import ROUND_CEILING
 from typing import Any, ClassVar, NamedTuple
 
 from fisherflat.certificates._bounds import Bound, rounded
-from fisherflat.certificates._certificate import Certificate, Weight
+from fisherflat.certificates._certificate import Certificate
+from fisherflat.certificates._weight import Weight
 
 
 class Symmetry(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fisherflat.certificates import fields
+from fisherflat.certificates import fields, files
 from fisherflat.certificates._symmetry import ARGUMENTS, SIDES, SYMMETRIES, Counterexample, Finding, SymmetryCertificate
 from fisherflat.certificates.fields import Fields
 from fisherflat.errors import CertificateError
@@ -113,3 +113,6 @@ def _as_counterexample(value: Any, units: int, outputs: int) -> Counterexample:
         fields.as_bounds(left),
         fields.as_bounds(right),
     )
+
+
+files.FORMS[SymmetryCertificate.kind] = files.Form(body, read)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,18 @@ def raw(tensor: Tensor) -> bytes:
 
 
 def of_tensor(tensor: Tensor) -> str:
-    """The SHA-256 of a tensor: of its kind (float, int, bool), its shape and its `raw` entries."""
-    kind = "float" if tensor.is_floating_point() else "bool" if tensor.dtype == torch.bool else "int"
+    """The SHA-256 of a tensor: of its kind (bool, int, float, complex), its shape and its `raw` entries."""
+    kind = "bool" if tensor.dtype == torch.bool else "float" if tensor.is_floating_point() else "int"
+    if tensor.is_complex():
+        kind, tensor = "complex", torch.view_as_real(tensor.resolve_conj())
     digest = hashlib.sha256(f"{kind} {list(tensor.shape)} ".encode())
     digest.update(_entries(tensor).reshape(-1).view(np.uint8).data)  # no copy: weights may be large
     return digest.hexdigest()
+
+
+def of_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """The SHA-256 of named tensors, in their order: what tells two models apart."""
+    return of_json([[name, str(tensor.dtype), of_tensor(tensor)] for name, tensor in tensors])
 
 
 def _entries(tensor: Tensor) -> np.ndarray:

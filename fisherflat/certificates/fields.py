@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fisherflat.certificates import digests
 from fisherflat.certificates._bounds import Bound
-from fisherflat.certificates._certificate import Weight
+from fisherflat.certificates._weight import Weight
 from fisherflat.errors import CertificateError, InputError
 
 #: characters of a text, entries of a list, numbers of an array, and of one that is written number by number

@@ -1,51 +1,78 @@
-"""Certificates as JSON files.
+"""Statements as JSON files, whatever their kind.
 
 Reading a file executes nothing, allocates no more than its size warrants, and names the field that is wrong. The file
-carries a digest of itself. Its `kind` says which of the two certificates it holds.
+carries a digest of itself. Its `kind` says what it holds: each kind of certificate enters its form here, so that this
+layer knows of none.
 """
 
 from __future__ import annotations
 
 import json
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from fisherflat._files import whole
 from fisherflat.certificates import digests
-from fisherflat.certificates._certificate import Certificate
 from fisherflat.certificates.fields import DIGEST, Fields
 from fisherflat.errors import CertificateError
 
 SCHEMA = "fisherflat-certificate/1"
-#: kind -> module with `body` and `read`
-KINDS = {name: f"fisherflat.certificates._{name}_file" for name in ("curvature", "symmetry")}
 #: bytes of a file
 MAX_FILE = 2**28
 
 
-def save(certificate: Certificate, path: Path) -> None:
+class Statement(Protocol):
+    """What all kinds of statements say."""
+
+    kind: ClassVar[str]
+    versions: dict[str, str]
+    subject: dict[str, Any] | None
+
+    @property
+    def claim(self) -> str:
+        """The statement in one sentence."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """What it rests on, a line each."""
+        ...
+
+
+class Form(NamedTuple):
+    """How statements of one kind are written and read: `body`, the fields that only they have; `read`, the reverse."""
+
+    body: Callable[[Any], dict[str, Any]]
+    read: Callable[[Fields], Any]
+
+
+#: kind -> its form
+FORMS: dict[str, Form] = {}
+
+
+def save(certificate: Statement, path: Path) -> None:
     """Write the file, as a whole or not at all."""
     text = json.dumps(document(certificate), indent=1, allow_nan=False) + "\n"
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
-def document(c: Certificate) -> dict[str, Any]:
+def document(c: Statement) -> dict[str, Any]:
     """The certificate as plain JSON values, with its digest."""
     written = {
         "schema": SCHEMA,
         "kind": c.kind,
         "claim": c.claim,
         "reason": c.reason.splitlines(),
-        **import_module(KINDS[c.kind]).body(c),
+        **FORMS[c.kind].body(c),
         "versions": dict(c.versions),
         "subject": c.subject,
     }
     return {**written, "digest": digests.of_json(written)}
 
 
-def load(path: Path) -> Certificate:
+def load(path: Path) -> Any:
     """Read a file that `save` wrote.
 
     **Raises:** `CertificateError` naming the first field that is wrong, or where there is no file.
@@ -72,7 +99,7 @@ def _refused(constant: str) -> Any:
     raise ValueError(f"{constant} is no number here")
 
 
-def certificate(data: Any) -> Certificate:
+def certificate(data: Any) -> Any:
     """The certificate in a JSON document, checked field by field.
 
     **Raises:** `CertificateError`.
@@ -81,7 +108,7 @@ def certificate(data: Any) -> Certificate:
     if f.text("schema") != SCHEMA:
         raise CertificateError(f"schema: {data['schema']!r} is not {SCHEMA!r}, which this version of fisherflat reads")
     digest = f.text("digest", DIGEST)
-    c: Certificate = import_module(KINDS[f.choice("kind", KINDS)]).read(f)
+    c: Statement = FORMS[f.choice("kind", FORMS)].read(f)
     written = document(c)
     for name in ("claim", "reason"):  # words follow from the numbers
         if f.given(name) != written[name]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fisherflat.provers._curvature import certify
-from fisherflat.provers._layer import certify_layer, verify_layer
+from fisherflat.provers._layer import certify_layer
 from fisherflat.provers._symmetry import certify_symmetry
 from fisherflat.provers._symmetry_table import symmetries
 
-__all__ = ["certify", "certify_layer", "certify_symmetry", "symmetries", "verify_layer"]
+__all__ = ["certify", "certify_layer", "certify_symmetry", "symmetries"]

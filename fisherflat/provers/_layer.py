@@ -7,17 +7,12 @@ from typing import Any
 
 import torch
 
-from fisherflat.certificates import Certificate, CurvatureCertificate
-from fisherflat.errors import CertificateError, InputError
-from fisherflat.models import Model, Operator
+from fisherflat.certificates import CurvatureCertificate, operator
+from fisherflat.errors import InputError
+from fisherflat.models import Model
 from fisherflat.models.moves import Moves, parse, tokens
 from fisherflat.parts import freeze, readings
 from fisherflat.provers._curvature import certify
-from fisherflat.verifier import Verification, verify
-
-PARTS = ("attention", "mlp", "block")
-#: how far the hidden states of a model may be from the chart of a certificate, relative to the largest
-AGREEMENT = 1e-6
 
 
 def certify_layer(
@@ -49,59 +44,10 @@ def certify_layer(
     variants = moving.variants(model, encoded, place)
     about = {"layer": layer, "part": part, "position": place, "moves": moving.settings}
     subjects = [{**about, "token_ids": variant.prompt_ids} for variant in variants]
-    operators = [_part(model, subject) for subject in subjects]
+    operators = [operator(model, subject) for subject in subjects]
     states = [operator.input for operator in operators]
     chart = moving.fit(states, variants).chart(states, tokens(variants[0], place))
     held = readings.roles(reading)
     mean = freeze(operators[0], chart.point, held) if held else operators[0]
     found = certify(mean, chart, at=torch.zeros(moving.dim), precision=precision)
     return replace(found, subject=subjects[0])
-
-
-def verify_layer(certificate: Certificate, model: Model) -> Verification:
-    """Check a certificate of `certify_layer`, or one about the symmetries of an MLP, against a model.
-
-    The layer is found and traced again; for curvature, on the same chart.
-
-    **Raises:** `CertificateError` where the certificate does not say which layer it is about.
-    """
-    if certificate.subject is None:
-        raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")
-    operator = _part(model, certificate.subject)
-    if not isinstance(certificate, CurvatureCertificate):
-        mlp = _expert(operator, certificate.subject["expert"]) if "expert" in certificate.subject else operator
-        return verify(certificate, mlp)
-    chart = certificate.chart
-    if operator.input.shape != chart.point.shape:
-        return Verification(
-            False, (f"subject: the layer takes {list(operator.input.shape)}, the chart has another shape",)
-        )
-    if (operator.input - chart.point).abs().max() > AGREEMENT * operator.input.abs().max():
-        return Verification(False, ("subject: what enters the layer on this prompt is not the chart's point",))
-    mean = freeze(operator, chart.point, certificate.frozen) if certificate.frozen else operator
-    return verify(certificate, mean, chart)
-
-
-def _part(model: Model, subject: dict[str, Any]) -> Operator:
-    try:
-        layer, part, ids = subject["layer"], subject["part"], subject["token_ids"]
-    except KeyError as error:
-        raise CertificateError(f"subject: {error} is missing") from error
-    if part not in PARTS:
-        raise InputError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
-    blocks = model.blocks(ids)
-    if not isinstance(layer, int) or not 0 <= layer < len(blocks):
-        raise InputError(f"the model has layers 0 to {len(blocks) - 1}, there is no layer {layer!r}")
-    found = blocks[layer] if part == "block" else getattr(blocks[layer], part)
-    if found is None:
-        raise InputError(f"layer {layer} has no {part} that could be found")
-    return found
-
-
-def _expert(mlp: Operator, index: Any) -> Any:
-    from fisherflat.gated_mlp import experts
-
-    found = experts(mlp)
-    if not isinstance(index, int) or not 0 <= index < len(found):
-        raise InputError(f"the layer has {len(found)} experts, there is no expert {index!r}")
-    return found[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fisherflat.verifier._layer import verify_layer
 from fisherflat.verifier._verify import Verification, verify
 
-__all__ = ["Verification", "verify"]
+__all__ = ["Verification", "verify", "verify_layer"]

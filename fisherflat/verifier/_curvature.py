@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import flint
 import numpy as np
 import torch
-from flint import arb, arb_mat, fmpq, fmpq_mat
+from flint import arb, fmpq_mat
 from torch import Tensor
 
 from fisherflat.certificates import Bound, CurvatureCertificate, Step, digests, versions
@@ -21,7 +20,8 @@ from fisherflat.parts import trace
 from fisherflat.spaces.charts import Chart
 from fisherflat.verifier._affinity import Affinity
 from fisherflat.verifier._evaluator import evaluate
-from fisherflat.verifier._polynomials import Polynomial, exact, matrix, monomials
+from fisherflat.verifier._polynomials import matrix
+from fisherflat.verifier._surface import Surface, rational, real
 
 #: bits that the verifier takes beyond those of the prover
 EXTRA = 64
@@ -36,8 +36,8 @@ class _Failed(Exception):
 def failures(certificate: CurvatureCertificate, mean: Callable[[Tensor], Tensor], chart: Chart) -> tuple[str, ...]:
     """The checks that fail: the map is traced again, digests are compared, and the decisive computation is done anew.
 
-    The computation goes through `fisherflat.verifier`, which shares no rule with the engine that proved, in
-    more bits than the prover took. Every statement of the certificate is checked but the versions it was made with.
+    The computation shares no rule with the engine that proved, and takes more bits. Every statement of the certificate
+    is checked but the versions it was made with.
     """
     reasons = [f"chart: {reason}" for reason in _differences(certificate.chart, chart)]
     if reasons:
@@ -99,11 +99,7 @@ class _Checker:
         self.c, self.graph, self.k = certificate, graph, certificate.chart.dim
         self.affinity = Affinity(graph)
         self.bits = certificate.precision + EXTRA
-        self.point, self.basis = exact(certificate.chart.point), exact(certificate.chart.basis)
-        sigma = exact(certificate.family.covariance)
-        self.sigma = sigma
-        with flint.ctx.workprec(self.bits):
-            self.inverse = matrix(sigma).inv() if sigma.ndim == 2 else None
+        self.surface = Surface(graph, certificate.chart, certificate.family, self.bits)
 
     def check(self) -> None:
         """**Raises:** `_Failed` with the check that failed."""
@@ -176,10 +172,10 @@ class _Checker:
 
     def _affine(self) -> None:
         self._require(self.affinity.order != "nonlinear", "flatness: the graph is not affine")
-        value, derivatives = self._jet([arb(0)] * self.k)
+        value, derivatives = self.surface.jet([arb(0)] * self.k)
         # and by numbers: far away, the map is what its slopes at the origin say
         far = (4 * torch.randn(self.k, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).tolist()
-        there = evaluate(self.graph, self._input([arb(c) for c in far], 0)).value.ravel()
+        there = evaluate(self.graph, self.surface.input([arb(c) for c in far], 0)).value.ravel()
         defect = there - value - sum(arb(c) * row for c, row in zip(far, derivatives[: self.k], strict=True))
         small = arb(max(abs(float(x)) for x in there) + 1e-300) * arb(2) ** (-self.bits // 2)
         self._require(all(abs(x) < small for x in defect), "flatness: the map is not what its slopes at the origin say")
@@ -195,16 +191,16 @@ class _Checker:
                 rows.append(row)
         if is_exact and len(rows) < self.k:
             with flint.ctx.workprec(64 * self.bits):
-                jacobian = self._jet([arb(0)] * self.k)[1][: self.k]
+                jacobian = self.surface.jet([arb(0)] * self.k)[1][: self.k]
                 self._require(all(x.is_exact() for x in jacobian.ravel()), "rank: it is not known exactly")
-                rank = fmpq_mat([[_rational(x) for x in row] for row in jacobian]).rank()
+                rank = fmpq_mat([[rational(x) for x in row] for row in jacobian]).rank()
             self._require(rank == least, f"rank: it is {rank}, not {least}")
         else:
             self._require(len(rows) == least and is_exact == (least == self.k), f"rank: {len(rows)} is proved")
 
     def _full_dimension(self) -> None:
         self._require(self.c.outputs == self.k, f"flatness: k = {self.k} is not D = {self.c.outputs}")
-        self._within(self._metric_determinant([arb(x) for x in self.c.point]), self.c.determinant, "determinant")
+        self._within(self.surface.metric_determinant([arb(x) for x in self.c.point]), self.c.determinant, "determinant")
 
     # -- curved --------------------------------------------------------------------------------------------------------
 
@@ -218,7 +214,7 @@ class _Checker:
         pending = list(c.cells)
         while pending:
             path = pending.pop()
-            curvature, determinant = self._curvature(self._cell(path))
+            curvature, determinant = self.surface.curvature(self._cell(path), self.c.plane)
             inside = _inside(curvature, c.enclosure) and _inside(determinant, c.determinant)
             if inside:
                 continue
@@ -237,7 +233,7 @@ class _Checker:
             axis = depth % self.k
             width[axis] /= 2
             low[axis] += width[axis] * int(side)
-        return [_real(a).union(_real(a + w)) for a, w in zip(low, width, strict=True)]
+        return [real(a).union(real(a + w)) for a, w in zip(low, width, strict=True)]
 
     def _within(self, ball: arb, bounds: tuple[Bound, Bound] | None, name: str) -> None:
         assert bounds is not None
@@ -253,7 +249,7 @@ class _Checker:
         c = self.c
         self._require(self.affinity.order == "nonlinear" and self.k > 1, "verdict: the manifold is flat by structure")
         try:
-            curvature, determinant = self._curvature(self._cell(""))
+            curvature, determinant = self.surface.curvature(self._cell(""), self.c.plane)
         except UnsupportedOpError:
             self._require(c.argument == "unsupported op", "argument: the verifier lacks an op that the prover had")
             return
@@ -272,130 +268,13 @@ class _Checker:
             failed = c.argument == "zero enclosed" or (c.argument == "degenerate immersion" and not determinant > 0)
             self._require(failed, "argument: it is not what is open there")
 
-    # -- geometry ------------------------------------------------------------------------------------------------------
-
-    def _input(self, u: Sequence[arb], degree: int) -> Polynomial:
-        value = self.point + sum(self.basis[i] * u[i] for i in range(self.k))
-        k = self.k if degree else 0
-        parts = [value, *(self.basis[i] for i in range(k)), *[None] * (len(monomials(k)) - 1 - k)]
-        return Polynomial(parts, k)
-
-    def _jet(self, u: Sequence[arb]) -> tuple[np.ndarray, np.ndarray]:
-        """The value `[D]` and the derivatives `[m, D]`, first and second."""
-        middle = [x.mid() for x in u]
-        steps = [x - c for x, c in zip(u, middle, strict=True)]
-        is_box = not all(x.is_exact() for x in u)
-        y = evaluate(self.graph, self._input(u, 2), self._input(middle, 2) if is_box else None, steps)
-        if not all(x.is_finite() for part in y.parts if part is not None for x in part.ravel()):
-            raise EnclosureError("the map or its derivatives are not finite there")
-        zero = np.full(self.c.outputs, arb(0), dtype=object)
-        rows = [zero if part is None else part.ravel() for part in y.parts]
-        for m, monomial in enumerate(monomials(self.k)):
-            if len(monomial) == 2 and monomial[0] == monomial[1]:
-                rows[m] = rows[m] * 2  # from a Taylor coefficient to a derivative
-        return rows[0], np.stack(rows[1:])
-
-    def _weighted(self, vector: np.ndarray) -> np.ndarray:
-        """The inverse of the covariance times a vector."""
-        if self.inverse is None:
-            return vector / self.sigma
-        product = self.inverse * arb_mat(len(vector), 1, vector.tolist())
-        return np.array(product.entries(), dtype=object)
-
-    def _frame(self, rows: Iterable[np.ndarray]) -> tuple[list[np.ndarray], list[list[arb]]]:
-        """Orthonormal vectors that span the rows, by Gram and Schmidt, and the coefficients of the rows in them."""
-        frame: list[np.ndarray] = []
-        coefficients: list[list[arb]] = []
-        for row in rows:
-            inner = [_dot(self._weighted(e), row) for e in frame]
-            rest = row - sum(c * e for c, e in zip(inner, frame, strict=True))
-            square = _dot(self._weighted(rest), rest)
-            if not square > 0:
-                raise EnclosureError("the metric is not bounded away from degenerate ones")
-            frame.append(rest / square.sqrt())
-            coefficients.append([*inner, square.sqrt()])
-        return frame, coefficients
-
-    def _metric_determinant(self, u: Sequence[arb]) -> arb:
-        """The product of the squared lengths that Gram and Schmidt leave."""
-        return _product(c[-1] ** 2 for c in self._frame(self._jet(u)[1][: self.k])[1])
-
-    def _curvature(self, u: Sequence[arb]) -> tuple[arb, arb]:
-        """The sectional curvature and the determinant of the metric.
-
-        `K = (II(e, e) . II(n, n) - |II(e, n)|^2) / (|e|^2 |n|^2 - (e . n)^2)` for a basis e, n of the plane, where II
-        are the second derivatives less their projection to the tangent space.
-        """
-        k = self.k
-        derivatives = self._jet(u)[1]
-        change, multiples = self._suggested(derivatives)
-        first = change @ derivatives[:k]
-        seconds = dict(zip(monomials(k)[1 + k :], derivatives[k:], strict=True))
-        frame, coefficients = self._frame(first)
-        bent = []
-        for (a, b), less in zip(((0, 0), (1, 1), (0, 1)), multiples, strict=True):
-            mixed = [(change[a][i] * change[b][j], (min(i, j), max(i, j))) for i in range(k) for j in range(k)]
-            bent.append(sum(factor * seconds[pair] for factor, pair in mixed) - less @ first)
-        tangential = [[_dot(self._weighted(e), vector) for e in frame] for vector in bent]
-
-        def normal(a: int, b: int) -> arb:  # by Pythagoras
-            both = zip(tangential[a], tangential[b], strict=True)
-            return _dot(self._weighted(bent[a]), bent[b]) - sum((x * y for x, y in both), arb(0))
-
-        gauss = normal(0, 1) - normal(2, 2)
-        (size,), (_, height) = coefficients[:2]
-        determinant = _product(c[-1] ** 2 for c in coefficients) / matrix(change).det() ** 2
-        return gauss / (size * height) ** 2, determinant
-
-    def _suggested(self, derivatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A basis of the tangent space that starts in the plane `[k, k]`, and multiples of it `[3, k]`, from floats.
-
-        The basis is about orthonormal, and the second derivatives along 11, 22 and 12 less the multiples about normal.
-        Any multiples are right, and any basis of which two vectors are multiples of the plane's; these keep the balls
-        of a box from adding up.
-        """
-        k = self.k
-        axes = np.eye(k)
-        x, y = np.array(self.c.plane) if self.c.plane is not None else axes[:2]
-        minors = np.abs(np.outer(x, y) - np.outer(y, x))
-        left_out = np.unravel_index(minors.argmax(), minors.shape)
-        basis = np.array([x, y, *np.delete(axes, left_out, 0)])
-        floats = torch.from_numpy(np.frompyfunc(float, 1, 1)(derivatives).astype(float))
-        white = self.c.family.whiten(floats).numpy()
-        orthonormal, triangular = np.linalg.qr((basis @ white[:k]).T)
-        mixing = np.eye(k)
-        if np.isfinite(triangular).all() and np.abs(np.diag(triangular)).min() > 0:
-            mixing = np.tril(np.linalg.inv(triangular.T))
-        exact_basis = exact(torch.from_numpy(mixing)) @ exact(torch.from_numpy(basis))
-        near = mixing @ basis
-        bent = [sum(near[a][i] * near[b][j] * white[monomials(k).index((min(i, j), max(i, j))) - 1]
-                    for i in range(k) for j in range(k)) for a, b in ((0, 0), (1, 1), (0, 1))]  # fmt: skip
-        return exact_basis, exact(torch.from_numpy(np.nan_to_num(np.array(bent) @ orthonormal)))
-
-
-def _dot(a: np.ndarray, b: np.ndarray) -> arb:
-    return (arb_mat(1, len(a), a.tolist()) * arb_mat(len(b), 1, b.tolist()))[0, 0]
-
-
-def _product(factors: Iterable[arb]) -> arb:
-    return math.prod(factors, start=arb(1))
-
-
-def _real(number: Fraction) -> arb:
-    return arb(fmpq(number.numerator, number.denominator))
-
-
-def _rational(ball: arb) -> fmpq:
-    mantissa, exponent = (int(part) for part in ball.man_exp())
-    return fmpq(mantissa) * fmpq(2) ** exponent
-
 
 def _inside(ball: arb, bounds: tuple[Bound, Bound]) -> bool:
-    return bool(ball.is_finite() and ball >= _real(bounds[0]) and ball <= _real(bounds[1]))
+    return bool(ball.is_finite() and ball >= real(bounds[0]) and ball <= real(bounds[1]))
 
 
 def _apart(ball: arb, bounds: tuple[Bound, Bound]) -> bool:
-    return bool(ball < _real(bounds[0]) or ball > _real(bounds[1]))
+    return bool(ball < real(bounds[0]) or ball > real(bounds[1]))
 
 
 def _covers(paths: Sequence[str]) -> bool:

@@ -1,9 +1,8 @@
-"""An independent reader of graphs, for the verifier.
+"""The verifier's own evaluation of graphs.
 
 It shares nothing with the engine that proves: no rule, no closed-form derivative, no array class. Values are
-polynomials of degree two in the coordinates (`fisherflat.verifier`); functions of one entry are
-expanded by FLINT's power series and entries moved by NumPy (`fisherflat.verifier`). Ops that are not in its
-tables are refused.
+polynomials of degree two in the coordinates (`_polynomials`); functions of one entry are expanded by FLINT's power
+series and entries moved by NumPy (`_tables`). Ops that are not in the tables are refused.
 """
 
 from __future__ import annotations
@@ -53,9 +52,9 @@ def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, step
     last = graph.last_use()
     for node in graph.nodes:
         if node.target is not None:
-            values[node] = _Reading(node, values, x.k).result()
+            values[node] = _Op(node, values, x.k).result()
             if middle is not None:
-                centre[node] = _Reading(node, centre, x.k).result()
+                centre[node] = _Op(node, centre, x.k).result()
                 values[node] = _narrowed(values[node], centre[node], steps)
         for dead in last.get(node, ()):
             values.pop(dead)
@@ -92,8 +91,8 @@ def _nearby(x: Polynomial) -> Array:
     return np.asarray(x.value + arb(0, 1) * arb(2) ** -100000, dtype=object) if x.moves else x.value
 
 
-class _Reading:
-    """One node, read."""
+class _Op:
+    """One node, evaluated."""
 
     def __init__(self, node: Node, values: dict[Node, Any], k: int) -> None:
         self.node, self.values, self.k = node, values, k
@@ -231,4 +230,4 @@ class _Reading:
         return where if self.name.startswith("arg") else (chosen, where)
 
     def _unknown(self) -> UnsupportedOpError:
-        return UnsupportedOpError(f"{self.node.op} at {self.node.source} is not in the tables of the verifier's reader")
+        return UnsupportedOpError(f"{self.node.op} at {self.node.source} is not in the verifier's tables")

@@ -1,4 +1,4 @@
-"""Taylor polynomials of degree two with coefficients in plain balls: what the verifier's reader computes with."""
+"""Taylor polynomials of degree two with coefficients in plain balls: what the verifier computes with."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Nothing is shared with the prover (`fisherflat.provers`) but the reading of the weights, which is compared with
 the MLP's graph each time: identities are checked by counting exponents instead of by sympy, what an activation does to
-scales and signs is read from its ops instead of its name, and balls come from the verifier's reader of graphs.
+scales and signs is read from its ops instead of its name, and balls come from the verifier's evaluation of graphs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the verifier's reader knows of ops: their functions as power series, and how NumPy does the rest."""
+"""What the verifier knows of ops: their functions as power series, and how NumPy does the rest."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def convolution(
 ) -> Array:
     """A convolution over one axis: the sum over the taps of the kernel."""
     if transposed or x.ndim != 3:
-        raise UnsupportedOpError("only convolutions over one axis are in the reader's tables")
+        raise UnsupportedOpError("only convolutions over one axis are in the verifier's tables")
     (step,), (pad,), (spread,) = stride, padding, dilation
     x = _padded(x, [pad, pad])
     taps, length = weight.shape[2], (x.shape[2] - spread * (weight.shape[2] - 1) - 1) // step + 1

@@ -18,7 +18,8 @@ import fisherflat as ff
 from fisherflat.cli import app
 from fisherflat.errors import InputError
 from fisherflat.models import Model
-from fisherflat.provers import certify_layer, verify_layer
+from fisherflat.provers import certify_layer
+from fisherflat.verifier import verify_layer
 
 FLAT = {"affine_plane", "attention_weights_ungated", "ungated_frozen_pattern"}
 UNDECIDED = {"clifford_torus_flat_not_affine", "cone_flat_not_affine"}

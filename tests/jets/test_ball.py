@@ -1,4 +1,4 @@
-"""Balls enclose: the float rules, mpmath's derivatives, and the verifier's reader, which knows no rules at all."""
+"""Balls enclose: the float rules, mpmath's derivatives, and the verifier, which knows no rules at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fisherflat.errors import EnclosureError, TraceError, UnsupportedOpError
 from fisherflat.jets.balls import _array as ball
 from fisherflat.jets.rules import FUNCTIONS, Irrational
 from fisherflat.provers._enclosure import jet
-from fisherflat.verifier import _evaluator as reader
+from fisherflat.verifier import _evaluator as evaluator
 from fisherflat.verifier import _polynomials as polynomials
 
 BITS = 128
@@ -137,11 +137,11 @@ def enclosed(f: Callable[[Tensor], Tensor], chart: ff.charts.Chart, u: tuple[flo
 
 
 def read(f: Callable[[Tensor], Tensor], chart: ff.charts.Chart, u: tuple[float, float] = (0.01, -0.02)) -> list[Any]:
-    """The same by the verifier's reader, as derivatives."""
+    """The same by the verifier, as derivatives."""
     with flint.ctx.workprec(BITS):
         point, basis = polynomials.exact(chart.point), polynomials.exact(chart.basis)
         parts = [point + sum(arb(c) * row for c, row in zip(u, basis, strict=True)), *basis, None, None, None]
-        y = reader.evaluate(ff.trace(f, chart.point), polynomials.Polynomial(parts, 2))
+        y = evaluator.evaluate(ff.trace(f, chart.point), polynomials.Polynomial(parts, 2))
         zero = np.full(y.value.shape, arb(0), dtype=object)
         factors = (1, 1, 1, 2, 1, 2)
         return [
@@ -191,5 +191,5 @@ def test_rules_enclose_the_float_engine(name: str, shape: tuple[int, ...], f: Ca
     try:
         other = read(f, chart)
     except (UnsupportedOpError, EnclosureError):
-        return  # the reader knows fewer ops
+        return  # the verifier knows fewer ops
     assert all(x.overlaps(y) for row, same in zip(balls, other, strict=True) for x, y in zip(row, same, strict=True))

@@ -23,7 +23,8 @@ from fisherflat.lab.experiments.language_loss import bits_per_byte, causal, enco
 from fisherflat.lab.experiments.python_text import HELD_OUT, TRAINING, standard_library
 from fisherflat.models import Model
 from fisherflat.models._folder import place_of
-from fisherflat.provers import certify_layer, verify_layer
+from fisherflat.provers import certify_layer
+from fisherflat.verifier import verify_layer
 from fisherflat.zoo import checkpoint, checkpoint_provenance
 
 NAMES = (LLAMA, QWEN3_NEXT)

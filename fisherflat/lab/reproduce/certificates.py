@@ -14,10 +14,10 @@ from fisherflat.lab.experiments.language import PROMPTS, QWEN3_NEXT
 from fisherflat.lab.reproduce._section import GATING, OWN, Claim, Section, verdict
 from fisherflat.models import load
 from fisherflat.parts import readings
-from fisherflat.provers import certify, certify_layer, verify_layer
+from fisherflat.provers import certify, certify_layer
 from fisherflat.spaces import charts
 from fisherflat.spaces.charts import Chart
-from fisherflat.verifier import Verification, verify
+from fisherflat.verifier import Verification, verify, verify_layer
 from fisherflat.zoo import CHECKPOINTS, checkpoint, ring_pair
 
 LIVE, PATTERN = readings.LIVE, readings.name(["pattern"])

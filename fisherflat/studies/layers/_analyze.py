@@ -12,12 +12,12 @@ from torch import Tensor
 
 from fisherflat._progress import progress as bar
 from fisherflat._version import __version__
+from fisherflat.certificates import digests
 from fisherflat.errors import InputError, RoutingWarning
 from fisherflat.geometry import ENGINES
 from fisherflat.models import Encoded, Model
 from fisherflat.models.moves import Moves, parse
 from fisherflat.parts.readings import LIVE, canonical, order, roles
-from fisherflat.studies.layers._identity import tensors_digest, weights_digest
 from fisherflat.studies.layers._in_depth import in_depth
 from fisherflat.studies.layers._journal import Journal
 from fisherflat.studies.layers._result import Analysis
@@ -198,13 +198,13 @@ def _as_list(prompts: Any) -> list[Any]:
 
 def _plain(prompt: Encoded) -> Any:
     """A prompt fit for JSON: its token ids, or what tells hidden states apart."""
-    return prompt.ids.tolist() if prompt.hidden is None else {"hidden_states": tensors_digest([("", prompt.hidden)])}
+    return prompt.ids.tolist() if prompt.hidden is None else {"hidden_states": digests.of_tensor(prompt.hidden)}
 
 
 def _identity(model: Model, about: dict[str, Any]) -> dict[str, Any]:
     """What the rows of a task depend on: another choice of layers or parts asks for other tasks, not for other rows."""
     settings = {name: value for name, value in about.items() if name not in ("layers", "parts")}
-    return {"fisherflat": __version__, "weights": weights_digest(model), **settings}
+    return {"fisherflat": __version__, "weights": digests.of_tensors(model.weights.each(model.module)), **settings}
 
 
 def _in_order(rows: list[Row]) -> list[Row]:
