@@ -254,7 +254,7 @@ def test_the_witness_is_the_first_nonlinear_node_with_its_line_and_role() -> Non
     layer = ff.layers.SelfAttention(4, gate=ff.layers.Gate("identity")).double()
     frozen = ff.freeze(layer, x)
     certificate = ff.certify(frozen, ff.charts.token(x, 0, W[:2]))
-    assert "product of two input-dependent factors at attention.py:" in certificate.reason
+    assert "product of two input-dependent factors at _attention.py:" in certificate.reason
     assert certificate.witness.role == "attention_gate"
     assert certificate.witness.node == min(n.index for n in frozen.nodes if len(n.inputs) > 1)
 
