@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fisherflat.parts._roles import entries, moving
+from fisherflat.parts._flow import entries, moving
 from fisherflat.parts._routing import choices, rerouted
 from fisherflat.parts._tracing import freeze, trace, traced
 

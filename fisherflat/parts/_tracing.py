@@ -11,9 +11,10 @@ from torch.func import vjp
 
 from fisherflat._arrays import as_float64
 from fisherflat.errors import InputError, TraceError
-from fisherflat.jets.graph import ROLES, Graph, Node, Tangent, fold, run
+from fisherflat.jets.graph import ROLES, Graph, Held, Holding, Node, Tangent, fold, run
 from fisherflat.jets.recording import Mapping, record
-from fisherflat.parts._roles import assign, entries, held, moving
+from fisherflat.parts._flow import entries, moving
+from fisherflat.parts._roles import assign, held
 
 
 def trace(module: Callable[[Tensor], Tensor], at: Any) -> Graph:
@@ -64,9 +65,10 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
     affine, and so is an MLP with its gate or activation frozen.
 
     **Args:** `module` and `at` as in `trace` (a graph can be frozen further); `roles` out of `pattern`,
-    `attention_gate`, `norm`, `mlp_gate`, `activation`. A role that the module does not have holds nothing.
+    `attention_gate`, `norm`, `mlp_gate`, `activation`. What each is, docs/readings.md says.
 
-    **Returns:** a `Graph`, callable like the module; `.frozen` names the roles.
+    **Returns:** a `Graph`, callable like the module; `.held` lists what is held, with op, module and source line, and
+    `.frozen` names the roles of which something is: a role that the module does not have is not among them.
 
     **Raises:** `InputError` for an unknown role, and what `trace` raises.
     """
@@ -76,10 +78,30 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
             raise InputError(f"{role!r} cannot be frozen; choose from {', '.join(ROLES[:-1])}")
     graph, point = trace(module, at), as_float64(at, "at")
     values = graph.values(point)
-    constant = {node: values[node] for node in held(graph, roles)}
-    nodes, output = fold(graph, constant, _tangents(graph, values) if "activation" in roles else {})
-    frozen = tuple(role for role in ROLES if role in roles or role in graph.frozen)
-    return Graph(nodes, output, graph.names, frozen)
+    names = dict(graph.names)
+    constant: dict[Node, Any] = {}
+    tangents: dict[Node, Tangent] = {}
+    holdings = list(graph.holdings)
+
+    def hold(node: Node, *stands: tuple[str, Tensor]) -> None:
+        number = len(holdings) + 1
+        names.update({id(tensor): f"held {number}{suffix}" for suffix, tensor in stands})
+        constants = tuple(names[id(tensor)] for _, tensor in stands)
+        what = Held(node.op, node.module_path, node.source)
+        holdings.append(Holding(node.role, node.index, what, constants))
+
+    for node in held(graph, roles):
+        constant[node] = values[node]
+        hold(node, ("", values[node]))
+    found, users = _tangents(graph, values) if "activation" in roles else {}, graph.users()
+    for node, (x, slope, intercept) in found.items():
+        # of an activation that is written out in several ops the last one stands for all
+        inner = users[node] and all(user in found and found[user][0] is x for user in users[node])
+        if node not in constant and not inner:
+            tangents[node] = (x, slope, intercept)
+            hold(node, (" slope", slope), (" intercept", intercept))
+    nodes, output = fold(graph, constant, tangents)
+    return Graph(nodes, output, names, tuple(holdings))
 
 
 def _tangents(graph: Graph, values: dict[Node, Any]) -> dict[Node, Tangent]:

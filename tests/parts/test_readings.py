@@ -49,11 +49,13 @@ def test_unknown_roles() -> None:
 
 
 def test_every_role_that_can_be_frozen_has_a_word() -> None:
-    """`freeze` takes them all, and nothing else."""
+    """`freeze` takes them all, and nothing else; what it names is what the layer has."""
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     layer = SelfAttention(4).double()
     for role in readings.WORDS:
-        assert ff.freeze(layer, x, [role]).frozen == (role,)
+        frozen = ff.freeze(layer, x, [role])
+        assert frozen.frozen == (("pattern",) if role == "pattern" else ())
+        assert bool(frozen.held) is (role == "pattern")
     with pytest.raises(InputError):
         ff.freeze(layer, x, ["other"])
 

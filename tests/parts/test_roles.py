@@ -67,7 +67,6 @@ GATED = {
     "residual": lambda x: x + attention(x) * gate(x),
     "heads": lambda x: (pattern(x) @ (x @ V)).reshape(N, 2, 2) * torch.sigmoid(x @ G[:, :2])[..., None],
     "sigmoid attention": lambda x: torch.sigmoid((x @ Q) @ (x @ K).T) @ (x @ V) * gate(x),
-    "given scores": lambda x: x.softmax(-1) @ V * gate(x[:, :D]),
     "linear attention": lambda x: torch.relu(x @ Q) @ (torch.relu(x @ K).T @ (x @ V)) * gate(x),
 }
 
@@ -89,7 +88,6 @@ UNGATED = {
     "queries gated": lambda x: ((x @ Q * gate(x)) @ (x @ K).T).softmax(-1) @ (x @ V),
     "capped scores": lambda x: (torch.tanh((x @ Q) @ (x @ K).T / 5) * 5).softmax(-1) @ (x @ V),
     "sink": with_sink,
-    "constant values": lambda x: (x @ K).softmax(-1) @ V,
 }
 
 

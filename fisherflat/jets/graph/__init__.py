@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from fisherflat.jets.graph._cut import before, behind, followed, halves
-from fisherflat.jets.graph._graph import ROLES, Graph, Node, Tangent, fold, getitem, leaves, mapped_leaves, run
+from fisherflat.jets.graph._graph import ROLES, Graph, Held, Holding, Node, Origin, Tangent, fold, getitem, leaves, mapped_leaves, run
 
 __all__ = [
     "ROLES",
     "Graph",
+    "Held",
+    "Holding",
     "Node",
+    "Origin",
     "Tangent",
     "before",
     "behind",

@@ -56,7 +56,7 @@ def before(graph: Graph, cut: Node, shape: tuple[int, ...]) -> Graph:
     copies: dict[Node, Node] = {}
     for node in graph.nodes[: cut.index + 1]:
         copies[node] = _copy(node, copies)
-    return viewed(Graph([*copies.values()], copies[cut], graph.names, graph.frozen), shape)
+    return viewed(Graph([*copies.values()], copies[cut], graph.names, graph.holdings), shape)
 
 
 def behind(graph: Graph, cut: Node, shape: tuple[int, ...]) -> Graph:
@@ -66,7 +66,7 @@ def behind(graph: Graph, cut: Node, shape: tuple[int, ...]) -> Graph:
     for node in graph.nodes[cut.index + 1 :]:
         copies[node] = _copy(node, copies)
     assert isinstance(graph.output, Node)
-    return Graph([input_, *copies.values()], copies[graph.output], graph.names, graph.frozen)
+    return Graph([input_, *copies.values()], copies[graph.output], graph.names, graph.holdings)
 
 
 def viewed(graph: Graph, shape: tuple[int, ...]) -> Graph:
@@ -83,7 +83,7 @@ def followed(graph: Graph, target: Any, *args: Any, shape: tuple[int, ...]) -> G
     assert isinstance(graph.output, Node)
     last = copies[graph.output]
     op = Node(len(copies), target, (last, *args), {}, shape, module_path=last.module_path, source=last.source)
-    return Graph([*copies.values(), op], op, graph.names, graph.frozen)
+    return Graph([*copies.values(), op], op, graph.names, graph.holdings)
 
 
 def _view(node: Node, shape: tuple[int, ...]) -> Node:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,6 +60,44 @@ class Node:
         return f"%{self.index} = {self.op} [{self.role}] {self.source}"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a constant was made of inside the map.
+
+    **Attributes:** `leaves`, which tensors from outside the map: equal numbers for the same; `projected`, whether
+    there was a matrix product on the way.
+    """
+
+    leaves: frozenset[int]
+    projected: bool
+
+
+class Held(NamedTuple):
+    """A node that was replaced by its value at the base point, or an activation by its tangent there.
+
+    **Attributes:** `op`, `module_path`, `source` (file and line), as in `Node`.
+    """
+
+    op: str
+    module_path: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One held node, and where its value stands in the frozen graph.
+
+    **Attributes:** `role`; `node`, its index in the graph that was frozen; `what`, op, module path and source line;
+    `constants`, the names of the constants that stand for it (`held N`, or `held N slope` and `held N intercept` for a
+    tangent), as `Graph.constants` gives them where the graph still reads them.
+    """
+
+    role: str
+    node: int
+    what: Held
+    constants: tuple[str, ...]
+
+
 def leaves(thing: Any) -> Iterator[Any]:
     """What stands in nested tuples, lists and dicts: the arguments of ops."""
     if isinstance(thing, (tuple, list, dict)):
@@ -90,13 +128,31 @@ class Graph:
     Calling a graph computes the map with plain torch ops (so it can be vmapped, differentiated and traced).
 
     **Attributes:** `nodes`, the input first, in order of execution; `output`, a node, or a tensor where the output does
-    not depend on the input; `names`, weight name by `id` of the constant; `frozen`, the roles that are held.
+    not depend on the input; `names`, weight name by `id` of the constant; `holdings`, what is held at the base point;
+    `origins`, by `id` of a constant, what it was made of (of a fresh trace alone).
     """
 
     def __init__(
-        self, nodes: list[Node], output: Node | Tensor, names: dict[int, str], frozen: tuple[str, ...] = ()
+        self,
+        nodes: list[Node],
+        output: Node | Tensor,
+        names: dict[int, str],
+        holdings: tuple[Holding, ...] = (),
+        origins: dict[int, Origin] | None = None,
     ) -> None:
-        self.nodes, self.output, self.names, self.frozen = _live(nodes, output), output, names, frozen
+        self.nodes, self.output, self.names = _live(nodes, output), output, names
+        self.holdings, self.origins = holdings, origins or {}
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The roles of which something is held, in the order of `ROLES`."""
+        found = {holding.role for holding in self.holdings}
+        return tuple(role for role in ROLES if role in found)
+
+    @property
+    def held(self) -> list[Held]:
+        """What is held: op, module path and source line of each node; empty for a live graph."""
+        return [holding.what for holding in self.holdings]
 
     @property
     def input(self) -> Node:
@@ -188,7 +244,7 @@ class Graph:
             copies[node] = replace(
                 node, args=mapped_leaves(mapped, node.args), kwargs=mapped_leaves(mapped, node.kwargs)
             )
-        return Graph(list(copies.values()), mapped(self.output), names, self.frozen)
+        return Graph(list(copies.values()), mapped(self.output), names, self.holdings)
 
     def __str__(self) -> str:
         """A table of the nodes: what `print(ff.trace(module, at))` shows."""

@@ -19,7 +19,7 @@ from torch.func import functionalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fisherflat.errors import FisherflatError, TraceError
-from fisherflat.jets.graph import Graph, Node, getitem, leaves, mapped_leaves
+from fisherflat.jets.graph import Graph, Node, Origin, getitem, leaves, mapped_leaves
 from fisherflat.jets.recording._mapping import Mapping
 from fisherflat.jets.recording.decompositions import decomposition
 
@@ -31,6 +31,7 @@ _RESHAPE = {aten.view, aten._unsafe_view, aten.reshape, aten.view_copy, aten._re
 _RESHAPE |= {aten.unsqueeze, aten.unsqueeze_copy, aten.squeeze, aten.squeeze_copy, aten.flatten, aten.unflatten}
 _PERMUTE = {aten.t, aten.transpose, aten.permute, aten.t_copy, aten.transpose_copy, aten.permute_copy}
 _EXPAND = {aten.expand, aten.expand_copy, aten.copy}
+_PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.convolution}
 _BRANCHES = {aten._local_scalar_dense, aten.nonzero, aten.is_nonzero, aten.equal}
 _LOW = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -70,6 +71,7 @@ class _Recorder(TorchDispatchMode):
         self._known: dict[int, tuple[Tensor, Node]] = {}
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
         self._promoted: dict[int, tuple[Tensor, Tensor]] = {}
+        self._made: dict[int, tuple[Tensor, Origin]] = {}
         self._weights = {_storage(tensor): name for name, tensor in mapping.weights.items()}
         self._paths: dict[int, str] = {}
         roots = [mapping.module] if mapping.module is not None else _modules_of(mapping.mean)
@@ -94,7 +96,8 @@ class _Recorder(TorchDispatchMode):
         given = leaves([(node.args, node.kwargs) for node in self._nodes])
         constants = [leaf for leaf in given if isinstance(leaf, Tensor) and leaf.numel()]
         names = {id(c): self._weights[_storage(c)] for c in constants if _storage(c) in self._weights}
-        return Graph(self._nodes, self._known[id(y)][1], names)
+        origins = {id(constant): self._origin_of(constant) for constant in constants}
+        return Graph(self._nodes, self._known[id(y)][1], names, origins=origins)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -131,9 +134,27 @@ class _Recorder(TorchDispatchMode):
         if id(leaf) not in self._promoted:
             promoted = leaf.detach().to(self._dtype)
             self._promoted[id(leaf)] = (leaf, promoted)
+            self._made[_storage(promoted)] = (promoted, self._origin_of(leaf))
             if _storage(leaf) in self._weights:
                 self._weights[_storage(promoted)] = self._weights[_storage(leaf)]
         return self._promoted[id(leaf)][1]
+
+    # -- constants -----------------------------------------------------------------------------------------------------
+
+    def _note_origin(self, packet: Any, tensors: list[Tensor], out: Any) -> None:
+        """What a constant was made of: constants of a common origin can be keys and values of another input."""
+        origins = [self._origin_of(tensor) for tensor in tensors]
+        joined = frozenset().union(*(origin.leaves for origin in origins))
+        projected = packet in _PRODUCTS or any(origin.projected for origin in origins)
+        for tensor in leaves(out):
+            if isinstance(tensor, Tensor) and tensors and _storage(tensor) not in map(_storage, tensors):
+                self._made[_storage(tensor)] = (tensor, Origin(joined, projected))
+
+    def _origin_of(self, tensor: Tensor) -> Origin:
+        place = _storage(tensor)
+        if place in self._made:
+            return self._made[place][1]
+        return Origin(frozenset({place} if tensor.is_floating_point() and tensor.dim() > 1 else ()), False)
 
     # -- ops -----------------------------------------------------------------------------------------------------------
 
@@ -149,7 +170,9 @@ class _Recorder(TorchDispatchMode):
         if not any(id(tensor) in self._known or id(tensor) in self._pairs for tensor in tensors):
             if func._schema.is_mutable:
                 self._preserve(kwargs.get("out", args[0]))
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
+            self._note_origin(packet, tensors, out)
+            return out
         if packet in _BRANCHES:
             raise TraceError(
                 f"{packet} at {self._origin()[1]}: the control flow depends on the values of the input, so one graph "

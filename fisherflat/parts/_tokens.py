@@ -1,0 +1,258 @@
+"""Which token each entry of a node belongs to.
+
+The rows of the input (its last axis but one) are numbered, and the numbers are carried along: entries that are moved
+take theirs with them, a product with constants keeps those of its rows, a product of two moving matrices those of the
+left operand's rows and of the right one's columns, and what is summed over an axis keeps those that are the same along
+it. So the scores of queries `i` and keys `t` have two numberings, that of `i` and that of `t`, and a product over the
+token axis is one whose two operands have the same numbering along the axis that is summed.
+
+Of two numberings that vary along the same axes the later one counts: `x_t + x_(t-1)` belongs to token `t`. Rows that
+have no number, because the input is a vector or they were mixed in an unknown way, are numbered where the next
+product with constants applies the same weights to each of them. The columns of such a product are numbered too, with
+the constant as their origin: they are the keys or queries of another input, should that constant be made of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherflat.jets.graph import Graph, Node, Origin, mapped_leaves, run
+from fisherflat.jets.rules import STRUCTURAL
+
+aten = torch.ops.aten
+
+_MATMULS = {aten.mm, aten.bmm, aten.matmul, aten.addmm}
+_REDUCTIONS = {aten.sum, aten.mean, aten.amax, aten.amin, aten.prod, aten.logsumexp}
+#: structural ops that leave entries at their places, or fill others
+_IN_PLACE = {aten.where, aten.masked_fill, aten.tril, aten.triu}
+#: more numberings than this say nothing that would be asked
+_MOST = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Numbering:
+    """The token of each entry, -1 for none: of the map's own input, or of another of that origin.
+
+    **Attributes:** `rows`, integers of the node's shape; `origin`, `None` for the map's own input.
+    """
+
+    rows: Tensor
+    origin: Origin | None = None
+
+    @cached_property
+    def dims(self) -> frozenset[int]:
+        """The axes along which it varies."""
+        return frozenset(dim for dim in range(self.rows.dim()) if _varies(self.rows, dim))
+
+    def along(self, dim: int) -> Tensor | None:
+        """The numbers along an axis where they vary along it, and the same way at all places; else `None`."""
+        dim %= self.rows.dim()
+        if dim not in self.dims:
+            return None
+        return self.rows.movedim(dim, -1)
+
+
+class Tokens:
+    """The numberings of the nodes of a graph; `sources` as `fisherflat.parts.moving` gives them."""
+
+    def __init__(self, graph: Graph, sources: dict[Node, list[Node]]) -> None:
+        self._sources, self._origins, self._input = sources, graph.origins, graph.input
+        self._of: dict[Node, list[Numbering]] = {}
+        for node in graph.nodes:
+            self._of[node] = self._numbered(node)
+
+    def own(self, node: Node) -> list[Numbering]:
+        """By the tokens of the map's input: one for a row of hidden states, two for a score."""
+        return [numbering for numbering in self._of[node] if numbering.origin is None]
+
+    def other(self, node: Node) -> list[Numbering]:
+        """By the rows of other inputs, which are constants."""
+        return [numbering for numbering in self._of[node] if numbering.origin is not None]
+
+    def origin(self, constant: Any) -> Origin | None:
+        """What a constant was made of."""
+        return self._origins.get(id(constant))
+
+    def shared(self, left: Node, right: Node, dims: tuple[int, int] = (-1, -2)) -> bool:
+        """Whether entries of two nodes that meet along an axis of each belong to the same tokens there."""
+        return any(
+            _agree(a.along(dims[0]), b.along(dims[1])) for a in self.own(left) for b in self.own(right)
+        )  # fmt: skip
+
+    # -- one node after another ----------------------------------------------------------------------------------------
+
+    def _numbered(self, node: Node) -> list[Numbering]:
+        if node.target is None:
+            return [_rows(node.shape, -2)] if len(node.shape) > 1 and node.shape[-2] > 1 else []
+        if not self._sources[node] or (node.shape and isinstance(node.shape[0], tuple)):
+            return []
+        if node.packet in _MATMULS:
+            return self._of_product(node)
+        if node.packet is aten.convolution:  # along the last axis
+            along = any(n.along(-1) is not None for n in self.own(self._sources[node][0]))
+            return [_rows(node.shape, -1)] if along and node.shape[-1] > 1 else []
+        if node.packet in STRUCTURAL - _IN_PLACE:
+            return self._of_moved(node)
+        if node.packet in _REDUCTIONS:
+            return self._of_reduced(node)
+        shapes = [source.shape for source in self._sources[node]]
+        try:
+            kept = tuple(node.shape) == tuple(torch.broadcast_shapes(*shapes))
+        except (RuntimeError, TypeError):
+            kept = False
+        if kept or node.packet in _IN_PLACE:
+            return _merged([self._expanded(n, node) for s in self._sources[node] for n in self._of[s]])
+        return []
+
+    def _expanded(self, numbering: Numbering, node: Node) -> Numbering:
+        return Numbering(numbering.rows.expand(node.shape), numbering.origin)
+
+    def _of_product(self, node: Node) -> list[Numbering]:
+        left, right = node.args[-2:]
+        found: list[Numbering] = []
+        for operand, summed, kept in ((left, -1, -2), (right, -2, -1)):
+            if not isinstance(operand, Node) or not (operand is self._input or self._sources[operand]):
+                continue
+            if len(operand.shape) < 2:
+                return []
+            own = [n for n in self._of[operand] if n.along(summed) is None]
+            found += [_over(n, summed, node) for n in own]
+            constant = right if operand is left else left
+            if isinstance(constant, Node):
+                continue
+            if node.shape[kept] > 1 and not any(n.origin is None and n.along(kept) is not None for n in own):
+                found.append(_rows(node.shape, kept))
+            columns = -3 - kept  # the axis that comes from the constant
+            origin = self._origins.get(id(constant))
+            if origin is not None and node.shape[columns] > 1:
+                found.append(_rows(node.shape, columns, origin))
+        return _merged(found)
+
+    def _of_moved(self, node: Node) -> list[Numbering]:
+        sources = list(dict.fromkeys(self._sources[node]))
+        kinds = [[self.own(source), self.other(source)] for source in sources]
+        found = []
+        for own in (0, 1):
+            for position in range(min(len(kind[own]) for kind in kinds)):
+                here = {source: kind[own][position] for source, kind in zip(sources, kinds, strict=True)}
+                try:
+                    rows = _run_on_numbers(node, {source: n.rows for source, n in here.items()})
+                except (RuntimeError, TypeError, IndexError, NotImplementedError, KeyError):
+                    return []
+                if tuple(rows.shape) != tuple(node.shape):
+                    return []
+                found.append(Numbering(_compact(rows), _common([n.origin for n in here.values()])))
+        return found
+
+    def _of_reduced(self, node: Node) -> list[Numbering]:
+        (source, *_) = self._sources[node]
+        dims = reduced(node)
+        found = []
+        for numbering in self._of[source]:
+            if numbering.dims & dims:
+                continue
+            rows = numbering.rows
+            for dim in sorted(dims, reverse=True):
+                rows = rows.narrow(dim, 0, 1)
+                rows = rows if len(node.shape) == len(source.shape) else rows.squeeze(dim)
+            found.append(Numbering(rows, numbering.origin))
+        return found
+
+
+def reduced(node: Node) -> frozenset[int]:
+    """The axes of its operand that a reduction sums over."""
+    rank = len(node.inputs[0].shape)
+    dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    if dims is None or (isinstance(dims, (tuple, list)) and not dims):
+        return frozenset(range(rank))
+    return frozenset(dim % rank for dim in ([dims] if isinstance(dims, int) else dims))
+
+
+def _rows(shape: tuple[int, ...], dim: int, origin: Origin | None = None) -> Numbering:
+    """Numbers along one axis."""
+    ones = [1] * len(shape)
+    ones[dim] = shape[dim]
+    return Numbering(torch.arange(shape[dim]).reshape(ones).expand(shape), origin)
+
+
+def _over(numbering: Numbering, summed: int, node: Node) -> Numbering:
+    """That of a product over an axis along which it does not vary."""
+    return Numbering(numbering.rows.narrow(summed, 0, 1).expand(node.shape), numbering.origin)
+
+
+def _run_on_numbers(node: Node, rows: dict[Node, Tensor]) -> Tensor:
+    """An op that moves entries, on the numbers of the entries; what it fills in has none."""
+
+    def given(leaf: Any) -> Any:
+        if isinstance(leaf, Node):
+            return rows[leaf]
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            return torch.full((), -1).expand(leaf.shape)
+        return -1 if isinstance(leaf, float) else leaf
+
+    if node.packet is aten.constant_pad_nd:
+        return torch.constant_pad_nd(rows[node.args[0]], node.args[1], -1)
+    numbered = mapped_leaves(given, (node.args, node.kwargs))
+    return node.target(*numbered[0], **numbered[1])
+
+
+def _merged(numberings: Iterable[Numbering]) -> list[Numbering]:
+    """Without repetitions; of those that vary along the same axes the later one, place by place."""
+    found: list[Numbering] = []
+    for new in numberings:
+        for place, old in enumerate(found):
+            if (old.origin is None) is (new.origin is None) and old.dims == new.dims:
+                if new.origin is None and not torch.equal(old.rows, new.rows):
+                    found[place] = Numbering(torch.maximum(old.rows, new.rows))
+                break
+        else:
+            found.append(new)
+    return found[:_MOST]
+
+
+def _common(origins: list[Origin | None]) -> Origin | None:
+    first = origins[0]
+    for origin in origins[1:]:
+        if first is not None and origin is not None:
+            first = Origin(first.leaves & origin.leaves, first.projected and origin.projected)
+    return first
+
+
+def _agree(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two rows of numbers, at any places, are the same wherever both have some."""
+    if a is None or b is None or a.shape[-1] != b.shape[-1]:
+        return False
+    a, b = (_without_copies(rows).flatten(0, -2).unique(dim=0) for rows in (a, b))
+    if len(a) != len(b):
+        return False
+    return bool(((a == b) | (a < 0) | (b < 0)).all() and ((a >= 0) & (b >= 0)).any())
+
+
+def _without_copies(rows: Tensor) -> Tensor:
+    """One of each along the axes of a view that repeats its entries."""
+    for dim in range(rows.dim()):
+        if rows.stride(dim) == 0:
+            rows = rows.narrow(dim, 0, 1)
+    return rows
+
+
+def _varies(rows: Tensor, dim: int) -> bool:
+    if rows.shape[dim] < 2 or rows.stride(dim) == 0 or not rows.numel():
+        return False
+    rows = _without_copies(rows)
+    return bool((rows.narrow(dim, 0, 1) != rows).any())
+
+
+def _compact(rows: Tensor) -> Tensor:
+    """The same numbers without copies along the axes where they are constant."""
+    shape = rows.shape
+    for dim in range(rows.dim()):
+        if rows.shape[dim] > 1 and not _varies(rows, dim):
+            rows = rows.narrow(dim, 0, 1)
+    return rows.expand(shape)
