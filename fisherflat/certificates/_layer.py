@@ -6,12 +6,12 @@ from typing import Any
 
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.gated_mlp import experts
-from fisherflat.models import Model, Operator
+from fisherflat.models import Model, Part
 
 PARTS = ("attention", "mlp", "block")
 
 
-def operator(model: Model, subject: dict[str, Any]) -> Operator:
+def operator(model: Model, subject: dict[str, Any]) -> Part:
     """The part of the layer, as it ran on the prompt, that a subject names.
 
     **Raises:** `CertificateError` where the subject does not name one, `InputError` where the model has none such.
@@ -31,7 +31,7 @@ def operator(model: Model, subject: dict[str, Any]) -> Operator:
     return found
 
 
-def expert(mlp: Operator, index: Any) -> Any:
+def expert(mlp: Part, index: Any) -> Any:
     """One expert of a mixture.
 
     **Raises:** `InputError` where there is none of that index.

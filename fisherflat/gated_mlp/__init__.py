@@ -5,14 +5,14 @@ from __future__ import annotations
 from fisherflat.gated_mlp._charges import Charges, conserved_charges
 from fisherflat.gated_mlp._defects import exchange_defect, inverse_scaling_defect
 from fisherflat.gated_mlp._experts import Expert, experts
+from fisherflat.gated_mlp._extraction import gated_units, units_of_graph
 from fisherflat.gated_mlp._from_weights import weight_geometry, weight_jet
 from fisherflat.gated_mlp._generators import BrokenScaling, broken_scaling, generator_metric, generators
 from fisherflat.gated_mlp._homogeneity import Homogeneity, homogeneity, homogeneity_evidence
 from fisherflat.gated_mlp._interaction import Eigenfeatures, eigenfeatures, interaction_matrix
 from fisherflat.gated_mlp._null import NullDirections, null_directions
 from fisherflat.gated_mlp._surrogate import Surrogate, bilinear_surrogate
-from fisherflat.gated_mlp._units import GatedUnits, gated_units
-from fisherflat.gated_mlp.extraction import read
+from fisherflat.gated_mlp._units import GatedUnits
 
 __all__ = [
     "BrokenScaling",
@@ -37,7 +37,7 @@ __all__ = [
     "interaction_matrix",
     "inverse_scaling_defect",
     "null_directions",
-    "read",
+    "units_of_graph",
     "weight_geometry",
     "weight_jet",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.gated_mlp._units import gated_units
+from fisherflat.gated_mlp._extraction import gated_units
 
 
 @dataclass(frozen=True, eq=False)

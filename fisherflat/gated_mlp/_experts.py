@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from fisherflat._typing import Float, Tensor
 
 if TYPE_CHECKING:
-    from fisherflat.models import Operator
+    from fisherflat.models import Part
 
 
 class Expert(nn.Module):
@@ -34,7 +34,7 @@ class Expert(nn.Module):
         return self._mixture[0](x, index, torch.ones(len(x), 1, dtype=x.dtype, device=x.device))
 
 
-def experts(mlp: Operator) -> list[Expert]:
+def experts(mlp: Part) -> list[Expert]:
     """The experts of an MLP, none where it is no mixture.
 
     A mixture is known by how it is called: with states `[n, d]`, and for each of them the numbers and the weights of

@@ -10,7 +10,8 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Tensor
 from fisherflat.gated_mlp._defects import relative
-from fisherflat.gated_mlp._units import GatedUnits, gated_units
+from fisherflat.gated_mlp._extraction import gated_units
+from fisherflat.gated_mlp._units import GatedUnits
 
 #: inputs at a time, so that memory grows with the units and not with the inputs
 _CHUNK = 1024

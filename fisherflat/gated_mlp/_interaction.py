@@ -9,7 +9,8 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.gated_mlp._units import GatedUnits, gated_units
+from fisherflat.gated_mlp._extraction import gated_units
+from fisherflat.gated_mlp._units import GatedUnits
 from fisherflat.layers import BilinearAttention
 
 

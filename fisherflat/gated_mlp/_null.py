@@ -10,9 +10,10 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
+from fisherflat.gated_mlp._extraction import gated_units
 from fisherflat.gated_mlp._generators import generators
 from fisherflat.gated_mlp._lowest import lowest
-from fisherflat.gated_mlp._units import GatedUnits, gated_units
+from fisherflat.gated_mlp._units import GatedUnits
 
 #: relative to the largest eigenvalue: below it the eigenvalues of a Gram matrix are rounding and are computed again
 _UNSURE = 1e-7

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 
-from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._homogeneity import PROOFS, Homogeneity, homogeneity_evidence
@@ -80,6 +78,25 @@ class GatedUnits:
             (slope,) = torch.autograd.grad(value.sum(), z)
         return value.detach(), slope
 
+    @classmethod
+    def of_layer(cls, mlp: GatedMLP) -> GatedUnits:
+        """A copy of a layer's weights: training the layer further does not change it."""
+        bias = mlp.gate.bias is not None
+
+        def weight(layer: torch.nn.Linear) -> Tensor:
+            columns = [layer.weight, layer.bias[:, None]] if bias else [layer.weight]
+            return torch.cat(columns, 1).detach().double()
+
+        return cls(
+            weight(mlp.gate),
+            weight(mlp.up),
+            mlp.down.weight.detach().double().T.clone(),
+            mlp._activation,
+            mlp.activation,
+            bias,
+            mlp.down.bias.detach().double().clone() if bias else None,
+        )
+
     def as_bilinear_attention(self) -> BilinearAttention:
         """The same map as attention with interaction matrices of rank 1, exact up to rounding.
 
@@ -93,46 +110,3 @@ class GatedUnits:
             constant=self.constant,
             bias=self.bias,
         )
-
-
-def gated_units(mlp: Any, at: Any = None) -> GatedUnits:
-    """The units of any gated MLP.
-
-    **Args:** `mlp`: a `fisherflat.layers.GatedMLP`, `block.mlp` of a checkpoint, or any module or callable that is a
-    gated MLP, with one gate and up projection each or one for both: what it is, is read from its traced graph. `at`: an
-    input to trace it at, `[n, d]`; not needed for the first two. `GatedUnits` are returned as they are.
-
-    **Raises:** `InputError` where the MLP is not gated, or is not of the form `b + Σ_i v_i φ(g_i·x) (u_i·x)`; what
-    `fisherflat.trace` raises.
-    """
-    if isinstance(mlp, GatedUnits):
-        return mlp
-    if isinstance(mlp, GatedMLP):
-        return _of_layer(mlp)
-    from fisherflat.gated_mlp.extraction import read
-    from fisherflat.parts import trace
-
-    at = getattr(mlp, "input", None) if at is None or hasattr(mlp, "input") else at
-    if at is None:
-        raise InputError("this MLP has to be traced to be read; give an input [n, d] to trace it at")
-    at = as_float64(at, "at")
-    return read(trace(mlp, at), at)
-
-
-def _of_layer(mlp: GatedMLP) -> GatedUnits:
-    """A copy: training the layer further does not change it."""
-    bias = mlp.gate.bias is not None
-
-    def weight(layer: torch.nn.Linear) -> Tensor:
-        columns = [layer.weight, layer.bias[:, None]] if bias else [layer.weight]
-        return torch.cat(columns, 1).detach().double()
-
-    return GatedUnits(
-        weight(mlp.gate),
-        weight(mlp.up),
-        mlp.down.weight.detach().double().T.clone(),
-        mlp._activation,
-        mlp.activation,
-        bias,
-        mlp.down.bias.detach().double().clone() if bias else None,
-    )

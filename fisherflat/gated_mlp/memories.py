@@ -17,11 +17,19 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import CheckpointError, InputError
-from fisherflat.gated_mlp import extraction as reading
-from fisherflat.gated_mlp._units import GatedUnits, gated_units
+from fisherflat.gated_mlp._extraction import (
+    activation_name,
+    activation_nodes,
+    affine_map,
+    as_activation,
+    gated_units,
+    units_of_graph,
+)
+from fisherflat.gated_mlp._units import GatedUnits
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.layers import MLP_ACTIVATIONS, GatedMLP, KeyValueMemory
-from fisherflat.models import Operator
+from fisherflat.models import Part
+from fisherflat.parts import trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,19 +52,17 @@ def read(mlp: Any, at: Any = None) -> KeyValueMemory | GatedUnits:
 
     **Raises:** `InputError` where the MLP is neither; what `fisherflat.trace` raises.
     """
-    from fisherflat.parts import trace
-
     if isinstance(mlp, (GatedUnits, GatedMLP)):
         return gated_units(mlp)
     if isinstance(mlp, KeyValueMemory):
         return copy.deepcopy(mlp).double().requires_grad_(False)
-    at = mlp.input if at is None and isinstance(mlp, Operator) else at
+    at = mlp.input if at is None and isinstance(mlp, Part) else at
     if at is None:
         raise InputError("this MLP has to be traced to be read; give an input [n, d] to trace it at")
     at = as_float64(at, "at")
     graph = trace(mlp, at)
     gated = any(node.role == "mlp_gate" for node in graph.nodes)
-    return reading.read(graph, at) if gated else _plain(graph, at)
+    return units_of_graph(graph, at) if gated else _plain(graph, at)
 
 
 def coefficients(memory: KeyValueMemory | GatedUnits, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch h"]:
@@ -207,14 +213,14 @@ def _plain(graph: Graph, at: Tensor) -> KeyValueMemory:
     if not last or not isinstance(graph.output, Node):
         raise _other("it has no activation")
     try:
-        before, chain = reading.activation_nodes(graph, last[-1])
-        key, key_bias = reading.affine_map(graph, graph.input, before, len(at))
-        value, value_bias = reading.affine_map(graph, last[-1], graph.output, len(at))
-        name = reading.activation_name(chain)
+        before, chain = activation_nodes(graph, last[-1])
+        key, key_bias = affine_map(graph, graph.input, before, len(at))
+        value, value_bias = affine_map(graph, last[-1], graph.output, len(at))
+        name = activation_name(chain)
         memory = KeyValueMemory(
             key.T,
             value,
-            name if name in MLP_ACTIVATIONS else reading.as_activation(before, last[-1], chain),
+            name if name in MLP_ACTIVATIONS else as_activation(before, last[-1], chain),
             key_bias=key_bias if key_bias.any() else None,
             value_bias=value_bias if value_bias.any() else None,
         )

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import nn
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._activations import MLP_ACTIVATIONS, Activation, named
-from fisherflat.layers._rank_one import RankOne, form_spectra, matrix_spectra, rank_one
+from fisherflat.layers._rank_one import form_spectra, matrix_spectra, rank_one
+
+
+class RankOne(NamedTuple):
+    """The best gated unit for each slot; see `BilinearAttention.rank_one`."""
+
+    attention: BilinearAttention
+    error: Tensor
+    gaussian_error: Tensor
 
 
 class BilinearAttention(nn.Module):

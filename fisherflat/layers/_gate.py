@@ -10,7 +10,14 @@ from fisherflat.layers._activations import GATE_ACTIVATIONS, named
 from fisherflat.layers._linear import linear
 
 GRANULARITIES = ("elementwise", "headwise")
-POSITIONS = ("output", "value", "key", "query", "projection")
+#: where a gate of an attention layer sits -> what it multiplies (G1 to G5 of Qiu et al.)
+GATE_POSITIONS = {
+    "output": "the heads' outputs, before the output projection (G1)",
+    "value": "the projected values (G2)",
+    "key": "the projected keys (G3)",
+    "query": "the projected queries (G4)",
+    "projection": "the result of the output projection (G5)",
+}
 
 
 class Gate(nn.Module):
@@ -41,7 +48,7 @@ class Gate(nn.Module):
     def __init__(self, activation: str = "sigmoid", granularity: str = "elementwise", position: str = "output") -> None:
         super().__init__()
         _check_choice("granularity", granularity, GRANULARITIES)
-        _check_choice("position", position, POSITIONS)
+        _check_choice("position", position, tuple(GATE_POSITIONS))
         if granularity == "headwise" and position == "projection":
             raise InputError(
                 "a headwise gate cannot sit after the output projection, which has mixed the heads; "

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-
-if TYPE_CHECKING:
-    from fisherflat.layers._bilinear import BilinearAttention
-
-
-class RankOne(NamedTuple):
-    """The best gated unit for each slot; see `BilinearAttention.rank_one`."""
-
-    attention: BilinearAttention
-    error: Tensor
-    gaussian_error: Tensor
 
 
 def matrix_spectra(query: Float[Tensor, "h r n"], key: Float[Tensor, "h r n"]) -> Float[Tensor, "h s"]:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from fisherflat.models._blocks import Block, Blocks
+from fisherflat.models._description import GateDescription, LayerDescription, NormDescription
 from fisherflat.models._inspection import Inspection, inspect
 from fisherflat.models._loading import load
 from fisherflat.models._model import Model
-from fisherflat.models._operator import Operator
+from fisherflat.models._part import PARTS, Part
 from fisherflat.models._prompts import Encoded
 from fisherflat.models._recorded_calls import first_tensor
-from fisherflat.models._sections import Anatomy
+from fisherflat.models._sections import Sections
 
 __all__ = [
-    "Anatomy",
+    "PARTS",
     "Block",
     "Blocks",
     "Encoded",
+    "GateDescription",
     "Inspection",
+    "LayerDescription",
     "Model",
-    "Operator",
+    "NormDescription",
+    "Part",
+    "Sections",
     "first_tensor",
     "inspect",
     "load",

@@ -14,9 +14,9 @@ from fisherflat.errors import CheckpointError, MapError, TraceError
 from fisherflat.jets.graph import Graph, halves
 from fisherflat.jets.recording import evaluating
 from fisherflat.models._heads import Heads
-from fisherflat.models._operator import Operator
+from fisherflat.models._part import Part
 from fisherflat.models._recorded_calls import Arguments, is_state, recording
-from fisherflat.models._sections import Anatomy, Section
+from fisherflat.models._sections import Section, Sections
 from fisherflat.parts import trace
 
 
@@ -54,18 +54,21 @@ class Blocks(Sequence):  # of Block, as its methods say; named here, a checker o
         return self._made[layer]
 
 
-class Block(Operator):
+class Block(Part):
     """A whole block, `[n, d] -> [n, d]`, and its parts, at the arguments of a real forward pass.
 
-    **Attributes:** `index`, its place in the stack, from 0; `tokens`, the prompt's, as text; `anatomy`, where its parts
-    lie and whether its token mixer has an attention pattern.
+    **Attributes:**
+
+    - `index`: its place in the stack, from 0.
+    - `tokens`: those of the prompt, as text.
+    - `sections`: where its parts lie, and whether its token mixer has an attention pattern.
     """
 
     def __init__(
-        self, index: int, module: nn.Module, arguments: Arguments, anatomy: Anatomy, tokens: Sequence[str]
+        self, index: int, module: nn.Module, arguments: Arguments, sections: Sections, tokens: Sequence[str]
     ) -> None:
         super().__init__(module, arguments)
-        self.index, self.anatomy, self.tokens = index, anatomy, list(tokens)
+        self.index, self.sections, self.tokens = index, sections, list(tokens)
         self._parts = self._capture()  # in a dict, so that shared modules are not registered a second time
 
     @property
@@ -74,7 +77,7 @@ class Block(Operator):
         return self.input
 
     @property
-    def attention(self) -> Operator:
+    def attention(self) -> Part:
         """The token mixer with its output projection: no residual, no norm before or after it, all else held constant.
 
         **Raises:** `CheckpointError` where the block has none.
@@ -96,7 +99,7 @@ class Block(Operator):
         return Heads(trace(self.attention, self.attention_input), self.attention_input)
 
     @property
-    def mlp(self) -> Operator:
+    def mlp(self) -> Part:
         """The MLP (or the mixture of experts): no residual, no norm before or after it.
 
         **Raises:** `CheckpointError` where the block has none.
@@ -109,7 +112,7 @@ class Block(Operator):
         return self.mlp.input
 
     @cached_property
-    def norms(self) -> dict[str, Operator]:
+    def norms(self) -> dict[str, Part]:
         """The norms of hidden states by their path in the block, in the order in which they run.
 
         Norms that are modules; one inside a part, such as that of queries, maps `[n, heads · width]`.
@@ -117,10 +120,10 @@ class Block(Operator):
         leaves = [(path, module) for path, module in self.root.named_modules() if path and not _has_matrices(module)]
         with torch.no_grad(), evaluating(self), recording(leaves, tokens=self.input.shape[0], copy=True) as calls:
             self(self.input)
-        found: dict[str, Operator] = {}
+        found: dict[str, Part] = {}
         for call in calls:
             if call.arguments is not None and is_state(call.output, self.input.shape[0]):
-                norm = Operator(call.module, call.arguments)
+                norm = Part(call.module, call.arguments)
                 if call.path not in found and _is_norm(norm):
                     found[call.path] = norm
         return found
@@ -134,7 +137,7 @@ class Block(Operator):
         """
         return halves(trace(self, self.input))
 
-    def _part(self, name: str) -> Operator:
+    def _part(self, name: str) -> Part:
         part = self._parts[name]
         if part is None:
             raise CheckpointError(
@@ -143,16 +146,16 @@ class Block(Operator):
             )
         return part
 
-    def _capture(self) -> dict[str, Operator | None]:
+    def _capture(self) -> dict[str, Part | None]:
         """Replay the block once to capture the arguments of its parts."""
-        sections: dict[str, Section | None] = {"attention": self.anatomy.attention, "mlp": self.anatomy.mlp}
+        sections: dict[str, Section | None] = {"attention": self.sections.attention, "mlp": self.sections.mlp}
         paths = {path for section in sections.values() if section for path in section.paths} - {""}
         modules = [(path, self.root.get_submodule(path)) for path in sorted(paths)]
         with torch.no_grad(), evaluating(self), recording(modules, tokens=self.input.shape[0], copy=True) as calls:
             self(self.input)
         captured = {"": self.arguments, **{call.path: call.arguments for call in calls}}
         return {
-            name: section.operator(self.root.get_submodule, captured.get) if section else None
+            name: section.part(self.root.get_submodule, captured.get) if section else None
             for name, section in sections.items()
         }
 
@@ -161,7 +164,7 @@ def _has_matrices(module: nn.Module) -> bool:
     return any(parameter.dim() > 1 for parameter in module.parameters())
 
 
-def _is_norm(part: Operator) -> bool:
+def _is_norm(part: Part) -> bool:
     """Whether a part divides by the root of a mean square, and moves that alone."""
     try:
         graph = trace(part, part.input)

@@ -24,12 +24,18 @@ _CLAMPS = {"clamp", "clamp_min", "clamp_max"}
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateDescription:
     """A factor that multiplies something else that moves.
 
-    **Attributes:** `kind`, `attention` or `mlp`; `position`: of an attention gate `values`, `before the projection` or
-    `after the projection`, of another `hidden units` or `output`; `granularity`: `elementwise`, `headwise` or `token`
-    (one number for each); `activation`, `none` for a linear one; `source`, file and line of the product; `module`.
+    **Attributes:**
+
+    - `kind`: `attention` or `mlp`.
+    - `position`: of an attention gate in the words of `fisherflat.layers.GATE_POSITIONS`, `value`, `output` or
+      `projection` (`output` also where no projection was found behind it; `unknown` in a token mixer without a
+      softmax); of an MLP gate `hidden`, on its hidden units, or `output`.
+    - `granularity`: `elementwise`, `headwise` or `token`, a number for each entry, head or token.
+    - `activation`: its function, `none` for a linear gate.
+    - `source`: file and line of the product; `module`: the path of the submodule that multiplies.
     """
 
     kind: str
@@ -41,10 +47,14 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Norm:
+class NormDescription:
     """A norm of hidden states.
 
-    **Attributes:** `path` in the block; `kind`, `layer` (removes the mean) or `rms`; `placement`.
+    **Attributes:**
+
+    - `path`: of the norm in the block.
+    - `kind`: `layer` (removes the mean) or `rms`.
+    - `placement`: such as `before attention`.
     """
 
     path: str
@@ -53,14 +63,23 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class Structure:
+class LayerDescription:
     """What one block is made of.
 
-    **Attributes:** `attention`: `softmax`, `sliding window (w)`, `latent`, `no softmax` (linear attention, a state
-    space, a convolution) or `none`; `mixer`, the class of the token mixer; `heads`, of queries, and `value_heads`, the
-    different ones, `None` where they cannot be told; `gates`; `norms`; `mlp`: `plain`, `gated`, `bilinear`, with
-    `experts (k of n)` where some are chosen, or `none`; `activations`, of the MLP; `parameters`; `readings`, by part,
-    those that make sense; `unread`: what could not be read, and why.
+    **Attributes:**
+
+    - `layer`: the number of the block, from 0.
+    - `attention`: `softmax`, `sliding window (w)`, `latent`, `no softmax` (linear attention, a state space, a
+      convolution) or `none`.
+    - `mixer`: the class of the token mixer.
+    - `heads`: how many heads the queries have; `value_heads`: how many different ones the values have; `None` where
+      they cannot be told apart.
+    - `gates`, `norms`: a description of each.
+    - `mlp`: `plain`, `gated` or `bilinear`, with `experts (k of n)` where a router chooses some, or `none`;
+      `activations`: its nonlinear functions.
+    - `parameters`: how many the block has.
+    - `readings`: for each part, those that make sense.
+    - `unread`: what could not be read, and why.
     """
 
     layer: int
@@ -68,8 +87,8 @@ class Structure:
     mixer: str | None
     heads: int | None
     value_heads: int | None
-    gates: tuple[Gate, ...]
-    norms: tuple[Norm, ...]
+    gates: tuple[GateDescription, ...]
+    norms: tuple[NormDescription, ...]
     mlp: str
     activations: tuple[str, ...]
     parameters: int
@@ -77,7 +96,7 @@ class Structure:
     unread: tuple[str, ...] = ()
 
 
-def structure(block: Block, config: Any = None) -> Structure:
+def describe(block: Block, config: Any = None) -> LayerDescription:
     """What a block is made of; `config`, of the model, is asked for the width of windows alone.
 
     A part that cannot be traced is in `unread`. Nothing is computed of its geometry.
@@ -93,13 +112,13 @@ def structure(block: Block, config: Any = None) -> Structure:
         except (TraceError, FisherflatError) as error:
             unread.append(f"{name}: {error}")
     attention, mlp = graphs.get("attention"), graphs.get("mlp")
-    heads = _heads(attention, block) if attention is not None and block.anatomy.softmax else None
+    heads = _heads(attention, block) if attention is not None and block.sections.softmax else None
     gates = [*_attention_gates(attention, heads)] if attention is not None else []
     gates += _mlp_gates(mlp) if mlp is not None else []
-    return Structure(
+    return LayerDescription(
         layer=block.index,
         attention=_attention_kind(block, attention, config),
-        mixer=block.anatomy.mixer,
+        mixer=block.sections.mixer,
         heads=len(heads) if heads is not None else None,
         value_heads=_value_heads(attention, block) if attention is not None else None,
         gates=tuple(gates),
@@ -142,9 +161,9 @@ def _value_heads(graph: Graph, block: Block) -> int | None:
 
 
 def _attention_kind(block: Block, graph: Graph | None, config: Any) -> str:
-    if block.anatomy.mixer is None:
+    if block.sections.mixer is None:
         return "none"
-    if not block.anatomy.softmax:
+    if not block.sections.softmax:
         return "no softmax"
     window = _window(block, config)
     kind = "softmax" if window is None else f"sliding window ({window})"
@@ -178,18 +197,16 @@ def _is_latent(graph: Graph) -> bool:
     return False
 
 
-def _attention_gates(graph: Graph, heads: Heads | None) -> list[Gate]:
+def _attention_gates(graph: Graph, heads: Heads | None) -> list[GateDescription]:
     weighed = min((node.index for node in _weighings(graph)), default=None)
     gates = []
     for node in _products(graph, "attention_gate"):
         if weighed is None:
-            position = "linear attention"
+            position = "unknown"
         elif node.index < weighed:
-            position = "values"
-        elif heads is not None:
-            position = f"{'before' if node.index < heads.projected.index else 'after'} the projection"
+            position = "value"
         else:
-            position = "output"
+            position = "output" if heads is None or node.index < heads.projected.index else "projection"
         gates.append(_gate("attention", position, graph, node))
     return gates
 
@@ -197,18 +214,18 @@ def _attention_gates(graph: Graph, heads: Heads | None) -> list[Gate]:
 # -- MLP ---------------------------------------------------------------------------------------------------------------
 
 
-def _mlp_gates(graph: Graph) -> list[Gate]:
+def _mlp_gates(graph: Graph) -> list[GateDescription]:
     gates = []
     for node in _products(graph, "mlp_gate"):
         whole = node.shape[-1] == graph.shape[-1] and _granularity(node) == "token"
-        gates.append(_gate("mlp", "output" if whole else "hidden units", graph, node))
+        gates.append(_gate("mlp", "output" if whole else "hidden", graph, node))
     return gates
 
 
-def _mlp_kind(graph: Graph | None, gates: list[Gate]) -> str:
+def _mlp_kind(graph: Graph | None, gates: list[GateDescription]) -> str:
     if graph is None:
         return "none"
-    units = [gate for gate in gates if gate.kind == "mlp" and gate.position == "hidden units"]
+    units = [gate for gate in gates if gate.kind == "mlp" and gate.position == "hidden"]
     kind = "plain" if not units else "bilinear" if all(gate.activation == "none" for gate in units) else "gated"
     routed = choices(graph)
     if not routed:
@@ -241,8 +258,10 @@ def _products(graph: Graph, role: str) -> list[Node]:
     return [node for node in graph.nodes if node.role == role and not node.factor]
 
 
-def _gate(kind: str, position: str, graph: Graph, product: Node) -> Gate:
-    return Gate(kind, position, _granularity(product), _activation(graph, product), product.source, product.module_path)
+def _gate(kind: str, position: str, graph: Graph, product: Node) -> GateDescription:
+    return GateDescription(
+        kind, position, _granularity(product), _activation(graph, product), product.source, product.module_path
+    )
 
 
 def _factor(product: Node) -> Node:
@@ -278,7 +297,7 @@ def _activation(graph: Graph, product: Node) -> str:
 
 
 @torch.no_grad()
-def _norms(block: Block) -> list[Norm]:
+def _norms(block: Block) -> list[NormDescription]:
     states = {"before attention": "attention_input", "before MLP": "mlp_input"}
     inputs: dict[str, torch.Tensor] = {}
     for placement, name in states.items():
@@ -299,9 +318,9 @@ def _norms(block: Block) -> list[Norm]:
         elif post and placement == "before MLP":
             placement = "after attention"
         elif not placement:
-            inside = any(s and s.root and path.startswith(f"{s.root}.") for s in (block.anatomy.attention,))
+            inside = any(s and s.root and path.startswith(f"{s.root}.") for s in (block.sections.attention,))
             placement = "within attention" if inside else _after(norm.input, block)
-        found.append(Norm(path, kind, placement))
+        found.append(NormDescription(path, kind, placement))
     return found
 
 

@@ -15,7 +15,7 @@ from fisherflat.errors import CheckpointError
 from fisherflat.models._stored_tensors import Source, StoredTensor, check_finite
 
 
-def skeleton(config: Any) -> nn.Module:
+def empty_model(config: Any) -> nn.Module:
     """The module of a transformers configuration, with parameters on the meta device, in float64."""
     from transformers import AutoModel
 
@@ -35,7 +35,7 @@ def skeleton(config: Any) -> nn.Module:
 
 
 def placed(module: nn.Module, stored: Mapping[str, StoredTensor], where: object) -> dict[int, Source]:
-    """By `id`, where the parameters and persistent buffers of a skeleton are; what the files lack is zero from now on.
+    """By `id`, where the parameters and persistent buffers of an empty model are; what the files lack is zero from now on.
 
     Names on disk are those of the module, with or without the prefix of a model with a head, or what transformers
     renames, merges or splits into them: its own tables of conversions are used.
@@ -89,7 +89,7 @@ class Converted:
     """A parameter that transformers makes of one or several tensors on disk, such as the experts of a mixture.
 
     **Attributes:** `name`, of the parameter; `first`, of the first parameter that the conversion makes; `sources`, each
-    with the pattern of the converter that it met; `converter`, of transformers; `model`, the skeleton.
+    with the pattern of the converter that it met; `converter`, of transformers; `model`, the empty one.
     """
 
     name: str

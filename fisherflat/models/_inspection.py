@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fisherflat._files import made, whole
-from fisherflat.models._description import Structure, parameters, structure
+from fisherflat.models._description import LayerDescription, describe, parameters
 from fisherflat.models._loading import load
 from fisherflat.models._model import Model
 
@@ -29,23 +29,23 @@ class Inspection:
     """What is in a checkpoint.
 
     **Attributes:** `model`, its name; `architecture`, the class; `part`, of an encoder-decoder; `parameters`, of all
-    that is loaded; `stored`, the formats on disk, as safetensors writes them; `lazy`, whether weights stay on disk;
-    `tokenizer`, its class or why there is none; `context`, in tokens; `layers`, see `Structure`.
+    that is loaded; `stored_dtypes`, the formats on disk, as safetensors writes them; `lazy`, whether weights stay on disk;
+    `tokenizer`, its class or why there is none; `context`, in tokens; `layers`, see `LayerDescription`.
     """
 
     model: str
     architecture: str
     part: str | None
     parameters: int
-    stored: tuple[str, ...]
+    stored_dtypes: tuple[str, ...]
     lazy: bool
     tokenizer: str
     context: int | None
-    layers: tuple[Structure, ...]
+    layers: tuple[LayerDescription, ...]
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row a layer: what `Structure` says, gates, norms and readings as text."""
+        """A row a layer: what `LayerDescription` says, gates, norms and readings as text."""
         import pandas as pd
 
         return pd.DataFrame([_row(layer) for layer in self.layers])
@@ -84,7 +84,7 @@ class Inspection:
         where = ", left on disk" if self.lazy else ""
         return {
             "model": f"{self.model}, {kind}, {len(self.layers)} layers",
-            "parameters": f"{self.parameters:,}, stored as {', '.join(self.stored) or 'a module in memory'}{where}",
+            "parameters": f"{self.parameters:,}, stored as {', '.join(self.stored_dtypes) or 'a module in memory'}{where}",
             "tokenizer": self.tokenizer,
             "context": "no limit is named" if self.context is None else f"{self.context} tokens",
         }
@@ -107,7 +107,7 @@ def inspect(model: str | Path | Model, prompt: Any = None, **options: Any) -> In
     **Args:** `model`, or what `fisherflat.load` takes, with its `options`; `prompt`, as `Model.blocks` takes it
     (default: a short sentence, or five token ids where there is no tokenizer).
 
-    **Raises:** what `load` and `Model.blocks` raise. A part that cannot be traced is named in `Structure.unread`.
+    **Raises:** what `load` and `Model.blocks` raise. A part that cannot be traced is named in `LayerDescription.unread`.
     """
     model = model if isinstance(model, Model) else load(model, **options)
     if prompt is None:
@@ -117,15 +117,15 @@ def inspect(model: str | Path | Model, prompt: Any = None, **options: Any) -> In
         architecture=type(model.module).__name__,
         part=model.part,
         parameters=parameters(model.module),
-        stored=model.stored,
+        stored_dtypes=model.stored_dtypes,
         lazy=model.weights.lazy,
         tokenizer=model.tokenizer_said,
         context=model.context,
-        layers=tuple(structure(block, model.config) for block in model.blocks(prompt)),
+        layers=tuple(describe(block, model.config) for block in model.blocks(prompt)),
     )
 
 
-def _row(layer: Structure) -> dict[str, Any]:
+def _row(layer: LayerDescription) -> dict[str, Any]:
     gates = [f"{g.kind}: {g.position}, {g.granularity}, {g.activation} ({g.source})" for g in layer.gates]
     attention, heads, norms, mlp, _ = _cells(layer)
     return {
@@ -140,7 +140,7 @@ def _row(layer: Structure) -> dict[str, Any]:
     }
 
 
-def _cells(layer: Structure) -> tuple[str, str, str, str, str]:
+def _cells(layer: LayerDescription) -> tuple[str, str, str, str, str]:
     heads = "" if layer.heads is None else str(layer.heads)
     if layer.value_heads not in (None, layer.heads):
         heads += f", {layer.value_heads} of keys and values"

@@ -15,7 +15,7 @@ from torch import nn
 
 from fisherflat.errors import CheckpointError, CheckpointWarning
 from fisherflat.jets.engines import memory_budget
-from fisherflat.models._empty_model import matters, missing_weights, placed, skeleton
+from fisherflat.models._empty_model import empty_model, matters, missing_weights, placed
 from fisherflat.models._folder import has_tokenizer, place_of, read_config, stored_tensors
 from fisherflat.models._model import Model
 from fisherflat.models._stored_tensors import StoredTensor, check_finite
@@ -82,7 +82,7 @@ def load(
         weights=weights,
         tokenizer_error=reason,
         again=again,
-        stored=sorted({tensor.dtype for tensor in stored.values()}),
+        stored_dtypes=sorted({tensor.dtype for tensor in stored.values()}),
     )
 
 
@@ -118,7 +118,7 @@ def _module(
         module = _whole(place, config).to(device)
         return module, Weights(module)
     try:
-        module = skeleton(config)
+        module = empty_model(config)
         sources = placed(module, stored, place)
         return module, Weights(module, sources, device) if wanted else Weights.all_read(module, sources, device)
     except CheckpointError:

@@ -18,10 +18,10 @@ from fisherflat.errors import CheckpointError, FisherflatError, InputError
 from fisherflat.jets.recording import evaluating
 from fisherflat.models._block_list import find_stack, lists_of_modules, most_weights
 from fisherflat.models._blocks import Block, Blocks
-from fisherflat.models._operator import Operator
+from fisherflat.models._part import Part
 from fisherflat.models._prompts import Encoded, token_ids
 from fisherflat.models._recorded_calls import Arguments, Call, recording
-from fisherflat.models._sections import Anatomy, dissect
+from fisherflat.models._sections import Sections, find_sections
 from fisherflat.models._weights import Weights
 
 
@@ -35,7 +35,7 @@ class Model:
     **Args:** `module`, any that takes token ids `[1, n]`, put into eval mode; `tokenizer` or `None`; `name`, for
     reports; `blocks`, the path of the list of blocks (default: found from a forward pass); `part`, of an
     encoder-decoder, `"encoder"` (default) or `"decoder"`; `weights`, where they are (default: in memory); `again`, what
-    makes the same model in another process (default: this, with the module sent along); `stored`, the formats of its
+    makes the same model in another process (default: this, with the module sent along); `stored_dtypes`, the formats of its
     weights on disk.
 
     The decoder of an encoder-decoder reads its start token and then the prompt, with the encoder's states of the prompt
@@ -53,7 +53,7 @@ class Model:
         weights: Weights | None = None,
         tokenizer_error: str | None = None,
         again: Callable[[], Model] | None = None,
-        stored: Sequence[str] = (),
+        stored_dtypes: Sequence[str] = (),
     ) -> None:
         self.config: Any = getattr(module, "config", None)
         two = bool(getattr(self.config, "is_encoder_decoder", False))
@@ -68,12 +68,12 @@ class Model:
         self.module.eval()
         self.weights = weights or Weights(module)
         self.tokenizer, self.name, self.part = tokenizer, name, part or ("encoder" if two else None)
-        self.stored = tuple(stored)
+        self.stored_dtypes = tuple(stored_dtypes)
         self._blocks_path = blocks
         self._tokenizer_error = tokenizer_error or "the model has no tokenizer"
         self._stack: str | None = None
         #: by layer; the same for every prompt
-        self._anatomies: dict[int, Anatomy] = {}
+        self._sections: dict[int, Sections] = {}
         self._again = again or partial(
             Model, module, tokenizer, name=name, blocks=blocks, part=part, tokenizer_error=tokenizer_error
         )
@@ -170,10 +170,10 @@ class Model:
     def _block(self, layer: int, encoded: Encoded, calls: list[Call]) -> Block:
         call = calls[layer]
         module = self.weights.module(call.module)
-        if layer not in self._anatomies:
+        if layer not in self._sections:
             several = calls if len(encoded.ids) > 1 else self._run(_repeated(encoded), len(calls))
-            self._anatomies[layer] = dissect(Operator(module, _arguments(several[layer])))
-        return Block(layer, module, _arguments(call), self._anatomies[layer], encoded.tokens)
+            self._sections[layer] = find_sections(Part(module, _arguments(several[layer])))
+        return Block(layer, module, _arguments(call), self._sections[layer], encoded.tokens)
 
     @cached_property
     def _vocabulary(self) -> int | None:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fisherflat.errors import CheckpointError
 from fisherflat.jets.recording import evaluating
-from fisherflat.models._operator import Operator
+from fisherflat.models._part import Part
 from fisherflat.models._recorded_calls import Arguments, Call, is_hidden, recording, same_tensor, same_values
 
 #: relative to the largest output; above the noise of a model that computes in float32 inside, below any real effect
@@ -30,7 +30,7 @@ MIXING_THRESHOLD = 1e-6
 
 @dataclass(frozen=True)
 class Section:
-    """Where a part lies in its block: paths below the block; see `Operator`."""
+    """Where a part lies in its block: paths below the block; see `Part`."""
 
     root: str
     entries: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Section:
         """The submodules whose arguments must be captured."""
         return (self.root, *self.entries)
 
-    def operator(self, module: Callable[[str], nn.Module], arguments: Callable[[str], Arguments | None]) -> Operator:
+    def part(self, module: Callable[[str], nn.Module], arguments: Callable[[str], Arguments | None]) -> Part:
         """The part, from a module and captured arguments for each path."""
 
         def at(path: str) -> Arguments:
@@ -51,11 +51,11 @@ class Section:
             return found
 
         entries = tuple((module(path), at(path)) for path in self.entries)
-        return Operator(module(self.root), at(self.root), entries, None if self.exit is None else module(self.exit))
+        return Part(module(self.root), at(self.root), entries, None if self.exit is None else module(self.exit))
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Sections:
     """The parts of a block.
 
     **Attributes:** `attention`, `mlp`: where they lie, `None` where there is none; `softmax`: whether the token
@@ -68,18 +68,18 @@ class Anatomy:
     mixer: str | None
 
 
-def dissect(block: Operator) -> Anatomy:
+def find_sections(block: Part) -> Sections:
     """Find the parts of a block from one call of it on at least two tokens, and from trying its submodules."""
     rows = block.input
     names = [(name, module) for name, module in block.root.named_modules() if name]
     with torch.no_grad(), evaluating(block):
         with recording(names, tokens=rows.shape[0], copy=False) as calls:
             block(rows)
-        return _Dissection(calls, block).anatomy()
+        return _Search(calls, block).sections()
 
 
-class _Dissection:
-    def __init__(self, calls: list[Call], block: Operator) -> None:
+class _Search:
+    def __init__(self, calls: list[Call], block: Part) -> None:
         seen: dict[str, int] = {}
         for call in calls:
             seen[call.path] = seen.get(call.path, 0) + 1
@@ -110,13 +110,13 @@ class _Dissection:
         self.softmax = [call for call in self.mixers if _computes_softmax(call)]
         return bool(self.mixers)
 
-    def anatomy(self) -> Anatomy:
+    def sections(self) -> Sections:
         mixer = max(self.softmax or self.mixers, key=_weights, default=None)
         # what mixes tokens of several states, as keys and values of different ones, is no map of one
         single = mixer is not None and id(mixer) not in self.joint
         attention, projection = self._attention(mixer) if mixer is not None and single else (None, None)
         mlp = self._mlp(self.mixers, projection)
-        return Anatomy(
+        return Sections(
             attention=attention if attention and self._fits(attention, mixes=True) else None,
             mlp=mlp if mlp and self._fits(mlp, mixes=False) else None,
             softmax=bool(self.softmax),
@@ -196,7 +196,7 @@ class _Dissection:
         args, kwargs, hidden = call.arguments.args, call.arguments.kwargs, call.arguments.hidden
         states = [other for other in call.arguments.others() if is_hidden(other, self.tokens)]
         states = [other for other in states if not same_tensor(other, hidden) and self._moves(call, other)]
-        return any(_mixes(Operator(call.module, Arguments(args, kwargs, other))) for other in states)
+        return any(_mixes(Part(call.module, Arguments(args, kwargs, other))) for other in states)
 
     def _moves(self, call: Call, argument: Tensor) -> bool:
         """Whether an argument of a call depends on the block's input: by running the block on another one."""
@@ -235,7 +235,7 @@ class _Dissection:
         """Whether a part, cut out, is what it should be: a map to the block's width that mixes tokens, or does not."""
         modules = {call.path: (call.module, call.arguments) for call in self.once}
         modules[""] = (self.block.root, self.block.arguments)
-        part = section.operator(lambda path: modules[path][0], lambda path: modules[path][1])
+        part = section.part(lambda path: modules[path][0], lambda path: modules[path][1])
         return any(_mixes(part, width) is mixes for width in (self.width, self.block.arguments.hidden.shape[-1]))
 
     def _is_wrapper(self, call: Call) -> bool:
@@ -269,18 +269,18 @@ class _Dissection:
         return [other for other in self.calls if other.inside(call)]
 
 
-def _mixes(operator: Operator, width: int | None = None) -> bool | None:
+def _mixes(part: Part, width: int | None = None) -> bool | None:
     """Whether some tokens' outputs depend on other tokens' inputs: the first half moves, the second is watched.
 
-    In a causal model later tokens depend on earlier ones, so the first half it is. `None` where the operator cannot be
+    In a causal model later tokens depend on earlier ones, so the first half it is. `None` where the part cannot be
     called like this, or does not return hidden states of the given width.
     """
-    rows = operator.input
+    rows = part.input
     half = rows.shape[0] // 2
     moved = rows.clone()
     moved[:half] += _noise(rows)[:half]
     try:
-        before, after = operator(rows)[half:], operator(moved)[half:]
+        before, after = part(rows)[half:], part(moved)[half:]
     except Exception:  # whatever a module of someone else raises when it is called out of its place
         return None
     if width not in (None, before.shape[-1]):
@@ -347,13 +347,13 @@ class _SoftmaxWatch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _of(call: Call) -> Operator:
+def _of(call: Call) -> Part:
     assert call.arguments is not None
-    return Operator(call.module, call.arguments)
+    return Part(call.module, call.arguments)
 
 
 def _computes_softmax(call: Call) -> bool:
-    operator = _of(call)
+    part = _of(call)
     with _SoftmaxWatch() as watch:
-        operator(operator.input)
+        part(part.input)
     return watch.seen

@@ -112,13 +112,13 @@ class Weights:
 
     def _around(self, unit: nn.Module) -> tuple[Callable[..., None], Callable[..., None]]:
         """Hooks that give a module its weights when it is called, and take them from it when it returns."""
-        skeleton = self._on_disk(unit)
+        empty = self._on_disk(unit)
 
         def enter(module: nn.Module, args: Any) -> None:
-            self._fill(module, skeleton)
+            self._fill(module, empty)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            for name, tensor in skeleton.items():
+            for name, tensor in empty.items():
                 _put(module, name, tensor)
 
         return enter, leave

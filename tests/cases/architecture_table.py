@@ -29,7 +29,7 @@ from cases.architectures import (
 from fisherflat._files import whole
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import STRUCTURAL
-from fisherflat.models import Block, Operator
+from fisherflat.models import Block, Part
 
 COMMAND = "python tests/cases/architecture_table.py --out docs/coverage.md"
 
@@ -41,18 +41,18 @@ def row(kind: str, engines: bool = True) -> dict[str, Any]:
 
 def _layer(kind: str, block: Block, engines: bool) -> dict[str, Any]:
     """One kind of layer."""
-    anatomy = block.anatomy
-    found: dict[str, Any] = {"mixer": anatomy.mixer, "softmax": anatomy.softmax, "block": _traces(block)}
-    found["attention"] = _traces(block.attention) if anatomy.attention else "not found"
-    found["mlp"] = _traces(block.mlp) if anatomy.mlp else "not found"
+    sections = block.sections
+    found: dict[str, Any] = {"mixer": sections.mixer, "softmax": sections.softmax, "block": _traces(block)}
+    found["attention"] = _traces(block.attention) if sections.attention else "not found"
+    found["mlp"] = _traces(block.mlp) if sections.mlp else "not found"
     whole = next((part for part in ("block", "attention") if found[part] == "traces"), None)
     part = block if whole == "block" else block.attention if whole == "attention" else None
-    if not engines or (ARCHITECTURES[kind].costly and not anatomy.softmax):
+    if not engines or (ARCHITECTURES[kind].costly and not sections.softmax):
         part = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ff.errors.FallbackWarning)
         found["difference"] = None if part is None else disagreement(part)
-    if anatomy.softmax and found["attention"] == "traces":
+    if sections.softmax and found["attention"] == "traces":
         found["gates"] = gates(block.attention)
         roles = ("pattern", *ARCHITECTURES[kind].also)
         frozen = ff.freeze(traced(block.attention), block.attention_input, roles)
@@ -60,7 +60,7 @@ def _layer(kind: str, block: Block, engines: bool) -> dict[str, Any]:
     return found
 
 
-def _traces(part: Operator) -> str:
+def _traces(part: Part) -> str:
     try:
         traced(part)
     except ff.errors.TraceError as error:
@@ -68,7 +68,7 @@ def _traces(part: Operator) -> str:
     return "traces"
 
 
-def gates(attention: Operator) -> list[dict[str, str]]:
+def gates(attention: Part) -> list[dict[str, str]]:
     """The gates of an attention part: where they are projected and multiplied, by what function, how finely."""
     graph = traced(attention)
     return [

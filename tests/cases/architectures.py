@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import fisherflat as ff
 from cases.tiny_models import tiny_model
-from fisherflat.models import Block, Model, Operator
+from fisherflat.models import Block, Model, Part
 
 IDS = [5, 6, 7, 8]
 
@@ -205,7 +205,7 @@ ARCHITECTURES = CLOSELY | WIDER
 
 
 @cache
-def traced(part: Operator) -> ff.jets.Graph:
+def traced(part: Part) -> ff.jets.Graph:
     return ff.trace(part, part.input)
 
 
@@ -217,14 +217,14 @@ def blocks(kind: str) -> list[Block]:
         try:
             kind_of_block: tuple[str | None, ...] = tuple(node.op for node in traced(block).nodes)
         except ff.errors.TraceError:
-            kind_of_block = (block.anatomy.mixer,)
+            kind_of_block = (block.sections.mixer,)
         found.setdefault(kind_of_block, block)
     return list(found.values())
 
 
 def softmax_blocks(kind: str) -> list[Block]:
     """Those whose token mixer computes a softmax: not convolutions, not linear attention."""
-    return [block for block in blocks(kind) if block.anatomy.softmax]
+    return [block for block in blocks(kind) if block.sections.softmax]
 
 
 def chart(x: Tensor) -> ff.charts.Chart:
@@ -254,7 +254,7 @@ class Combined(nn.Module):
         return self.function(x).reshape(-1) @ self.weights
 
 
-def disagreement(part: Operator) -> float:
+def disagreement(part: Part) -> float:
     """The largest relative difference of value, Jacobian and Hessian between the two engines.
 
     One of them differentiates the traced graph, the other the module itself, or the graph where torch cannot.

@@ -131,8 +131,8 @@ def test_parts_were_entered_by_what_the_model_computed() -> None:
 
 def test_the_attention_pattern_is_seen() -> None:
     linear, full = Model(tiny_model("qwen3_next")).blocks(IDS)
-    assert not linear.anatomy.softmax and full.anatomy.softmax
-    assert linear.anatomy.mixer == "Qwen3NextGatedDeltaNet"
+    assert not linear.sections.softmax and full.sections.softmax
+    assert linear.sections.mixer == "Qwen3NextGatedDeltaNet"
     assert linear.attention(linear.attention_input).shape == linear.hidden_states.shape
 
 
@@ -142,7 +142,7 @@ def test_blocks_do_not_depend_on_how_the_parts_were_found() -> None:
     alone = Model(module).blocks([7])[0]
     warmed = Model(module)
     warmed.blocks(IDS)
-    assert warmed.blocks([7])[0].anatomy == alone.anatomy
+    assert warmed.blocks([7])[0].sections == alone.sections
     assert alone.attention(alone.attention_input).shape == (1, 32)
 
 
@@ -209,7 +209,7 @@ def test_torch_encoder(norm_first: bool) -> None:
     for block in blocks:
         x = block.hidden_states
         torch.testing.assert_close(recipe(block.root, x, block.attention, block.mlp), block(x), rtol=1e-12, atol=1e-12)
-        assert block.anatomy.softmax
+        assert block.sections.softmax
     torch.testing.assert_close(blocks[0](blocks[0].hidden_states), blocks[1].hidden_states, rtol=1e-12, atol=1e-12)
 
 
@@ -333,14 +333,14 @@ def test_a_folder_is_the_model_that_wrote_it(kind: str, tmp_path: Path) -> None:
     expected = Model(tiny_model(kind).float().double()).blocks(IDS)
     blocks = ff.load(save_tiny(tmp_path, kind)).blocks(IDS)
     for mine, theirs in zip(blocks, expected, strict=True):
-        assert mine.anatomy == theirs.anatomy
+        assert mine.sections == theirs.sections
         torch.testing.assert_close(mine(mine.hidden_states), theirs(theirs.hidden_states), rtol=1e-4, atol=1e-4)
 
 
 def test_encoder_of_an_encoder_decoder(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path, "t5")
     blocks = ff.load(folder).blocks(IDS)
-    assert len(blocks) == 2 and blocks[0].anatomy.softmax
+    assert len(blocks) == 2 and blocks[0].sections.softmax
 
 
 def test_minilm_blocks(minilm_path: Path, no_network: None) -> None:

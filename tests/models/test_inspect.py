@@ -33,7 +33,7 @@ def test_llama() -> None:
         ]
         (gate,) = layer.gates
         assert (gate.kind, gate.position, gate.granularity, gate.activation) == (
-            "mlp", "hidden units", "elementwise", "silu",
+            "mlp", "hidden", "elementwise", "silu",
         )  # fmt: skip
         assert gate.source.startswith("modeling_llama.py:")
         assert layer.readings["attention"] == ["live", "frozen pattern"]
@@ -59,10 +59,10 @@ def test_gates_of_attention() -> None:
     """As their sources say: sigmoid of a projection for each unit; softplus for each head."""
     linear, full = inspected("qwen3_next")
     assert linear.attention == "no softmax" and linear.heads is None and full.attention == "softmax"
-    assert attention_gates(full) == [("before the projection", "elementwise", "sigmoid")]
+    assert attention_gates(full) == [("output", "elementwise", "sigmoid")]
     assert full.readings["attention"] == ["live", "frozen pattern", "frozen gate", "frozen pattern+gate"]
     assert [norm.placement for norm in full.norms].count("within attention") == 2
-    assert attention_gates(inspected("laguna")[0]) == [("before the projection", "headwise", "softplus")]
+    assert attention_gates(inspected("laguna")[0]) == [("output", "headwise", "softplus")]
     # a number a token for the output of the shared expert
     assert ("output", "token", "sigmoid") in [(g.position, g.granularity, g.activation) for g in full.gates]
 
@@ -110,14 +110,14 @@ def test_a_bilinear_mlp_and_shared_keys() -> None:
     found = ff.inspect(ff.load(Stack()), prompt=torch.randn(5, 8))
     for layer in found.layers:
         assert layer.mlp == "bilinear" and layer.activations == ()
-        assert attention_gates(layer) == [("values", "elementwise", "sigmoid")]
+        assert attention_gates(layer) == [("value", "elementwise", "sigmoid")]
 
 
 def test_the_result_of_a_folder(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "qwen3_next", torch.bfloat16)
     save_word_tokenizer(folder)
     found = ff.inspect(folder, lazy=True)
-    assert found.stored == ("BF16",) and found.lazy and found.context == 64
+    assert found.stored_dtypes == ("BF16",) and found.lazy and found.context == 64
     assert found.parameters == sum(p.numel() for p in tiny_model("qwen3_next").parameters())
     assert "Tokenizer" in found.tokenizer
     assert list(found.table["layer"]) == [0, 1] and "sigmoid" in found.table["gates"][1]
@@ -130,4 +130,4 @@ def test_the_result_of_a_folder(tmp_path: Path) -> None:
     assert [layer["attention"] for layer in saved["layers"]] == ["no softmax", "softmax"]
     assert saved["layers"][1]["gates"][0]["activation"] == "sigmoid"
     said = str(found)
-    assert "Qwen3NextModel" in said and "before the projection" in said and "frozen pattern+gate" in said
+    assert "Qwen3NextModel" in said and "output" in said and "frozen pattern+gate" in said

@@ -33,7 +33,7 @@ def test_the_same_blocks_as_with_all_weights_in_memory(kind: str, tmp_path: Path
     for ours, theirs in zip(lazy.blocks(IDS), eager.blocks(IDS), strict=True):
         assert_same(ours.hidden_states, theirs.hidden_states, CASTS)
         assert_same(ours(ours.input), theirs(theirs.input), CASTS)
-        assert ours.anatomy == theirs.anatomy
+        assert ours.sections == theirs.sections
 
 
 def living_floats(*, above: int) -> int:
@@ -118,10 +118,10 @@ def test_what_cannot_stay_on_disk_is_read_and_said(tmp_path: Path, monkeypatch: 
     folder = save_tiny(tmp_path, "llama", torch.bfloat16)
 
     def fails(config: Any) -> None:
-        raise RuntimeError("no skeleton")
+        raise RuntimeError("no empty model")
 
-    monkeypatch.setattr("fisherflat.models._loading.skeleton", fails)
-    with pytest.warns(CheckpointWarning, match=r"cannot be built without its weights \(RuntimeError: no skeleton\)"):
+    monkeypatch.setattr("fisherflat.models._loading.empty_model", fails)
+    with pytest.warns(CheckpointWarning, match=r"cannot be built without its weights \(RuntimeError: no empty model\)"):
         model = ff.load(folder, lazy=True)
     assert not model.weights.lazy and len(model.blocks(IDS)) == 2
 

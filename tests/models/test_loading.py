@@ -117,7 +117,7 @@ def test_a_module_of_ones_own() -> None:
     model = ff.load(module, blocks="second")
     assert isinstance(model, Model) and model.name == "_Stack"
     blocks = model.blocks(x)
-    assert len(blocks) == 3 and blocks[0].anatomy.softmax
+    assert len(blocks) == 3 and blocks[0].sections.softmax
     torch.testing.assert_close(blocks[2](blocks[2].input), expected, rtol=1e-6, atol=1e-6)
     for block in blocks:
         rest = block.input + block.attention(block.input)
@@ -148,7 +148,7 @@ def test_decoders(kind: str, lazy: bool, tmp_path: Path) -> None:
     assert len(blocks) == 2
     for block, state in zip(blocks, out.decoder_hidden_states, strict=False):
         torch.testing.assert_close(block.hidden_states, state[0].double(), rtol=1e-6, atol=1e-6)
-        assert block.anatomy.softmax
+        assert block.sections.softmax
         # the attention found is that among the decoder's own tokens, which is causal
         moved = block.attention_input.clone()
         moved[-1] += 1

@@ -124,7 +124,7 @@ def _language(models: tuple[str, ...], layers: tuple[int, ...]) -> Iterator[Proo
     for name in models:
         model = load(checkpoint(name))
         for block in model.blocks(PROMPTS[0]):
-            if block.index not in layers or not block.anatomy.softmax:
+            if block.index not in layers or not block.sections.softmax:
                 continue
             for reading in READINGS[name == QWEN3_NEXT]:
                 certificate = certify_layer(model, block.index, prompt=PROMPTS[0], reading=reading)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fisherflat.certificates import SymmetryCertificate
 from fisherflat.errors import CheckpointError, InputError, TraceError
-from fisherflat.gated_mlp import GatedUnits, broken_scaling, conserved_charges, exchange_defect, experts, read
+from fisherflat.gated_mlp import GatedUnits, broken_scaling, conserved_charges, exchange_defect, experts, units_of_graph
 from fisherflat.parts import trace
 from fisherflat.provers import certify_symmetry
 from fisherflat.studies.symmetry._result import SymmetryStudy
@@ -94,7 +94,7 @@ def _study_layer(stacks: Sequence[Any], ids: list[int], found: _Found) -> None:
 def _study_mlp(place: str, mlp: Any, at: Tensor, inputs: Tensor, subject: dict[str, Any], found: _Found) -> None:
     at = at.double()
     graph = trace(mlp, at)
-    units = read(graph, at)
+    units = units_of_graph(graph, at)
     with torch.no_grad():
         expected = graph(at)
         error = float((units.as_bilinear_attention()(at) - expected).abs().max() / expected.abs().max())

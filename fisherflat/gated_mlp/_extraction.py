@@ -1,17 +1,20 @@
-"""Reading the weights of a gated MLP out of its traced graph: from structure and values, never from names."""
+"""The weights of a gated MLP, extracted from its traced graph: from structure and values, never from names."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch.func import jvp, vmap
 from torch.utils._pytree import tree_flatten
 
+from fisherflat._arrays import as_float64
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._units import GatedUnits
 from fisherflat.jets.graph import Graph, Node, run
-from fisherflat.layers import Activation
-from fisherflat.parts import entries, moving, structure
+from fisherflat.layers import Activation, GatedMLP
+from fisherflat.parts import entries, moving, structure, trace
 
 aten = torch.ops.aten
 
@@ -25,7 +28,29 @@ _TOLERANCE = 1e-9
 _TOGETHER = 1024
 
 
-def read(graph: Graph, at: Tensor) -> GatedUnits:
+def gated_units(mlp: Any, at: Any = None) -> GatedUnits:
+    """The units of any gated MLP.
+
+    **Args:** `mlp`: a `fisherflat.layers.GatedMLP`, `block.mlp` of a checkpoint, or any module or callable that is a
+    gated MLP, with one gate and up projection each or one for both: what it is, is read from its traced graph. `at`: an
+    input to trace it at, `[n, d]`; not needed for the first two. `GatedUnits` are returned as they are.
+
+    **Raises:** `InputError` where the MLP is not gated, or is not of the form `b + Σ_i v_i φ(g_i·x) (u_i·x)`; what
+    `fisherflat.trace` raises.
+    """
+    if isinstance(mlp, GatedUnits):
+        return mlp
+    if isinstance(mlp, GatedMLP):
+        return GatedUnits.of_layer(mlp)
+    captured = getattr(mlp, "input", None)  # of a part of a checkpoint, which takes that shape alone
+    at = captured if isinstance(captured, Tensor) else at
+    if at is None:
+        raise InputError("this MLP has to be traced to be read; give an input [n, d] to trace it at")
+    at = as_float64(at, "at")
+    return units_of_graph(trace(mlp, at), at)
+
+
+def units_of_graph(graph: Graph, at: Tensor) -> GatedUnits:
     """The units of a graph `[n, d] -> [n, D]`.
 
     The two factors of the gate's product are followed back to their pre-activations. The maps from the input to those,

@@ -13,6 +13,9 @@ from fisherflat.errors import InputError, MapError
 from fisherflat.jets.recording import in_double
 from fisherflat.models._recorded_calls import Arguments, first_tensor
 
+#: what a block is analysed as: two of its parts, and the whole
+PARTS = ("attention", "mlp", "block")
+
 
 class _Reached(Exception):
     """Raised inside the module once the output of interest is there, so that nothing after it runs."""
@@ -21,7 +24,7 @@ class _Reached(Exception):
         self.output = output
 
 
-class Operator(nn.Module):
+class Part(nn.Module):
     """A stretch of a real forward pass as a map `[n, d] -> [n, m]`, all else held at its captured value.
 
     **Args:** `root`, the module that runs, and its captured `arguments`. `entries`: `(module, arguments)` of the

@@ -101,7 +101,7 @@ def last_block(block: type[nn.Module], shape: tuple[int, ...] = ()) -> Block:
 def test_parts_among_several_streams(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
     block = last_block(kind, shape)
     assert block.input.shape == (len(IDS), 2 * DIM)
-    assert block.anatomy.softmax and block.attention.root is block.root.attention and block.mlp.root is block.root.mlp
+    assert block.sections.softmax and block.attention.root is block.root.attention and block.mlp.root is block.root.mlp
     streams = block.input.unflatten(-1, (2, DIM))
     torch.testing.assert_close(block.attention_input, block.root.norm(streams.sum(1)))
     middle = streams + block.attention(block.attention_input).unsqueeze(1)
@@ -113,7 +113,7 @@ def test_parts_among_several_streams(kind: type[nn.Module], shape: tuple[int, ..
 
 def test_attention_of_two_states_is_no_map_of_one() -> None:
     block = last_block(TwoStates)
-    assert block.anatomy.softmax and block.anatomy.mixer == "Attention"
+    assert block.sections.softmax and block.sections.mixer == "Attention"
     assert block.mlp.root is block.root.mlp
     with pytest.raises(ff.errors.CheckpointError, match="no attention part was found"):
         _ = block.attention
@@ -121,7 +121,7 @@ def test_attention_of_two_states_is_no_map_of_one() -> None:
 
 def test_attention_wider_than_the_block() -> None:
     block = last_block(Whole)
-    assert block.anatomy.softmax and block.attention.root is block.root.inner.attention
+    assert block.sections.softmax and block.attention.root is block.root.inner.attention
     assert block.attention_input.shape == (len(IDS), 2 * DIM)
     torch.testing.assert_close(
         block.attention(block.attention_input), block.root.inner.attention(block.attention_input[None])[0]
