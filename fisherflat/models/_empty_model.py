@@ -35,7 +35,7 @@ def empty_model(config: Any) -> nn.Module:
 
 
 def placed(module: nn.Module, stored: Mapping[str, StoredTensor], where: object) -> dict[int, Source]:
-    """By `id`, where the parameters and persistent buffers of an empty model are; what the files lack is zero from now on.
+    """By `id`, where the parameters and persistent buffers of an empty model are; what the files lack becomes zero.
 
     Names on disk are those of the module, with or without the prefix of a model with a head, or what transformers
     renames, merges or splits into them: its own tables of conversions are used.

@@ -28,9 +28,17 @@ IDS = (1, 2, 3, 4, 5)
 class Inspection:
     """What is in a checkpoint.
 
-    **Attributes:** `model`, its name; `architecture`, the class; `part`, of an encoder-decoder; `parameters`, of all
-    that is loaded; `stored_dtypes`, the formats on disk, as safetensors writes them; `lazy`, whether weights stay on disk;
-    `tokenizer`, its class or why there is none; `context`, in tokens; `layers`, see `LayerDescription`.
+    **Attributes:**
+
+    - `model`: its name; `architecture`: its class; `part`: which half of an encoder-decoder.
+    - `parameters`: how many are loaded; `stored_dtypes`: the formats of the weights on disk, as safetensors writes
+      them; `lazy`: whether the weights stay on disk.
+    - `tokenizer`: its class, or why there is none; `context`: the longest prompt, in tokens.
+    - `layers`: a `LayerDescription` for each block.
+
+    >>> import fisherflat as ff
+    >>> list(ff.inspect("python-llama").table["mlp"])
+    ['gated (silu)', 'gated (silu)', 'gated (silu)', 'gated (silu)']
     """
 
     model: str
@@ -82,9 +90,10 @@ class Inspection:
     def _about(self) -> dict[str, str]:
         kind = f"{self.architecture}{f' ({self.part})' if self.part else ''}"
         where = ", left on disk" if self.lazy else ""
+        stored = ", ".join(self.stored_dtypes) or "a module in memory"
         return {
             "model": f"{self.model}, {kind}, {len(self.layers)} layers",
-            "parameters": f"{self.parameters:,}, stored as {', '.join(self.stored_dtypes) or 'a module in memory'}{where}",
+            "parameters": f"{self.parameters:,}, stored as {stored}{where}",
             "tokenizer": self.tokenizer,
             "context": "no limit is named" if self.context is None else f"{self.context} tokens",
         }
@@ -104,10 +113,20 @@ def inspect(model: str | Path | Model, prompt: Any = None, **options: Any) -> In
     All of it is read from the structure of traced graphs on one short prompt, block by block; of a model whose weights
     stay on disk one block is in memory at a time.
 
-    **Args:** `model`, or what `fisherflat.load` takes, with its `options`; `prompt`, as `Model.blocks` takes it
-    (default: a short sentence, or five token ids where there is no tokenizer).
+    **Args:**
 
-    **Raises:** what `load` and `Model.blocks` raise. A part that cannot be traced is named in `LayerDescription.unread`.
+    - `model`: a `Model`, or what `fisherflat.load` takes, with its `options`.
+    - `prompt`: as `Model.blocks` takes it (default: a short sentence, or five token ids where there is no tokenizer).
+
+    **Returns:** an `Inspection`; `print` it, or take its `.table`. A part that cannot be traced is named in the
+    `unread` of its layer.
+
+    **Raises:** what `load` and `Model.blocks` raise.
+
+    >>> import fisherflat as ff
+    >>> found = ff.inspect("python-llama")
+    >>> found.layers[0].attention, found.layers[0].readings["attention"]
+    ('softmax', ['live', 'frozen pattern'])
     """
     model = model if isinstance(model, Model) else load(model, **options)
     if prompt is None:

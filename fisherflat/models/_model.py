@@ -32,14 +32,24 @@ class _Enough(Exception):
 class Model:
     """A transformer and its tokenizer.
 
-    **Args:** `module`, any that takes token ids `[1, n]`, put into eval mode; `tokenizer` or `None`; `name`, for
-    reports; `blocks`, the path of the list of blocks (default: found from a forward pass); `part`, of an
-    encoder-decoder, `"encoder"` (default) or `"decoder"`; `weights`, where they are (default: in memory); `again`, what
-    makes the same model in another process (default: this, with the module sent along); `stored_dtypes`, the formats of its
-    weights on disk.
+    `fisherflat.load` makes one.
+
+    **Args:**
+
+    - `module`: any that takes token ids `[1, n]`; it is put into eval mode.
+    - `tokenizer`: one of transformers, or `None`; `name`: for reports.
+    - `blocks`: the path of the list of blocks (default: found from a forward pass).
+    - `part`: of an encoder-decoder, `"encoder"` (default) or `"decoder"`.
+    - `weights`: where they are (default: in memory); `stored_dtypes`: their formats on disk.
+    - `again`: what makes the same model in another process (default: this, with the module sent along).
 
     The decoder of an encoder-decoder reads its start token and then the prompt, with the encoder's states of the prompt
     held constant.
+
+    >>> import fisherflat as ff
+    >>> model = ff.load("python-llama")
+    >>> model.name, len(model.blocks("def mean(values):"))
+    ('python-llama', 4)
     """
 
     def __init__(
