@@ -52,7 +52,7 @@ import fisherflat as ff, torch
 u = torch.tensor([0.3, 0.2], dtype=torch.float64)
 sphere = lambda u: torch.cat([u, (4 - u @ u).sqrt()[None]])
 attention = ff.layers.SelfAttention(8, heads=2, gate=ff.layers.Gate())
-chart = ff.charts.principal(torch.randn(4, 8), index=-1, dim=2)
+chart = ff.charts.principal(torch.randn(4, 8), index=-1, k=2)
 for engine in ("autodiff", "taylor"):
     scal = ff.StatisticalManifold(sphere, ff.charts.identity(2), engine=engine).scalar_curvature(u)
     assert abs(scal - 0.5) < 1e-12, (engine, scal)

@@ -11,11 +11,13 @@ from fisherflat.gated_mlp._extraction import gated_units
 
 @dataclass(frozen=True, eq=False)
 class Charges:
-    """The charges of each unit, `[h]`, in units of squared weights.
+    """The charges of each unit, `[h]`, in units of squared weights; see `conserved_charges`.
 
-    **Attributes:** `inverse_scaling`, `|g|² - p|u|²`; `output_scaling`, `|u|² - |v|²`; `inverse_scaling_conserved`:
-    whether the symmetry holds, so that gradient flow conserves the first; p is 1 where it does not. The second is
-    always conserved.
+    **Attributes:**
+
+    - `inverse_scaling`: `|g|² - p|u|²`, p the degree of the activation, or 1 where it has none.
+    - `output_scaling`: `|u|² - |v|²`, which gradient flow always conserves.
+    - `inverse_scaling_conserved`: whether the symmetry holds, so that gradient flow conserves the first as well.
     """
 
     inverse_scaling: Float[Tensor, " h"]
@@ -31,7 +33,18 @@ def conserved_charges(mlp: Any, at: Any = None) -> Charges:
     (Noether's theorem for gradient flow: Kunin et al., arXiv 2012.04728). Gradient descent conserves it up to the first
     order in its step size.
 
-    **Args** and **Raises** as in `gated_units`.
+    **Args:**
+
+    - `mlp`, `at`: as in `gated_units`.
+
+    **Returns:** `Charges`, a number for each unit.
+
+    **Raises:** as `gated_units`.
+
+    >>> import fisherflat as ff
+    >>> charges = ff.symmetry.conserved_charges(ff.layers.GatedMLP(4, 6, "relu"))
+    >>> charges.output_scaling.shape, charges.inverse_scaling_conserved
+    (torch.Size([6]), True)
     """
     units = gated_units(mlp, at)
     gate, up, value = (weight.square().sum(1) for weight in (units.gate, units.up, units.value))

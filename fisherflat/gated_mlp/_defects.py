@@ -14,14 +14,27 @@ from fisherflat.gated_mlp._units import GatedUnits
 
 
 def exchange_defect(mlp: Any, x: Float[Tensor, "*batch d"], *, by_unit: bool = False) -> Tensor:
-    """How much the output changes when gate and up weights of all units are exchanged, g ↔ u.
+    """How much the output changes when the gate and up weights of all units are exchanged, g ↔ u.
 
-    Relative: `‖y' - y‖ / ‖y‖` over all inputs, y without the constant bias. 0 to rounding without an activation.
+    The change is relative, `‖y' - y‖ / ‖y‖` over all inputs, y without the constant bias. Without an activation it is 0
+    to rounding (arXiv 2606.22172).
 
-    **Args:** `mlp`: anything `gated_units` takes; `x`: inputs `[..., d]`; `by_unit`: of the scores
-    `φ(g_i·x)(u_i·x)` of each unit instead, `[h]`.
+    **Args:**
+
+    - `mlp`: anything that `gated_units` takes.
+    - `x`: inputs `[..., d]`.
+    - `by_unit`: measure the scores `φ(g_i·x)(u_i·x)` of each unit instead.
+
+    **Returns:** a number, or `[h]` by unit.
 
     **Raises:** as `gated_units`.
+
+    >>> import torch, fisherflat as ff
+    >>> x = torch.eye(4, dtype=torch.float64)
+    >>> bool(ff.symmetry.exchange_defect(ff.layers.GatedMLP(4, 6, "identity"), x) < 1e-12)
+    True
+    >>> bool(ff.symmetry.exchange_defect(ff.layers.GatedMLP(4, 6, "silu"), x) < 1e-12)
+    False
     """
     x = as_float64(x, "x")
     units = gated_units(mlp, x)
@@ -34,13 +47,22 @@ def inverse_scaling_defect(
 ) -> Tensor:
     """How much the output changes under inverse scaling, (g, u) → (λg, λ^(-p) u), of all units.
 
-    p is the degree of the activation, and 1 where it is not homogeneous. Relative, as in `exchange_defect`; 0 to
-    rounding where it is homogeneous.
+    p is the degree of the activation, and 1 where it is not homogeneous. The change is relative, as in
+    `exchange_defect`; it is 0 to rounding where the activation is homogeneous (arXiv 2606.22172).
 
-    **Args:** `mlp`, `x`, `by_unit` as in `exchange_defect`; `factor`: λ > 0, a number or a tensor of any shape, which
-    is then that of the result (followed by `[h]` by unit).
+    **Args:**
+
+    - `mlp`, `x`, `by_unit`: as in `exchange_defect`.
+    - `factor`: λ > 0, a number or a tensor of any shape.
+
+    **Returns:** the change for each factor, in the shape of `factor` (followed by `[h]` by unit).
 
     **Raises:** as `gated_units`; `InputError` for a factor that is not positive.
+
+    >>> import torch, fisherflat as ff
+    >>> x = torch.eye(4, dtype=torch.float64)
+    >>> bool(ff.symmetry.inverse_scaling_defect(ff.layers.GatedMLP(4, 6, "relu"), x, 3.0) < 1e-12)
+    True
     """
     factors = torch.as_tensor(factor, dtype=torch.float64)
     if not (factors > 0).all():

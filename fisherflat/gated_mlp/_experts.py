@@ -17,9 +17,22 @@ if TYPE_CHECKING:
 class Expert(nn.Module):
     """One expert of a mixture as a map of hidden states, with weight 1 and whatever the router says.
 
-    **Args:** `mixture`, the module that holds the experts and takes states `[n, d]`, the chosen experts' numbers
-    `[n, k]` and their weights `[n, k]`; `index`, which; `routed`, the states that the router gave it, `[m, d]`;
-    `states`, all of them.
+    `experts` makes them.
+
+    **Args:**
+
+    - `mixture`: the module that holds the experts. It takes states `[n, d]`, the numbers of the chosen experts `[n, k]`
+      and their weights `[n, k]`.
+    - `index`: which expert this is.
+    - `routed`: the states that the router gave it, `[m, d]`; `states`: all states, `[n, d]`.
+
+    >>> import torch, fisherflat as ff
+    >>> class Mixture(torch.nn.Module):
+    ...     def forward(self, states, chosen, weights):
+    ...         return (chosen + 1) * weights * states
+    >>> expert = ff.symmetry.Expert(Mixture(), 1, torch.ones(2, 3), torch.ones(4, 3))
+    >>> expert(torch.ones(1, 3))
+    tensor([[2., 2., 2.]])
     """
 
     def __init__(self, mixture: nn.Module, index: int, routed: Tensor, states: Tensor) -> None:
@@ -35,11 +48,21 @@ class Expert(nn.Module):
 
 
 def experts(mlp: Part) -> list[Expert]:
-    """The experts of an MLP, none where it is no mixture.
+    """The experts of an MLP; none where it is no mixture.
 
     A mixture is known by how it is called: with states `[n, d]`, and for each of them the numbers and the weights of
     some experts, `[n, k]` integers and `[n, k]` floats. It runs once, at the MLP's own input. Experts that all tokens
     share, and the router, are not among them.
+
+    **Args:**
+
+    - `mlp`: `block.mlp` of a checkpoint.
+
+    **Returns:** a list of `Expert`, in the order of their numbers.
+
+    >>> import fisherflat as ff
+    >>> ff.symmetry.experts(ff.load("python-llama").blocks("def mean(values):")[0].mlp)  # a plain gated MLP
+    []
     """
     calls: list[tuple[nn.Module, list[Tensor]]] = []
 

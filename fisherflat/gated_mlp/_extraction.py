@@ -31,12 +31,23 @@ _TOGETHER = 1024
 def gated_units(mlp: Any, at: Any = None) -> GatedUnits:
     """The units of any gated MLP.
 
-    **Args:** `mlp`: a `fisherflat.layers.GatedMLP`, `block.mlp` of a checkpoint, or any module or callable that is a
-    gated MLP, with one gate and up projection each or one for both: what it is, is read from its traced graph. `at`: an
-    input to trace it at, `[n, d]`; not needed for the first two. `GatedUnits` are returned as they are.
+    **Args:**
+
+    - `mlp`: a `fisherflat.layers.GatedMLP`, `block.mlp` of a checkpoint, or any module or callable that is a gated MLP,
+      with a projection each for gate and up or one for both: its weights are extracted from its traced graph.
+      `GatedUnits` are returned as they are.
+    - `at`: an input to trace it at, `[n, d]`; not needed for the first two.
+
+    **Returns:** `GatedUnits`, in float64.
 
     **Raises:** `InputError` where the MLP is not gated, or is not of the form `b + Σ_i v_i φ(g_i·x) (u_i·x)`; what
     `fisherflat.trace` raises.
+
+    >>> import torch, fisherflat as ff
+    >>> gate, up, down = torch.randn(3, 5, 5, dtype=torch.float64)
+    >>> units = ff.symmetry.gated_units(lambda x: (torch.tanh(x @ gate) * (x @ up)) @ down, torch.ones(2, 5))
+    >>> units.name, torch.equal(units.gate, gate.T)
+    ('tanh', True)
     """
     if isinstance(mlp, GatedUnits):
         return mlp

@@ -31,36 +31,57 @@ from fisherflat.spaces.families import Gaussian
 def weight_jet(mlp: Any, chart: Chart, u: Any) -> Jet:
     """The 2-jet of a gated MLP on a chart from its weights, exact to rounding for every activation.
 
-    **Args:** `mlp`: a `fisherflat.layers.BilinearAttention` or anything that `gated_units` takes without an input;
-    `chart` of inputs `[..., d]`, each vector of the last axis a token; `u` `[*batch, k]`.
+    The formulas are at the head of this module.
 
-    **Returns:** the jet `[*batch, S, D]` of all tokens' outputs, flattened, in output units, as
-    `StatisticalManifold.jet`.
+    **Args:**
+
+    - `mlp`: a `fisherflat.layers.BilinearAttention`, or anything that `gated_units` takes without an input.
+    - `chart`: of inputs `[..., d]`, in which each vector of the last axis is a token.
+    - `u`: coordinates `[*batch, k]`.
+
+    **Returns:** the jet `[*batch, S, D]` of the outputs of all tokens, flattened, in output units, as
+    `StatisticalManifold.jet` returns it.
 
     **Raises:** `InputError` where MLP and chart do not fit.
+
+    >>> import torch, fisherflat as ff
+    >>> chart = ff.charts.affine(torch.zeros(4), torch.eye(4)[:2])
+    >>> ff.symmetry.weight_jet(ff.layers.GatedMLP(4, 6), chart, [0.1, 0.2]).coefficients.shape  # 1 + k + k (k + 1) / 2
+    torch.Size([6, 4])
     """
     units, points = units_of(mlp), chart.coordinates(u)
     if chart.point.shape[-1:] != (units.width,):
         raise InputError(f"an MLP of width {units.width} needs a chart of that width, not {list(chart.point.shape)}")
-    inputs, basis = chart(points.reshape(-1, chart.dim)), chart.basis
+    inputs, basis = chart(points.reshape(-1, chart.k)), chart.basis
     tokens = [states.reshape(len(states), -1, units.width) for states in (inputs, basis)]
     jets = unit_jets(units, *tokens).flatten(2)
-    return Jet(jets.reshape(*points.shape[:-1], *jets.shape[1:]), chart.dim)
+    return Jet(jets.reshape(*points.shape[:-1], *jets.shape[1:]), chart.k)
 
 
 def weight_geometry(
-    mlp: Any, chart: Chart, u: Any, family: Gaussian | None = None, degenerate: str = "raise"
+    mlp: Any, chart: Chart, u: Any, *, family: Gaussian | None = None, degenerate: str = "raise"
 ) -> Geometry:
     """Metric, second fundamental form and all curvature of a gated MLP from its weights.
 
-    **Args:** as `weight_jet`; `family` and `degenerate`, as in `StatisticalManifold`.
+    **Args:**
+
+    - `mlp`, `chart`, `u`: as in `weight_jet`.
+    - `family`, `degenerate`: as in `StatisticalManifold`.
+
+    **Returns:** a `Geometry`, as `StatisticalManifold.at` returns it.
 
     **Raises:** `InputError` as `weight_jet`; `DegenerateImmersionError` where the metric is singular.
+
+    >>> import torch, fisherflat as ff
+    >>> mlp, chart = ff.layers.GatedMLP(4, 6), ff.charts.affine(torch.ones(4), torch.eye(4)[:2])
+    >>> closed = ff.symmetry.weight_geometry(mlp, chart, [0.1, 0.2]).scalar_curvature
+    >>> torch.allclose(closed, ff.StatisticalManifold(mlp, chart).scalar_curvature([0.1, 0.2]))
+    True
     """
     jet = weight_jet(mlp, chart, u)
     family = family if family is not None else Gaussian()
     family.check(jet.coefficients.shape[-1])
-    return Geometry(Jet(family.whiten(jet.coefficients), chart.dim), degenerate, chart.coordinates(u))
+    return Geometry(Jet(family.whiten(jet.coefficients), chart.k), degenerate, chart.coordinates(u))
 
 
 def unit_jets(

@@ -19,15 +19,18 @@ _CHUNK = 1024
 
 @dataclass(frozen=True, eq=False)
 class BrokenScaling:
-    """How strongly the inverse scaling of each unit is broken on given inputs, `[h]` each.
+    """How strongly the inverse scaling of each unit is broken on given inputs, `[h]` each; see `broken_scaling`.
 
-    With `z = g·x`, `w = u·x`, its generator (g, -p u) moves the unit's score by `r = (φ'(z) z - p φ(z)) w`.
+    With `z = g·x` and `w = u·x`, the generator (g, -p u) moves the unit's score by `r = (φ'(z) z - p φ(z)) w`.
 
-    **Attributes:** `strength`, `(E r² / E[(φ'(z) z w)² + (p φ(z) w)²])^½`: 0 where the symmetry holds, at most √2, no
-    matter how the unit is scaled; `eigenvalue`, the Fisher information along the generator of length 1,
-    `|v|² E r² / (|g|² + p²|u|²)`: what the zero eigenvalue is lifted to, as far as no other weight makes up for it;
-    `effective_degree`, the p that makes `E r²` least: that of the power which the activation resembles on the unit's
-    inputs, 1 for a SiLU with large pre-activations; NaN for a unit that is silent.
+    **Attributes:**
+
+    - `strength`: `(E r² / E[(φ'(z) z w)² + (p φ(z) w)²])^½`, which is 0 where the symmetry holds and at most √2, no
+      matter how the unit is scaled.
+    - `eigenvalue`: the Fisher information along the generator of length 1, `|v|² E r² / (|g|² + p²|u|²)`. It is what
+      the zero eigenvalue is lifted to, as far as no other weight makes up for it.
+    - `effective_degree`: the p for which `E r²` is least, the degree of the power that the activation resembles on the
+      unit's inputs: 1 for a SiLU with large pre-activations, NaN for a unit that is silent.
     """
 
     strength: Float[Tensor, " h"]
@@ -38,8 +41,18 @@ class BrokenScaling:
 def generators(units: GatedUnits) -> Float[Tensor, "m p"]:
     """The generators of the symmetries that hold, of length 1, over all weights: gates, ups, values, unit by unit.
 
-    For each unit output scaling, (0, u, -v), and, where the activation is homogeneous of degree p, before these for
-    each unit inverse scaling, (g, -p u, 0).
+    Where the activation is homogeneous of degree p, the first h are those of inverse scaling, (g, -p u, 0), one a unit.
+    The others are those of output scaling, (0, u, -v), which always holds (arXiv 2606.22172).
+
+    **Args:**
+
+    - `units`: from `gated_units`, with P weights in all.
+
+    **Returns:** the generators `[2h, P]`, or `[h, P]` where the activation is not homogeneous.
+
+    >>> import fisherflat as ff
+    >>> ff.symmetry.generators(ff.symmetry.gated_units(ff.layers.GatedMLP(4, 6, "relu"))).shape
+    torch.Size([12, 72])
     """
     zero = torch.zeros_like
     rows = [(zero(units.gate), units.up, -units.value)]
@@ -51,7 +64,21 @@ def generators(units: GatedUnits) -> Float[Tensor, "m p"]:
 def broken_scaling(mlp: Any, inputs: Float[Tensor, "*batch d"]) -> BrokenScaling:
     """How strongly each unit's inverse scaling is broken, with p = 1 where the activation is not homogeneous.
 
-    Costs as much as a forward pass. **Args** and **Raises** as in `null_directions`, for an MLP of any size.
+    It costs as much as a forward pass, for an MLP of any size.
+
+    **Args:**
+
+    - `mlp`: anything that `gated_units` takes.
+    - `inputs`: the inputs `[..., d]` over which expectations are taken.
+
+    **Returns:** `BrokenScaling`, which has the formulas.
+
+    **Raises:** as `gated_units`.
+
+    >>> import torch, fisherflat as ff
+    >>> inputs = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    >>> bool(ff.symmetry.broken_scaling(ff.layers.GatedMLP(4, 6, "relu2"), inputs).strength.max() < 1e-12)
+    True
     """
     inputs = as_float64(inputs, "inputs")
     units = gated_units(mlp, inputs)
@@ -78,7 +105,18 @@ def generator_metric(mlp: Any, inputs: Float[Tensor, "*batch d"]) -> Float[Tenso
     Jacobian, and no matrix over the weights. All else is zero, because output scaling leaves every score as it is times
     its value: `φ(z) w v - φ(z) w v`. Where the activation is homogeneous the whole matrix is zero to rounding.
 
-    **Args** and **Raises** as in `null_directions`, for an MLP of any size.
+    **Args:**
+
+    - `mlp`: anything that `gated_units` takes, of any size.
+    - `inputs`: the inputs `[..., d]` over which expectations are taken.
+
+    **Returns:** the metric `[2h, 2h]`, in squared output units per squared weight.
+
+    **Raises:** as `gated_units`.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.symmetry.generator_metric(ff.layers.GatedMLP(4, 6), torch.eye(4)).shape
+    torch.Size([12, 12])
     """
     inputs = as_float64(inputs, "inputs")
     units = gated_units(mlp, inputs)

@@ -43,8 +43,11 @@ _TOLERANCE = 1e-9
 class Homogeneity(NamedTuple):
     """What is known of `φ(λz) = λ^p φ(z)` for all λ > 0.
 
-    **Attributes:** `degree`, p, or `None`; `proved`, whether by proof rather than by test; `evidence`, the proof, or
-    the test with its counterexample in numbers.
+    **Attributes:**
+
+    - `degree`: p, or `None` where there is none.
+    - `proved`: whether it is known by proof rather than by test.
+    - `evidence`: the proof, or the test with its counterexample in numbers.
     """
 
     degree: float | None
@@ -55,10 +58,20 @@ class Homogeneity(NamedTuple):
 def homogeneity(activation: str | Activation) -> float | None:
     """The degree p with `φ(λz) = λ^p φ(z)` for all z and all λ > 0, or `None` where there is none.
 
-    By proof for the activations of `fisherflat.layers` (by name, or the function itself), by test for other callables:
-    see `homogeneity_evidence`, which also says why.
+    It is known by proof for the activations of `fisherflat.layers` (given by name, or as the function itself), and
+    found by test for other callables: `homogeneity_evidence` also says why.
+
+    **Args:**
+
+    - `activation`: a name, or a callable that maps a float64 tensor entry by entry.
+
+    **Returns:** p, or `None`.
 
     **Raises:** `InputError` for an unknown name, or a callable that cannot be tested.
+
+    >>> import fisherflat as ff
+    >>> ff.symmetry.homogeneity("relu2"), ff.symmetry.homogeneity("silu")
+    (2, None)
     """
     return homogeneity_evidence(activation).degree
 
@@ -69,10 +82,18 @@ def homogeneity_evidence(activation: str | Activation) -> Homogeneity:
     A test compares the ratios `φ(λz)/φ(z)`, which for a homogeneous function are the same for all z, at |z| from 1/64
     to 1024 and of both signs, for λ = 2 and 3. It can refute for certain (a counterexample is given), but not prove.
 
-    **Args:** a name, or a callable that maps a float64 tensor entry by entry.
+    **Args:**
 
-    **Raises:** `InputError` for an unknown name; for a callable that fails, does not keep the shape, or is zero
+    - `activation`: a name, or a callable that maps a float64 tensor entry by entry.
+
+    **Returns:** a `Homogeneity`.
+
+    **Raises:** `InputError` for an unknown name, and for a callable that fails, does not keep the shape, or is zero
     everywhere.
+
+    >>> import fisherflat as ff
+    >>> ff.symmetry.homogeneity_evidence("relu").evidence
+    'max(λz, 0) = λ max(z, 0) for λ > 0'
     """
     name = activation if isinstance(activation, str) else _NAMES.get(activation)
     if name is not None:

@@ -24,14 +24,24 @@ class Eigenfeatures(NamedTuple):
 def interaction_matrix(mlp: Any, direction: Float[Tensor, " out"]) -> Float[Tensor, "n n"]:
     """The symmetric matrix S with `c·y(x) = c·b + xᵀ S x` for an output direction c: `Σ_i (v_i·c) sym(g_i u_iᵀ)`.
 
-    Exact, but only for an MLP without activation. Where gate and up have biases, x is continued by a coordinate 1, to
-    which the last row and column belong. Pearce et al., *Bilinear MLPs Enable Weight-Based Mechanistic
+    It is exact, but exists only for an MLP without activation. Where gate and up have biases, x is continued by a
+    coordinate 1, to which the last row and column belong. Pearce et al., *Bilinear MLPs Enable Weight-Based Mechanistic
     Interpretability* (arXiv 2410.08417).
 
-    **Args:** `mlp`: a `fisherflat.layers.BilinearAttention`, of any rank, or anything that `gated_units` takes without
-    an input; `direction`: c, `[D]`.
+    **Args:**
+
+    - `mlp`: a `fisherflat.layers.BilinearAttention`, of any rank, or anything that `gated_units` takes without an
+      input.
+    - `direction`: c, `[D]`.
+
+    **Returns:** S, `[n, n]`, n = d, or d + 1 with biases.
 
     **Raises:** `InputError` where the MLP has an activation, or c is not of the width of the output.
+
+    >>> import torch, fisherflat as ff
+    >>> mlp, c, x = ff.layers.GatedMLP(4, 6, "identity").double(), torch.ones(4).double(), torch.ones(4).double()
+    >>> torch.allclose(x @ ff.symmetry.interaction_matrix(mlp, c) @ x, c @ mlp(x))
+    True
     """
     units = units_of(mlp)
     c = as_float64(direction, "direction")
@@ -43,10 +53,22 @@ def interaction_matrix(mlp: Any, direction: Float[Tensor, " out"]) -> Float[Tens
     return (matrix + matrix.T) / 2
 
 
-def eigenfeatures(mlp: Any, direction: Float[Tensor, " out"], count: int | None = None) -> Eigenfeatures:
+def eigenfeatures(mlp: Any, direction: Float[Tensor, " out"], *, count: int | None = None) -> Eigenfeatures:
     """The leading eigenfeatures of an output direction: `c·y(x) = c·b + Σ_m λ_m (e_m·x)²`.
 
-    **Args:** as `interaction_matrix`; `count`, how many (default all). **Raises:** as there.
+    **Args:**
+
+    - `mlp`, `direction`: as in `interaction_matrix`.
+    - `count`: how many, default all.
+
+    **Returns:** `Eigenfeatures`, those of largest absolute eigenvalue first.
+
+    **Raises:** as `interaction_matrix`.
+
+    >>> import torch, fisherflat as ff
+    >>> mlp = ff.layers.GatedMLP(4, 6, "identity")
+    >>> ff.symmetry.eigenfeatures(mlp, torch.ones(4), count=2).vectors.shape
+    torch.Size([2, 4])
     """
     eigenvalues, vectors = torch.linalg.eigh(interaction_matrix(mlp, direction))
     order = eigenvalues.abs().argsort(descending=True)[:count]

@@ -26,15 +26,19 @@ _MORE = 32
 
 @dataclass(frozen=True, eq=False)
 class NullDirections:
-    """The null space of the Fisher metric of the weights of a gated MLP.
+    """The null space of the Fisher metric of the weights of a gated MLP; see `null_directions`.
 
-    **Attributes:** `basis` `[dimension, P]`, orthonormal, over the `P = h (2n + D)` weights: gates, ups and values,
-    unit by unit, as in `GatedUnits`; `spectrum`, the eigenvalues of the metric of gates and ups with the values
-    profiled out (see `null_directions`), ascending, `[2nh]`, or beyond 4,096 gate and up weights the lowest of them,
-    `[m]`: all that are zero, and some above zero, these to a few digits and never too small; `predicted`, the number of
-    generators of continuous symmetries: 2h for a homogeneous activation, else h; `residual`, the largest distance of a
-    predicted generator of length 1 from the null space; `gap`, the ratio of the smallest eigenvalue that is not zero to
-    the largest that is taken for zero: a count with a small gap is a matter of taste.
+    **Attributes:**
+
+    - `basis`: `[dimension, P]`, orthonormal, over the `P = h (2n + D)` weights: gates, ups and values, unit by unit, as
+      in `GatedUnits`.
+    - `spectrum`: the eigenvalues of the metric of gates and ups with the values profiled out, ascending, `[2nh]`.
+      Beyond 4,096 gate and up weights it holds the lowest of them, `[m]`: all that are zero, and some above zero, these
+      to a few digits and never too small.
+    - `predicted`: the number of generators of continuous symmetries, 2h for a homogeneous activation, else h.
+    - `residual`: the largest distance of a predicted generator of length 1 from the null space.
+    - `gap`: the ratio of the smallest eigenvalue that is not zero to the largest that is taken for zero. A count with a
+      small gap is a matter of taste.
     """
 
     basis: Float[Tensor, "null p"]
@@ -68,11 +72,22 @@ def null_directions(mlp: Any, inputs: Float[Tensor, "*batch d"], *, tolerance: f
     functions than it has weights, there are more than symmetries predict. Biases of gate and up count as weights, that
     of the output does not.
 
-    **Args:** `mlp`: anything `gated_units` takes; `inputs` `[..., d]`; `tolerance`, relative to the metric of the unit
-    with the largest: eigenvalues below are zero.
+    **Args:**
+
+    - `mlp`: anything that `gated_units` takes.
+    - `inputs`: `[..., d]`.
+    - `tolerance`: eigenvalues below it, relative to the metric of the unit with the largest, count as zero.
+
+    **Returns:** `NullDirections`.
 
     **Raises:** as `gated_units`; `InputError` for an MLP with more than 16,384 gate and up weights, for which
     `broken_scaling` and `generator_metric` are made.
+
+    >>> import torch, fisherflat as ff
+    >>> inputs = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    >>> found = ff.symmetry.null_directions(ff.layers.GatedMLP(4, 6, "silu"), inputs)
+    >>> found.dimension, found.predicted  # output scaling, once a unit
+    (6, 6)
     """
     inputs = as_float64(inputs, "inputs")
     units = gated_units(mlp, inputs)

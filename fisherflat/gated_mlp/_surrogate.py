@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,13 +22,26 @@ from fisherflat.spaces.families import Gaussian
 _CHUNK = 64
 
 
+class Curvatures(NamedTuple):
+    """The scalar curvature of a gated MLP and of its surrogate at m inputs, `[m]` each; NaN where a metric is singular.
+
+    **Attributes:** `original`; `surrogate`.
+    """
+
+    original: Tensor
+    surrogate: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Surrogate:
     """A bilinear MLP in the place of a gated one; see `bilinear_surrogate`.
 
-    **Attributes:** `units`, the surrogate, `b + Σ_i v_i (α_i + β_i g_i·x)(u_i·x)`, an MLP without activation, for all
-    that reads one from its weights; `original`; `level` and `slope`, α and β, `[h]`; `inputs` `[m, d]`, over which it
-    was made.
+    **Attributes:**
+
+    - `units`: the surrogate, `b + Σ_i v_i (α_i + β_i g_i·x)(u_i·x)`, an MLP without activation, for all that takes one.
+    - `original`: the units of the gated MLP.
+    - `level`, `slope`: α and β, `[h]`.
+    - `inputs`: those over which it was made, `[m, d]`.
     """
 
     units: GatedUnits
@@ -49,12 +62,17 @@ class Surrogate:
         expected = self.original.scores(self.inputs)
         return (self.units.scores(self.inputs) - expected).norm(dim=0) / expected.norm(dim=0)
 
-    def scalar_curvatures(
-        self, basis: Float[Tensor, "k d"], family: Gaussian | None = None
-    ) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    def scalar_curvatures(self, basis: Float[Tensor, "k d"], *, family: Gaussian | None = None) -> Curvatures:
         """`scal` of the original and of the surrogate at each input, where it moves along the rows of `basis`.
 
-        Both in closed form from the weights; the first is exact to rounding. NaN where a metric is singular.
+        Both come in closed form from the weights; that of the original is exact to rounding.
+
+        **Args:**
+
+        - `basis`: the directions, `[k, d]`.
+        - `family`: as in `StatisticalManifold`.
+
+        **Returns:** `Curvatures`, in units of 1 / covariance.
 
         **Raises:** `InputError` where the directions are not of the inputs' width.
         """
@@ -69,31 +87,43 @@ class Surrogate:
             found = [Geometry(Jet(family.whiten(jet), len(basis)), "nan").scalar_curvature for jet in jets]
             return torch.cat(found)
 
-        return scalar_curvature(self.original), scalar_curvature(self.units)
+        return Curvatures(scalar_curvature(self.original), scalar_curvature(self.units))
 
-    def curvature_error(self, basis: Float[Tensor, "k d"], family: Gaussian | None = None) -> float:
+    def curvature_error(self, basis: Float[Tensor, "k d"], *, family: Gaussian | None = None) -> float:
         """The median over the inputs of `|scal of the surrogate - scal|`, relative to the median of `|scal|`.
 
-        Medians, because single inputs at which the metric is nearly singular have curvatures of any size.
+        They are medians, because single inputs at which the metric is nearly singular have curvatures of any size.
+
+        **Args** and **Raises:** as in `scalar_curvatures`.
         """
-        exact, approximate = self.scalar_curvatures(basis, family)
+        exact, approximate = self.scalar_curvatures(basis, family=family)
         return float((approximate - exact).abs().nanmedian() / exact.abs().nanmedian())
 
 
-def bilinear_surrogate(mlp: Any, inputs: Float[Tensor, "*batch d"], how: str = "tangent") -> Surrogate:
+def bilinear_surrogate(mlp: Any, inputs: Float[Tensor, "*batch d"], *, how: str = "tangent") -> Surrogate:
     """The bilinear MLP nearest to a gated one over given inputs: `φ(z) ≈ α_i + β_i z` for unit i.
 
     - `"tangent"`: the tangent at the typical pre-activation of the unit, its mean over the inputs.
     - `"fit"`: least squares over the inputs for the unit's score, `Σ_x ((φ(z) - α - β z) w)²`. No other affine
       function of z does better for the unit on its own; for the outputs, in which units add up, another might.
 
-    Exact for an MLP without activation, an approximation otherwise: `.output_error` and `.curvature_error` say how
-    good. However near each other the inputs are, the curvature of the tangent misses what φ'' adds.
+    It is exact for an MLP without activation and an approximation otherwise: `.output_error` and `.curvature_error` say
+    how good. However near each other the inputs are, the curvature of the tangent misses what φ'' adds.
 
-    **Args:** `mlp`: anything that `gated_units` takes without an input, or a `BilinearAttention`; `inputs`: what enters
-    it, such as `block.mlp_input`, `[*batch, d]`.
+    **Args:**
+
+    - `mlp`: anything that `gated_units` takes without an input, or a `BilinearAttention`.
+    - `inputs`: what enters it, such as `block.mlp_input`, `[*batch, d]`.
+    - `how`: `"tangent"` or `"fit"`, see above.
+
+    **Returns:** a `Surrogate`.
 
     **Raises:** `InputError` where the inputs do not fit, or for another `how`.
+
+    >>> import torch, fisherflat as ff
+    >>> inputs = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    >>> ff.symmetry.bilinear_surrogate(ff.layers.GatedMLP(4, 6, "identity"), inputs).output_error < 1e-12
+    True
     """
     units = units_of(mlp)
     x = as_float64(inputs, "inputs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
@@ -13,13 +14,32 @@ from fisherflat.gated_mlp._homogeneity import PROOFS, Homogeneity, homogeneity_e
 from fisherflat.layers import Activation, BilinearAttention, GatedMLP
 
 
+class Factors(NamedTuple):
+    """The two factors of each unit's score at some inputs, `[..., h]` each.
+
+    **Attributes:** `gate`, the pre-activations `g_i·x`; `up`, the linear factors `u_i·x`.
+    """
+
+    gate: Tensor
+    up: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class GatedUnits:
     """`y(x) = b + Σ_i v_i φ(g_i·x) (u_i·x)`: the weights of a gated MLP in float64, unit by unit.
 
-    **Attributes:** `gate` and `up`, the `g_i` and `u_i`, `[h, n]`, where n is the width d, or d + 1 where `constant`
-    says that the inputs are continued by a coordinate 1, whose weights are the biases; `value`, the `v_i`, `[h, D]`;
-    `bias`, b, `[D]`, or `None`; `activation`, φ; `name`, that of φ.
+    `gated_units` extracts them.
+
+    **Attributes:**
+
+    - `gate`, `up`: the `g_i` and `u_i`, `[h, n]`, where n is the width d, or d + 1 where there are biases.
+    - `value`: the `v_i`, `[h, D]`; `bias`: b, `[D]`, or `None`.
+    - `activation`: φ; `name`: what φ is called.
+    - `constant`: whether inputs are continued by a coordinate 1, whose weights are the biases of gate and up.
+
+    >>> import fisherflat as ff
+    >>> ff.symmetry.gated_units(ff.layers.GatedMLP(4, 6, bias=True)).gate.shape
+    torch.Size([6, 5])
     """
 
     gate: Float[Tensor, "h n"]
@@ -60,10 +80,10 @@ class GatedUnits:
         x = x.detach().to(self.gate)
         return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], -1) if self.constant else x
 
-    def factors(self, x: Float[Tensor, "*batch d"]) -> tuple[Tensor, Tensor]:
+    def factors(self, x: Float[Tensor, "*batch d"]) -> Factors:
         """The pre-activations `g_i·x` and the linear factors `u_i·x`, `[..., h]` each."""
         x = self.inputs(x)
-        return x @ self.gate.T, x @ self.up.T
+        return Factors(x @ self.gate.T, x @ self.up.T)
 
     def scores(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch h"]:
         """What each unit weighs its value with, `φ(g_i·x) (u_i·x)`."""

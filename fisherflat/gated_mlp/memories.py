@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from fisherflat._arrays import as_float64
-from fisherflat._typing import Float, Int, Tensor
+from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.gated_mlp._extraction import (
     activation_name,
@@ -36,21 +36,41 @@ if TYPE_CHECKING:
 
     from fisherflat.models import Model
 
-#: relative; of the memories against the graph that they were read from
+__all__ = ["Triggers", "coefficients", "extract", "strongest", "triggers", "unembedding", "value_tokens"]
+
+#: relative; of the memories against the graph that they were extracted from
 _TOLERANCE = 1e-9
 #: how many numbers of the distributions over the vocabulary are in memory at a time
 _CHUNK = 2**24
 
 
-def read(mlp: Any, at: Any = None) -> KeyValueMemory | GatedUnits:
-    """The memories of an MLP, gated or not, from its traced graph, in float64.
+class Triggers(NamedTuple):
+    """The inputs that trigger each key most; see `strongest`.
 
-    **Args:** `mlp`: `block.mlp` of a checkpoint, a layer, or any module or callable of the form `b + Σ_i m_i(x) v_i`
-    above; `at`: an input `[n, d]` to trace it at, not needed for the first and for `GatedMLP`.
+    **Attributes:** `coefficients`, `[h, count]`, in order; `rows`, the inputs that they belong to, `[h, count]`.
+    """
+
+    coefficients: Tensor
+    rows: Tensor
+
+
+def extract(mlp: Any, at: Any = None) -> KeyValueMemory | GatedUnits:
+    """The memories of an MLP, gated or not, extracted from its traced graph, in float64.
+
+    **Args:**
+
+    - `mlp`: `block.mlp` of a checkpoint, a layer, or any module or callable of the form `b + Σ_i m_i(x) v_i` above.
+    - `at`: an input `[n, d]` to trace it at; not needed for the first and for `GatedMLP`.
 
     **Returns:** `KeyValueMemory` for a plain MLP, `GatedUnits` for a gated one. Both have `value` `[h, D]`.
 
     **Raises:** `InputError` where the MLP is neither; what `fisherflat.trace` raises.
+
+    >>> import torch, fisherflat as ff
+    >>> key, value = torch.randn(2, 4, 4, dtype=torch.float64)
+    >>> memory = ff.memories.extract(lambda x: torch.relu(x @ key.T) @ value, torch.ones(2, 4))
+    >>> memory.activation, torch.equal(memory.key, key)
+    ('relu', True)
     """
     if isinstance(mlp, (GatedUnits, GatedMLP)):
         return gated_units(mlp)
@@ -66,35 +86,71 @@ def read(mlp: Any, at: Any = None) -> KeyValueMemory | GatedUnits:
 
 
 def coefficients(memory: KeyValueMemory | GatedUnits, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch h"]:
-    """The memory coefficients `m_i(x)`."""
+    """The memory coefficients `m_i(x)`: how much of each value the MLP adds at `x`.
+
+    **Args:**
+
+    - `memory`: from `extract`.
+    - `x`: inputs `[*batch, d]`.
+
+    **Returns:** `[*batch, h]`.
+
+    **Raises:** `InputError` where the inputs are not of the memory's width.
+
+    >>> import torch, fisherflat as ff
+    >>> memory = ff.memories.extract(ff.layers.GatedMLP(4, 6))
+    >>> ff.memories.coefficients(memory, torch.ones(3, 4)).shape
+    torch.Size([3, 6])
+    """
     with torch.no_grad():
         return memory.scores(x) if isinstance(memory, GatedUnits) else memory.coefficients(x.to(memory.key))
 
 
-def strongest(
-    memory: KeyValueMemory | GatedUnits, hidden: Float[Tensor, "m d"], count: int
-) -> tuple[Float[Tensor, "h top"], Int[Tensor, "h top"]]:
+def strongest(memory: KeyValueMemory | GatedUnits, hidden: Float[Tensor, "m d"], count: int) -> Triggers:
     """The inputs that trigger each key most, among given ones.
 
-    In order of the coefficient for a plain MLP, as in the paper, and of its absolute value for a gated one.
+    They are in order of the coefficient for a plain MLP, as in the paper, and of its absolute value for a gated one.
 
-    **Returns:** the coefficients, at most `count` for each memory, and the rows of `hidden` that they belong to.
+    **Args:**
+
+    - `memory`: from `extract`.
+    - `hidden`: what enters the MLP, `[m, d]`.
+    - `count`: how many for each memory, at most m.
+
+    **Returns:** `Triggers`: the coefficients, and the rows of `hidden` that they belong to.
+
+    >>> import torch, fisherflat as ff
+    >>> memory = ff.layers.KeyValueMemory(torch.eye(3).double(), torch.eye(3).double())
+    >>> ff.memories.strongest(memory, torch.tensor([[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]), 1).rows
+    tensor([[1],
+            [0],
+            [1]])
     """
     found = coefficients(memory, hidden.double()).T
     rows = _leading(memory, found, count)
-    return found.gather(1, rows), rows
+    return Triggers(found.gather(1, rows), rows)
 
 
-def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: bool = False) -> pd.DataFrame:
+def triggers(model: Model, prompts: Any, layer: int, *, count: int = 10, special: bool = False) -> pd.DataFrame:
     """The tokens that trigger each key of one layer most, over all tokens of the prompts, in the order of `strongest`.
 
-    **Args:** `model`, from `fisherflat.load`; `prompts`: a text, token ids, or a list of such prompts; `layer`,
-    from 0; `count` of triggers for each key; `special`: whether special tokens, such as [CLS], count.
+    **Args:**
+
+    - `model`: from `fisherflat.load`.
+    - `prompts`: a text, token ids, or a list of such prompts.
+    - `layer`: from 0; negative ones count from the end.
+    - `count`: how many triggers for each key.
+    - `special`: whether special tokens, such as [CLS], count.
 
     **Returns:** a table with a row for each memory and rank: `memory`, `rank` from 1, `coefficient`, `prompt` (its
     index), `position`, `token`.
 
-    **Raises:** `InputError` where there is no such layer or no token left; what `Model.blocks` and `read` raise.
+    **Raises:** `InputError` where there is no such layer or no token left; what `Model.blocks` and `extract` raise.
+
+    >>> import fisherflat as ff
+    >>> table = ff.memories.triggers(ff.load("python-llama"), "def mean(values):", layer=-1, count=2)
+    >>> list(table.columns)
+    ['memory', 'rank', 'coefficient', 'prompt', 'position', 'token']
     """
     import pandas as pd
 
@@ -105,10 +161,10 @@ def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: b
     for index, given in enumerate(prompts if several else [prompts]):
         prompt = model.encode(given)
         blocks = model.blocks(prompt)
-        if not 0 <= layer < len(blocks):
+        if not -len(blocks) <= layer < len(blocks):
             raise InputError(f"there is no layer {layer}; {model.name} has {len(blocks)} blocks, from 0")
         mlp = blocks[layer].mlp
-        memory = read(mlp) if memory is None else memory
+        memory = extract(mlp) if memory is None else memory
         kept = [i for i in range(len(prompt.tokens)) if special or not prompt.special[i]]
         found, rows = (part.cpu() for part in strongest(memory, mlp.input[kept], count))
         rows += len(where)
@@ -130,20 +186,30 @@ def triggers(model: Model, prompts: Any, layer: int, count: int = 10, special: b
 def value_tokens(
     memory: KeyValueMemory | GatedUnits,
     unembedding: Float[Tensor, "vocabulary D"],
+    *,
     count: int = 10,
     tokens: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """What each value says when it is read through the unembedding E: the tokens of largest `softmax(E v_i)`.
+    """What each value says when it is projected onto the vocabulary: the tokens of largest `softmax(E v_i)`.
 
-    The paper's reading: no final norm is applied, and a probability here is no prediction of the model.
+    This is what the paper does: no final norm is applied, and a probability here is no prediction of the model.
 
-    **Args:** `memory`, from `read`; `unembedding` `[vocabulary, D]`, see there; `count` of tokens for each value;
-    `tokens`, the vocabulary as text.
+    **Args:**
+
+    - `memory`: from `extract`.
+    - `unembedding`: E, `[vocabulary, D]`, from the function of that name.
+    - `count`: how many tokens for each value.
+    - `tokens`: the vocabulary as text.
 
     **Returns:** a table with a row for each memory and rank: `memory`, `rank` from 1, `id`, `probability` and, with
     `tokens`, `token`.
 
     **Raises:** `InputError` where the unembedding does not fit the values.
+
+    >>> import torch, fisherflat as ff
+    >>> memory = ff.layers.KeyValueMemory(torch.eye(2), torch.eye(2))
+    >>> list(ff.memories.value_tokens(memory, torch.eye(2), count=1, tokens=["a", "b"])["token"])
+    ['a', 'b']
     """
     import pandas as pd
 
@@ -171,8 +237,18 @@ def value_tokens(
 def unembedding(model: Model) -> Float[Tensor, "vocabulary D"]:
     """The matrix E of a model's head, in float64: its output embeddings, or input embeddings that are tied to them.
 
+    **Args:**
+
+    - `model`: from `fisherflat.load`.
+
+    **Returns:** E, `[vocabulary, D]`.
+
     **Raises:** `CheckpointError` where there is none, as in encoders without a language head, or where it was not
     loaded.
+
+    >>> import fisherflat as ff
+    >>> ff.memories.unembedding(ff.load("python-llama")).shape
+    torch.Size([1024, 96])
     """
     module: Any = model.module
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
@@ -230,7 +306,7 @@ def _plain(graph: Graph, at: Tensor) -> KeyValueMemory:
         expected = graph(x).detach()
         change = (memory(x).detach().reshape(expected.shape) - expected).abs().max()
         if not change <= _TOLERANCE * expected.abs().max():
-            raise _other(f"the memories read from it differ by {change.item():.1e}")
+            raise _other(f"the memories extracted from it differ by {change.item():.1e}")
     return memory.requires_grad_(False)
 
 

@@ -46,7 +46,7 @@ class CurvatureField:
 
 
 def curvature_field(
-    M: StatisticalManifold, extent: tuple[float, float, float, float], resolution: int = 101
+    M: StatisticalManifold, extent: tuple[float, float, float, float], *, resolution: int = 101
 ) -> CurvatureField:
     """Sample a manifold over a rectangle of its chart, `resolution` points a side, borders included.
 
@@ -55,8 +55,8 @@ def curvature_field(
     **Raises:** `InputError` where the chart is not two-dimensional, the rectangle is empty or not finite, or
     `resolution` is below 2.
     """
-    if M.dim != 2:
-        raise InputError(f"a map needs a chart with 2 coordinates, this one has {M.dim}")
+    if M.k != 2:
+        raise InputError(f"a map needs a chart with 2 coordinates, this one has {M.k}")
     low0, high0, low1, high1 = (float(bound) for bound in extent)
     if not all(math.isfinite(bound) for bound in extent) or low0 >= high0 or low1 >= high1:
         raise InputError(f"extent must be (low 0, high 0, low 1, high 1) with low < high, all finite; got {extent}")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError
 from fisherflat.geometry._quantities import POLICIES, Geometry
@@ -35,9 +36,9 @@ class Engine(Protocol):
         """The coefficients of the 2-jets at the points `u`."""
 
 
-def _taylor(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
+def _taylor(mapping: Mapping, chart: Chart, ambient_dim: int, memory: int | None) -> Engine:
     graph = traced(mapping, chart.point.to(mapping.dtype))
-    return TaylorEngine(graph, chart, dim, mapping.dtype, memory)
+    return TaylorEngine(graph, chart, ambient_dim, mapping.dtype, memory)
 
 
 #: name -> how it is built from the map, the chart, the number of outputs and a budget in bytes
@@ -98,17 +99,19 @@ class StatisticalManifold:
         working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean
         self._mapping = Mapping(working, dtype, chart.point.device)
         self.ambient_dim = self._mapping.check(chart.point.to(dtype)).numel()
-        if chart.dim > self.ambient_dim:
+        if chart.k > self.ambient_dim:
             raise InputError(
-                f"the chart has k = {chart.dim} coordinates but the map only D = {self.ambient_dim} outputs, so the "
+                f"the chart has k = {chart.k} coordinates but the map only D = {self.ambient_dim} outputs, so the "
                 "metric is singular everywhere; use at most D directions"
             )
         self.family.check(self.ambient_dim)
 
     @property
-    def dim(self) -> int:
-        """k, the dimension of the manifold."""
-        return self.chart.dim
+    def k(self) -> int:
+        """The dimension of the manifold: how many coordinates its chart has."""
+        return self.chart.k
+
+    dim = former("k")
 
     @cached_property
     def engine(self) -> Engine:
@@ -117,8 +120,8 @@ class StatisticalManifold:
 
     def _points(self, u: Any, name: str = "u") -> Tensor:
         points = as_float64(u, name).to(device=self.chart.point.device, dtype=self.dtype)
-        if points.dim() == 0 or points.shape[-1] != self.dim:
-            raise InputError(f"{name} must end in an axis of length k = {self.dim}; it has shape {list(points.shape)}")
+        if points.dim() == 0 or points.shape[-1] != self.k:
+            raise InputError(f"{name} must end in an axis of length k = {self.k}; it has shape {list(points.shape)}")
         if points.numel() == 0:
             raise InputError(f"{name} is empty, of shape {list(points.shape)}; pass at least one point")
         return points
@@ -135,10 +138,10 @@ class StatisticalManifold:
             raise InputError(
                 f"the leading axes of {shapes} do not fit together; one vector, or one for each point"
             ) from error
-        flat = torch.cat([tensor.reshape(-1, self.dim) for tensor in (points, *others)], -1)
+        flat = torch.cat([tensor.reshape(-1, self.k) for tensor in (points, *others)], -1)
 
         def piece(chunk: Tensor) -> tuple[Tensor, ...]:
-            parts = chunk.split(self.dim, -1)
+            parts = chunk.split(self.k, -1)
             with torch.no_grad():
                 return function(self.engine.jet(parts[0].contiguous()), *parts)
 
@@ -158,10 +161,10 @@ class StatisticalManifold:
         return geometry
 
     def _jet(self, points: Tensor) -> Jet:
-        return Jet(self._mapped(lambda jet, points: (jet,), points)[0], self.dim)
+        return Jet(self._mapped(lambda jet, points: (jet,), points)[0], self.k)
 
     def _geometry(self, jet: Tensor, points: Tensor) -> Geometry:
-        return Geometry(Jet(self.family.whiten(jet), self.dim), self.degenerate, points)
+        return Geometry(Jet(self.family.whiten(jet), self.k), self.degenerate, points)
 
     def _measured(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
         """`function(geometry, *vectors)` at the points, which come first, in bounded memory and with one warning."""

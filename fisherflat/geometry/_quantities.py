@@ -15,6 +15,7 @@ from functools import cached_property
 
 import torch
 
+from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionError, InputError, MapError
 from fisherflat.jets import Jet, pair_index, pairs
@@ -37,10 +38,12 @@ class Geometry:
 
     degenerate: Tensor
 
+    dim = former("ambient_dim")
+
     def __init__(self, jet: Jet, degenerate: str = "raise", u: Tensor | None = None) -> None:
         if degenerate not in POLICIES:
             raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
-        self.jet, self.k, self.dim = jet, jet.k, jet.coefficients.shape[-1]
+        self.jet, self.k, self.ambient_dim = jet, jet.k, jet.coefficients.shape[-1]
         self._frame, self._triangular = self._orthonormal_frame(degenerate, u)
 
     def _orthonormal_frame(self, degenerate: str, u: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -56,7 +59,7 @@ class Geometry:
             jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
         q, r = torch.linalg.qr(jacobian.transpose(-1, -2))
         singular = torch.linalg.svdvals(r)
-        threshold = 8 * self.dim**0.5 * torch.finfo(r.dtype).eps * singular[..., :1]
+        threshold = 8 * self.ambient_dim**0.5 * torch.finfo(r.dtype).eps * singular[..., :1]
         rank = (singular > threshold).sum(-1)
         bad = ~finite | (rank < self.k)
         if bad.any():
@@ -76,7 +79,7 @@ class Geometry:
         return q, r
 
     def __repr__(self) -> str:
-        return f"Geometry(points={list(self.degenerate.shape)}, k={self.k}, D={self.dim})"
+        return f"Geometry(points={list(self.degenerate.shape)}, k={self.k}, D={self.ambient_dim})"
 
     # -- first order ---------------------------------------------------------------------------------------------------
 
@@ -119,7 +122,7 @@ class Geometry:
         """Tangential coefficients `[..., m, k]` in the frame and normal parts of vectors `[..., m, D]`."""
         q = self._frame
         tangential = second @ q
-        if self.k == self.dim:
+        if self.k == self.ambient_dim:
             return tangential, torch.zeros_like(second)  # no normal directions are left
         normal = second - tangential @ q.transpose(-1, -2)
         # one projection leaves eps |second| in the tangent space, which is not small where the normal part is

@@ -181,7 +181,7 @@ def demo(resolution: int = 121) -> Demo:
                 continue
             mean = held(model.representation, torch.zeros(2, dtype=torch.float64), reading)
             manifold = StatisticalManifold(mean, charts.identity(2), family)
-            fields[name, reading] = curvature_field(manifold, SQUARE, resolution)
+            fields[name, reading] = curvature_field(manifold, SQUARE, resolution=resolution)
     return Demo(models, {name: _accuracy(model, points, labels) for name, model in models.items()}, fields)
 
 

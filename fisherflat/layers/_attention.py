@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._gate import Gate
@@ -35,7 +36,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         if dim < 1 or heads < 1 or dim % heads:
             raise InputError(f"a width of {dim} cannot be divided into {heads} heads; choose heads that divide dim")
-        self.dim = dim
+        self.width = dim
         self.heads = heads
         self.causal = causal
         self.query = linear(dim, dim, bias)
@@ -44,7 +45,9 @@ class SelfAttention(nn.Module):
         self.output = linear(dim, dim, bias)
         self.gate = None if gate is None else gate.bind(dim, heads, bias)
 
-    def forward(self, x: Float[Tensor, "*batch n dim"]) -> Float[Tensor, "*batch n dim"]:
+    dim = former("width")
+
+    def forward(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
         """The attention output `[..., n, d]` for tokens `x` `[..., n, d]`.
 
         **Raises:** `InputError` where `x` has another shape.
@@ -55,7 +58,7 @@ class SelfAttention(nn.Module):
         mixed = heads.transpose(-3, -2).flatten(-2)
         return self._gated("projection", self.output(self._gated("output", mixed, x)), x)
 
-    def pattern(self, x: Float[Tensor, "*batch n dim"]) -> Float[Tensor, "*batch heads n n"]:
+    def pattern(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch heads n n"]:
         """The attention weights `[..., heads, n, n]` for tokens `x` `[..., n, d]`; each row sums to 1.
 
         **Raises:** `InputError` where `x` has another shape.
@@ -66,7 +69,7 @@ class SelfAttention(nn.Module):
     def _pattern(self, x: Tensor) -> Tensor:
         query = self._split(self._gated("query", self.query(x), x))
         key = self._split(self._gated("key", self.key(x), x))
-        scores = query @ key.transpose(-2, -1) / math.sqrt(self.dim // self.heads)
+        scores = query @ key.transpose(-2, -1) / math.sqrt(self.width // self.heads)
         if self.causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
             # each token sees itself, so no row is masked whole and softmax and its derivatives stay finite
@@ -78,8 +81,8 @@ class SelfAttention(nn.Module):
 
     def _split(self, y: Tensor) -> Tensor:
         """[..., n, d] to [..., heads, n, head width]."""
-        return y.unflatten(-1, (self.heads, self.dim // self.heads)).transpose(-3, -2)
+        return y.unflatten(-1, (self.heads, self.width // self.heads)).transpose(-3, -2)
 
     def _check(self, x: Tensor) -> None:
-        if x.dim() < 2 or x.shape[-1] != self.dim:
-            raise InputError(f"attention of width {self.dim} expects [..., n, {self.dim}], got {list(x.shape)}")
+        if x.dim() < 2 or x.shape[-1] != self.width:
+            raise InputError(f"attention of width {self.width} expects [..., n, {self.width}], got {list(x.shape)}")

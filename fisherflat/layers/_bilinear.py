@@ -67,15 +67,15 @@ class BilinearAttention(nn.Module):
         self.value = nn.Parameter(value.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
-    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Apply the layer to each vector of the last axis.
 
         **Raises:** `InputError` where the last axis of `x` is not of the layer's width.
         """
         slots, rank, _ = self.query.shape
-        dim = self.value.shape[-1]
-        if x.dim() < 1 or x.shape[-1] != dim:
-            raise InputError(f"bilinear attention of width {dim} expects [..., {dim}], got {list(x.shape)}")
+        width = self.value.shape[-1]
+        if x.dim() < 1 or x.shape[-1] != width:
+            raise InputError(f"bilinear attention of width {width} expects [..., {width}], got {list(x.shape)}")
         factors = self._activation(self._scores(x, self.query)) * self._scores(x, self.key)
         y = factors.unflatten(-1, (slots, rank)).sum(-1) @ self.value
         return y if self.bias is None else y + self.bias
@@ -130,4 +130,4 @@ class BilinearAttention(nn.Module):
         """The sizes, for `print`."""
         slots, rank, _ = self.query.shape
         extra = "" if self.activation == "identity" else f", activation={self.activation!r}"
-        return f"slots={slots}, rank={rank}, dim={self.value.shape[-1]}{extra}"
+        return f"slots={slots}, rank={rank}, width={self.value.shape[-1]}{extra}"

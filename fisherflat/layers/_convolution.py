@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn import functional as F
 
+from fisherflat._renamed import former, renamed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._activations import GATE_ACTIVATIONS, named
@@ -19,28 +20,33 @@ class GatedConv1d(nn.Module):
 
     With its gate held it is a convolution, hence affine, hence flat; the gate is what can bend it.
 
-    **Args:** `dim`: number of channels d; `kernel`: width of the convolution; `activation`: σ, by name as in `Gate`
+    **Args:** `width`: number of channels d; `kernel`: width of the convolution; `activation`: σ, by name as in `Gate`
     (`"identity"` is the paper's bilinear layer); `bias`: whether b and c are there.
 
     **Raises:** `InputError` for an unknown activation or a size that is not positive.
     """
 
-    def __init__(self, dim: int, kernel: int, activation: str = "sigmoid", bias: bool = True) -> None:
+    @renamed(dim="width")
+    def __init__(self, width: int, kernel: int, activation: str = "sigmoid", bias: bool = False) -> None:
         super().__init__()
-        if dim < 1 or kernel < 1:
-            raise InputError(f"a gated convolution needs positive sizes, got dim={dim} and kernel={kernel}")
+        if width < 1 or kernel < 1:
+            raise InputError(f"a gated convolution needs positive sizes, got width={width} and kernel={kernel}")
         self._activation = named(activation, GATE_ACTIVATIONS)
-        self.dim, self.kernel, self.activation = dim, kernel, activation
-        self.value = nn.Conv1d(dim, dim, kernel, bias=bias)
-        self.gate = nn.Conv1d(dim, dim, kernel, bias=bias)
+        self.width, self.kernel, self.activation = width, kernel, activation
+        self.value = nn.Conv1d(width, width, kernel, bias=bias)
+        self.gate = nn.Conv1d(width, width, kernel, bias=bias)
 
-    def forward(self, x: Float[Tensor, "*batch n dim"]) -> Float[Tensor, "*batch n dim"]:
+    dim = former("width")
+
+    def forward(self, x: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
         """The layer at a sequence `[n, d]`, or a batch of them `[batch, n, d]`.
 
         **Raises:** `InputError` where `x` has another shape.
         """
-        if x.dim() not in (2, 3) or x.shape[-1] != self.dim:
-            raise InputError(f"a gated convolution of {self.dim} channels expects [n, {self.dim}], got {list(x.shape)}")
+        if x.dim() not in (2, 3) or x.shape[-1] != self.width:
+            raise InputError(
+                f"a gated convolution of {self.width} channels expects [n, {self.width}], got {list(x.shape)}"
+            )
         channels = F.pad(x.mT, (self.kernel - 1, 0))
         return (self.value(channels) * self._activation(self.gate(channels))).mT
 

@@ -61,15 +61,15 @@ class Gate(nn.Module):
         self.projection: nn.Linear | None = None
         self._head_width = 1
 
-    def bind(self, dim: int, heads: int, bias: bool = False) -> Gate:
-        """A new gate after this specification for a layer of width `dim`, with freshly initialised weights."""
+    def bind(self, width: int, heads: int, bias: bool = False) -> Gate:
+        """A new gate after this specification for a layer of that width, with freshly initialised weights."""
         gate = Gate(self.activation, self.granularity, self.position)
         headwise = self.granularity == "headwise"
-        gate.projection = linear(dim, heads if headwise else dim, bias)
-        gate._head_width = dim // heads if headwise else 1
+        gate.projection = linear(width, heads if headwise else width, bias)
+        gate._head_width = width // heads if headwise else 1
         return gate
 
-    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """The factor for inputs `x`; a headwise one is repeated over the channels of each head.
 
         **Raises:** `InputError` where this is a specification that no layer has bound.

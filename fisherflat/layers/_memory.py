@@ -68,4 +68,4 @@ class KeyValueMemory(nn.Module):
 
     def extra_repr(self) -> str:
         """The sizes, for `print`."""
-        return f"memories={len(self.key)}, dim={self.key.shape[1]}, activation={self.activation!r}"
+        return f"memories={len(self.key)}, width={self.key.shape[1]}, activation={self.activation!r}"

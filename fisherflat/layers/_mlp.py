@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._activations import MLP_ACTIVATIONS, named
@@ -30,20 +31,22 @@ class GatedMLP(nn.Module):
         if dim < 1 or hidden < 1:
             raise InputError(f"a gated MLP needs positive sizes, got dim={dim} and hidden={hidden}")
         self._activation = named(activation, MLP_ACTIVATIONS)
-        self.dim = dim
+        self.width = dim
         self.hidden = hidden
         self.activation = activation
         self.gate = linear(dim, hidden, bias)
         self.up = linear(dim, hidden, bias)
         self.down = linear(hidden, dim, bias)
 
-    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+    dim = former("width")
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Apply the MLP to each vector of the last axis.
 
-        **Raises:** `InputError` where the last axis of `x` is not of size `dim`.
+        **Raises:** `InputError` where the last axis of `x` is not of that width.
         """
-        if x.dim() < 1 or x.shape[-1] != self.dim:
-            raise InputError(f"a gated MLP of width {self.dim} expects [..., {self.dim}], got {list(x.shape)}")
+        if x.dim() < 1 or x.shape[-1] != self.width:
+            raise InputError(f"a gated MLP of width {self.width} expects [..., {self.width}], got {list(x.shape)}")
         return self.down(self._activation(self.gate(x)) * self.up(x))
 
     def extra_repr(self) -> str:

@@ -27,7 +27,7 @@ class LowRankBilinearPooling(nn.Module):
     """
 
     def __init__(
-        self, first: int, second: int, rank: int, outputs: int, activation: str = "tanh", bias: bool = True
+        self, first: int, second: int, rank: int, outputs: int, activation: str = "tanh", bias: bool = False
     ) -> None:
         super().__init__()
         if min(first, second, rank, outputs) < 1:

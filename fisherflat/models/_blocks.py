@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import overload
+from typing import NamedTuple, overload
 
 import torch
 from torch import nn
@@ -18,6 +18,16 @@ from fisherflat.models._part import Part
 from fisherflat.models._recorded_calls import Arguments, is_state, recording
 from fisherflat.models._sections import Section, Sections
 from fisherflat.parts import trace
+
+
+class Halves(NamedTuple):
+    """A block as two maps `[n, d] -> [n, d]`, one after the other, of which each ends in a residual sum.
+
+    **Attributes:** `first`, up to the residual sum of the attention; `second`, the rest.
+    """
+
+    first: Graph
+    second: Graph
 
 
 class Blocks(Sequence):  # of Block, as its methods say; named here, a checker of types would make one
@@ -129,13 +139,14 @@ class Block(Part):
         return found
 
     @property
-    def halves(self) -> tuple[Graph, Graph] | None:
+    def halves(self) -> Halves | None:
         """The block as two maps `[n, d] -> [n, d]`, one after the other: up to the attention's residual sum, the rest.
 
         `None` where the block does not come apart, as where attention and MLP run side by side. For a profile after
         every half-block. **Raises:** `TraceError` where the block cannot be traced.
         """
-        return halves(trace(self, self.input))
+        found = halves(trace(self, self.input))
+        return None if found is None else Halves(*found)
 
     def _part(self, name: str) -> Part:
         part = self._parts[name]

@@ -53,7 +53,7 @@ def curvature_map(
     **Raises:** `InputError` for a chart that is not two-dimensional or an argument out of range.
     """
     _check_scale(scale, limit)
-    sampled = curvature_field(M, extent, resolution)
+    sampled = curvature_field(M, extent, resolution=resolution)
     ax = axes_for(ax, (4.4, 3.6))
     fields([sampled], [ax], limit=limit, scale=scale, ellipses=ellipses)
     return ax

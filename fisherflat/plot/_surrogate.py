@@ -29,7 +29,7 @@ def surrogate_curvature(
     **Args:** `surrogate`, of `fisherflat.symmetry.bilinear_surrogate`; `basis` and `family`, as in its
     `scalar_curvatures`; `ax`, to draw into (default: a new figure one column wide).
     """
-    exact, approximate = surrogate.scalar_curvatures(basis, family)
+    exact, approximate = surrogate.scalar_curvatures(basis, family=family)
     known = torch.isfinite(exact) & torch.isfinite(approximate)
     points = torch.stack([exact, approximate])[:, known].cpu().numpy()
     ax = axes_for(ax, (3.4, 2.8))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._renamed import former, renamed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 
@@ -46,9 +47,11 @@ class Chart:
         object.__setattr__(self, "basis", basis.to(point.device))
 
     @property
-    def dim(self) -> int:
-        """The number of coordinates, k."""
+    def k(self) -> int:
+        """The number of coordinates."""
         return self.basis.shape[0]
+
+    dim = former("k")
 
     def __call__(self, u: Any) -> Tensor:
         """The points `[*batch, *shape]` with coordinates `u`, in the precision of `u`.
@@ -56,9 +59,9 @@ class Chart:
         **Raises:** `InputError` where `u` does not end in an axis of length k or does not hold floating-point numbers.
         """
         u = u if isinstance(u, Tensor) else as_float64(u, "u")
-        if u.shape[-1:] != (self.dim,) or not u.is_floating_point():
+        if u.shape[-1:] != (self.k,) or not u.is_floating_point():
             raise InputError(
-                f"u must be floating-point and end in an axis of length k = {self.dim}; it is {u.dtype} of shape "
+                f"u must be floating-point and end in an axis of length k = {self.k}; it is {u.dtype} of shape "
                 f"{list(u.shape)}"
             )
         return self.point.to(u.dtype) + torch.tensordot(u, self.basis.to(u.dtype), dims=([-1], [0]))
@@ -69,8 +72,8 @@ class Chart:
         **Raises:** `InputError` where it does not end in an axis of length k or is not finite.
         """
         points = as_float64(u, "u").to(self.point.device)
-        if points.dim() == 0 or points.shape[-1] != self.dim:
-            raise InputError(f"u must end in an axis of length k = {self.dim}; it has shape {list(points.shape)}")
+        if points.dim() == 0 or points.shape[-1] != self.k:
+            raise InputError(f"u must end in an axis of length k = {self.k}; it has shape {list(points.shape)}")
         if points.numel() == 0:
             raise InputError("u holds no points")
         return points
@@ -80,7 +83,7 @@ class Chart:
         return Chart(self.point.to(device), self.basis.to(device), self.kind)
 
     def __repr__(self) -> str:
-        return f"Chart({self.kind}, dim={self.dim}, shape={list(self.point.shape)})"
+        return f"Chart({self.kind}, k={self.k}, shape={list(self.point.shape)})"
 
 
 def affine(point: Any, basis: Any) -> Chart:
@@ -154,15 +157,16 @@ def attention_weights(values: Any) -> Chart:
     return Chart(chart.point, chart.basis, "attention weights")
 
 
-def principal(hidden: Any, index: int, dim: int = 2) -> Chart:
+@renamed(dim="k")
+def principal(hidden: Any, index: int, k: int = 2) -> Chart:
     """The token slice spanned by the leading principal directions of a set of hidden states.
 
     One unit of a coordinate is one standard deviation of the hidden states along that direction.
 
     **Args:** `hidden` `[n, d]`, a sequence whose token `index` moves and whose tokens are the set; or
-    `[m, n, d]`, m sequences that together are the set, of which the first one moves. `dim`: how many directions.
+    `[m, n, d]`, m sequences that together are the set, of which the first one moves. `k`: how many directions.
 
-    **Raises:** `InputError` where the states span fewer than `dim` directions.
+    **Raises:** `InputError` where the states span fewer than k directions.
 
     The directions are right singular vectors of the centred states; their signs are fixed by making the entry of
     largest size positive, so that equal inputs give equal charts.
@@ -170,27 +174,27 @@ def principal(hidden: Any, index: int, dim: int = 2) -> Chart:
     hidden = as_float64(hidden, "hidden")
     if hidden.dim() not in (2, 3):
         raise InputError(f"hidden must be [n, d] or [m, n, d]; it has shape {list(hidden.shape)}")
-    directions = principal_directions(hidden.reshape(-1, hidden.shape[-1]), dim)
+    directions = principal_directions(hidden.reshape(-1, hidden.shape[-1]), k)
     chart = token(hidden if hidden.dim() == 2 else hidden[0], index, directions)
     return Chart(chart.point, chart.basis, "principal")
 
 
-def principal_directions(states: Float[Tensor, "m d"], dim: int) -> Float[Tensor, "dim d"]:
+def principal_directions(states: Float[Tensor, "m d"], k: int) -> Float[Tensor, "k d"]:
     """The leading principal directions of some states, each as long as one standard deviation along it.
 
     Right singular vectors of the centred states; their signs make the entry of largest size positive.
 
-    **Raises:** `InputError` where the states span fewer than `dim` directions.
+    **Raises:** `InputError` where the states span fewer than k directions.
     """
     centred = states - states.mean(0)
     count = max(states.shape[0] - 1, 1)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
     rank = int((singular > singular.max() * 1e-12).sum()) if singular.numel() and singular.max() > 0 else 0
-    if not 1 <= dim <= rank:
+    if not 1 <= k <= rank:
         raise InputError(
-            f"{dim} principal directions were asked for, and the spread of {states.shape[0]} hidden states has {rank}; "
-            "pass more tokens that differ, or a smaller dim (at least 1)"
+            f"{k} principal directions were asked for, and the spread of {states.shape[0]} hidden states has {rank}; "
+            "pass more tokens that differ, or a smaller k (at least 1)"
         )
-    directions, deviations = directions[:dim], singular[:dim] / count**0.5
+    directions, deviations = directions[:k], singular[:k] / count**0.5
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     return directions * largest.sign() * deviations[:, None]

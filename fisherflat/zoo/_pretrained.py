@@ -21,6 +21,12 @@ def ring_pair() -> dict[str, PointClassifier]:
     """The trained ring classifiers `"ungated"` and `"gated"`, float64, in eval mode, on the CPU.
 
     They differ in the gate alone; `ring_provenance()` says how they were trained and how well they do.
+
+    **Returns:** the two `PointClassifier`s by name.
+
+    >>> import torch, fisherflat as ff
+    >>> {name: bool(model(torch.tensor([1.2, 0.0]).double()) > 0) for name, model in ff.zoo.ring_pair().items()}
+    {'ungated': True, 'gated': True}
     """
     from safetensors.torch import load_file
 
@@ -34,13 +40,37 @@ def ring_pair() -> dict[str, PointClassifier]:
 
 
 def ring_provenance() -> dict[str, Any]:
-    """Seeds, recipe, versions and what was measured on the shipped pair and its siblings, as training wrote it."""
+    """Seeds, recipe, versions and what was measured on the shipped pair and its siblings, as training wrote it.
+
+    **Returns:** the record, as read from JSON.
+
+    >>> import fisherflat as ff
+    >>> ff.zoo.ring_provenance()["architecture"]["heads"]
+    1
+    """
     return json.loads((FOLDER / "ring.json").read_text())
 
 
-def build(gated: bool, gate: dict[str, str] | None = None, **sizes: int) -> PointClassifier:
-    """An untrained classifier of these sizes in float64; `gate` holds the arguments of its `Gate` if it is `gated`."""
-    return PointClassifier(**sizes, gate=Gate(**(gate or {})) if gated else None).double()
+def build(
+    gated: bool, gate: dict[str, str] | None = None, *, dim: int, heads: int = 1, context: int = 2
+) -> PointClassifier:
+    """An untrained classifier in float64, of an architecture as the records of training give it.
+
+    **Args:**
+
+    - `gated`: whether it has a gate; `gate`: the arguments of its `Gate`.
+    - `dim`: the width of tokens and representation; `heads`; `context`: the number of context tokens.
+
+    **Returns:** a `PointClassifier` with freshly drawn weights.
+
+    >>> from fisherflat import zoo
+    >>> zoo.build(True, **zoo.ring_provenance()["architecture"]).representation.attention.gate
+    Gate(
+      'sigmoid', 'elementwise', position='output'
+      (projection): Linear(in_features=16, out_features=16, bias=False)
+    )
+    """
+    return PointClassifier(dim, heads, context, Gate(**(gate or {})) if gated else None).double()
 
 
 def checkpoint(name: str) -> Path:
@@ -50,7 +80,17 @@ def checkpoint(name: str) -> Path:
     have 4 layers, 0.54 million parameters in bfloat16, and were trained on the sources of Python's standard library.
     `checkpoint_provenance()` says how, and how well they do.
 
+    **Args:**
+
+    - `name`: one of `CHECKPOINTS`.
+
+    **Returns:** the folder. `fisherflat.load` and the shell also take the name itself.
+
     **Raises:** `InputError` for another name.
+
+    >>> import fisherflat as ff
+    >>> sorted(file.name for file in ff.zoo.checkpoint("python-llama").iterdir())[:2]
+    ['config.json', 'generation_config.json']
     """
     if name not in CHECKPOINTS:
         raise InputError(f"no language model {name!r} ships with fisherflat; there are {' and '.join(CHECKPOINTS)}")
@@ -58,5 +98,12 @@ def checkpoint(name: str) -> Path:
 
 
 def checkpoint_provenance() -> dict[str, Any]:
-    """Seeds, recipe, versions and what was measured on the language models and their siblings, as training wrote it."""
+    """Seeds, recipe, versions and what was measured on the language models and their siblings, as training wrote it.
+
+    **Returns:** the record, as read from JSON.
+
+    >>> import fisherflat as ff
+    >>> sorted(ff.zoo.checkpoint_provenance())[:2]
+    ['about', 'command']
+    """
     return json.loads((FOLDER / "python.json").read_text())

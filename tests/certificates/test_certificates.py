@@ -39,7 +39,7 @@ def test_reference_cases_get_the_verdict_that_is_true(reference_case: dict[str, 
         low, high = certificate.enclosure
         assert low <= high
         assert low > 0 or high < 0
-        if case.chart.dim == 2:
+        if case.chart.k == 2:
             # the 25-digit value is itself off by up to half a unit of its last digit; and where the map has an
             # irrational constant (a formula's, the root of a head width, a frozen pattern), what is certified is the
             # function with the float next to it

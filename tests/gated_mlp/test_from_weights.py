@@ -58,10 +58,10 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_geometry_from_weights_is_that_of_the_engines(name: str, engine: str) -> None:
     mlp, chart = CASES[name]
-    u, family = U[..., : chart.dim], ff.Gaussian(0.3)
+    u, family = U[..., : chart.k], ff.Gaussian(0.3)
     manifold = ff.StatisticalManifold(mlp, chart, family, engine)
     agree(ff.symmetry.weight_jet(mlp, chart, u).coefficients, manifold.jet(u).coefficients)
-    found, expected = ff.symmetry.weight_geometry(mlp, chart, u, family), manifold.at(u)
+    found, expected = ff.symmetry.weight_geometry(mlp, chart, u, family=family), manifold.at(u)
     agree(found.second_fundamental_form, expected.second_fundamental_form)
     agree(found.scalar_curvature, expected.scalar_curvature, expected.cancellation_scale)
 
@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ff.symmetry.weight_geometry(layer("identity"), ff.charts.affine(torch.zeros(6), normal(2, 6)), torch.zeros(2))
     for how, inputs, message in (("spline", normal(5, 6), '"fit"'), ("fit", normal(5, 5), "width 6")):
         with pytest.raises(InputError, match=message):
-            ff.symmetry.bilinear_surrogate(layer("silu"), inputs, how)
+            ff.symmetry.bilinear_surrogate(layer("silu"), inputs, how=how)
     with pytest.raises(InputError, match=r"\[k, 6\]"):
         ff.symmetry.bilinear_surrogate(layer("silu"), normal(5, 6)).scalar_curvatures(normal(2, 5))
 
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize("how", ["tangent", "fit"])
 def test_a_bilinear_mlp_is_its_own_surrogate(how: str) -> None:
     for mlp in (layer("identity"), layer("identity", bias=True), attention(2)):
-        surrogate = ff.symmetry.bilinear_surrogate(mlp, normal(50, 6, seed=30), how)
+        surrogate = ff.symmetry.bilinear_surrogate(mlp, normal(50, 6, seed=30), how=how)
         assert surrogate.output_error < 1e-13
         assert surrogate.curvature_error(normal(2, 6, seed=31)) < 1e-9
 
@@ -146,7 +146,7 @@ def test_the_tangent_is_at_the_mean_preactivation() -> None:
 
 def test_a_fit_is_the_least_squares_solution_for_each_unit() -> None:
     mlp, x = layer("gelu"), normal(40, 6, seed=33)
-    surrogate = ff.symmetry.bilinear_surrogate(mlp, x, "fit")
+    surrogate = ff.symmetry.bilinear_surrogate(mlp, x, how="fit")
     z, w = mlp.gate(x).detach(), mlp.up(x).detach()
     for i in range(5):
         columns = torch.stack([w[:, i], z[:, i] * w[:, i]], 1)

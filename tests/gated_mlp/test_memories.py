@@ -32,7 +32,7 @@ PLAIN = {
 @pytest.mark.parametrize("kind", PLAIN)
 def test_plain_mlps_of_checkpoints_are_read_exactly(kind: str) -> None:
     block = Model(tiny_model(kind)).blocks([5, 6, 7])[0]
-    memory = ff.memories.read(block.mlp)
+    memory = ff.memories.extract(block.mlp)
     assert isinstance(memory, KeyValueMemory)
     key, value, transposed = PLAIN[kind]
     stored = block.root.state_dict().items()
@@ -50,14 +50,14 @@ def test_plain_mlps_of_checkpoints_are_read_exactly(kind: str) -> None:
 
 def test_gated_mlps_are_read_as_their_units() -> None:
     block = Model(tiny_model("llama")).blocks([5, 6, 7])[0]
-    memory = ff.memories.read(block.mlp)
+    memory = ff.memories.extract(block.mlp)
     mlp, x = block.mlp.root, normal(3, 32, seed=1)
     torch.testing.assert_close(memory.value, mlp.down_proj.weight.T, rtol=1e-12, atol=1e-14)
     expected = torch.nn.functional.silu(mlp.gate_proj(x)) * mlp.up_proj(x)
     torch.testing.assert_close(ff.memories.coefficients(memory, x), expected, rtol=1e-12, atol=1e-12)
-    assert ff.memories.read(GatedMLP(4, 5)).value.shape == (5, 4)
+    assert ff.memories.extract(GatedMLP(4, 5)).value.shape == (5, 4)
     single = KeyValueMemory(normal(6, 4).float(), normal(6, 3).float())
-    assert ff.memories.read(single).value.dtype == torch.float64 and single.value.dtype == torch.float32
+    assert ff.memories.extract(single).value.dtype == torch.float64 and single.value.dtype == torch.float32
 
 
 def test_what_is_no_memory_is_refused() -> None:
@@ -68,10 +68,10 @@ def test_what_is_no_memory_is_refused() -> None:
         (lambda x: ((x @ k).tanh() @ v).sin(), "read from it differ"),
     ):
         with pytest.raises(InputError, match=message):
-            ff.memories.read(mlp, x)
+            ff.memories.extract(mlp, x)
     with pytest.raises(InputError, match="give an input"):
-        ff.memories.read(lambda x: (x @ k).tanh() @ v)
-    assert ff.memories.read(lambda x: 2 * (x @ k + 1).tanh() @ v - 3, x).activation == "tanh"
+        ff.memories.extract(lambda x: (x @ k).tanh() @ v)
+    assert ff.memories.extract(lambda x: 2 * (x @ k + 1).tanh() @ v - 3, x).activation == "tanh"
 
 
 PROMPTS = ["The cat sat on the mat.", "Dogs bark at the moon."]
@@ -110,7 +110,7 @@ def test_the_strongest_of_given_inputs() -> None:
         order = sorted(range(20), key=lambda row, key=key: -matches[row, key])[:3]
         assert rows[key].tolist() == order
         torch.testing.assert_close(found[key], matches[order, key].detach())
-    assert ff.memories.strongest(memory, hidden[:2], 3)[1].shape == (7, 2)
+    assert ff.memories.strongest(memory, hidden[:2], 3).rows.shape == (7, 2)
 
 
 def test_triggers_of_gated_memories_are_ranked_without_regard_to_sign() -> None:
@@ -126,7 +126,7 @@ def test_triggers_of_gated_memories_are_ranked_without_regard_to_sign() -> None:
 def test_values_are_read_through_the_unembedding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ff.memories, "_CHUNK", 100)  # more than one piece
     memory, head = KeyValueMemory(normal(7, 4), normal(7, 3, seed=1)), normal(30, 3, seed=2)
-    table = ff.memories.value_tokens(memory, head, 2, tokens=[f"t{i}" for i in range(30)])
+    table = ff.memories.value_tokens(memory, head, count=2, tokens=[f"t{i}" for i in range(30)])
     for i, value in enumerate(memory.value.detach()):
         weights = (head * value).sum(1).exp()
         first, second = sorted(range(30), key=lambda token: -weights[token])[:2]

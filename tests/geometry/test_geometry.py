@@ -332,7 +332,7 @@ def derivative(f, u: np.ndarray, h: mpmath.mpf) -> np.ndarray:
 @pytest.mark.parametrize("name", [*SURFACES])
 def test_christoffel_symbols_are_those_of_the_metric(name: str) -> None:
     surface = manifold(name)
-    u = double([0.6, 0.3, -0.4, 0.8][: surface.dim])
+    u = double([0.6, 0.3, -0.4, 0.8][: surface.k])
     with mpmath.workdps(100):
 
         def f(v: np.ndarray) -> np.ndarray:

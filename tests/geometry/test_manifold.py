@@ -78,7 +78,7 @@ def test_layouts_are_those_of_the_documentation(engine: str) -> None:
         "mean_curvature": (ambient,),
         "volume_density": (),
     }
-    assert (surface.dim, surface.ambient_dim) == (k, ambient)
+    assert (surface.k, surface.ambient_dim) == (k, ambient)
 
 
 def test_jets_are_of_the_mean_itself_and_outputs_of_any_shape_are_flattened(engine: str) -> None:
@@ -122,7 +122,7 @@ def test_all_quantities_at_once_are_those_one_by_one(engine: str) -> None:
 
 
 def test_text(engine: str) -> None:
-    expected = f"StatisticalManifold(Linear, Chart(affine, dim=2, shape=[3]), Gaussian(0.5), D=4, engine='{engine}')"
+    expected = f"StatisticalManifold(Linear, Chart(affine, k=2, shape=[3]), Gaussian(0.5), D=4, engine='{engine}')"
     manifold = ff.StatisticalManifold(nn.Linear(3, 4), plane(3), ff.Gaussian(0.5), engine=engine)
     assert repr(manifold) == expected
     assert repr(manifold.jet(random(5, 2))) == "Jet(points=[5], k=2, D=4)"

@@ -41,7 +41,7 @@ def test_all_forms_of_a_map_agree(name, readout):
 
 def test_maps_are_the_same_every_time_and_as_wide_as_named():
     a, b = (subject("attention-64", 3) for _ in range(2))
-    assert a.chart.point.shape == (16, 64) and a.chart.dim == 3
+    assert a.chart.point.shape == (16, 64) and a.chart.k == 3
     assert_same(a.module(a.chart.point), b.module(b.chart.point))
     assert_same(a.points(5), b.points(5))
 

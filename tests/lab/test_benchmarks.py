@@ -14,7 +14,7 @@ from fisherflat.geometry import ENGINES
 def test_scalar_curvature_of_attention(benchmark, engine, gate):
     torch.manual_seed(0)
     layer = ff.layers.SelfAttention(32, heads=4, gate=gate)
-    chart = ff.charts.principal(torch.randn(8, 32), index=-1, dim=2)
+    chart = ff.charts.principal(torch.randn(8, 32), index=-1, k=2)
     manifold = ff.StatisticalManifold(layer, chart, engine=engine)
     u = torch.randn(16, 2, dtype=torch.float64)
     manifold.jet(u)  # tracing is not what is timed

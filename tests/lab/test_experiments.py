@@ -111,7 +111,7 @@ def test_what_is_flat_and_what_is_not(name: str, roles: tuple[str, ...], flat: b
     mean = ff.freeze(encoder, ORIGIN, roles=roles) if roles else encoder
     torch.testing.assert_close(mean(ORIGIN), encoder(ORIGIN))
     M = ff.StatisticalManifold(mean, ff.charts.identity(2))
-    assert curvature_field(M, SQUARE, 9).is_flat == flat
+    assert curvature_field(M, SQUARE, resolution=9).is_flat == flat
 
 
 @pytest.mark.parametrize("name", ["ungated", "gated"])

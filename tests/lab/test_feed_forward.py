@@ -36,7 +36,7 @@ def test_memories_are_triggered_by_single_tokens_more_often_than_by_chance(llama
     assert one > 0.05 > chance
     assert 1 > said >= said_by_chance >= 0
     # the same from the model's own activations
-    table = ff.memories.triggers(llama, prompts, 1, feed_forward.TRIGGERS)
+    table = ff.memories.triggers(llama, prompts, 1, count=feed_forward.TRIGGERS)
     tokens = table["token"].to_numpy().reshape(-1, feed_forward.TRIGGERS)
     assert one == pytest.approx((tokens == tokens[:, :1]).all(1).mean())
 

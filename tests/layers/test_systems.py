@@ -41,7 +41,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 def test_gated_convolution_is_a_sum_over_the_tokens_before() -> None:
-    layer, x = GatedConv1d(3, kernel=4), normal(2, 6, 3)
+    layer, x = GatedConv1d(3, kernel=4, bias=True), normal(2, 6, 3)
     w = filled(layer)
     h = torch.empty(2, 6, 3, dtype=torch.float64)
     for t in range(6):
@@ -59,7 +59,7 @@ def test_gated_convolution_is_a_sum_over_the_tokens_before() -> None:
 
 
 def test_pooling_is_a_bilinear_form_of_low_rank_for_each_output() -> None:
-    layer, x, y = LowRankBilinearPooling(4, 3, 2, 5, "identity"), normal(7, 4), normal(7, 3, seed=1)
+    layer, x, y = LowRankBilinearPooling(4, 3, 2, 5, "identity", bias=True), normal(7, 4), normal(7, 3, seed=1)
     w = filled(layer)
     first, second = (torch.cat([w[f"{part}.weight"], w[f"{part}.bias"][:, None]], 1) for part in ("first", "second"))
     forms = einsum("or,ri,rj->oij", w["output.weight"], first, second)
@@ -114,7 +114,10 @@ def test_how_they_are_related_to_the_gated_mlp() -> None:
         getattr(pooling, mine).weight.data.copy_(w[f"{theirs}.weight"])
     close(pooling(x, x), mlp(x).detach())
 
-    convolution, windows = GatedConv1d(2, 2), torch.cat([normal(5, 2, seed=1)[:-1], normal(5, 2, seed=1)[1:]], 1)
+    convolution, windows = (
+        GatedConv1d(2, 2, bias=True),
+        torch.cat([normal(5, 2, seed=1)[:-1], normal(5, 2, seed=1)[1:]], 1),
+    )
     w = filled(convolution)
     mlp = GatedMLP(4, 2, "sigmoid", bias=True).double()
     for mine, theirs in (("gate", "gate"), ("up", "value")):
@@ -125,7 +128,7 @@ def test_how_they_are_related_to_the_gated_mlp() -> None:
 
 
 def test_joined_inputs_are_one_vector() -> None:
-    layer, x, y = LowRankBilinearPooling(4, 3, 6, 5).double(), normal(4), normal(3, seed=1)
+    layer, x, y = LowRankBilinearPooling(4, 3, 6, 5, bias=True).double(), normal(4), normal(3, seed=1)
     joined = Joined(layer, (4,), (3,))
     close(joined(joined.join(x, y)), layer(x, y))
     assert joined.join(None, y).tolist() == [0] * 4 + y.tolist()
@@ -230,14 +233,14 @@ def test_frozen_parts_are_the_gate_and_the_pattern() -> None:
     pattern = layer.pattern(normal(7, 4), normal(8, 3, seed=1))
     close(frozen(joined.join(x, y)), layer.pooled(pattern, x, y).detach())
 
-    convolution, x = GatedConv1d(4, 3).double(), normal(7, 4)
+    convolution, x = GatedConv1d(4, 3, bias=True).double(), normal(7, 4)
     frozen, moved = ff.freeze(convolution, x, ("mlp_gate",)), normal(7, 4, seed=2)
     gate = (convolution(x) / linear_part(convolution, x)).detach()
     close(frozen(moved), gate * linear_part(convolution, moved))
 
 
 def linear_part(layer: GatedConv1d, x: Tensor) -> Tensor:
-    padded = torch.cat([x.new_zeros(layer.kernel - 1, layer.dim), x]).T
+    padded = torch.cat([x.new_zeros(layer.kernel - 1, layer.width), x]).T
     return layer.value(padded).T.detach()
 
 

@@ -190,7 +190,7 @@ def test_the_corners_of_a_word_simplex_are_the_real_forward_passes(minilm: Model
     words = ["cat", "bird", "horse"]
     prompt, moving = minilm.encode("The horse slept on the warm mat."), moves.parse("words:cat, bird, horse")
     (position,) = moving.positions(minilm, prompt)
-    assert position is not None and prompt.tokens[position] == "horse" and moving.dim == 2
+    assert position is not None and prompt.tokens[position] == "horse" and moving.k == 2
     variants = moving.variants(minilm, prompt, position)
     blocks = [minilm.blocks(variant, stop=4)[3] for variant in variants]
     chart = moving.fit([], []).chart([block.input for block in blocks], [position])
@@ -301,7 +301,7 @@ def test_vectors_come_from_files_and_are_told_apart_by_their_content(tmp_path: P
     assert len({said["sha256"] for said in settings}) == 3
     assert settings[0]["file"] == "steer.npy" and str(tmp_path) not in str(settings)
     assert settings[0]["sha256"] == moves.vectors(given).settings["sha256"]
-    assert moves.vectors(given[0]).dim == 1
+    assert moves.vectors(given[0]).k == 1
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_vectors_that_cannot_be_used(given: Any, message: str) -> None:
 
 
 def test_vectors_of_very_different_length_are_independent() -> None:
-    assert moves.vectors([[1e-9, 0.0], [0.0, 1e9]]).dim == 2
+    assert moves.vectors([[1e-9, 0.0], [0.0, 1e9]]).k == 2
 
 
 # -- descriptions ------------------------------------------------------------------------------------------------------
@@ -374,9 +374,13 @@ def test_what_moves_is_said_in_one_word() -> None:
         ("random:-1", None, "does not say what moves"),
         ("words:", None, "does not say what moves"),
         ("vectors", None, "does not say what moves"),
-        ("words:a,b,c", 3, r"dim is 3, but the words \(one less than there are\) make 2; leave out dim"),
-        ("principal", 0, "dim must be at least 1"),
-        (moves.Principal(3), 2, "dim is 2, but principal make 3"),
+        (
+            "words:a,b,c",
+            3,
+            r"3 directions .* the words \(one less than there are\) make 2; leave the number out",
+        ),
+        ("principal", 0, "must be at least 1"),
+        (moves.Principal(3), 2, "2 directions were asked for, but principal make 3"),
     ],
 )
 def test_descriptions_that_are_none(what: str | Moves, dim: int | None, message: str) -> None:

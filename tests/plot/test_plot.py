@@ -63,7 +63,7 @@ def texts(ax: plt.Axes) -> str:
 
 
 def test_field_of_a_paraboloid_is_its_closed_form() -> None:
-    field = curvature_field(paraboloid(), EXTENT, 7)
+    field = curvature_field(paraboloid(), EXTENT, resolution=7)
     x, y = np.meshgrid(np.linspace(-1, 2, 7), np.linspace(-0.5, 1.5, 7))
     np.testing.assert_allclose(field.u.numpy(), np.stack([x, y], -1), atol=1e-15)
     # K = 4 / (1 + 4 r²)², scal = 2 K
@@ -79,22 +79,24 @@ def test_total_curvature_of_a_sphere_cap_is_its_area_whatever_the_covariance(cov
         lambda x, y: [3 * torch.sin(y) * torch.cos(x), 3 * torch.sin(y) * torch.sin(x), 3 * torch.cos(y)],
         ff.Gaussian(covariance),
     )
-    field = curvature_field(sphere, (0.0, 1.0, 0.5, 1.5), 201)
+    field = curvature_field(sphere, (0.0, 1.0, 0.5, 1.5), resolution=201)
     assert field.total_curvature == pytest.approx(math.cos(0.5) - math.cos(1.5), rel=1e-3)
 
 
 def test_affine_maps_are_flat_to_rounding_in_any_unit() -> None:
     for size in (1e-6, 1.0, 1e6):
         plane = surface(lambda x, y, s=size: [s * (2 * x - y / 3), s * (x / 7 + y), s * (0.1 * x + 0.7 * y)])
-        assert curvature_field(plane, EXTENT, 9).is_flat
-        assert not curvature_field(surface(lambda x, y, s=size: [s * x, s * y, s * x * y]), EXTENT, 9).is_flat
+        assert curvature_field(plane, EXTENT, resolution=9).is_flat
+        assert not curvature_field(
+            surface(lambda x, y, s=size: [s * x, s * y, s * x * y]), EXTENT, resolution=9
+        ).is_flat
 
 
 def test_singular_points_are_nan_without_warnings_whatever_the_manifold_does_with_them() -> None:
     fold = surface(lambda x, y: [x**2, y, x**2 * y])  # the metric is singular at x = 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        field = curvature_field(fold, (-1.0, 1.0, -1.0, 1.0), 5)
+        field = curvature_field(fold, (-1.0, 1.0, -1.0, 1.0), resolution=5)
     assert field.scalar_curvature[:, 2].isnan().all()
     assert field.scalar_curvature[:, [0, 1, 3, 4]].isfinite().all()
     with pytest.raises(ff.errors.DegenerateImmersionError):
@@ -188,7 +190,7 @@ def test_flat_maps_say_so_and_do_not_colour_rounding_noise() -> None:
 def test_maps_that_share_a_scale_share_its_bar() -> None:
     figure, axes = plt.subplots(1, 2)
     steep = surface(lambda x, y: [x, y, 5 * (x**2 + y**2)])
-    plot.fields([curvature_field(M, EXTENT, 15) for M in (paraboloid(), steep)], list(axes))
+    plot.fields([curvature_field(M, EXTENT, resolution=15) for M in (paraboloid(), steep)], list(axes))
     assert mesh(axes[0]).norm is mesh(axes[1]).norm
     assert len(figure.axes) == 3
 

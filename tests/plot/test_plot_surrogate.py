@@ -26,7 +26,7 @@ def test_each_input_is_a_point_and_singular_ones_are_left_out() -> None:
     figure, ax = plt.subplots()
     assert plot.surrogate_curvature(surrogate, basis, family, ax) is ax
     points, line = ax.lines
-    exact, approximate = (curvature[kept] for curvature in surrogate.scalar_curvatures(basis, family))
+    exact, approximate = (curvature[kept] for curvature in surrogate.scalar_curvatures(basis, family=family))
     np.testing.assert_array_equal(points.get_xdata(), exact)
     np.testing.assert_array_equal(points.get_ydata(), approximate)
     np.testing.assert_array_equal(line.get_xdata(), line.get_ydata())

@@ -61,7 +61,7 @@ def test_eigenfeatures_give_the_output(bias: bool) -> None:
     expected = (mlp(x) - mlp.down.bias if bias else mlp(x)) @ c
     torch.testing.assert_close((continued @ found.vectors.T).square() @ found.eigenvalues, expected)
     assert (found.eigenvalues.abs().diff() <= 0).all()
-    assert ff.symmetry.eigenfeatures(mlp, c, 2).vectors.shape == (2, 5 + bias)
+    assert ff.symmetry.eigenfeatures(mlp, c, count=2).vectors.shape == (2, 5 + bias)
 
 
 def test_the_constant_hessian_is_read_from_the_weights() -> None:

@@ -20,7 +20,7 @@ def test_affine_moves_a_point_of_any_shape_along_its_basis() -> None:
     chart = ff.charts.affine(point, basis)
     expected = point.numpy() + np.einsum("abk,kxy->abxy", u.numpy(), basis.numpy())
     np.testing.assert_allclose(chart(u).numpy(), expected, rtol=1e-14, atol=1e-14)
-    assert chart.dim == 4
+    assert chart.k == 4
     assert ff.charts.affine(torch.tensor(1.5), torch.tensor([2.0, 3.0]))(torch.tensor([1.0, 1.0])) == 6.5
 
 
@@ -62,7 +62,7 @@ def test_simplex_has_barycentric_coordinates() -> None:
 def test_attention_weights_mix_values() -> None:
     values, weights = random(4, 3), np.array([0.1, 0.2, 0.3, 0.4])
     chart = ff.charts.attention_weights(values)
-    assert chart.dim == 3
+    assert chart.k == 3
     np.testing.assert_allclose(chart(weights[:3]).numpy(), weights @ values.numpy(), rtol=1e-14)
 
 
@@ -84,7 +84,7 @@ def spread_states() -> np.ndarray:
 
 def test_one_unit_along_a_principal_coordinate_is_one_standard_deviation() -> None:
     states = spread_states()
-    chart = ff.charts.principal(states, 2, dim=3)
+    chart = ff.charts.principal(states, 2, k=3)
     expected = np.zeros((3, 8, 4))
     expected[0, 2], expected[1, 2], expected[2, 2] = [3 / 2**0.5] * 2 + [0, 0], [0, 0, 2, 0], [0, 0, 0, 0.5]
     np.testing.assert_allclose(chart.basis.numpy(), expected, rtol=0, atol=1e-14)
@@ -94,7 +94,7 @@ def test_one_unit_along_a_principal_coordinate_is_one_standard_deviation() -> No
 @pytest.mark.parametrize("shape", [(20, 6), (5, 4, 6)])
 def test_principal_coordinates_are_uncorrelated_and_of_unit_variance(shape: tuple[int, ...]) -> None:
     states = random(*shape) @ random(6, 6, seed=1)
-    chart = ff.charts.principal(states, -1, dim=3)
+    chart = ff.charts.principal(states, -1, k=3)
     assert chart.point.shape == shape[-2:]
     np.testing.assert_array_equal(chart.point.numpy(), states.reshape(-1, *shape[-2:])[0].numpy())
     directions, rows = chart.basis[:, -1].numpy(), states.reshape(-1, 6).numpy()
@@ -115,7 +115,7 @@ def test_principal_directions_do_not_depend_on_the_sign_that_an_algorithm_finds(
 
 def test_a_chart_shows_its_kind_and_moves_between_devices() -> None:
     chart = ff.charts.principal(random(10, 4), 0)
-    assert repr(chart) == "Chart(principal, dim=2, shape=[10, 4])"
+    assert repr(chart) == "Chart(principal, k=2, shape=[10, 4])"
     moved = chart.to("cpu")
     assert torch.equal(moved.point, chart.point) and moved.kind == "principal"
 
@@ -149,9 +149,9 @@ nan, inf = float("nan"), float("inf")
         (lambda: ff.charts.attention_weights(random(4)), "values must be"),
         (lambda: ff.charts.identity(0), "dim >= 1"),
         (lambda: ff.charts.principal(random(4), 0), r"hidden must be \[n, d\] or \[m, n, d\]"),
-        (lambda: ff.charts.principal(random(3, 4), 0, dim=3), "3 principal directions.*has 2; pass more tokens"),
-        (lambda: ff.charts.principal(random(1, 4), 0, dim=1), "1 hidden states has 0; pass more tokens"),
-        (lambda: ff.charts.principal(random(1, 4).expand(5, 4), 0, dim=1), "has 0; pass more tokens that differ"),
+        (lambda: ff.charts.principal(random(3, 4), 0, k=3), "3 principal directions.*has 2; pass more tokens"),
+        (lambda: ff.charts.principal(random(1, 4), 0, k=1), "1 hidden states has 0; pass more tokens"),
+        (lambda: ff.charts.principal(random(1, 4).expand(5, 4), 0, k=1), "has 0; pass more tokens that differ"),
         (lambda: ff.charts.identity(2)(torch.zeros(3)), r"axis of length k = 2; it is torch.float32 of shape \[3\]"),
         (lambda: ff.charts.identity(2)(torch.tensor([0, 1])), "u must be floating-point"),
     ],

@@ -28,9 +28,9 @@ def test_whitened_inner_products_are_those_of_the_inverse_covariance(covariance,
 
 
 def test_dimension_and_text() -> None:
-    assert ff.Gaussian().dim is None and repr(ff.Gaussian(0.25)) == "Gaussian(0.25)"
-    assert ff.Gaussian(MATRIX).dim == 3 and repr(ff.Gaussian(MATRIX)) == "Gaussian(full, dim=3)"
-    assert repr(ff.Gaussian(torch.ones(3))) == "Gaussian(diagonal, dim=3)"
+    assert ff.Gaussian().ambient_dim is None and repr(ff.Gaussian(0.25)) == "Gaussian(0.25)"
+    assert ff.Gaussian(MATRIX).ambient_dim == 3 and repr(ff.Gaussian(MATRIX)) == "Gaussian(full, D=3)"
+    assert repr(ff.Gaussian(torch.ones(3))) == "Gaussian(diagonal, D=3)"
     with pytest.raises(CovarianceError, match="the map has 4 outputs, the covariance is made for 3"):
         ff.Gaussian(MATRIX).check(4)
     ff.Gaussian(2.0).check(4)

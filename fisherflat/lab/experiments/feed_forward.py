@@ -37,7 +37,7 @@ def surrogates(model: Model, prompts: list[list[int]]) -> Iterator[tuple[float, 
     inputs = [torch.cat(rows) for rows in zip(*(_mlp_inputs(model, prompt) for prompt in prompts), strict=True)]
     for block, x in zip(model.blocks(prompts[0]), inputs, strict=True):
         basis = charts.principal(x, -1, 2).basis[:, -1]
-        found = [bilinear_surrogate(block.mlp, x, how) for how in ("tangent", "fit")]
+        found = [bilinear_surrogate(block.mlp, x, how=how) for how in ("tangent", "fit")]
         yield (*(s.output_error for s in found), *(s.curvature_error(basis) for s in found))
 
 
@@ -47,8 +47,8 @@ def triggered(model: Model, prompts: list[list[int]], layer: int, seed: int = 0)
     Whose strongest triggers are all one token; whose value, with the sign of its coefficient, says the token that
     follows the strongest trigger.
     """
-    table = memories.triggers(model, prompts, layer, TRIGGERS)
-    memory, head = memories.read(model.blocks(prompts[0])[layer].mlp), memories.unembedding(model)
+    table = memories.triggers(model, prompts, layer, count=TRIGGERS)
+    memory, head = memories.extract(model.blocks(prompts[0])[layer].mlp), memories.unembedding(model)
     places, coefficient = (
         torch.tensor(table[names].to_numpy()).unflatten(0, (-1, TRIGGERS))
         for names in (["prompt", "position"], "coefficient")

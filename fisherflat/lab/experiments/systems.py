@@ -70,7 +70,7 @@ def _memories(random: torch.Generator) -> Iterator[System]:
 def _convolutions(random: torch.Generator) -> Iterator[System]:
     x = _chart(random, TOKENS, WIDTH)
     for activation in ("identity", "sigmoid"):
-        layer = _filled(layers.GatedConv1d(WIDTH, KERNEL, activation), random)
+        layer = _filled(layers.GatedConv1d(WIDTH, KERNEL, activation, bias=True), random)
         yield _row(f"gated convolution, {activation}", "input", layer, x, "mlp_gate")
         yield _row(f"gated convolution, {activation}", "input", layer, x)
 
@@ -78,7 +78,7 @@ def _convolutions(random: torch.Generator) -> Iterator[System]:
 def _pooling(random: torch.Generator) -> Iterator[System]:
     x, y = _chart(random, WIDTH), _chart(random, OTHER)
     for activation in ("identity", "tanh"):
-        layer = _filled(layers.LowRankBilinearPooling(WIDTH, OTHER, UNITS, WIDTH, activation), random)
+        layer = _filled(layers.LowRankBilinearPooling(WIDTH, OTHER, UNITS, WIDTH, activation, bias=True), random)
         joined, both = _joined(layer, x, y)
         each = charts.affine(both.point, torch.stack([joined.join(x.basis[0], None), joined.join(None, y.basis[0])]))
         name = f"bilinear pooling, {activation}"

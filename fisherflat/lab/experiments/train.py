@@ -100,7 +100,7 @@ def measure(
         family = Gaussian.calibrated(model.representation(points))
     frozen = freeze(model.representation, torch.zeros(2, dtype=torch.float64), roles=("pattern",))
     live_field, frozen_field = (
-        curvature_field(StatisticalManifold(mean, charts.identity(2), family), SQUARE, resolution)
+        curvature_field(StatisticalManifold(mean, charts.identity(2), family), SQUARE, resolution=resolution)
         for mean in (model.representation, frozen)
     )
     return {

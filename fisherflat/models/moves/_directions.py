@@ -44,57 +44,57 @@ class Principal(Moves):
     k words or fewer span too little; then special tokens are taken in.
     """
 
-    dim: int = 2
+    k: int = 2
     kind = "principal"
     unit = "one standard deviation of the words' states along the direction"
 
     def __post_init__(self) -> None:
-        check_dim(self.dim)
+        check_k(self.k)
 
     def __str__(self) -> str:
-        return f"along {self.dim} principal directions"
+        return f"along {self.k} principal directions"
 
     @property
     def settings(self) -> dict[str, Any]:
         """The kind and k."""
-        return {"kind": self.kind, "dim": self.dim}
+        return {"kind": self.kind, "dim": self.k}
 
     def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Along:
         """The directions. **Raises:** `InputError` where the words span fewer than k."""
-        return Along(charts.principal_directions(pool(states, prompts, self.dim), self.dim), self.kind)
+        return Along(charts.principal_directions(pool(states, prompts, self.k), self.k), self.kind)
 
 
 @dataclass(frozen=True)
 class Random(Moves):
     """Orthonormal random directions, the same for all parts of one width: what a direction without meaning does."""
 
-    dim: int = 2
+    k: int = 2
     seed: int = 0
     kind = "random"
     unit = "the root mean square over all directions of the standard deviation of the words' states"
 
     def __post_init__(self) -> None:
-        check_dim(self.dim)
+        check_k(self.k)
 
     def __str__(self) -> str:
-        return f"along {self.dim} random directions (seed {self.seed})"
+        return f"along {self.k} random directions (seed {self.seed})"
 
     @property
     def settings(self) -> dict[str, Any]:
         """The kind, k and the seed."""
-        return {"kind": self.kind, "dim": self.dim, "seed": self.seed}
+        return {"kind": self.kind, "dim": self.k, "seed": self.seed}
 
     def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Along:
         """The directions. **Raises:** `InputError` where the width is below k or the words do not differ."""
         pooled = pool(states, prompts)
         d = pooled.shape[1]
-        if self.dim > d:
-            raise InputError(f"{self.dim} orthonormal directions were asked for in hidden states of width {d}")
+        if self.k > d:
+            raise InputError(f"{self.k} orthonormal directions were asked for in hidden states of width {d}")
         length = pooled.var(0).mean().sqrt() if len(pooled) > 1 else pooled.new_zeros(())
         if not length > 0:
             raise InputError("the words' states do not differ, so that there is no unit; give a longer prompt, or more")
         generator = torch.Generator().manual_seed(self.seed)
-        normal = torch.randn(d, self.dim, generator=generator, dtype=torch.float64)
+        normal = torch.randn(d, self.k, generator=generator, dtype=torch.float64)
         return Along(length * torch.linalg.qr(normal).Q.T.to(pooled.device), self.kind)
 
 
@@ -111,17 +111,17 @@ class Vectors(Moves):
     unit = "one whole vector as given"
 
     def __str__(self) -> str:
-        return f"along {self.dim} given vectors{f' ({name})' if (name := self.source.get('file')) else ''}"
+        return f"along {self.k} given vectors{f' ({name})' if (name := self.source.get('file')) else ''}"
 
     @property
-    def dim(self) -> int:  # type: ignore[override]
+    def k(self) -> int:  # type: ignore[override]
         """How many vectors there are."""
         return self.vectors.shape[0]
 
     @property
     def settings(self) -> dict[str, Any]:
         """The kind, k and where the vectors are from."""
-        return {"kind": self.kind, "dim": self.dim, **self.source}
+        return {"kind": self.kind, "dim": self.k, **self.source}
 
     def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Along:
         """The vectors. **Raises:** `InputError` where their width is not that of the states."""
@@ -131,10 +131,10 @@ class Vectors(Moves):
         return Along(self.vectors.to(states[0].device), self.kind)
 
 
-def pool(states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded], dim: int = 1) -> Float[Tensor, "m d"]:
-    """The states of the words of all prompts, without outliers; of all tokens where `dim` or fewer are words."""
+def pool(states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded], k: int = 1) -> Float[Tensor, "m d"]:
+    """The states of the words of all prompts, without outliers; of all tokens where k or fewer are words."""
     chosen = torch.cat([x[words(prompt)] for x, prompt in zip(states, prompts, strict=True)])
-    if len(chosen) <= dim:
+    if len(chosen) <= k:
         chosen = torch.cat(list(states))
     return chosen[ordinary(chosen)]
 
@@ -155,7 +155,7 @@ def median_distances(states: Float[Tensor, "m d"], among: Float[Tensor, "p d"]) 
     return distance / scale if scale > 0 else torch.zeros_like(distance)
 
 
-def check_dim(dim: int) -> None:
+def check_k(k: int) -> None:
     """**Raises:** `InputError` where there would be no direction."""
-    if dim < 1:
-        raise InputError(f"dim must be at least 1, got {dim}")
+    if k < 1:
+        raise InputError(f"k, the number of directions, must be at least 1, got {k}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.models._model import Model
 from fisherflat.models._prompts import Encoded
@@ -30,7 +31,7 @@ class Fitted(ABC):
 class Moves(ABC):
     """What moves: how a prompt and a part of a layer become a chart.
 
-    **Attributes:** `kind`, one word; `dim`, k, how many coordinates; `unit`, what one unit of a coordinate is, in
+    **Attributes:** `kind`, one word; `k`, how many coordinates; `unit`, what one unit of a coordinate is, in
     words; `settings`, all that determines it, fit for JSON.
 
     It is used in three steps: `positions` once a prompt, `fit` once a part, and for each prompt and position
@@ -38,8 +39,10 @@ class Moves(ABC):
     """
 
     kind: str
-    dim: int
+    k: int
     unit: str
+
+    dim = former("k")
 
     @abstractmethod
     def __str__(self) -> str:
@@ -87,13 +90,13 @@ class Moves(ABC):
 
         They are drawn uniformly from the ball, with `seed`.
         """
-        return ball(count, self.dim, seed)
+        return ball(count, self.k, seed)
 
 
-def ball(count: int, dim: int, seed: int) -> Float[Tensor, "count dim"]:
+def ball(count: int, k: int, seed: int) -> Float[Tensor, "count k"]:
     """The origin and `count - 1` points drawn uniformly from the unit ball."""
     generator = torch.Generator().manual_seed(seed)
-    direction = torch.randn(count - 1, dim, generator=generator, dtype=torch.float64)
-    radius = torch.rand(count - 1, 1, generator=generator, dtype=torch.float64) ** (1 / dim)
+    direction = torch.randn(count - 1, k, generator=generator, dtype=torch.float64)
+    radius = torch.rand(count - 1, 1, generator=generator, dtype=torch.float64) ** (1 / k)
     inside = radius * direction / direction.norm(dim=1, keepdim=True)
-    return torch.cat([torch.zeros(1, dim, dtype=torch.float64), inside])
+    return torch.cat([torch.zeros(1, k, dtype=torch.float64), inside])

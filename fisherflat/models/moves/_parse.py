@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fisherflat._renamed import renamed
 from fisherflat.errors import InputError
 from fisherflat.models.moves._directions import Principal, Random
 from fisherflat.models.moves._moves import Moves
@@ -9,7 +10,8 @@ from fisherflat.models.moves._vectors import vectors
 from fisherflat.models.moves._words import Words
 
 
-def parse(what: str | Moves, dim: int | None = None) -> Moves:
+@renamed(dim="k")
+def parse(what: str | Moves, k: int | None = None) -> Moves:
     """What moves, from its description.
 
     **Args:** `what`: `"principal"`; `"random"` or `"random:SEED"`; `"words:cat,dog,bird"` (or token ids);
@@ -19,18 +21,19 @@ def parse(what: str | Moves, dim: int | None = None) -> Moves:
 
     **Raises:** `InputError` for anything else.
     """
-    moves = what if isinstance(what, Moves) else _parse(what, dim)
-    if dim is not None and moves.dim != dim:
-        raise InputError(f"dim is {dim}, but {_DESCRIBED.get(moves.kind, moves.kind)} make {moves.dim}; leave out dim")
+    moves = what if isinstance(what, Moves) else _parse(what, k)
+    if k is not None and moves.k != k:
+        made = _DESCRIBED.get(moves.kind, moves.kind)
+        raise InputError(f"{k} directions were asked for, but {made} make {moves.k}; leave the number out")
     return moves
 
 
 _DESCRIBED = {"words": "the words (one less than there are)", "vectors": "the vectors"}
 
 
-def _parse(what: str, dim: int | None) -> Moves:
+def _parse(what: str, k: int | None) -> Moves:
     kind, colon, rest = what.strip().partition(":")
-    directions = 2 if dim is None else dim
+    directions = 2 if k is None else k
     if kind == "principal" and not colon:
         return Principal(directions)
     if kind == "random" and (not colon or rest.isdecimal()):

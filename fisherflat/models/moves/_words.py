@@ -47,14 +47,14 @@ class Words(Moves, Fitted):
         return f"between the words {', '.join(map(str, self.words))}"
 
     @property
-    def dim(self) -> int:  # type: ignore[override]
+    def k(self) -> int:  # type: ignore[override]
         """One less than there are words."""
         return len(self.words) - 1
 
     @property
     def settings(self) -> dict[str, Any]:
         """The kind, k and the words."""
-        return {"kind": self.kind, "dim": self.dim, "words": list(self.words)}
+        return {"kind": self.kind, "dim": self.k, "words": list(self.words)}
 
     def positions(self, model: Model, prompt: Encoded, where: str | Sequence[int] = SPREAD) -> list[Position]:
         """By default the places where one of the words stands already; else as in `positions`.
@@ -106,10 +106,10 @@ class Words(Moves, Fitted):
     def points(self, count: int, seed: int = 0) -> Float[Tensor, "count k"]:
         """The origin, which is the first word, and `count - 1` points drawn uniformly from the simplex with `seed`."""
         generator = torch.Generator().manual_seed(seed)
-        uniform = torch.rand(count - 1, self.dim + 1, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(count - 1, self.k + 1, generator=generator, dtype=torch.float64)
         weights = -uniform.clamp_min(torch.finfo(torch.float64).tiny).log()  # exponential; shares of them are uniform
         inside = weights[:, 1:] / weights.sum(1, keepdim=True)
-        return torch.cat([torch.zeros(1, self.dim, dtype=torch.float64), inside])
+        return torch.cat([torch.zeros(1, self.k, dtype=torch.float64), inside])
 
     def _tokens(self, model: Model, prompt: Encoded, position: int) -> list[int | None]:
         """The token of each word at a position, `None` where it is not a single one."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CovarianceError, InputError
 
@@ -80,14 +81,16 @@ class Gaussian:
         return cls(variance)
 
     @property
-    def dim(self) -> int | None:
-        """D, or `None` for a number, which fits every D."""
+    def ambient_dim(self) -> int | None:
+        """D, the number of outputs that the covariance is made for, or `None` for a number, which fits every D."""
         return None if self.covariance.dim() == 0 else self.covariance.shape[0]
 
-    def check(self, dim: int) -> None:
-        """**Raises:** `CovarianceError` where the covariance does not fit outputs of `dim` numbers."""
-        if self.dim not in (None, dim):
-            raise CovarianceError(f"the map has {dim} outputs, the covariance is made for {self.dim}")
+    dim = former("ambient_dim")
+
+    def check(self, ambient_dim: int) -> None:
+        """**Raises:** `CovarianceError` where the covariance does not fit outputs of `ambient_dim` numbers."""
+        if self.ambient_dim not in (None, ambient_dim):
+            raise CovarianceError(f"the map has {ambient_dim} outputs, the covariance is made for {self.ambient_dim}")
 
     def whiten(self, vectors: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """`L^-1 v` for each vector, with `Sigma = L L^T`: in units of standard deviations."""
@@ -100,4 +103,4 @@ class Gaussian:
     def __repr__(self) -> str:
         if self.covariance.dim() == 0:
             return f"Gaussian({self.covariance.item():.6g})"
-        return f"Gaussian({'diagonal' if self.covariance.dim() == 1 else 'full'}, dim={self.dim})"
+        return f"Gaussian({'diagonal' if self.covariance.dim() == 1 else 'full'}, D={self.ambient_dim})"
