@@ -19,6 +19,8 @@ from fisherflat.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["Estimate", "by_group", "differences", "estimate"]
+
 #: from the highest level of clusters to the single measurement; columns of a table
 LEVELS = ("prompt", "position", "point")
 #: with fewer clusters a 95 % interval would have to reach beyond their range, and a bootstrap cannot
@@ -28,12 +30,15 @@ _SPOKEN = {"prompt": "prompts", "position": "positions of a single prompt", "poi
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its spread.
+    """A mean with its spread and its interval; see `estimate`.
 
-    **Attributes:** `count`, how many values there are, and `missing`, how many are NaN and left out; `mean`; `sd`,
-    their standard deviation, and the quartiles `q1`, `median`, `q3`, all over single values; `low` and `high`, the
-    bootstrap interval of the mean, with `level`, what was resampled (`"prompt"`, `"position"` or `"point"`; `None`
-    where there is only one value), and `clusters`, how many of those there are.
+    **Attributes:**
+
+    - `count`: how many values there are; `missing`: how many more are NaN and were left out.
+    - `mean`, `sd` (the standard deviation) and the quartiles `q1`, `median`, `q3`: all over single values.
+    - `low`, `high`: the bootstrap interval of the mean.
+    - `level`: what was resampled, `"prompt"`, `"position"` or `"point"`, or `None` where there is only one value;
+      `clusters`: how many of those there are.
     """
 
     count: int
@@ -77,11 +82,22 @@ def estimate(
     distribution. No bootstrap can leave the range of the clusters: docs/charts.md says how often the interval of a few
     of them covers the truth.
 
-    **Args:** `values` `[m]`, NaN for what could not be measured; `prompt` and `position` `[m]`, which value belongs to
-    which, where there is more than one; positions count as the same only within a prompt. `confidence`; `resamples`;
-    `seed`.
+    **Args:**
+
+    - `values`: `[m]`, NaN for what could not be measured.
+    - `prompt`, `position`: `[m]`, to which prompt and position each value belongs, where there is more than one.
+      Positions count as the same only within a prompt.
+    - `confidence`: how often the interval should cover the mean of all prompts (or positions, or points).
+    - `resamples`, `seed`: of the bootstrap.
+
+    **Returns:** an `Estimate`, in the units of the values.
 
     **Raises:** `InputError` where the lengths differ.
+
+    >>> import fisherflat as ff
+    >>> found = ff.statistics.estimate([1.0, 2.0, 4.0, 5.0], prompt=[0, 0, 1, 1])
+    >>> found.mean, found.level, found.clusters
+    (3.0, 'prompt', 2)
     """
     x = np.asarray(values, dtype=np.float64)
     keys = {"prompt": prompt, "position": position}
@@ -106,10 +122,20 @@ def by_group(
 ) -> pd.DataFrame:
     """A row for each group of a table's rows: the keys of the group and the columns of an `Estimate`.
 
-    **Args:** `table`, with the columns `prompt`, `position`, `point`, and those of `by`, such as
-    `("layer", "part", "reading")`; `column`, what is averaged.
+    **Args:**
+
+    - `table`: with the columns `prompt`, `position`, `point`, and those of `by`.
+    - `by`: what tells the groups apart, such as `("layer", "part", "reading")`.
+    - `column`: what is averaged; `seed`: of the bootstrap.
+
+    **Returns:** a table.
 
     **Raises:** `InputError` for a column that is not there.
+
+    >>> import pandas as pd, fisherflat as ff
+    >>> table = pd.DataFrame({"layer": [0, 0, 1], "prompt": [0, 1, 0], "scalar_curvature": [1.0, 3.0, 5.0]})
+    >>> list(ff.statistics.by_group(table, ["layer"])["mean"])
+    [2.0, 5.0]
     """
     import pandas as pd
 
@@ -129,13 +155,23 @@ def differences(
     Pairs are rows that agree in every other key (`layer`, `part`, `head`, `prompt`, `position`, `point`, as far as the
     table has them), so that what the two share cancels.
 
-    **Args:** `along`, the column that tells the two apart; `minuend` and `subtrahend`, its two values; `column`, what
-    is subtracted.
+    **Args:**
 
-    **Returns:** a row for each pair, its keys and the difference under the name of `column`, NaN where one of the two
-    is; made for `by_group`.
+    - `table`: a row for each measurement.
+    - `minuend`, `subtrahend`: the two values of the column `along` that are compared.
+    - `along`: the column that tells the two apart.
+    - `column`: what is subtracted.
+
+    **Returns:** a row for each pair, with its keys and the difference under the name of `column`, NaN where one of the
+    two is; made for `by_group`.
 
     **Raises:** `InputError` for a column or a reading that is not there.
+
+    >>> import pandas as pd, fisherflat as ff
+    >>> rows = {"prompt": [0, 0], "position": [2, 2], "point": [0, 0]}
+    >>> table = pd.DataFrame({**rows, "reading": ["live", "frozen gate"], "scalar_curvature": [5.0, 2.0]})
+    >>> list(ff.statistics.differences(table, "live", "frozen gate")["scalar_curvature"])
+    [3.0]
     """
     keys = [name for name in ("layer", "part", "head", *LEVELS) if name in table.columns and name != along]
     _check_columns(table, [along, column, *keys])

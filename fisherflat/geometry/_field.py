@@ -19,11 +19,16 @@ FLAT_TO_ROUNDING = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class CurvatureField:
-    """Scalar curvature and metric on a grid. The first axis of the tensors is the second coordinate, as in an image.
+    """Scalar curvature and metric on a grid, from `curvature_field`.
 
-    **Attributes:** `u` `[rows, columns, 2]`, the coordinates; `scalar_curvature` `[rows, columns]`, in units of
-    1 / covariance, NaN where the metric is singular; `metric` `[rows, columns, 2, 2]`; `extent`, the rectangle
-    `(low 0, high 0, low 1, high 1)` of coordinates.
+    The first axis of the tensors is the second coordinate, as in an image.
+
+    **Attributes:**
+
+    - `u`: the coordinates, `[rows, columns, 2]`.
+    - `scalar_curvature`: `[rows, columns]`, in units of 1 / covariance, NaN where the metric is singular.
+    - `metric`: `[rows, columns, 2, 2]`.
+    - `extent`: the rectangle of coordinates, `(low 0, high 0, low 1, high 1)`.
     """
 
     u: Float[Tensor, "rows columns 2"]
@@ -48,12 +53,25 @@ class CurvatureField:
 def curvature_field(
     M: StatisticalManifold, extent: tuple[float, float, float, float], *, resolution: int = 101
 ) -> CurvatureField:
-    """Sample a manifold over a rectangle of its chart, `resolution` points a side, borders included.
+    """The scalar curvature and the metric of a manifold over a rectangle of its chart.
 
     Points where the metric is singular, or outside the map's domain, are NaN here, whatever `M` does with them.
 
+    **Args:**
+
+    - `M`: a manifold with k = 2.
+    - `extent`: the rectangle of coordinates, `(low 0, high 0, low 1, high 1)`.
+    - `resolution`: how many points a side, borders included.
+
+    **Returns:** a `CurvatureField`; `fisherflat.plot.curvature_map` draws one.
+
     **Raises:** `InputError` where the chart is not two-dimensional, the rectangle is empty or not finite, or
     `resolution` is below 2.
+
+    >>> import torch, fisherflat as ff
+    >>> M = ff.StatisticalManifold(lambda u: torch.cat([u, u.prod()[None]]), ff.charts.identity(2))  # a saddle
+    >>> ff.curvature_field(M, (-1, 1, -1, 1), resolution=3).scalar_curvature[1, 1].item()
+    -2.0
     """
     if M.k != 2:
         raise InputError(f"a map needs a chart with 2 coordinates, this one has {M.k}")

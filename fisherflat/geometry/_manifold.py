@@ -69,7 +69,13 @@ class StatisticalManifold:
     k > D or an argument is unknown, `CovarianceError` where the covariance does not fit.
 
     For the reading *frozen pattern* pass `fisherflat.freeze(module, at)` as `mean`; for *weights* use
-    `charts.attention_weights`.
+    `charts.attention_weights`. The conventions are those of docs/conventions.md (Amari, *Information Geometry and Its
+    Applications*, 2016, chapter 2; Lee, *Introduction to Riemannian Manifolds*, 2018, chapter 8).
+
+    >>> import torch, fisherflat as ff
+    >>> M = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
+    >>> M.scalar_curvature([0.0, 0.0]).item()  # 8 a² for z = a (x² + y²)
+    8.0
     """
 
     def __init__(

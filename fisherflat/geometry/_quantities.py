@@ -27,13 +27,23 @@ POLICIES = ("raise", "nan")
 class Geometry:
     """All geometric quantities of a surface at a batch of points, computed from its 2-jet when they are asked for.
 
-    **Args:** `jet` of the whitened map, `[*batch, S, D]`; `degenerate`: `"raise"`, or `"nan"` for NaN at degenerate or
-    non-finite points; `u` `[*batch, k]`, only to name points in errors.
+    `StatisticalManifold.at` makes one. The formulas are those of docs/conventions.md.
 
-    **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry.
+    **Args:**
+
+    - `jet`: of the whitened map, `[*batch, S, D]`.
+    - `degenerate`: `"raise"`, or `"nan"` for NaN at degenerate or non-finite points.
+    - `u`: `[*batch, k]`, only to name points in errors.
+
+    **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry; `k`; `ambient_dim`, D.
 
     **Raises:** `DegenerateImmersionError` where the Jacobian has rank below k (singular values under
     `8 sqrt(D) eps` of the largest), `MapError` where the jet is not finite, both only under `"raise"`.
+
+    >>> import torch, fisherflat as ff
+    >>> M = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
+    >>> M.at([0.0, 0.0]).mean_curvature.tolist()  # of z = x² + y² at its lowest point
+    [0.0, 0.0, 2.0]
     """
 
     degenerate: Tensor

@@ -14,7 +14,12 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def identity(x: Tensor) -> Tensor:
-    """`x` itself: no activation, so that the product with the other factor is bilinear."""
+    """`x` itself: no activation, so that the product with the other factor is bilinear.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.layers.identity(torch.tensor(3.0))
+    tensor(3.)
+    """
     return x
 
 

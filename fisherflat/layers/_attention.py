@@ -23,11 +23,20 @@ class SelfAttention(nn.Module):
 
     Vaswani et al. 2017 for the layer; Qiu et al., arXiv 2505.06708, for the gate.
 
-    **Args:** `dim`: width d of the tokens; `heads`: number of heads, divides `dim`; `causal`: whether a token attends
-    only to itself and to those before it; `gate`: specification of a gate, of which the layer binds a copy with
-    weights of its own, `self.gate`; `bias`: whether the projections, the gate's too, have a bias.
+    **Args:**
+
+    - `dim`: the width d of the tokens.
+    - `heads`: how many; a divisor of `dim`.
+    - `causal`: whether a token attends only to itself and to those before it.
+    - `gate`: the specification of a gate. The layer binds a copy with weights of its own, `self.gate`.
+    - `bias`: whether the projections, that of the gate included, have a bias.
 
     **Raises:** `InputError` where `heads` does not divide `dim`, or either is not positive.
+
+    >>> import torch, fisherflat as ff
+    >>> layer = ff.layers.SelfAttention(8, heads=2, gate=ff.layers.Gate("silu", position="value"))
+    >>> layer(torch.zeros(5, 8)).shape, layer.pattern(torch.zeros(5, 8)).shape
+    (torch.Size([5, 8]), torch.Size([2, 5, 5]))
     """
 
     def __init__(

@@ -13,7 +13,10 @@ from fisherflat.layers._rank_one import form_spectra, matrix_spectra, rank_one
 
 
 class RankOne(NamedTuple):
-    """The best gated unit for each slot; see `BilinearAttention.rank_one`."""
+    """The best gated unit for each slot; see `BilinearAttention.rank_one`.
+
+    **Attributes:** `attention`, of rank 1; `error` and `gaussian_error`, relative, `[h]` each.
+    """
 
     attention: BilinearAttention
     error: Tensor
@@ -28,12 +31,21 @@ class BilinearAttention(nn.Module):
     the case of rank 1, and an activation on its gate is φ, which breaks the symmetry between the two factors
     (arXiv 2606.22172).
 
-    **Args:** `query` and `key`: the factors `q_ir` and `k_ir`, `[h, rank, d]`; `value`: the static values `v_i`,
-    `[h, d]`. They are copied and become parameters. `activation`: φ, by name or as a callable that acts entry by entry.
-    `constant`: whether a coordinate 1 is appended to each input, so that `query` and `key` are `[h, rank, d + 1]` and
-    hold the biases of the factors in their last column. `bias`: b, `[d]`.
+    **Args:**
+
+    - `query`, `key`: the factors `q_ir` and `k_ir`, `[h, rank, d]`.
+    - `value`: the static values `v_i`, `[h, d]`. All three are copied and become parameters.
+    - `activation`: φ, by name or as a callable that acts entry by entry.
+    - `constant`: whether a coordinate 1 is appended to each input, so that `query` and `key` are `[h, rank, d + 1]` and
+      hold the biases of the factors in their last column.
+    - `bias`: b, `[d]`, or `None`.
 
     **Raises:** `InputError` where the shapes do not fit, or the tensors are not of one floating dtype.
+
+    >>> import torch, fisherflat as ff
+    >>> layer = ff.layers.BilinearAttention(torch.ones(1, 1, 2), torch.ones(1, 1, 2), torch.eye(2)[:1])
+    >>> layer(torch.tensor([2.0, 1.0])).tolist()  # (2 + 1)² on the first axis
+    [9.0, 0.0]
     """
 
     def __init__(

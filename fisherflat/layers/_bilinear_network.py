@@ -27,10 +27,20 @@ class BilinearAttentionNetwork(nn.Module):
     Read as attention, a token of X collects `A σ(Y V')` and multiplies it by `σ(X U')`: an output gate. So with the
     pattern held and no σ the map is affine in X alone and in Y alone, and bilinear, hence curved, in both.
 
-    **Args:** `first` and `second`: widths d1 and d2; `rank`: of the attention's forms, the width of p; `features`:
-    number K of joint features; `outputs`: width of f; `glimpses`; `activation`: σ, by name as in `Gate`.
+    **Args:**
+
+    - `first`, `second`: the widths d1 and d2.
+    - `rank`: of the bilinear forms of the attention, the width of p.
+    - `features`: the number K of joint features.
+    - `outputs`: the width of f.
+    - `glimpses`: how many attention maps.
+    - `activation`: σ, by name as in `Gate`.
 
     **Raises:** `InputError` for an unknown activation or a size that is not positive.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.layers.BilinearAttentionNetwork(4, 3, 5, 6, 2)(torch.zeros(7, 4), torch.zeros(8, 3)).shape
+    torch.Size([2])
     """
 
     def __init__(
@@ -40,6 +50,7 @@ class BilinearAttentionNetwork(nn.Module):
         rank: int,
         features: int,
         outputs: int,
+        *,
         glimpses: int = 1,
         activation: str = "relu",
     ) -> None:

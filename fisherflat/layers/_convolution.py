@@ -20,10 +20,18 @@ class GatedConv1d(nn.Module):
 
     With its gate held it is a convolution, hence affine, hence flat; the gate is what can bend it.
 
-    **Args:** `width`: number of channels d; `kernel`: width of the convolution; `activation`: σ, by name as in `Gate`
-    (`"identity"` is the paper's bilinear layer); `bias`: whether b and c are there.
+    **Args:**
+
+    - `width`: the number of channels d.
+    - `kernel`: how many tokens the convolution spans.
+    - `activation`: σ, by name as in `Gate` (`"identity"` is the paper's bilinear layer).
+    - `bias`: whether b and c, which the paper has, are there.
 
     **Raises:** `InputError` for an unknown activation or a size that is not positive.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.layers.GatedConv1d(4, kernel=3)(torch.zeros(7, 4)).shape
+    torch.Size([7, 4])
     """
 
     @renamed(dim="width")

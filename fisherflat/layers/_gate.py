@@ -38,11 +38,19 @@ class Gate(nn.Module):
     The factor of a token is made from that token's own input; an elementwise gate has one number a channel, a headwise
     gate one number a head.
 
-    **Args:** `activation`: `"identity"` (the bilinear gate), `"sigmoid"`, `"silu"`, `"gelu"` (exact), `"tanh"`,
-    `"relu"` or `"softplus"`; `granularity`: `"elementwise"` or `"headwise"`; `position`: one of the table above.
+    **Args:**
+
+    - `activation`: `"identity"` (the bilinear gate), `"sigmoid"`, `"silu"`, `"gelu"` (exact), `"tanh"`, `"relu"` or
+      `"softplus"`.
+    - `granularity`: `"elementwise"` or `"headwise"`.
+    - `position`: one of the table above.
 
     **Raises:** `InputError` for an unknown name, or for a headwise gate after the output projection, where the
     channels no longer belong to heads.
+
+    >>> import fisherflat as ff
+    >>> ff.layers.Gate("silu", position="value")
+    Gate('silu', 'elementwise', position='value')
     """
 
     def __init__(self, activation: str = "sigmoid", granularity: str = "elementwise", position: str = "output") -> None:

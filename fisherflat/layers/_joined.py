@@ -23,9 +23,17 @@ class Joined(nn.Module):
     An input that is to stand still altogether is better held in a function, `lambda x: layer(x, y)`: then it is a
     constant of the traced graph, which a proof of flatness can use, and a direction of zeros is not.
 
-    **Args:** `layer`: a module of several tensors; `shapes`: theirs, in order.
+    **Args:**
+
+    - `layer`: a module of several tensors.
+    - `shapes`: those of the tensors, in order.
 
     **Raises:** `InputError` where no shape is given, or one holds no numbers.
+
+    >>> import torch, fisherflat as ff
+    >>> joined = ff.layers.Joined(ff.layers.LowRankBilinearPooling(4, 3, 6, 5), [4], [3])
+    >>> joined(joined.join(torch.zeros(4), torch.zeros(3))).shape
+    torch.Size([5])
     """
 
     def __init__(self, layer: nn.Module, *shapes: Sequence[int]) -> None:

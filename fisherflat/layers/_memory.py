@@ -16,10 +16,18 @@ class KeyValueMemory(nn.Module):
     1, with the biases that it leaves out: `m(x) = f(x Kᵀ + c)` are the *memory coefficients*, the output is `m V + b`.
     It is affine in its coefficients, so flat where they are the coordinates; f is what can bend it where inputs move.
 
-    **Args:** `key` `[h, d]`; `value` `[h, D]`; `activation`: f, by name as in `GatedMLP` or a callable that acts entry
-    by entry; `key_bias`: c, `[h]`; `value_bias`: b, `[D]`. They are copied and become parameters.
+    **Args:**
+
+    - `key`: K, `[h, d]`; `value`: V, `[h, D]`.
+    - `activation`: f, by name as in `GatedMLP`, or a callable that acts entry by entry.
+    - `key_bias`: c, `[h]`; `value_bias`: b, `[D]`. All tensors are copied and become parameters.
 
     **Raises:** `InputError` where the shapes do not fit, or the tensors are not of one floating dtype.
+
+    >>> import torch, fisherflat as ff
+    >>> memory = ff.layers.KeyValueMemory(torch.eye(2), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    >>> memory(torch.tensor([1.0, -1.0])).tolist()  # the first key matches, the second does not
+    [1.0, 2.0]
     """
 
     def __init__(

@@ -19,11 +19,20 @@ class GatedMLP(nn.Module):
     Shazeer, *GLU Variants Improve Transformer* (arXiv 2002.05202). With φ = identity it is the bilinear MLP, with
     sigmoid GLU, silu SwiGLU, gelu GEGLU, relu ReGLU.
 
-    **Args:** `dim`: width d of inputs and outputs; `hidden`: number of units; `activation`: φ, one of `"identity"`,
-    `"sigmoid"`, `"silu"`, `"gelu"` (exact), `"tanh"`, `"relu"`, `"softplus"`, `"relu2"`; `bias`: whether the three
-    projections have a bias.
+    **Args:**
+
+    - `dim`: the width d of inputs and outputs.
+    - `hidden`: the number of units.
+    - `activation`: φ, one of `"identity"`, `"sigmoid"`, `"silu"`, `"gelu"` (exact), `"tanh"`, `"relu"`, `"softplus"`,
+      `"relu2"`.
+    - `bias`: whether the three projections have a bias.
 
     **Raises:** `InputError` for an unknown activation or a size that is not positive.
+
+    >>> import torch, fisherflat as ff
+    >>> mlp, x = ff.layers.GatedMLP(4, 6).double(), torch.ones(4, dtype=torch.float64)
+    >>> torch.allclose(mlp.as_bilinear_attention()(x), mlp(x))
+    True
     """
 
     def __init__(self, dim: int, hidden: int, activation: str = "silu", bias: bool = False) -> None:

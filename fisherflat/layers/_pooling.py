@@ -20,10 +20,18 @@ class LowRankBilinearPooling(nn.Module):
     of each the second fundamental form has its mixed entry alone, `II_xx = II_yy = 0`, so the curvature `-|II_xy|²` per
     unit area is never positive. `x = y` with `U`, `V` as gate and up is the gated MLP.
 
-    **Args:** `first` and `second`: widths of x and y; `rank`: of the forms; `outputs`: how many; `activation`: σ, by
-    name as in `Gate`; `bias`.
+    **Args:**
+
+    - `first`, `second`: the widths of x and y.
+    - `rank`: of the forms; `outputs`: how many forms.
+    - `activation`: σ, by name as in `Gate`.
+    - `bias`: whether the three projections have a bias.
 
     **Raises:** `InputError` for an unknown activation or a size that is not positive.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.layers.LowRankBilinearPooling(4, 3, rank=6, outputs=5)(torch.zeros(4), torch.zeros(3)).shape
+    torch.Size([5])
     """
 
     def __init__(

@@ -33,8 +33,17 @@ class Halves(NamedTuple):
 class Blocks(Sequence):  # of Block, as its methods say; named here, a checker of types would make one
     """The blocks of a model as they ran on one prompt, made when they are taken out.
 
-    **Args:** `make`, the block of a layer; `layers`, which; `keep`, whether a block that was made stays. Where the
-    weights stay on disk only the last one does, so that the weights of others can go. A slice is such a sequence, too.
+    `Model.blocks` makes one. A slice of it is such a sequence, too.
+
+    **Args:**
+
+    - `make`: makes the block of a layer; `layers`: which layers.
+    - `keep`: whether a block that was made stays. Where the weights stay on disk only the last one does, so that the
+      weights of others can go.
+
+    >>> import fisherflat as ff
+    >>> [block.index for block in ff.load("python-llama").blocks("def mean(values):")[1:3]]
+    [1, 2]
     """
 
     def __init__(self, make: Callable[[int], Block], layers: range, keep: bool) -> None:
@@ -72,6 +81,11 @@ class Block(Part):
     - `index`: its place in the stack, from 0.
     - `tokens`: those of the prompt, as text.
     - `sections`: where its parts lie, and whether its token mixer has an attention pattern.
+
+    >>> import torch, fisherflat as ff
+    >>> block = ff.load("python-llama").blocks("def mean(values):")[1]
+    >>> block.index, block.hidden_states.shape[1], torch.equal(block(block.hidden_states), block(block.input))
+    (1, 96, True)
     """
 
     def __init__(
@@ -142,8 +156,10 @@ class Block(Part):
     def halves(self) -> Halves | None:
         """The block as two maps `[n, d] -> [n, d]`, one after the other: up to the attention's residual sum, the rest.
 
-        `None` where the block does not come apart, as where attention and MLP run side by side. For a profile after
-        every half-block. **Raises:** `TraceError` where the block cannot be traced.
+        `None` where the block does not come apart, as where attention and MLP run side by side. A depth profile can
+        measure after every half.
+
+        **Raises:** `TraceError` where the block cannot be traced.
         """
         found = halves(trace(self, self.input))
         return None if found is None else Halves(*found)

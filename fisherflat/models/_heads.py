@@ -30,13 +30,23 @@ class Heads(Sequence):  # of Graph, as its methods say
 
     Heads are those of the queries, also where several share keys and values.
 
-    **Args:** `graph` of the attention part, `[n, d] -> [n, D]`, with its roles; `at` `[n, d]`, what entered it.
+    **Args:**
+
+    - `graph`: of the attention part, `[n, d] -> [n, D]`, with its roles.
+    - `at`: what entered it, `[n, d]`.
+
+    **Attributes:**
+
+    - `input`: what entered; `width`: that of one head.
+    - `together`: the graph `[n, d] -> [n, heads · width]` of all heads side by side, in order, for the price of one.
+    - `projected`: the node of the projection in the graph.
 
     **Raises:** `CheckpointError` where no softmax pattern, or no output projection behind it, is found.
 
-    **Attributes:** `input`, what entered; `together`, the graph `[n, d] -> [n, heads · width]` of all heads side by
-    side, in order, so that all of them are had for the price of one; `width`; `projected`, the node of the projection
-    in the graph.
+    >>> import fisherflat as ff
+    >>> heads = ff.load("python-llama").blocks("def mean(values):")[0].heads
+    >>> len(heads), heads.projection(0).shape
+    (6, torch.Size([16, 96]))
     """
 
     def __init__(self, graph: Graph, at: Float[Tensor, "n d"]) -> None:

@@ -39,22 +39,28 @@ def load(
 
     - `source`: a Hugging Face folder (also with sharded weights), the id of a cached model, a bare safetensors file, or
       an `nn.Module` of your own, which is copied.
-    - `config`: of a bare file, where no config.json lies beside it: the path of one, or a transformers configuration.
+    - `config`: for a bare file without a config.json beside it, the path of one, or a transformers configuration.
     - `blocks`: the path of the list of blocks in the module, such as `"encoder.layers"` (default: found from a forward
       pass).
     - `part`: of an encoder-decoder, `"encoder"` (default) or `"decoder"`.
-    - `tokenizer`, instead of the checkpoint's own: one of transformers.
-    - `lazy`: leave the weights of blocks on disk and read those of one block when it is used. By default where all of
-      them in float64 would take more than a share of the free memory.
-    - `device`, where everything runs; `download`: whether an id that is not in the local cache may be fetched.
-      Otherwise the network is never touched.
+    - `tokenizer`: one of transformers, instead of the checkpoint's own.
+    - `lazy`: whether to leave the weights of the blocks on disk, and read those of one block when it is used. By
+      default they are left there where all of them, in float64, would take more than a share of the free memory.
+    - `device`: where everything runs.
+    - `download`: whether an id that is not in the local cache may be fetched. Otherwise the network is never touched.
 
     **Returns:** a `Model` in eval mode. All floating weights are float64; float32, bfloat16 and float16 are promoted
     exactly. Attention is eager, so that it has second derivatives. Pickled weights, quantised weights and remote code
     are refused.
 
-    **Raises:** `CheckpointError`, saying what is wrong, where, and what to do. **Warns:** `CheckpointWarning` where
-    weights that should stay on disk cannot, and all are read.
+    **Raises:** `CheckpointError`, saying what is wrong, where, and what to do.
+
+    **Warns:** `CheckpointWarning` where weights that should stay on disk cannot, and all are read.
+
+    >>> import fisherflat as ff
+    >>> model = ff.load("python-llama")  # a small one that ships with the package
+    >>> len(model.blocks("def mean(values):"))
+    4
     """
     if isinstance(source, nn.Module):
         module = copy.deepcopy(source).to(device, torch.float64).requires_grad_(False)

@@ -27,12 +27,20 @@ class _Reached(Exception):
 class Part(nn.Module):
     """A stretch of a real forward pass as a map `[n, d] -> [n, m]`, all else held at its captured value.
 
-    **Args:** `root`, the module that runs, and its captured `arguments`. `entries`: `(module, arguments)` of the
-    submodules of `root` that the input is given to; empty for `root` itself. `exit`: the submodule whose output is the
-    result; `None` for `root` itself. What comes after the exit does not run, what comes before the entries is constant.
+    `Block.attention`, `Block.mlp` and a `Block` itself are parts. With entries and an exit a part need not be a module
+    of its own: a feed-forward layer written inline in a block runs from its first projection to its last.
 
-    With entries and an exit a part need not be a module of its own: a feed-forward layer written inline in a block
-    runs from its first projection to its last.
+    **Args:**
+
+    - `root`: the module that runs; `arguments`: those that were captured.
+    - `entries`: `(module, arguments)` of the submodules of `root` that the input is given to; empty for `root` itself.
+      What comes before them is constant.
+    - `exit`: the submodule whose output is the result; `None` for `root` itself. What comes after it does not run.
+
+    >>> import fisherflat as ff
+    >>> part = ff.load("python-llama").blocks("def mean(values):")[0].attention
+    >>> part(part.input).shape == part.input.shape
+    True
     """
 
     def __init__(

@@ -15,9 +15,19 @@ from fisherflat.errors import InputError
 class Encoded:
     """A prompt as the model sees it.
 
-    **Attributes:** `text`; `ids` `[n]`; `tokens`, as text; `special`, whether each is special (such as [CLS]) rather
-    than text; `hidden` `[n, d]`, where hidden states were given instead of ids, which then only set the length; `lead`,
-    how many tokens a decoder reads before the prompt.
+    `Model.encode` makes one.
+
+    **Attributes:**
+
+    - `text`: the prompt.
+    - `ids`: `[n]`; `tokens`: the same as text.
+    - `special`: whether each token is special (such as [CLS]) rather than text.
+    - `hidden`: `[n, d]`, where hidden states were given instead of ids, which then only set the length.
+    - `lead`: how many tokens a decoder reads before the prompt.
+
+    >>> import fisherflat as ff
+    >>> ff.load("python-llama").encode("def mean(values):").tokens[0]
+    'def'
     """
 
     text: str

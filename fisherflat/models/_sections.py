@@ -56,10 +56,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Sections:
-    """The parts of a block.
+    """Where the parts of a block lie.
 
-    **Attributes:** `attention`, `mlp`: where they lie, `None` where there is none; `softmax`: whether the token
-    mixer computes a softmax, so that it has an attention pattern; `mixer`: the class of the token mixer.
+    **Attributes:**
+
+    - `attention`, `mlp`: where each lies, `None` where there is none.
+    - `softmax`: whether the token mixer computes a softmax, so that it has an attention pattern.
+    - `mixer`: the class of the token mixer.
     """
 
     attention: Section | None

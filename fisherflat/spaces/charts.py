@@ -18,16 +18,37 @@ from fisherflat._renamed import former, renamed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 
+__all__ = [
+    "Chart",
+    "affine",
+    "attention_weights",
+    "identity",
+    "principal",
+    "principal_directions",
+    "simplex",
+    "token",
+]
+
 
 @dataclass(frozen=True, eq=False)
 class Chart:
     """The affine chart `u -> point + sum_i u_i basis[i]`.
 
-    **Attributes:** `point` of any shape, float64; `basis` of shape `[k, *point.shape]`, float64, in the units of the
-    point per unit of the coordinate; `kind`, how it was made, for reports and certificates.
-
     The basis need not be orthonormal. It should be linearly independent: otherwise every manifold on the chart is
     degenerate.
+
+    **Args:**
+
+    - `point`: the input with coordinates 0, of any shape, taken to float64.
+    - `basis`: `[k, *point.shape]`, in units of the point per unit of the coordinate, taken to float64.
+    - `kind`: how it was made, for reports and certificates.
+
+    **Raises:** `InputError` where the shapes do not fit or a number is not finite.
+
+    >>> import torch, fisherflat as ff
+    >>> chart = ff.charts.Chart(torch.zeros(3), torch.eye(3)[:2])
+    >>> chart([2.0, 5.0]).tolist()
+    [2.0, 5.0, 0.0]
     """
 
     point: Tensor
@@ -87,15 +108,39 @@ class Chart:
 
 
 def affine(point: Any, basis: Any) -> Chart:
-    """`u -> point + sum_i u_i basis[i]`: `point` of any shape, `basis` `[k, *point.shape]`.
+    """The affine chart `u -> point + sum_i u_i basis[i]`.
+
+    **Args:**
+
+    - `point`: an input of the map, of any shape.
+    - `basis`: the directions in which it moves, `[k, *point.shape]`.
+
+    **Returns:** a `Chart`.
 
     **Raises:** `InputError` where the shapes do not fit or a number is not finite.
+
+    >>> import fisherflat as ff
+    >>> ff.charts.affine([1.0, 1.0], [[1.0, 0.0]])([0.5]).tolist()
+    [1.5, 1.0]
     """
     return Chart(as_float64(point, "point"), as_float64(basis, "basis"), "affine")
 
 
 def identity(dim: int) -> Chart:
-    """The coordinates themselves: `u -> u` on `R^dim`."""
+    """The inputs themselves as coordinates: `u -> u`.
+
+    **Args:**
+
+    - `dim`: how many, at least 1.
+
+    **Returns:** a `Chart` with k = `dim`.
+
+    **Raises:** `InputError` for fewer than one.
+
+    >>> import fisherflat as ff
+    >>> ff.charts.identity(2)([0.3, 0.4]).tolist()
+    [0.3, 0.4]
+    """
     if dim < 1:
         raise InputError(f"identity(dim) needs dim >= 1, got {dim}")
     return Chart(torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64), "identity")
@@ -104,10 +149,19 @@ def identity(dim: int) -> Chart:
 def token(hidden: Any, index: int | Sequence[int], basis: Any) -> Chart:
     """Hidden states in which only token `index` moves, along the rows of `basis`; the other tokens stand still.
 
-    **Args:** `hidden` `[n, d]`; `index` from -n to n - 1, or several, which move together, each by the same vector;
-    `basis` `[k, d]` in units of the hidden states.
+    **Args:**
+
+    - `hidden`: the sequence, `[n, d]`.
+    - `index`: which token moves, from -n to n - 1; or several, which move together, each by the same vector.
+    - `basis`: `[k, d]`, in units of the hidden states.
+
+    **Returns:** a `Chart` of inputs `[n, d]`.
 
     **Raises:** `InputError` where the shapes do not fit or there is no such token.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.charts.token(torch.zeros(3, 2), -1, torch.eye(2))([1.0, 2.0]).tolist()
+    [[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]
     """
     hidden, basis = as_float64(hidden, "hidden"), as_float64(basis, "basis")
     if hidden.dim() != 2:
@@ -130,9 +184,17 @@ def token(hidden: Any, index: int | Sequence[int], basis: Any) -> Chart:
 def simplex(points: Any) -> Chart:
     """Barycentric coordinates: `u -> sum_i u_i points[i] + (1 - sum_i u_i) points[k]`.
 
-    **Args:** `points` `[k + 1, *shape]`, the corners.
+    **Args:**
 
-    **Raises:** `InputError` for fewer than two of them.
+    - `points`: the corners, `[k + 1, *shape]`.
+
+    **Returns:** a `Chart`, whose origin is the last corner.
+
+    **Raises:** `InputError` for fewer than two corners.
+
+    >>> import fisherflat as ff
+    >>> ff.charts.simplex([[0.0, 0.0], [4.0, 0.0], [0.0, 8.0]])([0.5, 0.25]).tolist()
+    [1.0, 2.0]
     """
     points = as_float64(points, "points")
     if points.dim() < 1 or points.shape[0] < 2:
@@ -148,7 +210,18 @@ def attention_weights(values: Any) -> Chart:
     `u` in `R^(n-1)` holds the weights of all values but the last, whose weight is `1 - sum u`; the chart maps to the
     output mean `[d]`. Without a gate the manifold over it is affine, hence flat (arXiv 2604.14702).
 
+    **Args:**
+
+    - `values`: what attention weighs, `[n, d]`, one row a token.
+
+    **Returns:** a `Chart` with k = n - 1.
+
     **Raises:** `InputError` where `values` are not at least two rows.
+
+    >>> import torch, fisherflat as ff
+    >>> chart = ff.charts.attention_weights(torch.eye(3))
+    >>> chart.k, chart([0.2, 0.3]).tolist()
+    (2, [0.2, 0.3, 0.5])
     """
     values = as_float64(values, "values")
     if values.dim() != 2 or values.shape[0] < 2:
@@ -161,15 +234,24 @@ def attention_weights(values: Any) -> Chart:
 def principal(hidden: Any, index: int, k: int = 2) -> Chart:
     """The token slice spanned by the leading principal directions of a set of hidden states.
 
-    One unit of a coordinate is one standard deviation of the hidden states along that direction.
+    One unit of a coordinate is one standard deviation of the hidden states along that direction. The directions are
+    right singular vectors of the centred states; their signs are fixed by making the entry of largest size positive, so
+    that equal inputs give equal charts.
 
-    **Args:** `hidden` `[n, d]`, a sequence whose token `index` moves and whose tokens are the set; or
-    `[m, n, d]`, m sequences that together are the set, of which the first one moves. `k`: how many directions.
+    **Args:**
+
+    - `hidden`: a sequence `[n, d]` whose token `index` moves and whose tokens are the set; or `[m, n, d]`, m sequences
+      that together are the set, of which the first one moves.
+    - `index`: which token moves.
+    - `k`: how many directions.
+
+    **Returns:** a `Chart` of inputs `[n, d]`.
 
     **Raises:** `InputError` where the states span fewer than k directions.
 
-    The directions are right singular vectors of the centred states; their signs are fixed by making the entry of
-    largest size positive, so that equal inputs give equal charts.
+    >>> import torch, fisherflat as ff
+    >>> ff.charts.principal(torch.eye(4), index=-1, k=2)
+    Chart(principal, k=2, shape=[4, 4])
     """
     hidden = as_float64(hidden, "hidden")
     if hidden.dim() not in (2, 3):
@@ -182,9 +264,20 @@ def principal(hidden: Any, index: int, k: int = 2) -> Chart:
 def principal_directions(states: Float[Tensor, "m d"], k: int) -> Float[Tensor, "k d"]:
     """The leading principal directions of some states, each as long as one standard deviation along it.
 
-    Right singular vectors of the centred states; their signs make the entry of largest size positive.
+    They are right singular vectors of the centred states; their signs make the entry of largest size positive.
+
+    **Args:**
+
+    - `states`: `[m, d]`.
+    - `k`: how many directions.
+
+    **Returns:** `[k, d]`, in units of the states.
 
     **Raises:** `InputError` where the states span fewer than k directions.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.charts.principal_directions(torch.tensor([[3.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), 1).norm(dim=1)
+    tensor([2.])
     """
     centred = states - states.mean(0)
     count = max(states.shape[0] - 1, 1)

@@ -23,7 +23,7 @@ OUTLYING = 5.0
 class Along(Fitted):
     """Tokens that move along directions of the hidden space.
 
-    **Attributes:** `directions` `[k, d]`, each one unit long; `kind`, for reports.
+    **Attributes:** `directions`, `[k, d]`, each one unit of a coordinate long; `kind`, for reports.
     """
 
     directions: Float[Tensor, "k d"]
@@ -39,9 +39,17 @@ class Along(Fitted):
 class Principal(Moves):
     """The leading principal directions of the states that enter a part, over the words of all prompts.
 
-    Left out are special tokens and outliers (`ordinary`): a few tokens with very large states, such as those that
+    Special tokens and outliers (see `ordinary`) are left out: a few tokens with very large states, such as those that
     serve as attention sinks, would otherwise be most of the spread, and the directions would point at them. Prompts of
-    k words or fewer span too little; then special tokens are taken in.
+    k words or fewer span too little; then special tokens count as well.
+
+    **Args:**
+
+    - `k`: how many directions, at least 1.
+
+    >>> import fisherflat as ff
+    >>> print(ff.moves.Principal(3))
+    along 3 principal directions
     """
 
     k: int = 2
@@ -66,7 +74,17 @@ class Principal(Moves):
 
 @dataclass(frozen=True)
 class Random(Moves):
-    """Orthonormal random directions, the same for all parts of one width: what a direction without meaning does."""
+    """Orthonormal random directions, the same for all parts of one width: what a direction without meaning does.
+
+    **Args:**
+
+    - `k`: how many directions, at least 1.
+    - `seed`: which directions.
+
+    >>> import fisherflat as ff
+    >>> ff.moves.Random(2, seed=1).settings
+    {'kind': 'random', 'dim': 2, 'seed': 1}
+    """
 
     k: int = 2
     seed: int = 0
@@ -102,7 +120,16 @@ class Random(Moves):
 class Vectors(Moves):
     """Given vectors, such as steering vectors, added to what enters a part.
 
-    **Args:** `vectors` `[k, d]` or `[d]`, independent; `source`, for reports.
+    The function `vectors` checks them and makes one of these.
+
+    **Args:**
+
+    - `vectors`: `[k, d]`, independent, in units of the hidden states.
+    - `source`: where they are from, for reports.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.moves.Vectors(torch.eye(4)[:2], {}).k
+    2
     """
 
     vectors: Float[Tensor, "k d"]
@@ -132,7 +159,21 @@ class Vectors(Moves):
 
 
 def pool(states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded], k: int = 1) -> Float[Tensor, "m d"]:
-    """The states of the words of all prompts, without outliers; of all tokens where k or fewer are words."""
+    """The states of the words of all prompts, without outliers; of all tokens where k or fewer are words.
+
+    **Args:**
+
+    - `states`: what entered a part on each prompt, `[n, d]` each.
+    - `prompts`: from `Model.encode`, in the same order.
+    - `k`: how many words are too few.
+
+    **Returns:** `[m, d]`.
+
+    >>> import torch, fisherflat as ff
+    >>> prompt = ff.load("python-llama").encode("def mean(values):")
+    >>> ff.moves.pool([torch.randn(len(prompt.ids), 4)], [prompt]).shape[1]
+    4
+    """
     chosen = torch.cat([x[words(prompt)] for x, prompt in zip(states, prompts, strict=True)])
     if len(chosen) <= k:
         chosen = torch.cat(list(states))
@@ -142,14 +183,35 @@ def pool(states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded], k: 
 def ordinary(states: Float[Tensor, "m d"]) -> Tensor:
     """Which states are no outliers, `[m]`: they lie at most five median distances from the median state.
 
-    The median state is that of each coordinate. In hundreds of dimensions the distances of ordinary states hardly
-    differ, so that the rule leaves out few or none of them.
+    The median state is taken coordinate by coordinate. In hundreds of dimensions the distances of ordinary states
+    hardly differ, so that the rule leaves out few of them, or none.
+
+    **Args:**
+
+    - `states`: `[m, d]`.
+
+    **Returns:** a mask `[m]`.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.moves.ordinary(torch.tensor([[0.0], [1.0], [2.0], [100.0]])).tolist()
+    [True, True, True, False]
     """
     return median_distances(states, states) <= OUTLYING
 
 
 def median_distances(states: Float[Tensor, "m d"], among: Float[Tensor, "p d"]) -> Float[Tensor, " m"]:
-    """How far states lie from the median state of others, in median distances of those; 0 where that is 0."""
+    """How far states lie from the median state of others, in median distances of those; 0 where that is 0.
+
+    **Args:**
+
+    - `states`: `[m, d]`; `among`: the others, `[p, d]`.
+
+    **Returns:** `[m]`.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.moves.median_distances(torch.tensor([[5.0]]), torch.tensor([[0.0], [1.0], [2.0]])).tolist()
+    [4.0]
+    """
     centre = among.median(0).values
     distance, scale = (states - centre).norm(dim=1), (among - centre).norm(dim=1).median()
     return distance / scale if scale > 0 else torch.zeros_like(distance)

@@ -17,25 +17,43 @@ from fisherflat.spaces.charts import Chart
 
 
 class Fitted(ABC):
-    """What moves, fitted to one part of one layer."""
+    """What moves, fitted to one part of one layer; `Moves.fit` returns one.
+
+    >>> import fisherflat as ff
+    >>> issubclass(ff.moves.Words, ff.moves.Fitted)
+    True
+    """
 
     @abstractmethod
     def chart(self, states: Sequence[Float[Tensor, "n d"]], tokens: Sequence[int]) -> Chart:
         """The chart at one position of one prompt.
 
-        **Args:** `states`, what entered the part on each of the prompts of `Moves.variants`, in their order; `tokens`,
-        the indices of the tokens that move (`positions.tokens`). The chart's point, its origin, is `states[0]`.
+        **Args:**
+
+        - `states`: what entered the part on each of the prompts of `Moves.variants`, in their order, `[n, d]` each.
+        - `tokens`: the indices of the tokens that move, from the function `tokens`.
+
+        **Returns:** a `Chart`. Its point, the origin, is `states[0]`.
         """
 
 
 class Moves(ABC):
     """What moves: how a prompt and a part of a layer become a chart.
 
-    **Attributes:** `kind`, one word; `k`, how many coordinates; `unit`, what one unit of a coordinate is, in
-    words; `settings`, all that determines it, fit for JSON.
+    It is used in three steps: `positions` once a prompt; `fit` once a part; and, for each prompt and position,
+    `variants`, which says what has to run through the model, followed by `Fitted.chart`.
 
-    It is used in three steps: `positions` once a prompt, `fit` once a part, and for each prompt and position
-    `variants`, which says what has to run through the model, and `Fitted.chart`.
+    **Attributes:**
+
+    - `kind`: one word.
+    - `k`: how many coordinates.
+    - `unit`: what one unit of a coordinate is, in words.
+    - `settings`: all that determines what moves, fit for JSON.
+
+    >>> import fisherflat as ff
+    >>> moves = ff.moves.parse("random:7")
+    >>> isinstance(moves, ff.moves.Moves), moves.k, moves.points(3).shape
+    (True, 2, torch.Size([3, 2]))
     """
 
     kind: str
@@ -63,7 +81,9 @@ class Moves(ABC):
     def place(self, model: Model, prompt: Encoded, where: int | str | None = None) -> Position:
         """One position of a prompt, for what is measured at a single one.
 
-        **Args:** `where`: an index, or `"together"`; by default the last word, or the last place that suits.
+        **Args:**
+
+        - `where`: an index, or `"together"`; by default the last word, or the last place that suits.
 
         **Raises:** `InputError` where there is none.
         """

@@ -14,12 +14,19 @@ from fisherflat.models.moves._words import Words
 def parse(what: str | Moves, k: int | None = None) -> Moves:
     """What moves, from its description.
 
-    **Args:** `what`: `"principal"`; `"random"` or `"random:SEED"`; `"words:cat,dog,bird"` (or token ids);
-    `"vectors:FILE"`, or `"vectors:FILE#NAME"` for one of several tensors of a safetensors file. Or a `Moves`, which is
-    returned. `dim`, how many directions move: 2 by default; words and vectors bring their own number, and a `dim` that
-    is another is refused.
+    **Args:**
+
+    - `what`: `"principal"`; `"random"` or `"random:SEED"`; `"words:cat,dog,bird"` (or token ids); `"vectors:FILE"`, or
+      `"vectors:FILE#NAME"` for one of several tensors of a safetensors file. A `Moves` is returned as it is.
+    - `k`: how many directions move, by default 2. Words and vectors bring a number of their own; another is refused.
+
+    **Returns:** a `Moves`.
 
     **Raises:** `InputError` for anything else.
+
+    >>> import fisherflat as ff
+    >>> ff.moves.parse("words:cat,dog,bird").k
+    2
     """
     moves = what if isinstance(what, Moves) else _parse(what, k)
     if k is not None and moves.k != k:

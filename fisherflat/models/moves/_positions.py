@@ -17,9 +17,9 @@ Position = int | None
 
 
 def positions(prompt: Encoded, where: str | Sequence[int] = SPREAD) -> list[Position]:
-    """The positions of a prompt, one a chart.
+    """The positions of a prompt, one for each chart.
 
-    **Args:** `where`:
+    **Args:** `prompt`, from `Model.encode`, and `where`, which is one of
 
     - `"spread"`: five words, or as many as there are, at even distances from the first to the last. A word is a token
       that is not special (such as [CLS]). The first token of the sequence is left out where there are others: in a
@@ -28,7 +28,14 @@ def positions(prompt: Encoded, where: str | Sequence[int] = SPREAD) -> list[Posi
     - `"together"`: all words at once, each by the same vector.
     - indices, negative ones from the end.
 
+    **Returns:** the index of the token that moves, or `None` for all words together, for each position.
+
     **Raises:** `InputError` where there are none.
+
+    >>> import fisherflat as ff
+    >>> prompt = ff.load("python-llama").encode("def mean(values):")
+    >>> ff.moves.positions(prompt, [0, -1]) == [0, len(prompt.ids) - 1]
+    True
     """
     if not isinstance(where, str):
         return _checked(prompt, where)
@@ -52,12 +59,34 @@ def words(prompt: Encoded) -> list[int]:
 
 
 def tokens(prompt: Encoded, position: Position) -> list[int]:
-    """The indices of the tokens that move at a position."""
+    """The indices of the tokens that move at a position.
+
+    **Args:**
+
+    - `prompt`: from `Model.encode`; `position`: from `positions`.
+
+    **Returns:** the index itself, or those of all words.
+
+    >>> import fisherflat as ff
+    >>> ff.moves.tokens(ff.load("python-llama").encode("def mean(values):"), 2)
+    [2]
+    """
     return words(prompt) if position is None else [position]
 
 
 def label(prompt: Encoded, position: Position) -> str:
-    """The token that moves, as text, for tables."""
+    """The token that moves, as text, for tables.
+
+    **Args:**
+
+    - `prompt`: from `Model.encode`; `position`: from `positions`.
+
+    **Returns:** the token, or `all words`.
+
+    >>> import fisherflat as ff
+    >>> ff.moves.label(ff.load("python-llama").encode("def mean(values):"), 0)
+    'def'
+    """
     return "all words" if position is None else prompt.tokens[position]
 
 

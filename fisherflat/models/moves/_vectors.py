@@ -21,11 +21,20 @@ INDEPENDENT = 1e-6
 def vectors(given: Any, name: str | None = None) -> Vectors:
     """Tokens that move along given vectors, such as steering vectors; a unit is one whole vector.
 
-    **Args:** `given`, `[k, d]` (or `[d]`, for one) as a tensor or an array, or the path of a .safetensors or .npy file
-    that holds them; `name`, of the tensor in a safetensors file that holds several.
+    **Args:**
+
+    - `given`: `[k, d]` (or `[d]`, for one) as a tensor or an array, or the path of a .safetensors or .npy file that
+      holds them, in units of the hidden states.
+    - `name`: which tensor of a safetensors file that holds several.
+
+    **Returns:** a `Vectors`.
 
     **Raises:** `InputError` for a file that cannot be read or would have to be unpickled, for vectors that are not
     finite, not of that shape, or not independent.
+
+    >>> import fisherflat as ff
+    >>> print(ff.moves.vectors([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    along 2 given vectors
     """
     if isinstance(given, (str, Path)):
         path = Path(given)

@@ -29,8 +29,17 @@ class Words(Moves, Fitted):
     interpolated linearly. (Embeddings are not: only what enters the measured part is.) So corners are real, and what
     lies between them is not a text.
 
-    **Attributes:** `words`, texts that are one token each at that place, or token ids. Coordinate i is the weight of
-    word i; at the origin stands word 0.
+    Coordinate i is the weight of word i; word 0 stands at the origin.
+
+    **Args:**
+
+    - `words`: texts that are one token each at that place, or token ids; at least two.
+
+    **Raises:** `InputError` for fewer than two words, or two that are the same.
+
+    >>> import fisherflat as ff
+    >>> print(ff.moves.Words(("cat", "dog", "bird")))
+    between the words cat, dog, bird
     """
 
     words: tuple[str | int, ...]

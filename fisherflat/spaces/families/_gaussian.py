@@ -21,11 +21,18 @@ from fisherflat.errors import CovarianceError, InputError
 class Gaussian:
     """Gaussians with a fixed covariance, in the squared units of the map's output, flattened to D numbers.
 
-    **Args:** `covariance`: a number c (isotropic, `c I`), a diagonal `[D]` or a symmetric positive definite
-    matrix `[D, D]`. Scaling it by c scales every scalar and sectional curvature by c.
+    Scaling the covariance by c scales every scalar and sectional curvature by c.
 
-    **Raises:** `CovarianceError` where it is not positive definite (to rounding, so that a singular matrix is not
-    taken for a regular one), not symmetric or not finite.
+    **Args:**
+
+    - `covariance`: a number c (isotropic, `c I`), a diagonal `[D]` or a symmetric positive definite matrix `[D, D]`.
+
+    **Raises:** `CovarianceError` where it is not positive definite (to rounding, so that a singular matrix is not taken
+    for a regular one), not symmetric or not finite.
+
+    >>> import fisherflat as ff
+    >>> ff.Gaussian(0.25), ff.Gaussian([1.0, 4.0]).ambient_dim
+    (Gaussian(0.25), 2)
     """
 
     def __init__(self, covariance: Any = 1.0) -> None:
@@ -62,11 +69,22 @@ class Gaussian:
 
     @classmethod
     def calibrated(cls, outputs: Any) -> Gaussian:
-        """Isotropic, with the mean variance of `outputs` `[m, *shape]` over the first axis (unbiased).
+        """The isotropic family whose variance is the mean variance of some outputs (unbiased).
 
-        The dimensionless choice when layers are compared: one unit of length is the spread of the layer's own outputs.
+        This is the dimensionless choice when layers are compared: one unit of length is the spread of the layer's own
+        outputs.
+
+        **Args:**
+
+        - `outputs`: `[m, *shape]`, the variance being that over the first axis.
+
+        **Returns:** a `Gaussian`.
 
         **Raises:** `CovarianceError` for fewer than two outputs or outputs that do not vary.
+
+        >>> import fisherflat as ff
+        >>> ff.Gaussian.calibrated([[0.0, 0.0], [2.0, 4.0]])
+        Gaussian(5)
         """
         outputs = as_float64(outputs, "outputs")
         if outputs.dim() < 1 or outputs.shape[0] < 2:
