@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fisherflat.certificates._bounds import Bound, rounded
 from fisherflat.certificates._certificate import Certificate
 from fisherflat.certificates._weight import Weight
+from fisherflat.jets.ops import OPS, Op
 from fisherflat.parts import readings
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
@@ -31,20 +32,24 @@ ARGUMENTS = {
     "unsupported op": ("undecided", "an op on the way has no rule in ball arithmetic"),
 }
 
-#: op -> how it takes affine arguments, where not "linear map"
-_RULES = {
-    **dict.fromkeys(("aten.add", "aten.sub", "aten.rsub"), "sum"),
-    **dict.fromkeys(("aten.mul", "aten.div"), "product with a constant"),
-    **dict.fromkeys(("aten.mm", "aten.bmm", "aten.matmul", "aten.convolution"), "product with a constant matrix"),
-    "aten.addmm": "product with a constant matrix, plus a constant",
-    "input": "the chart",
-}
-_NONLINEAR = {
-    **dict.fromkeys(
-        ("aten.mul", "aten.mm", "aten.bmm", "aten.matmul", "aten.addmm"), "product of two input-dependent factors"
-    ),
-    "aten.div": "division by an input-dependent number",
-}
+
+def _affine_rule(op: Op) -> str:
+    """How an op takes affine arguments, in words."""
+    if op.kind in ("product", "quotient"):
+        matrix = " matrix" if op.projects else ""
+        return f"product with a constant{matrix}{', plus a constant' if op.factors == (1, 2) else ''}"
+    return "sum" if op.kind == "sum" else "linear map"
+
+
+def _nonlinear_rule(op: Op) -> str:
+    """What an op does with input-dependent arguments, in words."""
+    if op.kind == "quotient":
+        return "division by an input-dependent number"
+    return "product of two input-dependent factors" if op.factors else f"{op.name} of an input-dependent argument"
+
+
+_AFFINE = {"input": "the chart"} | {f"aten.{op.name}": _affine_rule(op) for op in OPS.values()}
+_NONLINEAR = {f"aten.{op.name}": _nonlinear_rule(op) for op in OPS.values()}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Step:
         """Why the node has this order, given those of the nodes that it reads."""
         if self.order == "nonlinear":
             return _NONLINEAR.get(self.op, f"{self.op.removeprefix('aten.')} of an input-dependent argument")
-        return "no moving argument" if self.order == "constant" else _RULES.get(self.op, "linear map")
+        return "no moving argument" if self.order == "constant" else _AFFINE.get(self.op, "linear map")
 
     def __str__(self) -> str:
         where = (f" at {self.source}" if self.source else "") + (f" in {self.module}" if self.module else "")

@@ -13,15 +13,13 @@ from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._units import GatedUnits
 from fisherflat.jets.graph import Graph, Node, run
+from fisherflat.jets.ops import SCALING
 from fisherflat.layers import Activation, GatedMLP
 from fisherflat.parts import entries, moving, structure, trace
 
 aten = torch.ops.aten
 
-_AFFINE = {aten.add, aten.sub, aten.rsub, aten.mul, aten.div, aten.neg}
 _PRODUCTS = {aten.mm, aten.addmm}
-_RESHAPES = {aten.view, aten._unsafe_view, aten.reshape, aten.unsqueeze, aten.squeeze}
-_NAMED = {aten.silu: "silu", aten.relu: "relu", aten.sigmoid: "sigmoid", aten.tanh: "tanh", aten.softplus: "softplus"}
 #: relative; of the units against the graph that they were read from
 _TOLERANCE = 1e-9
 #: rows that are pushed through a derivative at a time
@@ -144,7 +142,7 @@ def activation_nodes(graph: Graph, gate: Node) -> tuple[Node, list[Node]]:
     while len(first := [node for node in inside if start in node.inputs]) == 1:
         node = first[0]
         if (
-            node.packet not in _AFFINE
+            node.packet not in SCALING
             or len(node.inputs) != 1
             or (node.packet is aten.div and node.args[0] is not start)
         ):
@@ -178,8 +176,6 @@ def activation_name(chain: list[Node]) -> str:
     if ops == [aten.gelu]:
         tanh = "tanh" in (*chain[0].args, *chain[0].kwargs.values())
         return "gelu_tanh" if tanh else "gelu"
-    if len(ops) == 1 and ops[0] in _NAMED and len(chain[0].args) + len(chain[0].kwargs) == 1:
-        return _NAMED[ops[0]]
     squared = len(ops) == 2 and ops[0] is aten.relu and (ops[1] is aten.square or chain[1].args[1:] == (2,))
     if squared and ops[1] in (aten.square, aten.pow):
         return "relu2"
@@ -215,7 +211,7 @@ def affine_map(graph: Graph, start: Node, end: Node, tokens: int) -> tuple[Tenso
         matrix = _matrix(node, start) if rows is None else None
         if matrix is not None:
             rows = matrix
-        elif node.packet not in _RESHAPES or (tokens > 1 and node.shape[-1] != start.shape[-1]):
+        elif node.packet is not aten.reshape or (tokens > 1 and node.shape[-1] != start.shape[-1]):
             break
         zero, start = run(node, {start: zero}.__getitem__), node
         inside.remove(node)

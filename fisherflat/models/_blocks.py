@@ -11,13 +11,13 @@ from torch import nn
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CheckpointError, MapError, TraceError
-from fisherflat.jets.graph import Graph, halves
+from fisherflat.jets.graph import Graph
 from fisherflat.jets.recording import evaluating
 from fisherflat.models._heads import Heads
 from fisherflat.models._part import Part
 from fisherflat.models._recorded_calls import Arguments, is_state, recording
 from fisherflat.models._sections import Section, Sections
-from fisherflat.parts import trace
+from fisherflat.parts import halves, trace
 
 
 class Halves(NamedTuple):

@@ -10,17 +10,12 @@ from torch import nn
 
 from fisherflat.errors import CheckpointError, FisherflatError, TraceError
 from fisherflat.jets.graph import Graph, Node, getitem
-from fisherflat.jets.rules import FUNCTIONS, STRUCTURAL
+from fisherflat.jets.ops import CLAMPS, MATRIX_PRODUCTS, OPS, PROJECTIONS, SCALING, STRUCTURAL, UNARY
 from fisherflat.models._blocks import Block
 from fisherflat.models._heads import Heads
 from fisherflat.parts import choices, moving, readings, trace
 
 aten = torch.ops.aten
-
-_PRODUCTS = {aten.mm, aten.bmm, aten.matmul}
-_PROJECTIONS = _PRODUCTS | {aten.addmm, aten.convolution}
-_UNARY = {getattr(aten, name): name for name in FUNCTIONS}
-_CLAMPS = {"clamp", "clamp_min", "clamp_max"}
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,7 @@ def _heads(graph: Graph, block: Block) -> Heads | None:
 
 def _weighings(graph: Graph) -> list[Node]:
     """The products of patterns with values."""
-    return [n for n in graph.nodes if n.role == "pattern" and not n.factor and n.packet in _PRODUCTS]
+    return [n for n in graph.nodes if n.role == "pattern" and not n.factor and n.packet in MATRIX_PRODUCTS]
 
 
 def _values(graph: Graph, weighing: Node) -> Node | None:
@@ -188,7 +183,7 @@ def _is_latent(graph: Graph) -> bool:
     for weighing in _weighings(graph):
         node, widths = _values(graph, weighing), []
         while node is not None and node is not graph.input:
-            if node.packet in _PROJECTIONS and len(sources[node]) == 1:
+            if node.packet in PROJECTIONS and len(sources[node]) == 1:
                 widths.append(sources[node][0].shape[-1])
             # through a norm, along what it scales
             node = next((source for source in sources[node] if not source.factor), None)
@@ -247,7 +242,7 @@ def _activations(graph: Graph) -> tuple[str, ...]:
         _activation(graph, node) for node in _products(graph, "mlp_gate") if node.shape[-1] == _factor(node).shape[-1]
     ]
     if not found:
-        found = [_UNARY[n.packet] for n in graph.nodes if n.role == "activation" and n.packet in _UNARY]
+        found = [OPS[n.packet].name for n in graph.nodes if n.role == "activation" and n.packet in UNARY]
     return tuple(dict.fromkeys(name for name in found if name != "none"))
 
 
@@ -279,18 +274,17 @@ def _activation(graph: Graph, product: Node) -> str:
     """The function that the factor ends in; `none` where it is linear."""
     sources = moving(graph)
     node = _factor(product)
-    while node.packet not in _UNARY and node.packet not in _PROJECTIONS and len(set(sources[node])) == 1:
-        scales = node.packet in (aten.mul, aten.div, aten.add, aten.sub, aten.rsub, aten.neg)
-        if not (node.packet in STRUCTURAL or node.target is getitem or scales):
+    while node.packet not in UNARY | PROJECTIONS and len(set(sources[node])) == 1:
+        if not (node.packet in STRUCTURAL | SCALING or node.target is getitem):
             break
         node = sources[node][0]
-    if node.packet in _UNARY:
-        return _UNARY[node.packet]
+    if node.packet in UNARY:
+        return OPS[node.packet].name
     if node.packet is aten.mul:  # of a number and a function of it, as x * sigmoid(x)
-        inner = {_UNARY[source.packet] for source in sources[node] if source.packet in _UNARY} - _CLAMPS
+        inner = {OPS[source.packet].name for source in sources[node] if source.packet in UNARY - CLAMPS}
         if len(inner) == 1:
             return f"x {inner.pop()}(x)"
-    return "none" if node.packet in _PROJECTIONS or node is graph.input else str(node.packet).removeprefix("aten.")
+    return "none" if node.packet in PROJECTIONS or node is graph.input else str(node.packet).removeprefix("aten.")
 
 
 # -- norms -------------------------------------------------------------------------------------------------------------

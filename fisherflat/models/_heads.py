@@ -11,14 +11,10 @@ import torch
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CheckpointError
 from fisherflat.jets.graph import Graph, Node, before, behind, followed, run
-from fisherflat.jets.rules import STRUCTURAL
+from fisherflat.jets.ops import MATRIX_PRODUCTS, PROJECTIONS, STRUCTURAL, SUMS
 from fisherflat.parts import moving
 
 aten = torch.ops.aten
-
-_PRODUCTS = {aten.mm, aten.bmm, aten.matmul}
-_PROJECTIONS = _PRODUCTS | {aten.addmm, aten.convolution}
-_SUMS = {aten.add, aten.sub, aten.rsub}
 
 
 class Heads(Sequence):  # of Graph, as its methods say
@@ -129,10 +125,10 @@ class Heads(Sequence):  # of Graph, as its methods say
             sources = self._sources[node]
             if len(sources) != 1:
                 break
-            if node.packet in _PROJECTIONS:
+            if node.packet in PROJECTIONS:
                 return node
             scales = node.packet in (aten.mul, aten.div) and node.args[0] is sources[0]
-            if not (node.packet in STRUCTURAL | _SUMS or scales):
+            if not (node.packet in STRUCTURAL | SUMS or scales):
                 break
             node = sources[0]
         raise CheckpointError(
@@ -150,10 +146,10 @@ class Heads(Sequence):  # of Graph, as its methods say
         for node in graph.nodes:
             sources = self._sources[node]
             known = [source for source in sources if source in labels]
-            if node.role == "pattern" and not node.factor and node.packet in _PRODUCTS and not known:
+            if node.role == "pattern" and not node.factor and node.packet in MATRIX_PRODUCTS and not known:
                 heads = torch.Size(node.shape[:-2]).numel()
                 labels[node] = torch.arange(heads).reshape(*node.shape[:-2], 1, 1).expand(node.shape)
-            elif not known or node.packet in _PROJECTIONS:
+            elif not known or node.packet in PROJECTIONS:
                 continue
             elif node.packet in STRUCTURAL:
                 labels[node] = run(node, lambda n: labels[n] if n in labels else torch.full(n.shape, -1))

@@ -11,25 +11,26 @@ from collections.abc import Callable, Iterable
 import torch
 
 from fisherflat.jets.graph import Graph, Node, getitem
-from fisherflat.jets.rules import FUNCTIONS, PIECEWISE_CONSTANT, STRUCTURAL
+from fisherflat.jets.ops import (
+    CLAMPS,
+    INDEXED,
+    PIECEWISE_CONSTANT,
+    PROJECTIONS,
+    SCALING,
+    SELECTIONS,
+    STRUCTURAL,
+    SUMS,
+    UNARY,
+)
 
 aten = torch.ops.aten
-
-MATMULS = {aten.mm, aten.bmm, aten.matmul, aten.addmm}
-PROJECTIONS = MATMULS | {aten.convolution}
-SUMS = {aten.add, aten.sub, aten.rsub}
-CLAMPS = {aten.clamp, aten.clamp_min, aten.clamp_max}
-UNARY = {getattr(aten, name) for name in FUNCTIONS}
-SELECTIONS = {aten.gather, aten.topk, aten.index, aten.index_select, aten.sort, aten.scatter}
-#: ops whose second output says where the first one came from
-_WITH_INDEX = {aten.topk, aten.sort, aten.max, aten.min, aten.median, aten.kthvalue, aten.cummax, aten.cummin}
 
 
 def moving(graph: Graph) -> dict[Node, list[Node]]:
     """Node -> the inputs by which it moves, in order: none for an index, a comparison and what is made of them."""
     sources: dict[Node, list[Node]] = {}
     for node in graph.nodes:
-        index = node.target is getitem and node.args[1] > 0 and node.args[0].packet in _WITH_INDEX
+        index = node.target is getitem and node.args[1] > 0 and node.args[0].packet in INDEXED
         steady = index or node.packet in PIECEWISE_CONSTANT
         sources[node] = [] if steady else [s for s in node.inputs if s is graph.input or sources[s]]
     return sources
@@ -40,7 +41,7 @@ def entries(graph: Graph, sources: dict[Node, list[Node]]) -> dict[Node, Node]:
     found: dict[Node, Node] = {}
     for node in graph.nodes:
         roots = {found[source] for source in sources[node] if source.shape == node.shape}
-        pointwise = node.packet in UNARY | SUMS | CLAMPS | {aten.mul, aten.div, aten.pow, aten.neg}
+        pointwise = node.packet in UNARY | SCALING | {aten.pow}
         whole = len(roots) == 1 and all(source.shape == node.shape for source in sources[node])
         found[node] = roots.pop() if pointwise and whole else node
     return found

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 
 from fisherflat.jets.graph import Node
-from fisherflat.parts._flow import MATMULS, PROJECTIONS, SELECTIONS, SUMS, Flow
+from fisherflat.jets.ops import MIXING, PROJECTIONS, SELECTIONS, SUMS
+from fisherflat.parts._flow import Flow
 from fisherflat.parts._patterns import Patterns
 from fisherflat.parts._tokens import Tokens
 
 aten = torch.ops.aten
-
-_MIXING = MATMULS | {aten.linalg_solve_triangular}
 
 
 class Gates:
@@ -30,7 +29,7 @@ class Gates:
             if values not in self._patterns.stages:
                 self._value_gates(values)
         for node in flow.graph.nodes:
-            if node.role == "other" and node.packet in _MIXING and len(set(flow.sources[node])) == 2:
+            if node.role == "other" and node.packet in MIXING and len(set(flow.sources[node])) == 2:
                 self._output_gates({node})  # linear attention has no pattern, but may have gates
                 for operand in flow.sources[node]:
                     self._value_gates(operand)
@@ -151,4 +150,3 @@ class Gates:
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a, b)
-

@@ -3,8 +3,8 @@
 A **score** is `s_it = ⟨q_i, k_t⟩`, a sum over features of a row `q_i` times a row `k_t`, of the map's own tokens or of
 another input's; sums of scores with other terms (masks, position terms) are scores, and so are scores scaled by
 factors that depend on `i` alone or on `t` alone, as these scale the query or the key. Whatever is a function of scores
-and constants alone is a **weight**: activations, softmaxes along any axis, products of weights with each other, mixtures of
-heads. A weight `A_it` is a pattern where `o_i = Σ_t A_it v_t` is formed with values `v_t` that belong to the same
+and constants alone is a **weight**: activations, softmaxes along any axis, products of weights with each other, mixtures
+of heads. A weight `A_it` is a pattern where `o_i = Σ_t A_it v_t` is formed with values `v_t` that belong to the same
 tokens `t`.
 
 Rows of another input are constants that the map itself makes by a matrix product: keys and values are of one input
@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from fisherflat.jets.graph import Node, getitem
-from fisherflat.jets.rules import STRUCTURAL
-from fisherflat.parts._flow import MATMULS, SUMS, Flow
+from fisherflat.jets.ops import MATRIX_PRODUCTS, STRUCTURAL, SUMS
+from fisherflat.parts._flow import Flow
 from fisherflat.parts._tokens import Numbering, Tokens, reduced
 
 aten = torch.ops.aten
@@ -89,7 +89,7 @@ class Patterns:
         sources = self._flow.sources[node]
         stages = [self.stages.get(source) for source in sources]
         known = [stage for stage in stages if stage is not None]
-        if node.packet in MATMULS:
+        if node.packet in MATRIX_PRODUCTS:
             stage = self._of_matmul(node, known)
         elif not known:
             stage = Stage.TERM if node.packet is aten.mul and self._pairs(node) else None
@@ -101,9 +101,9 @@ class Patterns:
             stage = self._of_factor(node, stages) if stages[0] is not None else None
         elif len(known) < len(stages):
             stage = max(known) if node.packet in _ADDING and self._is_pair(node) else None
-        elif len(stages) == 1 and (self._flow.is_scaling(node) or node.packet in (getitem, aten.sum, aten.mean)):
-            stage = max(known)
-        elif node.packet in SUMS:
+        elif (
+            len(stages) == 1 and (self._flow.is_scaling(node) or node.packet in (getitem, aten.sum, aten.mean))
+        ) or node.packet in SUMS:
             stage = max(known)
         else:
             stage = Stage.WEIGHT if max(known) < Stage.GATED else None
@@ -167,7 +167,7 @@ class Patterns:
 
     def _weighed(self, node: Node) -> tuple[Node, Node] | None:
         """The weight and the values of a product over the token axis, if that is what a node is."""
-        if node.packet in MATMULS:
+        if node.packet in MATRIX_PRODUCTS:
             left, right = node.args[-2:]
             return self._weighs(left, right, (-1, -2)) or self._weighs(right, left, (-2, -1))
         if node.packet is aten.mul and len(node.args) == 2:

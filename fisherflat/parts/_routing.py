@@ -14,11 +14,8 @@ import torch
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import RoutingWarning
 from fisherflat.jets.graph import Graph, Node, getitem, run
+from fisherflat.jets.ops import INDEXED, RANKING
 from fisherflat.spaces.charts import Chart
-
-aten = torch.ops.aten
-
-_CHOOSING = {aten.topk, aten.sort, aten.kthvalue, aten.max, aten.argmax, aten.argsort}
 
 
 def choices(graph: Graph) -> list[Node]:
@@ -27,8 +24,8 @@ def choices(graph: Graph) -> list[Node]:
 
     def chosen(node: Node) -> bool:
         if node.target is getitem:
-            return node.args[1] == 1 and node.args[0].packet in _CHOOSING
-        return node.packet in (aten.argmax, aten.argsort)
+            return node.args[1] == 1 and node.args[0].packet in RANKING
+        return node.packet in RANKING - INDEXED
 
     return [node for node in graph.nodes if chosen(node) and users[node]]
 

@@ -22,15 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherflat.jets.graph import Graph, Node, Origin, mapped_leaves, run
-from fisherflat.jets.rules import STRUCTURAL
+from fisherflat.jets.graph import Graph, Node, Origin, mapped_leaves
+from fisherflat.jets.ops import IN_PLACE, MATRIX_PRODUCTS, REDUCTIONS, STRUCTURAL
 
 aten = torch.ops.aten
 
-_MATMULS = {aten.mm, aten.bmm, aten.matmul, aten.addmm}
-_REDUCTIONS = {aten.sum, aten.mean, aten.amax, aten.amin, aten.prod, aten.logsumexp}
-#: structural ops that leave entries at their places, or fill others
-_IN_PLACE = {aten.where, aten.masked_fill, aten.tril, aten.triu}
 #: more numberings than this say nothing that would be asked
 _MOST = 4
 
@@ -92,21 +88,21 @@ class Tokens:
             return [_rows(node.shape, -2)] if len(node.shape) > 1 and node.shape[-2] > 1 else []
         if not self._sources[node] or (node.shape and isinstance(node.shape[0], tuple)):
             return []
-        if node.packet in _MATMULS:
+        if node.packet in MATRIX_PRODUCTS:
             return self._of_product(node)
         if node.packet is aten.convolution:  # along the last axis
             along = any(n.along(-1) is not None for n in self.own(self._sources[node][0]))
             return [_rows(node.shape, -1)] if along and node.shape[-1] > 1 else []
-        if node.packet in STRUCTURAL - _IN_PLACE:
+        if node.packet in STRUCTURAL - IN_PLACE:
             return self._of_moved(node)
-        if node.packet in _REDUCTIONS:
+        if node.packet in REDUCTIONS:
             return self._of_reduced(node)
         shapes = [source.shape for source in self._sources[node]]
         try:
             kept = tuple(node.shape) == tuple(torch.broadcast_shapes(*shapes))
         except (RuntimeError, TypeError):
             kept = False
-        if kept or node.packet in _IN_PLACE:
+        if kept or node.packet in IN_PLACE:
             return _merged([self._expanded(n, node) for s in self._sources[node] for n in self._of[s]])
         return []
 

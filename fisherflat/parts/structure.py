@@ -11,22 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.engines import TensorAlgebra
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.rules import Series, apply
-
-aten = torch.ops.aten
+from fisherflat.jets.ops import OPS, apply
+from fisherflat.jets.rules import Series, series_in
 
 #: by the order of a series
 NAMES = ("constant", "affine", "nonlinear")
-
-_SHAPE_ONLY = {
-    aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like, aten.new_zeros, aten.new_ones, aten.new_full,
-    aten.new_empty, aten.new_empty_strided,
-}  # fmt: skip
 
 
 class StructureAlgebra(TensorAlgebra):
@@ -37,11 +30,11 @@ class StructureAlgebra(TensorAlgebra):
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
         # all series count, also indices and masks: entries chosen by the input are no affine function of it
-        return self._blank(node.shape, max(series.order for series in _series(args, kwargs)), k)
+        return self._blank(node.shape, max(series.order for series in series_in(args, kwargs)), k)
 
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         # what is constant piece by piece is not affine, except where the input's numbers are not read at all
-        moving = any(series.order for series in _series(args, kwargs)) and node.packet not in _SHAPE_ONLY
+        moving = any(series.order for series in series_in(args, kwargs)) and not OPS[node.packet].shape_only
         order = 2 if moving else 0
         if node.shape and isinstance(node.shape[0], tuple):
             return tuple(self._blank(shape, order, k) for shape in node.shape)
@@ -52,12 +45,6 @@ class StructureAlgebra(TensorAlgebra):
 
     def _blank(self, shape: tuple[int, ...], order: int, k: int) -> Series:
         return Series(torch.empty(self.count(order, k), 1, *shape, dtype=torch.float64, device="meta"), k)
-
-
-def _series(*things: Any) -> list[Series]:
-    return [
-        leaf for leaf in tree_leaves(things, is_leaf=lambda leaf: isinstance(leaf, Series)) if isinstance(leaf, Series)
-    ]
 
 
 @dataclass(frozen=True)
@@ -88,6 +75,6 @@ def read(graph: Graph, start: Node | None = None) -> Structure:
             values[node] = apply(xp, node, values.__getitem__, k)
         except UnsupportedOpError:  # more than the engines can do, but certainly not affine
             values[node] = xp.fallback(node, (), {}, k)
-    orders = {node: max(series.order for series in _series(value)) for node, value in values.items()}
+    orders = {node: max(series.order for series in series_in(value)) for node, value in values.items()}
     order = orders[graph.output]
     return Structure(orders, order, next(n for n in graph.nodes if orders[n] == 2) if order == 2 else None)

@@ -12,28 +12,10 @@ from torch import Tensor
 
 from fisherflat.certificates import Analytic
 from fisherflat.jets.graph import Graph, Node, getitem
-from fisherflat.jets.rules import FUNCTIONS, KINKED, LINEAR
+from fisherflat.jets.ops import OPS
 from fisherflat.parts.structure import Structure
 
 aten = torch.ops.aten
-
-#: defined where their argument is positive, and where it lies in some other set
-_POSITIVE = {aten.log, aten.sqrt, aten.rsqrt}
-_ELSEWHERE = {aten.log1p, aten.tan, aten.acos, aten.acosh, aten.asin, aten.atanh, aten.erfinv}
-_SMOOTH = {getattr(aten, name) for name in FUNCTIONS if name not in KINKED and hasattr(aten, name)}
-_SMOOTH |= {
-    aten.add,
-    aten.sub,
-    aten.rsub,
-    aten.mul,
-    aten.div,
-    aten.mm,
-    aten.bmm,
-    aten.matmul,
-    aten.addmm,
-    aten.convolution,
-}
-_SMOOTH |= {aten._softmax, aten.logsumexp, aten.log_sigmoid_forward, getitem}
 
 
 def analytic(graph: Graph, structure: Structure) -> Analytic | None:
@@ -45,24 +27,39 @@ def analytic(graph: Graph, structure: Structure) -> Analytic | None:
         signs[node] = _sign(node, signs)
         if structure.orders[node] == 0 or node.target is None:
             continue
+        if not _is_analytic(node):
+            return None
         argument = _argument(node)
         if argument is not None and structure.orders[argument]:
             if not signs[argument]:
                 restricted[f"{node.op} at {node.source}"] = None
-        elif node.packet in _ELSEWHERE:
+        elif _domain(node) == "other":
             restricted[f"{node.op} at {node.source}"] = None
-        elif not (node.packet in LINEAR | _SMOOTH or _is_power(node)) or node.kwargs.get("rounding_mode") is not None:
-            return None
         ops[node.op] = None
     return Analytic(tuple(ops), tuple(restricted))
 
 
+def _is_analytic(node: Node) -> bool:
+    if node.target is getitem or _is_power(node):
+        return True
+    if node.packet is aten.pow:
+        return isinstance(node.args[0], Node)
+    return node.packet in OPS and OPS[node.packet].analytic and node.kwargs.get("rounding_mode") is None
+
+
+def _domain(node: Node) -> str:
+    """The arguments for which the op is defined; a power of no natural exponent is taken of positive numbers."""
+    if node.packet is aten.pow:
+        return "all" if _is_power(node) else "positive"
+    return OPS[node.packet].domain if node.packet in OPS else "all"
+
+
 def _argument(node: Node) -> Node | None:
     """What has to be positive (or at least not zero) for the op to be defined."""
-    if node.packet in _POSITIVE or node.packet is aten.reciprocal or (node.packet is aten.pow and not _is_power(node)):
-        return node.args[0] if isinstance(node.args[0], Node) else None
-    divisor = node.args[1] if node.packet is aten.div else None
-    return divisor if isinstance(divisor, Node) else None
+    if _domain(node) in ("positive", "nonzero"):
+        argument = node.args[1 if node.packet is aten.div else 0]
+        return argument if isinstance(argument, Node) else None
+    return None
 
 
 def _is_power(node: Node) -> bool:
@@ -81,20 +78,10 @@ def _sign(node: Node, signs: dict[Node, bool | None]) -> bool | None:
         return bool(first)
     if _is_power(node) and node.args[1] % 2 == 0:
         return bool(first)
-    if node.packet in (aten.exp, aten.sigmoid, aten._softmax):
+    sign = OPS[node.packet].sign if node.packet in OPS else "any"
+    if sign == "nonnegative":
         return False  # zero where a mask has put minus infinity
-    if node.packet in (
-        aten.mean,
-        aten.sum,
-        aten.sqrt,
-        aten.rsqrt,
-        aten.reciprocal,
-        aten.reshape,
-        aten.expand,
-        aten.permute,
-    ):
-        return first
-    if node.packet in (aten.select, aten.slice):
+    if sign == "same":
         return first
     if node.packet is aten.add and None not in (first, second) and len(node.args) == 2 and not node.kwargs:
         return bool(first or second)

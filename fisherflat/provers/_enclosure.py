@@ -18,7 +18,8 @@ from fisherflat.errors import EnclosureError
 from fisherflat.jets import pair_index, size
 from fisherflat.jets.balls import BallAlgebra, BallArray, balls, matrix
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.rules import Series, apply, evaluate
+from fisherflat.jets.ops import apply, evaluate
+from fisherflat.jets.rules import Series
 from fisherflat.provers._search import Plane
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian

@@ -28,7 +28,7 @@ from cases.architectures import (
 )
 from fisherflat._files import whole
 from fisherflat.jets.graph import Node
-from fisherflat.jets.rules import STRUCTURAL
+from fisherflat.jets.ops import STRUCTURAL
 from fisherflat.models import Block, Part
 
 COMMAND = "python tests/cases/architecture_table.py --out docs/coverage.md"

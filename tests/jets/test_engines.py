@@ -26,7 +26,7 @@ Map = Callable[[Tensor], Tensor]
 
 def jet(f: Map, chart: Chart, u: Tensor, engine: str) -> Tensor:
     mapping = Mapping(f, torch.float64, chart.point.device)
-    return ENGINES[engine](mapping, chart, mapping.check(chart.point).numel()).jet(u)
+    return ENGINES[engine](mapping, chart, mapping.check(chart.point).numel(), None).jet(u)
 
 
 def assert_engines_agree(

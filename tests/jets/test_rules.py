@@ -14,9 +14,9 @@ from cases import rules as rule_cases
 from cases.differences import dyadic, dyadic_series, mpmath_jet, taylor_jet, taylor_jet_in_blocks, torch_jet
 from torch import Tensor
 
+from fisherflat.jets.ops import OPS
 from fisherflat.jets.recording import decompositions
 from fisherflat.jets.rules import FUNCTIONS
-from fisherflat.jets.rules import _rules as rules
 from fisherflat.parts import trace
 
 pytestmark = pytest.mark.filterwarnings("error::fisherflat.errors.FallbackWarning")
@@ -60,7 +60,7 @@ def test_affine_and_bilinear_ops(name: str, case: rule_cases.Case) -> None:
 
 def test_each_op_with_a_rule_is_tested() -> None:
     tested = {*POLYNOMIAL, *FUNCTIONS, *TRANSCENDENTAL}
-    names = {packet.__name__ for packet in (*rules.RULES, *rules.PIECEWISE_CONSTANT)}
+    names = {op.name for op in OPS.values()}
     assert names <= tested
     written_out: dict[Any, set[str]] = {}
     for op, function in decompositions.TABLE.items():

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 import fisherflat as ff
 from fisherflat.certificates import Bound, CurvatureCertificate, Weight, digests, files
 from fisherflat.errors import CertificateError
-from fisherflat.jets.rules import FUNCTIONS
-from fisherflat.jets.rules import _rules as rules
+from fisherflat.jets.ops import OPS
+from fisherflat.jets.rules import FUNCTIONS, elementwise
 from fisherflat.provers import _curvature as prove
 from fisherflat.provers._enclosure import sectional
 from fisherflat.verifier import _tables as tables
+
+aten = torch.ops.aten
 
 Document = dict[str, Any]
 
@@ -330,7 +332,7 @@ def test_a_wrong_derivative_in_the_prover_is_found_by_the_verifier(monkeypatch: 
         y, slope, bend = value(x)
         return y, slope, bend + bend * 2.0**-60
 
-    monkeypatch.setitem(rules.RULES, torch.ops.aten.silu, rules._elementwise(wrong))
+    monkeypatch.setitem(OPS, aten.silu, dataclasses.replace(OPS[aten.silu], rule=elementwise(wrong)))
     certificate = ff.certify(mean, chart, at=[0.25, 0.5])
     assert certificate.verdict == "curved"
     (reason,) = ff.verify(certificate, mean, chart).reasons
@@ -338,7 +340,7 @@ def test_a_wrong_derivative_in_the_prover_is_found_by_the_verifier(monkeypatch: 
 
 
 def test_an_op_taken_for_affine_by_the_prover_is_found_by_the_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(rules.RULES, torch.ops.aten.sin, rules.RULES[torch.ops.aten.neg])
+    monkeypatch.setitem(OPS, aten.sin, dataclasses.replace(OPS[aten.sin], rule=OPS[aten.neg].rule))
     mean, chart = lambda u: torch.cat([u, u.sin()]), ff.charts.identity(2)
     certificate = ff.certify(mean, chart)
     assert certificate.verdict == "flat"
@@ -346,7 +348,7 @@ def test_an_op_taken_for_affine_by_the_prover_is_found_by_the_verifier(monkeypat
 
 
 def test_an_op_taken_for_affine_by_both_is_found_by_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(rules.RULES, torch.ops.aten.neg, rules.RULES[torch.ops.aten.sum])
+    monkeypatch.setitem(OPS, aten.neg, dataclasses.replace(OPS[aten.neg], rule=OPS[aten.sum].rule))
     monkeypatch.setitem(tables.LINEAR, "neg", lambda x: -x * x)
     mean, chart = lambda u: torch.cat([u, -u]), ff.charts.identity(2)
     (reason,) = ff.verify(ff.certify(mean, chart), mean, chart).reasons

@@ -15,21 +15,20 @@ import torch
 from flint import arb
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.balls._array import ZERO, BallArray, Constant, ball, balls, filled, operand, product, solution
 from fisherflat.jets.balls._decisions import DECISIONS, divided, unsupported
 from fisherflat.jets.graph import Node
-from fisherflat.jets.rules import PIECEWISE_CONSTANT, RULES, STRUCTURAL, Algebra, Series, leibniz
+from fisherflat.jets.ops import STRUCTURAL
+from fisherflat.jets.rules import Algebra, Series, leibniz
 
 aten = torch.ops.aten
 
 
 class BallAlgebra(Algebra):
     """The algebra of `fisherflat.jets.rules` in real balls, for one point: arrays are `[C, 1, *shape]`."""
-
-    _asked: Node | None = None
 
     def empty(self, coefficients: int, like: BallArray, shape: tuple[int, ...]) -> BallArray:
         return BallArray(np.full((coefficients, 1, *shape), ZERO, dtype=object))
@@ -58,8 +57,8 @@ class BallAlgebra(Algebra):
     def solve_triangular(self, a: BallArray, rows: BallArray, upper: bool, unitriangular: bool) -> None:
         rows.balls[...] = solution(a.balls, rows.balls, upper, unitriangular)
 
-    def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
-        return leibniz(self, a, b, shape, self.matmul, self.matmul_add)
+    def contract(self, node: Node, a: Series, b: Series) -> Series:
+        return leibniz(self, node, a, b, self.matmul, self.matmul_add)
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
         if node.packet in STRUCTURAL:
@@ -70,24 +69,17 @@ class BallAlgebra(Algebra):
         return Series(BallArray(rule(args[0].data.balls[:, 0], node.shape, *args[1:], **kwargs)[:, None]), k)
 
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
-        rounded = kwargs.get("rounding_mode") is not None or node.packet is aten._to_copy
-        if node.packet in DECISIONS or rounded:
-            decide, dtype = DECISIONS.get(node.packet, (divided, torch.float64))
-            plain = tree_map(_plain, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
-            out = decide(node, *plain[0], **plain[1])
-            if isinstance(out, tuple):
-                return tuple(_constant_series(part, dtype, k) for part in out)
-            return _constant_series(out, kwargs.get("dtype") or dtype, k)
-        rule = RULES.get(node.packet)
-        leaves = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))[0]
-        moving = any(isinstance(leaf, Series) and leaf.order for leaf in leaves)
-        if rule is None or node.packet in PIECEWISE_CONSTANT or moving or node is self._asked:
-            raise unsupported(node)  # or the rule itself asks for these values
-        self._asked = node
-        try:
-            return rule(self, node, *args, **kwargs)
-        finally:
-            self._asked = None
+        if node.packet not in DECISIONS and kwargs.get("rounding_mode") is None:
+            raise unsupported(node)
+        decide, dtype = DECISIONS.get(node.packet, (divided, torch.float64))
+        plain = tree_map(_plain, (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
+        out = decide(node, *plain[0], **plain[1])
+        if isinstance(out, tuple):
+            return tuple(_constant_series(part, dtype, k) for part in out)
+        return _constant_series(out, kwargs.get("dtype") or dtype, k)
+
+    def still(self, node: Node, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        return self.values(node, args, kwargs, k) if rule is None else rule(self, node, *args, **kwargs)
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
         raise unsupported(node)

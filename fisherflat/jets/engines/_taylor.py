@@ -22,7 +22,8 @@ from fisherflat.jets.engines._affine import applied
 from fisherflat.jets.engines._chunks import is_out_of_memory, memory_budget
 from fisherflat.jets.engines._fallback import differentiated
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.rules import Algebra, Series, evaluate
+from fisherflat.jets.ops import evaluate
+from fisherflat.jets.rules import Algebra, Series
 from fisherflat.spaces.charts import Chart
 
 aten = torch.ops.aten
@@ -161,12 +162,12 @@ class TensorAlgebra(Algebra):
     def solve_triangular(self, a: Tensor, rows: Tensor, upper: bool, unitriangular: bool) -> None:
         rows.copy_(torch.linalg.solve_triangular(a, rows, upper=upper, unitriangular=unitriangular))
 
-    def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
+    def contract(self, node: Node, a: Series, b: Series) -> Series:
         """All products of coefficients in a few large products.
 
         Those of the left factor are stacked as rows, those of the right one as columns, behind the batch axes.
         """
-        k, (*batch, rows, columns) = a.k, shape
+        k, (*batch, rows, columns) = a.k, node.shape
         inner = a.shape[-1]
         left, right = _expanded(a.data, batch), _expanded(b.data, batch)
         ca, cb, size_ = left.shape[0], right.shape[0], left.shape[1] * math.prod(batch)
@@ -187,7 +188,7 @@ class TensorAlgebra(Algebra):
             cross = cross.view(a.data.shape[1], *batch, k, rows, k, columns).movedim((-4, -2), (0, 1))
             blank = self.blank(result, max(ca, cb))
             for i in range(k):
-                row = self.row(result, i)
+                row = self.row(node, result, i)
                 if blank:
                     torch.add(cross[i, i:], cross[i:, i], out=row)
                 else:
@@ -219,4 +220,4 @@ class TensorAlgebra(Algebra):
         return tuple(Series(o[None], k) for o in out) if isinstance(out, tuple) else Series(out[None], k)
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
-        return differentiated(node, args, kwargs, k, self.count(2, k), 1 + k + self.block * (k * (k + 1) // 2))
+        return differentiated(node, args, kwargs, k, self.count(2, k), self.sources(node, k))

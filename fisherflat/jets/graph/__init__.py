@@ -1,9 +1,22 @@
-"""The graph of a map: nodes, values, and cutting it in two."""
+"""The graph of a map: nodes, values, and what lies before and behind a node."""
 
 from __future__ import annotations
 
-from fisherflat.jets.graph._cut import before, behind, followed, halves
-from fisherflat.jets.graph._graph import ROLES, Graph, Held, Holding, Node, Origin, Tangent, fold, getitem, leaves, mapped_leaves, run
+from fisherflat.jets.graph._cut import before, behind, followed
+from fisherflat.jets.graph._graph import (
+    ROLES,
+    Graph,
+    Held,
+    Holding,
+    Node,
+    Origin,
+    Tangent,
+    fold,
+    getitem,
+    leaves,
+    mapped_leaves,
+    run,
+)
 
 __all__ = [
     "ROLES",
@@ -18,7 +31,6 @@ __all__ = [
     "fold",
     "followed",
     "getitem",
-    "halves",
     "leaves",
     "mapped_leaves",
     "run",

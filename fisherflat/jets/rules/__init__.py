@@ -1,34 +1,43 @@
-"""One second-order rule an op, against an algebra that tensors and balls share."""
+"""One second-order rule an op, written against an algebra that tensors and balls share.
+
+Second derivatives of a composition have two kinds of terms: what a node passes on linearly, and what it adds of its own
+from first derivatives (its *source*). A linear op has no source and acts on all coefficients in one call; a product
+has `d_i a d_j b + d_j a d_i b`; an elementwise function `f''(x) d_i x d_j x`.
+
+Which op has which rule stands in `fisherflat.jets.ops`.
+"""
 
 from __future__ import annotations
 
-from fisherflat.jets.rules._elementary import FUNCTIONS, KINKED, Irrational, Logarithm
-from fisherflat.jets.rules._rules import (
-    LINEAR,
-    PIECEWISE_CONSTANT,
-    RULES,
-    STRUCTURAL,
-    apply,
-    evaluate,
-    is_affine,
-    leibniz,
-)
+from fisherflat.jets.rules import _choices as choices
+from fisherflat.jets.rules import _exponentials as exponentials
+from fisherflat.jets.rules import _products as products
+from fisherflat.jets.rules._elementary import FUNCTIONS, Function, Irrational, Logarithm
+from fisherflat.jets.rules._functions import elementwise
+from fisherflat.jets.rules._linear import Rule, cast, linear, scatter, series_in
+from fisherflat.jets.rules._powers import power
+from fisherflat.jets.rules._products import leibniz
 from fisherflat.jets.rules._series import Algebra, Series, aligned
+from fisherflat.jets.rules._triangular import solved
 
 __all__ = [
     "FUNCTIONS",
-    "KINKED",
-    "LINEAR",
-    "PIECEWISE_CONSTANT",
-    "RULES",
-    "STRUCTURAL",
     "Algebra",
+    "Function",
     "Irrational",
     "Logarithm",
+    "Rule",
     "Series",
     "aligned",
-    "apply",
-    "evaluate",
-    "is_affine",
+    "cast",
+    "choices",
+    "elementwise",
+    "exponentials",
     "leibniz",
+    "linear",
+    "power",
+    "products",
+    "scatter",
+    "series_in",
+    "solved",
 ]

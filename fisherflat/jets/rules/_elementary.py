@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 Triple = tuple[Any, Any, Any]
 
@@ -268,15 +269,58 @@ def any_gelu(x: Any, approximate: str = "none") -> Triple:
     return gelu_tanh(x) if approximate == "tanh" else gelu(x)
 
 
-#: ATen name -> function of the array and of the op's further arguments
-FUNCTIONS: dict[str, Callable[..., Triple]] = {
-    "abs": absolute, "acos": acos, "acosh": acosh, "asin": asin, "asinh": asinh, "atan": atan, "atanh": atanh,
-    "clamp": clamp, "clamp_max": lambda x, high: clamp(x, None, high), "clamp_min": clamp, "cos": cos, "cosh": cosh,
-    "elu": elu, "erf": erf, "erfc": erfc, "erfinv": erfinv, "exp": exp, "expm1": expm1, "gelu": any_gelu,
-    "leaky_relu": leaky_relu, "log": log, "log1p": log1p, "log_sigmoid": log_sigmoid, "reciprocal": reciprocal,
-    "relu": relu, "rsqrt": rsqrt, "sigmoid": sigmoid, "silu": silu, "sin": sin, "sinh": sinh, "softplus": softplus,
-    "sqrt": sqrt, "tan": tan, "tanh": tanh,
-}  # fmt: skip
+@dataclass(frozen=True)
+class Function:
+    """A function of single entries, and what is known of it.
 
-#: those that are not real-analytic everywhere on their domain
-KINKED = frozenset({"abs", "clamp", "clamp_max", "clamp_min", "elu", "leaky_relu", "relu", "softplus"})
+    **Attributes:** `jet`, of the array and of the op's further arguments; `kinked`, not real-analytic everywhere on its
+    domain; `domain`: for arguments out of all numbers, the `positive`, the `nonzero` or `other` ones; `sign`: the value
+    is `nonnegative`, or has the sign of the argument (`same`).
+    """
+
+    jet: Callable[..., Triple]
+    kinked: bool = False
+    domain: Literal["all", "positive", "nonzero", "other"] = "all"
+    sign: Literal["any", "nonnegative", "same"] = "any"
+
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Triple:
+        return self.jet(x, *args, **kwargs)
+
+
+#: by ATen name
+FUNCTIONS: dict[str, Function] = {
+    "abs": Function(absolute, kinked=True),
+    "acos": Function(acos, domain="other"),
+    "acosh": Function(acosh, domain="other"),
+    "asin": Function(asin, domain="other"),
+    "asinh": Function(asinh),
+    "atan": Function(atan),
+    "atanh": Function(atanh, domain="other"),
+    "clamp": Function(clamp, kinked=True),
+    "clamp_max": Function(lambda x, high: clamp(x, None, high), kinked=True),
+    "clamp_min": Function(clamp, kinked=True),
+    "cos": Function(cos),
+    "cosh": Function(cosh),
+    "elu": Function(elu, kinked=True),
+    "erf": Function(erf),
+    "erfc": Function(erfc),
+    "erfinv": Function(erfinv, domain="other"),
+    "exp": Function(exp, sign="nonnegative"),
+    "expm1": Function(expm1),
+    "gelu": Function(any_gelu),
+    "leaky_relu": Function(leaky_relu, kinked=True),
+    "log": Function(log, domain="positive"),
+    "log1p": Function(log1p, domain="other"),
+    "log_sigmoid": Function(log_sigmoid),
+    "reciprocal": Function(reciprocal, domain="nonzero", sign="same"),
+    "relu": Function(relu, kinked=True),
+    "rsqrt": Function(rsqrt, domain="positive", sign="same"),
+    "sigmoid": Function(sigmoid, sign="nonnegative"),
+    "silu": Function(silu),
+    "sin": Function(sin),
+    "sinh": Function(sinh),
+    "softplus": Function(softplus, kinked=True),
+    "sqrt": Function(sqrt, domain="positive", sign="same"),
+    "tan": Function(tan, domain="other"),
+    "tanh": Function(tanh),
+}

@@ -52,16 +52,20 @@ class Algebra:
     """
 
     def __init__(self, labels: dict[Node, int] | None = None, blocks: int = 1) -> None:
-        self.labels, self.blocks, self.block = labels or {}, blocks, 0
+        self.labels, self.blocks = labels or {}, blocks
 
     def count(self, order: int, k: int) -> int:
         """C, the number of coefficients up to an order."""
         return (1, 1 + k, 1 + k + self.blocks * (k * (k + 1) // 2))[order]
 
-    def row(self, series: Series, i: int) -> Any:
-        """Where the node at hand puts its sources of `d_i d_j`, for j = i .. k-1."""
+    def sources(self, node: Node, k: int) -> int:
+        """The first coefficient that a node puts its sources into."""
+        return 1 + k + (self.labels.get(node, 0) * (k * (k + 1) // 2) if self.blocks > 1 else 0)
+
+    def row(self, node: Node, series: Series, i: int) -> Any:
+        """Where a node puts its sources of `d_i d_j`, for j = i .. k-1."""
         k = series.k
-        start = 1 + k + self.block * (k * (k + 1) // 2) + i * k - i * (i - 1) // 2
+        start = self.sources(node, k) + i * k - i * (i - 1) // 2
         return series.data[start : start + k - i]
 
     def blank(self, series: Series, written: int) -> bool:
@@ -104,8 +108,8 @@ class Algebra:
         """`rows = a⁻¹ rows` for a triangular `a`, batched and broadcast over leading axes."""
         raise NotImplementedError
 
-    def contract(self, a: Series, b: Series, shape: tuple[int, ...]) -> Series:
-        """The matrix product of two series, batched and broadcast over leading axes."""
+    def contract(self, node: Node, a: Series, b: Series) -> Series:
+        """The matrix product of two series, batched and broadcast over leading axes, as the value of a node."""
         raise NotImplementedError
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
@@ -115,6 +119,10 @@ class Algebra:
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         """The op of `node` on values alone, as series of order 0 (a tuple of them where the op has several outputs)."""
         raise NotImplementedError
+
+    def still(self, node: Node, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        """The same where no argument moves; `rule`, the op's or `None`, is for algebras that cannot call the op."""
+        return self.values(node, args, kwargs, k)
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
         """An op without a rule."""

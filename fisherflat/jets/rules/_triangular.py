@@ -37,7 +37,7 @@ def solved(
     solve(out[1 : 1 + k])
     if moves:
         for i in range(k):
-            row = xp.row(result, i)
+            row = xp.row(node, result, i)
             row.sub_(slopes[i : i + 1] @ out[1 + i : 1 + k])
             row.sub_(slopes[i:k] @ out[1 + i : 2 + i])
     solve(out[1 + k :])

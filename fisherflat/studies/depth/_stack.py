@@ -15,10 +15,11 @@ from fisherflat.errors import InputError, MapError
 from fisherflat.jets import size
 from fisherflat.jets.engines import CACHED, TensorAlgebra, evaluated, footprint, in_chunks, packed, start
 from fisherflat.jets.graph import Graph
-from fisherflat.jets.graph import halves as cut
+from fisherflat.jets.ops import is_affine
 from fisherflat.jets.recording import Mapping
-from fisherflat.jets.rules import Series, is_affine
+from fisherflat.jets.rules import Series
 from fisherflat.parts import freeze, readings, traced
+from fisherflat.parts import halves as cut_in_two
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
 
@@ -106,7 +107,7 @@ class Stack:
         except MapError as error:
             raise MapError(f"block {index}: {error}") from error
         graph = traced(mapping, x)
-        parts = cut(graph) if self._halves else None
+        parts = cut_in_two(graph) if self._halves else None
         if parts is None:
             return [(f"layer {index}", index + 1.0, graph)]
         return [(f"{index} attention", index + 0.5, parts[0]), (f"{index} mlp", index + 1.0, parts[1])]

@@ -1,0 +1,49 @@
+"""What is known of the ops of a graph: one table, from which the readings of a graph are derived."""
+
+from __future__ import annotations
+
+from fisherflat.jets.ops._evaluate import apply, evaluate, is_affine
+from fisherflat.jets.ops._op import Op
+from fisherflat.jets.ops._table import (
+    CLAMPS,
+    IN_PLACE,
+    INDEXED,
+    LINEAR,
+    MATRIX_PRODUCTS,
+    MIXING,
+    OPS,
+    PIECEWISE_CONSTANT,
+    PROJECTIONS,
+    RANKING,
+    REDUCTIONS,
+    SCALING,
+    SELECTIONS,
+    STRUCTURAL,
+    SUMS,
+    UNARY,
+    having,
+)
+
+__all__ = [
+    "CLAMPS",
+    "INDEXED",
+    "IN_PLACE",
+    "LINEAR",
+    "MATRIX_PRODUCTS",
+    "MIXING",
+    "OPS",
+    "PIECEWISE_CONSTANT",
+    "PROJECTIONS",
+    "RANKING",
+    "REDUCTIONS",
+    "SCALING",
+    "SELECTIONS",
+    "STRUCTURAL",
+    "SUMS",
+    "UNARY",
+    "Op",
+    "apply",
+    "evaluate",
+    "having",
+    "is_affine",
+]

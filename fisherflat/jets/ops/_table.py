@@ -1,0 +1,123 @@
+"""The table of ops: one row says what is known of an op, and all else is derived from it.
+
+Ops that are not here are composite: `fisherflat.jets.recording.decompositions` writes them in ops that are. How
+tensors and balls do what goes beyond arithmetic is said in their rooms. The verifier has a list of its own, on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fisherflat.jets.ops._op import Kind, Op
+from fisherflat.jets.rules import (
+    FUNCTIONS,
+    Rule,
+    cast,
+    choices,
+    elementwise,
+    exponentials,
+    linear,
+    power,
+    products,
+    scatter,
+    solved,
+)
+
+aten = torch.ops.aten
+
+#: ATen op (without overload) -> its row
+OPS: dict[Any, Op] = {}
+
+
+def _row(kind: Kind, rule: Rule | None, names: str, **facts: Any) -> None:
+    """The same row for several ops; names that the installed torch does not know are left out."""
+    facts.setdefault("analytic", kind not in ("choice", "constant"))
+    for name in names.split():
+        if hasattr(aten, name):
+            OPS[getattr(aten, name)] = Op(name, kind, rule, **facts)
+
+
+_row("structural", linear, "reshape permute expand select slice", sign="same")
+_row("structural", linear, "cat stack flip roll rot90 repeat unfold diagonal diag_embed")
+_row("structural", linear, "where masked_fill tril triu", in_place=True)
+_row("structural", linear, "slice_scatter select_scatter diagonal_scatter index_put index_copy index_fill")
+_row("structural", linear, "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d embedding")
+_row("structural", linear, "constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle im2col")
+_row("structural", linear, "index index_select gather", chooses=True)
+_row("structural", scatter, "scatter", chooses=True)
+
+_row("linear", linear, "neg cumsum trace scatter_add index_add col2im upsample_linear1d upsample_bilinear2d")
+_row("linear", linear, "sum mean", reduces=True, sign="same")
+_row("linear", linear, "avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d")
+
+_row("sum", products.add, "add")
+_row("sum", products.sub, "sub")
+_row("sum", products.rsub, "rsub")
+
+_row("product", products.mul, "mul", factors=(0, 1))
+_row("product", products.matmul, "mm bmm", factors=(0, 1), matrix=True, projects=True)
+_row("product", products.addmm, "addmm", factors=(1, 2), matrix=True, projects=True)
+_row("product", products.convolution, "convolution", divisors=(1,), projects=True)
+_row("quotient", products.div, "div", divisors=(1,), domain="nonzero")
+_row("smooth", solved, "linalg_solve_triangular", divisors=(0,), matrix=True, analytic=False)
+
+_row("smooth", power, "pow", analytic=False)
+_row("smooth", exponentials.softmax, "_softmax", sign="nonnegative")
+_row("smooth", exponentials.logsumexp, "logsumexp", reduces=True)
+_row("smooth", exponentials.log_softmax, "_log_softmax", analytic=False)
+_row("smooth", cast, "_to_copy", analytic=False)
+
+for _name, _function in FUNCTIONS.items():
+    _facts = {"analytic": not _function.kinked, "domain": _function.domain, "sign": _function.sign}
+    _row("function", elementwise(_function), _name, function=_function, **_facts)
+
+_row("choice", choices.ranked, "topk sort", chooses=True, indexed=True, largest=True)
+_row("choice", choices.ranked, "cummax cummin", indexed=True)
+_row("choice", choices.extreme, "max", indexed=True, largest=True)
+_row("choice", choices.extreme, "min", indexed=True)
+_row("choice", choices.extreme_over, "amax amin", reduces=True)
+_row("choice", choices.max_pool, "max_pool2d_with_indices max_pool3d_with_indices", indexed=True)
+_row("choice", choices.max_pool, "adaptive_max_pool2d adaptive_max_pool3d", indexed=True)
+
+_row("constant", None, "eq ne lt le gt ge isnan isinf isposinf isneginf any all")
+_row("constant", None, "logical_and logical_or logical_xor logical_not")
+_row("constant", None, "bitwise_and bitwise_or bitwise_xor bitwise_not")
+_row("constant", None, "sign sgn signbit floor ceil round trunc floor_divide heaviside")
+_row("constant", None, "argmin count_nonzero searchsorted bucketize")
+_row("constant", None, "argmax", largest=True)
+_row("constant", None, "zeros_like ones_like full_like empty_like", shape_only=True)
+_row("constant", None, "new_zeros new_ones new_full new_empty new_empty_strided", shape_only=True)
+
+
+def having(fact: Callable[[Op], bool]) -> frozenset[Any]:
+    """The ops that something is true of."""
+    return frozenset(packet for packet, op in OPS.items() if fact(op))
+
+
+STRUCTURAL = having(lambda op: op.kind == "structural")
+LINEAR = having(lambda op: op.kind in ("structural", "linear"))
+PIECEWISE_CONSTANT = having(lambda op: op.kind == "constant")
+#: structural ops that leave entries at their places, or fill others
+IN_PLACE = having(lambda op: op.in_place)
+#: ops that make one entry of all along the axes that their second argument names
+REDUCTIONS = having(lambda op: op.reduces)
+SUMS = having(lambda op: op.kind == "sum")
+#: products of two matrices, which may both move, also with a summand
+MATRIX_PRODUCTS = having(lambda op: op.kind == "product" and op.matrix)
+#: ops by which weights enter a layer
+PROJECTIONS = having(lambda op: op.projects)
+#: ops that mix entries along an axis, by another thing that moves
+MIXING = having(lambda op: op.matrix)
+UNARY = having(lambda op: op.function is not None)
+CLAMPS = having(lambda op: op.name.startswith("clamp"))
+#: ops that read entries from places that an index or their size says
+SELECTIONS = having(lambda op: op.chooses)
+#: ops whose second output says where the first one came from
+INDEXED = having(lambda op: op.indexed)
+#: ops that say which entries are the largest
+RANKING = having(lambda op: op.largest)
+#: ops of one entry that are affine by scaling and shifting it, where the other argument is constant
+SCALING = SUMS | having(lambda op: op.name in ("mul", "div", "neg"))

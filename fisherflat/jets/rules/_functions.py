@@ -1,0 +1,44 @@
+"""The rule of functions of single entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from fisherflat.jets.graph import Node
+from fisherflat.jets.rules._elementary import Triple
+from fisherflat.jets.rules._linear import Rule, order_of
+from fisherflat.jets.rules._series import Algebra, Series
+
+
+def unary(xp: Algebra, node: Node, x: Series, function: Callable[[Any], Triple]) -> Series:
+    """`f' d_ij x + f'' d_i x d_j x`."""
+    k, data = x.k, x.data
+    value, slope, bend = function(data[0])
+    out = xp.empty(xp.count(2 if x.order else 0, k), data, x.shape)
+    out[0].copy_(value)
+    if x.order == 0:
+        return Series(out, k)
+    xp.mul(data[1:], slope, out[1 : data.shape[0]])
+    result = Series(out, k)
+    blank = xp.blank(result, data.shape[0])
+    for i in range(k):
+        bent = data[1 + i] * bend
+        if blank:
+            xp.mul(bent, data[1 + i : 1 + k], xp.row(node, result, i))
+        else:
+            xp.fma(xp.row(node, result, i), bent, data[1 + i : 1 + k])
+    return result
+
+
+def elementwise(function: Callable[..., Triple]) -> Rule:
+    """The rule of a function that stands in `fisherflat.jets.rules.FUNCTIONS`."""
+
+    def rule(xp: Algebra, node: Node, x: Any, *args: Any, **kwargs: Any) -> Series:
+        if not isinstance(x, Series) or any(isinstance(a, (Series, Tensor)) for a in (*args, *kwargs.values())):
+            return xp.fallback(node, (x, *args), kwargs, order_of((x, *args))[1])
+        return unary(xp, node, x, lambda data: function(data, *args, **kwargs))
+
+    return rule
