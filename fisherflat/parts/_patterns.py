@@ -1,10 +1,10 @@
 """Attention patterns: functions of products of queries and keys that weigh values over the token axis.
 
 A **score** is `s_it = ⟨q_i, k_t⟩`, a sum over features of a row `q_i` times a row `k_t`, of the map's own tokens or of
-another input's; sums of scores with other terms (masks, position terms) are scores, and so are scores scaled by
-factors that depend on `i` alone or on `t` alone, as these scale the query or the key. Whatever is a function of scores
-and constants alone is a **weight**: activations, softmaxes along any axis, products of weights with each other, mixtures
-of heads. A weight `A_it` is a pattern where `o_i = Σ_t A_it v_t` is formed with values `v_t` that belong to the same
+another input's; sums of scores with other terms (masks, position terms) are scores, and so are scores scaled by factors
+that depend on `i` alone or on `t` alone, as these scale the query or the key. Whatever is a function of scores and
+constants alone is a **weight**: activations, softmaxes along any axis, products of weights with each other, mixtures of
+heads. A weight `A_it` is a pattern where `o_i = Σ_t A_it v_t` is formed with values `v_t` that belong to the same
 tokens `t`.
 
 Rows of another input are constants that the map itself makes by a matrix product: keys and values are of one input
