@@ -6,14 +6,16 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 from beartype import BeartypeConf, beartype
-from jaxtyping import install_import_hook
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,8 +26,34 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return beartype(function, conf=BeartypeConf(is_pep484_tower=True))  # an int will do for a float
 
 
+def jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
+    """What the hook puts on every function and class: jaxtyping's decorator, where there are shapes to compare.
+
+    It binds arguments anew in every call, which took most of the time of the tests. Where no annotation names a shape
+    the types are checked alone, and where all are `Any` nothing is.
+    """
+    if function is None:
+        return partial(jaxtyped, typechecker=typechecker)
+    if not isinstance(function, FunctionType):
+        return with_shapes(function, typechecker=typechecker)
+    hints = {name: resolved(hint, function.__globals__) for name, hint in function.__annotations__.items()}
+    if "Tensor, " in str(hints):
+        return with_shapes(function, typechecker=typechecker)
+    function.__annotations__ = hints
+    return function if all(hint is Any for hint in hints.values()) else checked(function)
+
+
+def resolved(hint: Any, names: dict[str, Any]) -> Any:
+    """The type that an annotation stands for; any, where its names are known to the static type checker alone."""
+    try:
+        return eval(hint, names) if isinstance(hint, str) else hint
+    except (NameError, TypeError):
+        return Any
+
+
 # Before the first import of the package, so that from here on every annotated call in it is checked.
-install_import_hook("fisherflat", "conftest.checked")
+with_shapes, jaxtyping.jaxtyped = jaxtyping.jaxtyped, jaxtyped
+jaxtyping.install_import_hook("fisherflat", "conftest.checked")
 
 # The tests run in one process a core, so more threads would only get in each other's way.
 torch.set_num_threads(1)
