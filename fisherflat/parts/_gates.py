@@ -135,6 +135,9 @@ class Gates:
         """The operand that ends in an activation; the one at `default` where none or both do."""
         flow = self._flow
         sources = flow.sources[product]
+        scored = [source in self._patterns.stages for source in sources]
+        if sum(scored) == 1:  # a decay of products of queries and keys
+            return sources[scored.index(False)]
         activated = [flow.is_pointwise(flow.back(source, flow.is_scaling)) for source in sources]
         return sources[activated.index(True) if sum(activated) == 1 else default]
 

@@ -54,10 +54,10 @@ class Patterns:
         for node in flow.graph.nodes[1:]:
             if not flow.sources[node]:
                 continue
-            if (stage := self._stage(node)) is not None:
-                self.stages[node] = stage
-            elif weighed := self._weighed(node):
+            if weighed := self._weighed(node):
                 self._weights[node], self.joins[node] = weighed
+            elif (stage := self._stage(node)) is not None:
+                self.stages[node] = stage
 
     def mark(self) -> None:
         """Gives the role `pattern`, and `attention_gate` to factors of a pattern itself."""
@@ -121,8 +121,10 @@ class Patterns:
             if len(known) == 2:
                 return Stage.WEIGHT if max(known) < Stage.GATED and Stage.TERM not in known else None
             return Stage.SCORE if not known and self._pairs(node) and not self._tokens.shared(left, right) else None
-        if known:  # mixed by constants: heads are, tokens are not
-            return known[0] if known[0] > Stage.TERM and self._is_pair(node) else None
+        if known:  # mixed by constants: heads may be, tokens may not
+            (source,), dim = self._flow.sources[node], -1 if moving[0] else -2
+            pair = [*self._tokens.own(source), *(n for n in self._tokens.other(source) if n.origin and n.origin.projected)]
+            return None if known[0] is Stage.TERM or any(n.along(dim) is not None for n in pair) else known[0]
         constant = right if moving[0] else left
         origin = self._tokens.origin(constant)
         foreign = origin is not None and origin.projected and self._is_pair(node)

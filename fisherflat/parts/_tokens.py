@@ -91,8 +91,7 @@ class Tokens:
         if node.packet in MATRIX_PRODUCTS:
             return self._of_product(node)
         if node.packet is aten.convolution:  # along the last axis
-            along = any(n.along(-1) is not None for n in self.own(self._sources[node][0]))
-            return [_rows(node.shape, -1)] if along and node.shape[-1] > 1 else []
+            return [_rows(node.shape, -1)] if node.shape[-1] > 1 else []
         if node.packet in STRUCTURAL - IN_PLACE:
             return self._of_moved(node)
         if node.packet in REDUCTIONS:
@@ -103,7 +102,7 @@ class Tokens:
         except (RuntimeError, TypeError):
             kept = False
         if kept or node.packet in IN_PLACE:
-            return _merged([self._expanded(n, node) for s in self._sources[node] for n in self._of[s]])
+            return _merged([self._expanded(n, node) for n in self._of[s]] for s in self._sources[node])
         return []
 
     def _expanded(self, numbering: Numbering, node: Node) -> Numbering:
@@ -111,14 +110,15 @@ class Tokens:
 
     def _of_product(self, node: Node) -> list[Numbering]:
         left, right = node.args[-2:]
-        found: list[Numbering] = []
+        groups: list[list[Numbering]] = []
         for operand, summed, kept in ((left, -1, -2), (right, -2, -1)):
             if not isinstance(operand, Node) or not (operand is self._input or self._sources[operand]):
                 continue
             if len(operand.shape) < 2:
                 return []
             own = [n for n in self._of[operand] if n.along(summed) is None]
-            found += [_over(n, summed, node) for n in own]
+            found = [_over(n, summed, node) for n in own]
+            groups.append(found)
             constant = right if operand is left else left
             if isinstance(constant, Node):
                 continue
@@ -128,7 +128,7 @@ class Tokens:
             origin = self._origins.get(id(constant))
             if origin is not None and node.shape[columns] > 1:
                 found.append(_rows(node.shape, columns, origin))
-        return _merged(found)
+        return _merged(groups)
 
     def _of_moved(self, node: Node) -> list[Numbering]:
         sources = list(dict.fromkeys(self._sources[node]))
@@ -198,18 +198,28 @@ def _run_on_numbers(node: Node, rows: dict[Node, Tensor]) -> Tensor:
     return node.target(*numbered[0], **numbered[1])
 
 
-def _merged(numberings: Iterable[Numbering]) -> list[Numbering]:
-    """Without repetitions; of those that vary along the same axes the later one, place by place."""
+def _merged(groups: Iterable[list[Numbering]]) -> list[Numbering]:
+    """Those of several operands without repetitions; of two that vary along the same axes the later one."""
     found: list[Numbering] = []
-    for new in numberings:
-        for place, old in enumerate(found):
-            if (old.origin is None) is (new.origin is None) and old.dims == new.dims:
-                if new.origin is None and not torch.equal(old.rows, new.rows):
-                    found[place] = Numbering(torch.maximum(old.rows, new.rows))
-                break
-        else:
-            found.append(new)
+    for group in groups:
+        fresh = [new for new in group if not any(_same(new, old) for old in found)]
+        free = [place for place, old in enumerate(found) if not any(_same(new, old) for new in group)]
+        for new in fresh:
+            place = next((p for p in free if _alike(new, found[p])), None)
+            if place is None:
+                found.append(new)
+            elif new.origin is None:
+                found[place] = Numbering(torch.maximum(found[place].rows, new.rows))
     return found[:_MOST]
+
+
+def _same(a: Numbering, b: Numbering) -> bool:
+    return _alike(a, b) and (a.origin is not None or torch.equal(a.rows, b.rows))
+
+
+def _alike(a: Numbering, b: Numbering) -> bool:
+    """Whether they vary along the same axes."""
+    return (a.origin is None) is (b.origin is None) and a.dims == b.dims
 
 
 def _common(origins: list[Origin | None]) -> Origin | None:
