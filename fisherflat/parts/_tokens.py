@@ -27,6 +27,9 @@ from fisherflat.jets.ops import IN_PLACE, MATRIX_PRODUCTS, REDUCTIONS, STRUCTURA
 
 aten = torch.ops.aten
 
+#: constants that take their shape from what moves
+_FILLED = {getattr(aten, f"new_{name}") for name in ("empty", "empty_strided", "zeros", "ones", "full")}
+_FILLED |= {getattr(aten, f"{name}_like") for name in ("empty", "zeros", "ones", "full")}
 #: more numberings than this say nothing that would be asked
 _MOST = 4
 
@@ -187,7 +190,7 @@ def _run_on_numbers(node: Node, rows: dict[Node, Tensor]) -> Tensor:
 
     def given(leaf: Any) -> Any:
         if isinstance(leaf, Node):
-            return rows[leaf]
+            return torch.full((), -1).expand(leaf.shape) if leaf.packet in _FILLED else rows[leaf]
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             return torch.full((), -1).expand(leaf.shape)
         return -1 if isinstance(leaf, float) else leaf
