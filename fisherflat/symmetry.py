@@ -28,7 +28,8 @@ from fisherflat.gated_mlp import (
 )
 from fisherflat.provers import certify_symmetry as certify
 from fisherflat.provers import symmetries
-from fisherflat.studies.symmetry import SymmetryStudy, study
+from fisherflat.report import SymmetryStudy
+from fisherflat.report import study_symmetry as study
 
 __all__ = [
     "BrokenScaling",

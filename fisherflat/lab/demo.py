@@ -6,7 +6,6 @@ layer by layer.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fisherflat import plot
-from fisherflat._files import made, whole
+from fisherflat import plot, report
 from fisherflat._typing import Tensor
 from fisherflat._version import __version__
 from fisherflat.errors import InputError
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
-    from fisherflat.studies.layers import Analysis
 
 #: of the classifiers; what is held is held at the origin of the plane
 READINGS = (LIVE, "frozen pattern", "frozen gate")
@@ -57,9 +54,7 @@ class Demo:
 
     def figure(self) -> Figure:
         """The maps side by side: a column for each model, a row for each reading, one colour scale."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7.2, 6.3), layout="constrained")
+        figure = report.blank(7.2, 6.3)
         axes = figure.subplots(len(SHOWN), len(self.models), sharex=True, sharey=True)
         panels = {(name, reading): axes[i, j] for i, reading in enumerate(SHOWN) for j, name in enumerate(self.models)}
         plot.fields([self.fields[key] for key in panels], list(panels.values()), scale="symlog", ellipses=7)
@@ -95,15 +90,12 @@ class Demo:
 
         **Returns:** the files. **Raises:** `InputError` where they cannot be written.
         """
-        folder = made(folder)
-        paths = [folder / f"curvature_maps.{suffix}" for suffix in ("png", "csv", "json")]
-        with whole(paths[0]) as part:
-            self.figure().savefig(part, dpi=110, format="png", pil_kwargs={"optimize": True})
-        with whole(paths[1]) as part:
-            self._write_csv(part)
-        with whole(paths[2]) as part:
-            part.write_text(json.dumps(self.numbers(), indent=1, allow_nan=False) + "\n")
-        return paths
+        files = {
+            "curvature_maps.png": report.Figure(self.figure, dpi=110),
+            "curvature_maps.csv": self._write_csv,
+            "curvature_maps.json": self.numbers(),
+        }
+        return report.write(files, folder)
 
     def _write_csv(self, path: Path) -> None:
         with path.open("w") as file:
@@ -185,17 +177,14 @@ def demo(resolution: int = 121) -> Demo:
     return Demo(models, {name: _accuracy(model, points, labels) for name, model in models.items()}, fields)
 
 
-def language_models(progress: bool = False) -> dict[str, Analysis]:
+def language_models(*, progress: bool = True) -> dict[str, report.Analysis]:
     """The attention of the shipped language models, layer by layer: live, with its pattern held, and its gate as well.
 
     Five words of one prompt move, one after the other, along two principal directions; see `fisherflat.analyze`.
     """
-    from fisherflat.models import load
-    from fisherflat.studies.layers import analyze
-
     readings = (LIVE, "frozen pattern", "frozen pattern+gate")
     return {
-        name: analyze(load(name), PROMPT, parts=["attention"], readings=readings, points=4, progress=progress)
+        name: report.analyze(name, PROMPT, parts=["attention"], readings=readings, points=4, progress=progress)
         for name in CHECKPOINTS
     }
 

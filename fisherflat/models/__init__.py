@@ -5,7 +5,7 @@ from __future__ import annotations
 from fisherflat.models._blocks import Block, Blocks
 from fisherflat.models._description import GateDescription, LayerDescription, NormDescription
 from fisherflat.models._inspection import Inspection, inspect
-from fisherflat.models._loading import load
+from fisherflat.models._loading import as_model, load
 from fisherflat.models._model import Model
 from fisherflat.models._part import PARTS, Part
 from fisherflat.models._prompts import Encoded
@@ -24,6 +24,7 @@ __all__ = [
     "NormDescription",
     "Part",
     "Sections",
+    "as_model",
     "first_tensor",
     "inspect",
     "load",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fisherflat._files import made, whole
 from fisherflat.models._description import LayerDescription, describe, parameters
-from fisherflat.models._loading import load
+from fisherflat.models._loading import as_model
 from fisherflat.models._model import Model
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def inspect(model: str | Path | Model, prompt: Any = None, **options: Any) -> In
     >>> found.layers[0].attention, found.layers[0].readings["attention"]
     ('softmax', ['live', 'frozen pattern'])
     """
-    model = model if isinstance(model, Model) else load(model, **options)
+    model = as_model(model, **options)
     if prompt is None:
         prompt = SENTENCE if model.tokenizer is not None else list(IDS)
     return Inspection(

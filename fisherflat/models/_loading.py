@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fisherflat.errors import CheckpointError, CheckpointWarning
+from fisherflat.errors import CheckpointError, CheckpointWarning, InputError
 from fisherflat.jets.engines import memory_budget
 from fisherflat.models._empty_model import empty_model, matters, missing_weights, placed
 from fisherflat.models._folder import has_tokenizer, place_of, read_config, stored_tensors
@@ -90,6 +90,21 @@ def load(
         again=again,
         stored_dtypes=sorted({tensor.dtype for tensor in stored.values()}),
     )
+
+
+def as_model(model: Model | nn.Module | str | Path, **options: Any) -> Model:
+    """A loaded model as it is, and anything else that `load` takes, loaded with its `options`.
+
+    **Raises:** `InputError` for what is neither, and what `load` raises.
+    """
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, (nn.Module, str, Path)):
+        raise InputError(
+            f"a model is one of fisherflat.load, a module, a folder, or the id of a cached model; got "
+            f"{type(model).__name__}"
+        )
+    return load(model, **options)
 
 
 def _config(path: Path) -> Any:

@@ -7,18 +7,18 @@ from fisherflat.plot._depth import (
     budget_by_layer,
     depth_maps,
     few,
-    field_strip,
     profiles,
     strip_axes,
     transport,
 )
 from fisherflat.plot._layers import gaps, heads, layers, layers_by_part
 from fisherflat.plot._maps import curvature_map, fields
-from fisherflat.plot._style import MARKERS, OKABE_ITO
+from fisherflat.plot._style import COLUMN, MARKERS, OKABE_ITO, profile_axis
 from fisherflat.plot._surrogate import surrogate_curvature
 from fisherflat.plot._symmetry import broken_strength, null_spectrum, unit_forms
 
 __all__ = [
+    "COLUMN",
     "MARKERS",
     "OKABE_ITO",
     "broken_strength",
@@ -27,13 +27,13 @@ __all__ = [
     "curvature_map",
     "depth_maps",
     "few",
-    "field_strip",
     "fields",
     "gaps",
     "heads",
     "layers",
     "layers_by_part",
     "null_spectrum",
+    "profile_axis",
     "profiles",
     "strip_axes",
     "surrogate_curvature",

@@ -1,22 +1,20 @@
-"""Figures of depth: how curvature grows, who pays for it, and what becomes of it on the way."""
+"""Figures of depth: how curvature grows, to which parts it is attributed, and what becomes of it on the way."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry import CurvatureField
 from fisherflat.jets.graph import ROLES
 from fisherflat.plot._maps import fields
-from fisherflat.plot._style import COLOURS, CURVATURE_LABEL, MARKERS, OKABE_ITO, axes_for, profile_axis
-from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
-from fisherflat.studies.depth import QUANTITIES, CurvatureBudget, DepthProfile, Map, Part, Stack, curvature_fields
+from fisherflat.plot._style import COLOURS, COLUMN, CURVATURE_LABEL, MARKERS, OKABE_ITO, axes_for, profile_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,25 +29,92 @@ _LABELS = {
     "volume_density": "√det g",
     "condition_number": "condition of the metric",
 }
+
+
+@runtime_checkable
+class Profile(Protocol):
+    """A profile over depth, such as `fisherflat.depth_profile` makes; its quantities are `[depths, *batch]`."""
+
+    @property
+    def passed(self) -> Tensor:
+        """How many blocks have been passed, `[depths]`."""
+
+
+@runtime_checkable
+class Part(Protocol):
+    """What a row of a budget is about."""
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+
+    @property
+    def layer(self) -> str | None:
+        """The layer, or half of one; `None` for all."""
+
+    @property
+    def role(self) -> str | None:
+        """The role; `None` for all."""
+
+
+@runtime_checkable
+class Budget(Protocol):
+    """Curvature attributed to n parts, such as `fisherflat.curvature_budget` makes."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The parts."""
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """The names of all layers."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """What is attributed to each pair of parts, `[*batch, n, n]`."""
+
+    @property
+    def attributed(self) -> Tensor:
+        """What is attributed to each part, `[*batch, n]`."""
+
+    @property
+    def created(self) -> Tensor:
+        """The norm of the second fundamental form of its sources where they are born, `[*batch, n]`."""
+
+    @property
+    def surviving(self) -> Tensor:
+        """That norm at the output, `[*batch, n]`."""
+
+
 _HATCHES = ("", "//", "..", "\\\\", "xx", "--")
 
 
-def profiles(profiles: Mapping[str, DepthProfile], ax: Axes | None = None, quantity: str = "scalar_curvature") -> Axes:
+def profiles(profiles: Mapping[str, Profile], *, quantity: str = "scalar_curvature", ax: Axes | None = None) -> Axes:
     """A quantity against depth, one line for each profile: the median over points, and their middle half as a band.
 
-    **Args:** `profiles`, by the name that the legend shows (models, or readings of one); `ax`, to draw into (default: a
-    new figure one column wide); `quantity`, one of a profile's.
+    **Args:**
 
-    **Raises:** `InputError` for no profile or an unknown quantity.
+    - `profiles`, as of `fisherflat.depth_profile`, by the name that the legend shows (models, or readings of one).
+    - `quantity`, one of a profile's, such as `"scalar_curvature"` [1/σ²].
+    - `ax`, to draw into (default: a new figure one column wide, 3.4 inches).
+
+    **Returns:** the axes. **Raises:** `InputError` for no profile or an unknown quantity.
+
+    >>> import torch, fisherflat as ff
+    >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
+    >>> chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
+    >>> ax = ff.plot.profiles({"bowls": ff.depth_profile([bowl] * 4, chart, torch.zeros(2))})
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('blocks passed', 'scalar curvature [1/σ²]')
     """
-    if quantity not in QUANTITIES:
-        raise InputError(f"{quantity!r} is not in a profile; there are {', '.join(QUANTITIES)}")
+    if quantity not in _LABELS:
+        raise InputError(f"{quantity!r} is not in a profile; there are {', '.join(_LABELS)}")
     if not profiles:
         raise InputError("there is no profile to draw")
-    ax = axes_for(ax, (3.4, 2.6))
+    ax = axes_for(ax, (COLUMN, 2.6))
     drawn = []
     for index, (name, profile) in enumerate(profiles.items()):
-        values = getattr(profile, quantity).reshape(profile.depth + 1, -1).cpu().numpy()
+        values = getattr(profile, quantity).flatten(1).cpu().numpy()
         low, median, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=1)
         colour, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
         depth = profile.passed.numpy()
@@ -61,18 +126,28 @@ def profiles(profiles: Mapping[str, DepthProfile], ax: Axes | None = None, quant
     return ax
 
 
-def budget(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
+def budget(budget: Budget, *, ax: Axes | None = None) -> Axes:
     """The budget's matrix, averaged over points, as coloured cells.
 
     Cells hold their number, in the power of ten that the title names, where there are at most eight labels, and a
     colour bar stands beside them where there are more. Labels without any curvature are left out. The sum of all cells
     is the scalar curvature, in the title.
+
+    **Args:** `budget`, as of `fisherflat.curvature_budget`; `ax`, to draw into (default: a new figure one column wide).
+
+    **Returns:** the axes.
+
+    >>> import torch, fisherflat as ff
+    >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
+    >>> chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
+    >>> ff.plot.budget(ff.curvature_budget([bowl] * 2, chart, torch.zeros(2), by="layer")).get_title()
+    'sum = scal = 32 /σ², cells in $10^{-1}$/σ²'
     """
     from matplotlib.colors import Normalize, SymLogNorm
 
-    ax = axes_for(ax, (3.4, 3.0))
+    ax = axes_for(ax, (COLUMN, 3.0))
     matrix = _mean(budget, "matrix")
-    kept = [i for i in range(len(budget.labels)) if matrix[i].any()] or [0]
+    kept = [i for i in range(len(budget.parts)) if matrix[i].any()] or [0]
     cells, parts = matrix[np.ix_(kept, kept)], [budget.parts[i] for i in kept]
     end = float(np.nanmax(np.abs(cells))) or 1.0
     numbered = len(kept) <= 8
@@ -121,20 +196,30 @@ def _matrix_ticks(ax: Axes, parts: Sequence[Part]) -> None:
     ax.set_yticks(middles, labels, fontsize=6)
 
 
-def budget_by_layer(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
-    """What each layer pays, stacked by role: positive parts above zero, negative ones below. The bars sum to scal.
+def budget_by_layer(budget: Budget, *, ax: Axes | None = None) -> Axes:
+    """What is attributed to each layer, stacked by role: positive above zero, negative below. The bars sum to scal.
 
-    **Args:** `budget`, made with `by="layer-role"`. **Raises:** `InputError` for another one.
+    **Args:** `budget`, as of `fisherflat.curvature_budget` with `by="layer-role"`; `ax`, to draw into (default: a new
+    figure one column wide).
+
+    **Returns:** the axes. **Raises:** `InputError` for another budget.
+
+    >>> import torch, fisherflat as ff
+    >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
+    >>> chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
+    >>> budget = ff.curvature_budget([bowl] * 2, chart, torch.zeros(2), by="layer-role")
+    >>> [bar.get_height() for bar in ff.plot.budget_by_layer(budget).containers[0]]
+    [16.0, 16.0]
     """
     if any(part.layer is None or part.role is None for part in budget.parts):
         raise InputError('these bars need a budget made with by="layer-role"')
-    ax = axes_for(ax, (3.4, 2.6))
-    paid = _mean(budget, "paid")
+    ax = axes_for(ax, (COLUMN, 2.6))
+    attributed = _mean(budget, "attributed")
     places, width, label = _places(budget.layers)
     bottoms = {1: np.zeros(len(places)), -1: np.zeros(len(places))}
     for index, role in enumerate(ROLES):
         heights = np.zeros(len(places))
-        for part, value in zip(budget.parts, paid, strict=True):
+        for part, value in zip(budget.parts, attributed, strict=True):
             if part.role == role:
                 heights[budget.layers.index(str(part.layer))] += value
         if not heights.any():
@@ -152,14 +237,24 @@ def budget_by_layer(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def transport(budget: CurvatureBudget, ax: Axes | None = None) -> Axes:
-    """For each layer, the second fundamental form it creates and what of it survives to the output.
+def transport(budget: Budget, *, ax: Axes | None = None) -> Axes:
+    """For each layer, the second fundamental form that it creates, and what of it survives to the output.
 
-    **Args:** `budget`, made with `by="layer"`. **Raises:** `InputError` for another one.
+    **Args:** `budget`, as of `fisherflat.curvature_budget` with `by="layer"`; `ax`, to draw into (default: a new figure
+    one column wide).
+
+    **Returns:** the axes. **Raises:** `InputError` for another budget.
+
+    >>> import torch, fisherflat as ff
+    >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
+    >>> chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
+    >>> budget = ff.curvature_budget([bowl, lambda x: 2 * x], chart, torch.zeros(2), by="layer")
+    >>> [round(bars[0].get_height(), 3) for bars in ff.plot.transport(budget).containers]  # created, at the output
+    [2.828, 1.414]
     """
     if any(part.layer is None or part.role is not None for part in budget.parts):
         raise InputError('this chart needs a budget made with by="layer"')
-    ax = axes_for(ax, (3.4, 2.4))
+    ax = axes_for(ax, (COLUMN, 2.4))
     places, width, label = _places(budget.layers)
     half = width / 2
     ax.bar(places - half / 2, _mean(budget, "created"), width=half, color=OKABE_ITO[0], label="created")
@@ -177,33 +272,24 @@ def _places(layers: Sequence[str]) -> tuple[np.ndarray, float, str]:
     return places, 0.38 if halved else 0.76, "layer (left: attention, right: MLP)" if halved else "layer"
 
 
-def depth_maps(
-    blocks: Sequence[Map],
-    chart: Chart,
-    extent: tuple[float, float, float, float],
-    resolution: int = 41,
-    axes: Sequence[Axes] | None = None,
-    family: Gaussian | str | None = None,
-) -> Sequence[Axes]:
+def depth_maps(samples: Mapping[str, CurvatureField], *, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Small curvature maps of the same chart after each block, on one colour scale.
 
-    **Args:** as `fisherflat.plot.curvature_map` and `depth_profile`; `axes`, one for each block (default: new ones).
+    **Args:** `samples`, by what they are behind, such as `layer 3`, as of `fisherflat.curvature_fields`; `axes`, as
+    many (default: new ones, three in a row and one column wide).
 
-    **Raises:** `InputError` for a chart that is not two-dimensional or axes that are not as many as blocks.
-    """
-    return field_strip(curvature_fields(Stack(blocks, chart, family), extent, resolution), axes)
+    **Returns:** the axes. **Raises:** `InputError` for axes that are not as many as maps.
 
-
-def field_strip(samples: Mapping[str, CurvatureField], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Small maps on one colour scale from numbers that are already there.
-
-    **Args:** `samples`, by what they are behind, such as `layer 3`; `axes`, as many (default: new ones).
-
-    **Raises:** `InputError` for axes that are not as many as maps.
+    >>> import torch, fisherflat as ff
+    >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
+    >>> chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
+    >>> fields = ff.curvature_fields([bowl] * 2, chart, (-1.0, 1.0, -1.0, 1.0), resolution=3)
+    >>> [ax.get_title() for ax in ff.plot.depth_maps(fields)]
+    ['after layer 0', 'after layer 1']
     """
     axes = strip_axes(len(samples)) if axes is None else axes
     if len(axes) != len(samples):
-        raise InputError(f"{len(samples)} blocks need as many axes, got {len(axes)}")
+        raise InputError(f"{len(samples)} maps need as many axes, got {len(axes)}")
     bar = fields(list(samples.values()), axes, ellipses=0)
     bar.ax.tick_params(labelsize=6)
     bar.set_label(CURVATURE_LABEL, fontsize=7)
@@ -214,7 +300,7 @@ def field_strip(samples: Mapping[str, CurvatureField], axes: Sequence[Axes] | No
     return axes
 
 
-def few(samples: Mapping[str, CurvatureField], most: int = 9) -> dict[str, CurvatureField]:
+def few(samples: Mapping[str, CurvatureField], *, most: int = 9) -> dict[str, CurvatureField]:
     """At most so many of the maps: those after whole blocks where there are more, at even distances, with the last."""
     chosen = list(samples)
     if len(chosen) > most:
@@ -224,7 +310,7 @@ def few(samples: Mapping[str, CurvatureField], most: int = 9) -> dict[str, Curva
     return {label: samples[label] for label in picked}
 
 
-def strip_axes(count: int, figure: Figure | None = None) -> list[Axes]:
+def strip_axes(count: int, *, figure: Figure | None = None) -> list[Axes]:
     """Axes for so many small maps, three in a row and one column wide, in `figure` or a new one."""
     if figure is None:
         import matplotlib.pyplot as plt
@@ -232,16 +318,16 @@ def strip_axes(count: int, figure: Figure | None = None) -> list[Axes]:
         figure = plt.figure(layout="constrained")
     columns = min(count, 3)
     rows = -(-count // columns)
-    figure.set_size_inches(3.4, 0.3 + 3.0 / columns * rows)
+    figure.set_size_inches(COLUMN, 0.3 + 3.0 / columns * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for spare in grid.flat[count:]:
         spare.set_visible(False)
     return list(grid.flat[:count])
 
 
-def _mean(budget: CurvatureBudget, name: str) -> np.ndarray:
+def _mean(budget: Budget, name: str) -> np.ndarray:
     """A field of a budget, averaged over the points that have a geometry."""
-    n = len(budget.labels)
+    n = len(budget.parts)
     values = getattr(budget, name)
     trailing = (n, n) if name == "matrix" else (n,)
     points = values.shape[: values.dim() - len(trailing)].numel()

@@ -10,7 +10,7 @@ import numpy as np
 
 from fisherflat.errors import InputError
 from fisherflat.parts.readings import order
-from fisherflat.plot._style import COLOURS, CURVATURE_LABEL, MARKERS, OKABE_ITO, axes_for, profile_axis
+from fisherflat.plot._style import COLOURS, COLUMN, CURVATURE_LABEL, MARKERS, OKABE_ITO, axes_for, profile_axis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _STYLES = ("-", "--", "-.", ":")
 
 
-def layers(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def layers(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Scalar curvature by layer, one line for each part and reading of a model; heads are left out.
 
     The line is the median over prompts, positions and points, the bar at each layer their middle half. The vertical
@@ -33,13 +33,13 @@ def layers(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     **Raises:** `InputError` where a column is missing or no finite number is left.
     """
     rows = _whole_parts(table)
-    ax = axes_for(ax, (3.4, 2.8))
+    ax = axes_for(ax, (COLUMN, 2.8))
     kinds = list(dict.fromkeys(zip(rows["part"], rows["reading"], strict=True)))
     _lines(rows, ax, {kind: (index, ", ".join(kind)) for index, kind in enumerate(kinds)})
     return ax
 
 
-def layers_by_part(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def layers_by_part(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """The lines of `layers` in one panel for each part, one above the other, in which a reading always looks the same.
 
     **Args:** `table` as in `layers`; `axes`, as many as there are parts (default: a new figure one column wide).
@@ -70,7 +70,7 @@ def _stacked(count: int) -> list[Axes]:
     """Panels one above the other in a new figure one column wide."""
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(3.4, 0.8 + 1.5 * count), layout="constrained")
+    figure = plt.figure(figsize=(COLUMN, 0.8 + 1.5 * count), layout="constrained")
     return list(figure.subplots(count, sharex=True, squeeze=False)[:, 0])
 
 
@@ -91,7 +91,7 @@ def _lines(rows: pd.DataFrame, ax: Axes, looks: dict[tuple[str, str], tuple[int,
     profile_axis(ax, np.abs(np.concatenate(drawn)), "layer", CURVATURE_LABEL)
 
 
-def gaps(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def gaps(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """The expressivity gap of each gate by layer, with its bootstrap interval.
 
     **Args:** `table`, as `gaps` of an `Analysis`, with columns `layer`, `part`, `gate`, `mean`, `low` and `high`; `ax`,
@@ -100,7 +100,7 @@ def gaps(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     **Raises:** `InputError` where a column is missing or no finite number is left.
     """
     rows = _whole_parts(table, ("layer", "part", "gate", "mean", "low", "high"), "mean")
-    ax = axes_for(ax, (3.4, 2.4))
+    ax = axes_for(ax, (COLUMN, 2.4))
     groups = list(rows.groupby(["part", "gate"], sort=False))
     for index, ((part, gate), group) in enumerate(groups):
         x = group["layer"] + 0.15 * (index - (len(groups) - 1) / 2)
@@ -114,7 +114,7 @@ def gaps(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def heads(table: pd.DataFrame, ax: Axes | None = None, reading: str = "live") -> Axes:
+def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None) -> Axes:
     """A map of the heads of all layers: the median scalar curvature of each, on a symmetric logarithmic scale.
 
     **Args:** `table`, as of `fisherflat.analyze` with heads; `ax`, to draw into (default: a new figure one column
@@ -129,7 +129,7 @@ def heads(table: pd.DataFrame, ax: Axes | None = None, reading: str = "live") ->
     rows = rows[rows["part"].str.startswith("head ") & (rows["reading"] == reading)]
     if rows.empty:
         raise InputError(f'the table holds no heads in the reading {reading!r}; analyse with heads="all"')
-    ax = axes_for(ax, (3.4, 2.4))
+    ax = axes_for(ax, (COLUMN, 2.4))
     rows = rows.assign(head=rows["part"].str.removeprefix("head ").astype(int))
     median = rows.groupby(["layer", "head"])["scalar_curvature"].median().unstack("head")
     flat = rows.assign(flat=rows["verdict"] == "flat to rounding").groupby(["layer", "head"])["flat"].all()

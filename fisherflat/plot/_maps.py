@@ -31,12 +31,12 @@ _LINES = {-1: "dashed", 1: "solid"}
 def curvature_map(
     M: StatisticalManifold,
     extent: tuple[float, float, float, float],
-    resolution: int = 101,
-    ax: Axes | None = None,
     *,
+    resolution: int = 101,
     limit: float | None = None,
     scale: str = "auto",
     ellipses: int = 9,
+    ax: Axes | None = None,
 ) -> Axes:
     """Scalar curvature over a rectangle of a two-dimensional chart, with the metric as ellipses.
 

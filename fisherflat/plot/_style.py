@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
 
+#: the width of a column of a paper, in inches
+COLUMN = 3.4
 #: lengths on the manifold are in standard deviations σ of the family, so curvature is per σ²
 CURVATURE_LABEL = "scalar curvature [1/σ²]"
 #: purple for negative, white for zero, orange for positive

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.plot._style import CURVATURE_LABEL, OKABE_ITO, axes_for
+from fisherflat.plot._style import COLUMN, CURVATURE_LABEL, OKABE_ITO, axes_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def surrogate_curvature(
-    surrogate: Surrogate, basis: Float[Tensor, "k d"], family: Gaussian | None = None, ax: Axes | None = None
+    surrogate: Surrogate, basis: Float[Tensor, "k d"], *, family: Gaussian | None = None, ax: Axes | None = None
 ) -> Axes:
     """The scalar curvature of the surrogate against that of the MLP, one point an input; on the line they agree.
 
@@ -32,7 +32,7 @@ def surrogate_curvature(
     exact, approximate = surrogate.scalar_curvatures(basis, family=family)
     known = torch.isfinite(exact) & torch.isfinite(approximate)
     points = torch.stack([exact, approximate])[:, known].cpu().numpy()
-    ax = axes_for(ax, (3.4, 2.8))
+    ax = axes_for(ax, (COLUMN, 2.8))
     ax.plot(*points, ".", markersize=2, color=OKABE_ITO[0], rasterized=True)
     threshold = 10.0 ** math.floor(math.log10(np.median(np.abs(points)) / 10)) if points.any() else 1.0
     ax.set_xscale("symlog", linthresh=threshold)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fisherflat.errors import InputError
-from fisherflat.plot._style import MARKERS, OKABE_ITO, axes_for
+from fisherflat.plot._style import COLUMN, MARKERS, OKABE_ITO, axes_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fisherflat.gated_mlp import NullDirections
 
 
-def unit_forms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def unit_forms(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """The two eigenvalues of each unit's quadratic form `sym(g uᵀ)`, one point a unit; on the diagonal g·u = 0.
 
     Above it gate and up vector point the same way, below it they oppose each other. The axes end where all but one
@@ -27,7 +27,7 @@ def unit_forms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     **Raises:** `InputError` where a column is missing or the table is empty.
     """
     _check(table, "positive", "negative")
-    ax = axes_for(ax, (3.4, 2.8))
+    ax = axes_for(ax, (COLUMN, 2.8))
     shuffled = table.sample(frac=1, random_state=0)  # or the last layer would hide the others
     x, y, layers = -shuffled["negative"].to_numpy(), shuffled["positive"].to_numpy(), shuffled["layer"].to_numpy()
     sizes = np.maximum(x, y)
@@ -53,7 +53,7 @@ def unit_forms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def broken_strength(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def broken_strength(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How strongly inverse scaling is broken: the units of each layer in order of strength.
 
     0 is a unit whose inverse scaling is a symmetry on the inputs, √2 the most that can be. Units that saw no inputs are
@@ -62,7 +62,7 @@ def broken_strength(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     **Args** and **Raises** as `unit_forms`.
     """
     _check(table, "strength")
-    ax = axes_for(ax, (3.4, 2.8))
+    ax = axes_for(ax, (COLUMN, 2.8))
     groups = [(layer, np.sort(rows.dropna())) for layer, rows in table.groupby("layer")["strength"]]
     groups = [(layer, strength) for layer, strength in groups if len(strength)]
     few = len(groups) <= len(OKABE_ITO)
@@ -91,7 +91,7 @@ def broken_strength(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def null_spectrum(found: NullDirections, ax: Axes | None = None) -> Axes:
+def null_spectrum(found: NullDirections, *, ax: Axes | None = None) -> Axes:
     """The spectrum of the Fisher metric of the weights, with the number of null directions that symmetries predict.
 
     It is that of gate and up weights, the values profiled out; see `NullDirections`. Eigenvalues below 1e-34 of the
@@ -99,7 +99,7 @@ def null_spectrum(found: NullDirections, ax: Axes | None = None) -> Axes:
 
     **Args:** `found`, of `fisherflat.symmetry.null_directions`; `ax` as in `unit_forms`.
     """
-    ax = axes_for(ax, (3.4, 2.8))
+    ax = axes_for(ax, (COLUMN, 2.8))
     spectrum = found.spectrum.cpu().numpy()
     order = np.arange(1, len(spectrum) + 1)
     ax.semilogy(order, np.maximum(spectrum, 1e-34 * spectrum[-1]), ".", markersize=3, color=OKABE_ITO[0])

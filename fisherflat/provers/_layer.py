@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fisherflat.certificates import CurvatureCertificate, operator
 from fisherflat.errors import InputError
-from fisherflat.models import Model
+from fisherflat.models import Model, as_model
 from fisherflat.models.moves import Moves, parse, tokens
 from fisherflat.parts import freeze, readings
 from fisherflat.provers._curvature import certify
 
 
 def certify_layer(
-    model: Model,
+    model: Model | nn.Module | str | Path,
     layer: int,
     part: str = "attention",
     *,
@@ -29,19 +31,22 @@ def certify_layer(
 ) -> CurvatureCertificate:
     """A certificate about a part of a layer, on a chart of what entered it.
 
-    **Args:** `model`, from `fisherflat.load`; `layer`, from 0; `part`, out of `attention`, `mlp`, `block`; `prompt`, a
-    text or token ids; `reading`, what is held (`fisherflat.readings`); `moves`, along what the token moves
-    (`fisherflat.moves.parse`), in `dim` directions; `position` of the token, or `"together"` for all words (default:
-    the last word, or the last place where one of the words stands that move); `precision`. The covariance is 1;
-    curvature is proved at the chart's origin, the tokens' own state.
+    **Args:** `model`, loaded, or what `fisherflat.load` takes; `layer`, from 0, or negative from the end; `part`, out
+    of `attention`, `mlp`, `block`; `prompt`, a text or token ids; `reading`, what is held (`fisherflat.readings`);
+    `moves`, along what the token moves (`fisherflat.moves.parse`), in `dim` directions; `position` of the token, or
+    `"together"` for all words (default: the last word, or the last place where one of the words stands that move);
+    `precision`. The covariance is 1; curvature is proved at the chart's origin, the tokens' own state.
 
     **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none.
     """
+    model = as_model(model)
     moving, encoded = parse(moves, dim), model.encode(prompt)
     if encoded.hidden is not None:
         raise InputError("a certificate names its prompt by token ids; give a text or ids, not hidden states")
     place = moving.place(model, encoded, position)
     variants = moving.variants(model, encoded, place)
+    if layer < 0:
+        layer += len(model.blocks(encoded))
     about = {"layer": layer, "part": part, "position": place, "moves": moving.settings}
     subjects = [{**about, "token_ids": variant.prompt_ids} for variant in variants]
     operators = [operator(model, subject) for subject in subjects]

@@ -1,3 +1,11 @@
-"""Studies of a model: layer by layer, through its depth, and of its symmetries."""
+"""Studies of a model: layer by layer, through its depth, and of its symmetries. They measure, and return numbers.
+
+What people read and keep, with sentences, figures and files, is made of them in `fisherflat.report`.
+"""
 
 from __future__ import annotations
+
+from fisherflat.studies._journal import Journal, kept
+from fisherflat.studies._prompts import as_prompts
+
+__all__ = ["Journal", "as_prompts", "kept"]

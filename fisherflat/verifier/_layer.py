@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from torch import nn
+
 from fisherflat.certificates import Certificate, CurvatureCertificate, expert, operator
 from fisherflat.errors import CertificateError
-from fisherflat.models import Model
+from fisherflat.models import Model, as_model
 from fisherflat.parts import freeze
 from fisherflat.verifier._verify import Verification, verify
 
@@ -12,7 +16,7 @@ from fisherflat.verifier._verify import Verification, verify
 AGREEMENT = 1e-6
 
 
-def verify_layer(certificate: Certificate, model: Model) -> Verification:
+def verify_layer(certificate: Certificate, model: Model | nn.Module | str | Path) -> Verification:
     """Check a certificate of `certify_layer`, or one about the symmetries of an MLP, against a model.
 
     The layer is found and traced again; for curvature, on the same chart.
@@ -21,7 +25,7 @@ def verify_layer(certificate: Certificate, model: Model) -> Verification:
     """
     if certificate.subject is None:
         raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")
-    part = operator(model, certificate.subject)
+    part = operator(as_model(model), certificate.subject)
     if not isinstance(certificate, CurvatureCertificate):
         mlp = expert(part, certificate.subject["expert"]) if "expert" in certificate.subject else part
         return verify(certificate, mlp)

@@ -33,7 +33,7 @@ def test_minilm_end_to_end(minilm_path: Path, tmp_path: Path) -> None:
         prompt,
         "--out",
         str(out),
-        *("--positions", "last", "--points", "1", "--no-depth"),
+        *("--position", "last", "--points", "1"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -56,9 +56,7 @@ def tiny_folder(tmp_path: Path) -> Path:
 
 
 def command(folder: Path, out: Path, *options: str) -> Any:
-    return CliRunner().invoke(
-        app, ["analyze", str(folder), "--prompt", "the cat sat on", "--out", str(out), "--no-depth", *options]
-    )
+    return CliRunner().invoke(app, ["analyze", str(folder), "--prompt", "the cat sat on", "--out", str(out), *options])
 
 
 def test_options_of_the_command(tiny_folder: Path, tmp_path: Path) -> None:
@@ -128,12 +126,12 @@ def test_depth_is_a_section(tiny_folder: Path, tmp_path: Path) -> None:
     options = ["--layers", "0", "--parts", "mlp", "--positions", "last", "--points", "1", "--depth"]
     done = command(tiny_folder, out, *options)
     assert done.exit_code == 0, done.output
-    assert (out / "depth" / "prompt 0" / "profile.csv").exists()
+    assert (out / "depth" / "prompt-0" / "profile.csv").exists()
     content = json.loads((out / "analysis.json").read_text())
     said = content["depth"]["the cat sat on"]
-    assert said == json.loads((out / "depth" / "prompt 0" / "depth.json").read_text())["summary"]
-    written = (out / "depth" / "prompt 0" / "profile.csv").stat().st_mtime_ns
+    assert said == json.loads((out / "depth" / "prompt-0" / "depth.json").read_text())["summary"]
+    written = (out / "depth" / "prompt-0" / "profile.csv").stat().st_mtime_ns
     again = command(tiny_folder, out, *options, "--resume")
     assert again.exit_code == 0
     assert json.loads((out / "analysis.json").read_text())["depth"] == content["depth"]
-    assert (out / "depth" / "prompt 0" / "profile.csv").stat().st_mtime_ns == written
+    assert (out / "depth" / "prompt-0" / "profile.csv").stat().st_mtime_ns == written

@@ -19,7 +19,7 @@ import fisherflat as ff
 from fisherflat.cli import app
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.models import Model
-from fisherflat.studies.depth import DepthStudy, study
+from fisherflat.report import DepthStudy, study_depth
 
 IDS = [5, 6, 7, 8, 9, 11]
 SMALL: dict[str, Any] = {"points": 3, "budget_points": 2, "resolution": 3, "progress": False}
@@ -27,6 +27,7 @@ GATED = ["frozen gate+mlp gate", "frozen pattern+gate+mlp gate"]
 THREE = {"num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 FILES = {
     "depth.json",
+    "depth.safetensors",
     "profile.csv",
     "profile_calibrated.png",
     "profile_fixed.png",
@@ -41,12 +42,12 @@ FILES = {
 @pytest.fixture(scope="module")
 def gated() -> DepthStudy:
     """Three layers with gates in the attention and in the MLP."""
-    return study(Model(tiny_model("afmoe", **THREE)), IDS, **SMALL)
+    return study_depth(Model(tiny_model("afmoe", **THREE)), IDS, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def ungated() -> DepthStudy:
-    return study(Model(tiny_model("bert")), IDS, **SMALL)
+    return study_depth(Model(tiny_model("bert")), IDS, **SMALL)
 
 
 def test_profiles_are_those_of_the_whole_model(gated: DepthStudy) -> None:
@@ -69,7 +70,7 @@ def test_profiles_are_those_of_the_whole_model(gated: DepthStudy) -> None:
 def test_words_move_between_the_real_states_of_the_replaced_prompts() -> None:
     """The study's first point is the first word's prompt; against the composed blocks on a simplex made by hand."""
     model = Model(tiny_model("bert"))
-    found = study(model, IDS, moves="words:12,7,30", points=1, budget_points=0, resolution=0, progress=False)
+    found = study_depth(model, IDS, moves="words:12,7,30", points=1, budget_points=0, resolution=0, progress=False)
     assert found.sentences()[0] == f"Token '7' of '{IDS}' moves between the words 12, 7, 30."
     runs = [model.blocks([*IDS[:2], word, *IDS[3:]]) for word in (12, 7, 30)]
     first, second, third = (run[0].hidden_states for run in runs)
@@ -107,20 +108,24 @@ def test_what_a_study_of_a_gated_model_says(gated: DepthStudy) -> None:
     said = " ".join(gated.sentences())
     for start in (
         "After the last block the mean scalar curvature, over 2 points, is",
-        "Where: ",
-        "By what: ",
+        "Attributed to layers: ",
+        "Attributed to parts: ",
         "Transport: ",
     ):
         assert start in said
     assert len(gated.growth()) == 8 and said.count("Growth, ") == 5
     paid = gated.budgets["role"].matrix.sum(-1).mean(0)
     shares = dict(zip(gated.budgets["role"].labels, (paid / paid.sum()).tolist(), strict=True))
-    assert f"Gates: the attention gate {shares['attention_gate']:.0%} and the MLP gate {shares['mlp_gate']:.0%}" in said
+    gates = [
+        f"{shares[role]:.0%} to the {name}"
+        for role, name in (("attention_gate", "attention gate"), ("mlp_gate", "MLP gate"))
+    ]
+    assert f"Attributed to gates: {' and '.join(gates)}." in said
     halves = gated.budgets["layer"].matrix.sum(-1).mean(0)
-    assert f"all attention together {halves[::2].sum() / halves.sum():.0%}" in said
+    assert f"{halves[::2].sum() / halves.sum():.0%} to all attention together" in said
     # the gap of the gates: patterns held in both, gates live or held
     live, held = (gated.profiles[name].scalar_curvature[-1].median().abs() for name in ("frozen pattern", GATED[1]))
-    assert f"from {live:.3g} to {held:.3g} /σ², frozen pattern." in said
+    assert f"as well takes the median |scal| after the last block from {live:.3g} to {held:.3g} /σ²." in said
 
 
 def test_a_model_without_gates_is_said_to_have_none(ungated: DepthStudy) -> None:
@@ -159,7 +164,7 @@ def test_the_summary_has_a_row_for_each_depth(gated: DepthStudy) -> None:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(gated.summary())
     text = console.export_text()
-    assert "frozen gate+mlp" in text and "Where: " in text and "2.5" in text
+    assert "frozen gate+mlp" in text and "Attributed to layers: " in text and "2.5" in text
 
 
 def test_a_study_can_be_cheap() -> None:
@@ -171,22 +176,22 @@ def test_a_study_can_be_cheap() -> None:
         "budget_points": 0,
         "resolution": 0,
     }
-    found = study(Model(tiny_model("bert")), IDS, **cheap)
+    found = study_depth(Model(tiny_model("bert")), IDS, **cheap)
     assert list(found.profiles) == ["frozen pattern"] and found.profiles["frozen pattern"].depth == 2
     assert found.budgets == {} and found.maps == {} and found.complete
-    assert not any(said.startswith("Where") for said in found.sentences())
+    assert not any(said.startswith("Attributed") for said in found.sentences())
 
 
 def test_weights_that_stay_on_disk_give_the_same_study(folder: Path) -> None:
     small: dict[str, Any] = {**SMALL, "resolution": 0, "budget_points": 1}
-    lazy, eager = (study(ff.load(str(folder), lazy=lazy), "the cat sat on", **small) for lazy in (True, False))
+    lazy, eager = (study_depth(ff.load(str(folder), lazy=lazy), "the cat sat on", **small) for lazy in (True, False))
     for reading, profile in eager.profiles.items():
         torch.testing.assert_close(lazy.profiles[reading].scalar_curvature, profile.scalar_curvature, rtol=1e-9, atol=0)
     torch.testing.assert_close(lazy.budgets["role"].matrix, eager.budgets["role"].matrix, rtol=1e-9, atol=1e-14)
 
 
 def test_more_directions_have_no_maps() -> None:
-    found = study(Model(tiny_model("bert")), IDS, dim=3, **SMALL)
+    found = study_depth(Model(tiny_model("bert")), IDS, dim=3, **SMALL)
     assert found.maps == {} and found.complete
     profile = found.profiles["live"]
     assert (profile.smallest_sectional_curvature <= profile.mean_sectional_curvature + 1e-12).all()
@@ -197,7 +202,7 @@ def test_more_directions_have_no_maps() -> None:
 )
 def test_bad_arguments(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        study(Model(tiny_model("bert")), **{"prompt": IDS, **SMALL, **change})
+        study_depth(Model(tiny_model("bert")), **{"prompt": IDS, **SMALL, **change})
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
@@ -218,7 +223,7 @@ def command(folder: Path, out: Path) -> Any:
 def test_a_gated_model_from_the_shell(folder: Path, tmp_path: Path) -> None:
     done = command(folder, tmp_path / "out")
     assert done.exit_code == 0, done.output
-    assert "Gates: the attention gate" in done.output
+    assert "Attributed to gates: " in done.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert json.loads((tmp_path / "out" / "depth.json").read_text())["token"] == "on"
 
@@ -232,7 +237,7 @@ def test_an_interrupt_saves_what_is_done(folder: Path, tmp_path: Path, monkeypat
     assert done.exit_code == 130
     assert "Interrupted" in done.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"depth.json", "profile.csv", "profile_calibrated.png", "profile_fixed.png"}
+    assert names == {"depth.json", "depth.safetensors", "profile.csv", "profile_calibrated.png", "profile_fixed.png"}
     assert json.loads((tmp_path / "out" / "depth.json").read_text())["complete"] is False
 
 
@@ -242,7 +247,7 @@ def test_commands_that_cannot_be_carried_out(folder: Path, tmp_path: Path) -> No
 
 
 def test_minilm_end_to_end(minilm_path: Path, tmp_path: Path) -> None:
-    """Real weights: curvature grows with depth, the pattern, the norms and the activation pay, and there is no gate."""
+    """Real weights: curvature is attributed to the pattern, the norms and the activation, and there is no gate."""
     out = tmp_path / "out"
     prompt = "Curvature is what remains when all else is flat."
     options = ["--points", "3", "--budget-points", "1", "--resolution", "2", "--out", str(out)]

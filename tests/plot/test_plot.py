@@ -115,7 +115,7 @@ def test_singular_points_are_nan_without_warnings_whatever_the_manifold_does_wit
 )
 def test_bad_rectangles_are_refused(extent: tuple[float, float, float, float], resolution: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        plot.curvature_map(paraboloid(), extent, resolution)
+        plot.curvature_map(paraboloid(), extent, resolution=resolution)
 
 
 def test_only_two_coordinates_make_a_map() -> None:
@@ -134,7 +134,7 @@ def test_only_two_coordinates_make_a_map() -> None:
 
 def test_map_shows_the_curvature_where_it_is() -> None:
     _, ax = plt.subplots()
-    assert plot.curvature_map(paraboloid(), EXTENT, 31, ax=ax) is ax
+    assert plot.curvature_map(paraboloid(), EXTENT, resolution=31, ax=ax) is ax
     assert plt.get_fignums() == [1]
     drawn = mesh(ax)
     x, y = np.linspace(-1, 2, 31), np.linspace(-0.5, 1.5, 31)
@@ -147,7 +147,7 @@ def test_map_shows_the_curvature_where_it_is() -> None:
 
 
 def test_map_makes_its_own_figure_and_names_the_unit() -> None:
-    ax = plot.curvature_map(paraboloid(), EXTENT, 9)
+    ax = plot.curvature_map(paraboloid(), EXTENT, resolution=9)
     assert mesh(ax).colorbar is not None
     assert "1/σ²" in mesh(ax).colorbar.ax.get_ylabel()
 
@@ -155,7 +155,7 @@ def test_map_makes_its_own_figure_and_names_the_unit() -> None:
 @pytest.mark.parametrize("scale", ["linear", "symlog"])
 def test_colours_are_symmetric_about_a_neutral_zero(scale: str) -> None:
     monkey = surface(lambda x, y: [x, y, x**3 - 2 * x * y**2 + x**2])  # curvature of both signs
-    drawn = mesh(plot.curvature_map(monkey, EXTENT, 21, scale=scale))
+    drawn = mesh(plot.curvature_map(monkey, EXTENT, resolution=21, scale=scale))
     assert drawn.norm.vmin == -drawn.norm.vmax
     neutral = drawn.cmap(drawn.norm(0.0))[:3]
     assert min(neutral) > 0.95
@@ -163,28 +163,28 @@ def test_colours_are_symmetric_about_a_neutral_zero(scale: str) -> None:
 
 
 def test_few_points_are_clipped_and_arrows_say_so() -> None:
-    drawn = mesh(plot.curvature_map(paraboloid(), EXTENT, 41, scale="linear"))
+    drawn = mesh(plot.curvature_map(paraboloid(), EXTENT, resolution=41, scale="linear"))
     above = (drawn.get_array() > drawn.norm.vmax).mean()
     assert 0 < above <= 0.021
     assert drawn.colorbar.extend == "max"
-    drawn = mesh(plot.curvature_map(paraboloid(), EXTENT, 41, limit=100.0, scale="linear"))
+    drawn = mesh(plot.curvature_map(paraboloid(), EXTENT, resolution=41, limit=100.0, scale="linear"))
     assert drawn.colorbar.extend == "neither" and drawn.norm.vmax == 100
     saddle = surface(lambda x, y: [x, y, x * y])
-    assert mesh(plot.curvature_map(saddle, EXTENT, 41, limit=0.1)).colorbar.extend == "min"
+    assert mesh(plot.curvature_map(saddle, EXTENT, resolution=41, limit=0.1)).colorbar.extend == "min"
 
 
 def test_wide_ranges_get_a_logarithmic_scale() -> None:
     spike = surface(lambda x, y: [x, y, torch.exp(-20 * (x**2 + y**2))])
-    assert isinstance(mesh(plot.curvature_map(spike, EXTENT, 41)).norm, SymLogNorm)
-    assert not isinstance(mesh(plot.curvature_map(paraboloid(), EXTENT, 41)).norm, SymLogNorm)
+    assert isinstance(mesh(plot.curvature_map(spike, EXTENT, resolution=41)).norm, SymLogNorm)
+    assert not isinstance(mesh(plot.curvature_map(paraboloid(), EXTENT, resolution=41)).norm, SymLogNorm)
 
 
 def test_flat_maps_say_so_and_do_not_colour_rounding_noise() -> None:
     plane = surface(lambda x, y: [0.1 * x + 0.7 * y, x / 3 - y, x + y / 7])
-    ax = plot.curvature_map(plane, EXTENT, 15)
+    ax = plot.curvature_map(plane, EXTENT, resolution=15)
     assert "flat to rounding" in texts(ax)
     assert np.ptp(mesh(ax).norm(mesh(ax).get_array())) < 1e-9
-    assert "flat" not in texts(plot.curvature_map(paraboloid(), EXTENT, 15))
+    assert "flat" not in texts(plot.curvature_map(paraboloid(), EXTENT, resolution=15))
 
 
 def test_maps_that_share_a_scale_share_its_bar() -> None:
@@ -197,7 +197,7 @@ def test_maps_that_share_a_scale_share_its_bar() -> None:
 
 def test_singular_regions_show_the_grey_behind_them() -> None:
     fold = surface(lambda x, y: [x**2, y, x**2 * y])
-    ax = plot.curvature_map(fold, (-1.0, 1.0, -1.0, 1.0), 9)
+    ax = plot.curvature_map(fold, (-1.0, 1.0, -1.0, 1.0), resolution=9)
     assert np.ma.getmaskarray(mesh(ax).get_array())[:, 4].all()
     assert ax.get_facecolor()[:3] == (0.7, 0.7, 0.7)
     ax.figure.canvas.draw()
@@ -205,7 +205,7 @@ def test_singular_regions_show_the_grey_behind_them() -> None:
 
 def test_nowhere_regular_maps_are_drawn_as_nothing() -> None:
     curve = surface(lambda x, y: [x + y, x + y, 0 * x])
-    ax = plot.curvature_map(curve, EXTENT, 9)
+    ax = plot.curvature_map(curve, EXTENT, resolution=9)
     assert np.ma.getmaskarray(mesh(ax).get_array()).all()
     assert "flat" not in texts(ax)
     ax.figure.canvas.draw()
@@ -213,7 +213,7 @@ def test_nowhere_regular_maps_are_drawn_as_nothing() -> None:
 
 def test_ellipses_are_the_circles_of_the_metric() -> None:
     M = paraboloid()
-    ax = plot.curvature_map(M, EXTENT, 61, ellipses=5)
+    ax = plot.curvature_map(M, EXTENT, resolution=61, ellipses=5)
     radius = float(re.search(r"ellipses: (\S+) σ", texts(ax)).group(1))
     counts = 0
     for collection in ellipses(ax):
@@ -236,12 +236,12 @@ def test_ellipses_are_the_circles_of_the_metric() -> None:
                 np.testing.assert_allclose(lengths, radius**2 * np.eye(2), atol=1e-9 * radius**2)
             assert max(width, height) <= 2.0 / 5  # each stays in its cell
     assert counts == 25
-    assert not ellipses(plot.curvature_map(M, EXTENT, 9, ellipses=0))
+    assert not ellipses(plot.curvature_map(M, EXTENT, resolution=9, ellipses=0))
 
 
 def test_signs_differ_in_grey_too() -> None:
     wave = surface(lambda x, y: [x, y, torch.sin(3 * x) * torch.cos(2 * y)])
-    ax = plot.curvature_map(wave, EXTENT, 61, ellipses=0)
+    ax = plot.curvature_map(wave, EXTENT, resolution=61, ellipses=0)
     styles = {line.get_linestyle()[0][1] is None for line in ax.collections if not isinstance(line, QuadMesh)}
     assert styles == {True, False}  # a solid and a dashed one
 

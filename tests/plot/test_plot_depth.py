@@ -84,7 +84,7 @@ def test_profiles_of_stacks_of_different_depth_share_axes(stack) -> None:
     blocks, chart, u = stack
     _, ax = plt.subplots()
     found = {"one": ff.depth_profile(blocks[:1], chart, u), "three": ff.depth_profile(blocks, chart, u)}
-    assert plot.profiles(found, ax) is ax
+    assert plot.profiles(found, ax=ax) is ax
     assert [len(line.get_xdata()) for line in ax.lines if line.get_label() in found] == [2, 4]
 
 
@@ -136,10 +136,10 @@ def test_bars_by_layer_sum_to_the_scalar_curvature(stack) -> None:
     budget = budget_of(stack, "layer-role")
     bars = heights(plot.budget_by_layer(budget))
     assert sum(values.sum() for values in bars.values()) == pytest.approx(budget.scalar_curvature.mean().item())
-    paid = dict(zip(budget.labels, budget.matrix.sum(-1).mean(0).tolist(), strict=True))
+    attributed = dict(zip(budget.labels, budget.matrix.sum(-1).mean(0).tolist(), strict=True))
     for role, values in bars.items():
         for layer, value in enumerate(values):
-            assert value == pytest.approx(paid.get(f"layer {layer}: {role.replace(' ', '_')}", 0))
+            assert value == pytest.approx(attributed.get(f"layer {layer}: {role.replace(' ', '_')}", 0))
 
 
 def test_stacked_bars_do_not_overlap(stack) -> None:
@@ -166,7 +166,7 @@ def test_transport_shows_creation_and_survival() -> None:
 )
 def test_given_axes_are_drawn_into(stack, draw, by: str) -> None:
     figure, (ax, other) = plt.subplots(1, 2)
-    assert draw(budget_of(stack, by), ax) is ax
+    assert draw(budget_of(stack, by), ax=ax) is ax
     assert figure.axes[:2] == [ax, other] and len(plt.get_fignums()) == 1
     assert not other.has_data()
 
@@ -197,7 +197,7 @@ def meshes(ax: plt.Axes) -> QuadMesh:
 def test_maps_are_the_curvature_after_each_block() -> None:
     a = 0.5
     blocks, chart = paraboloid_stack(4, a)
-    axes = plot.depth_maps(blocks, chart, EXTENT, 5)
+    axes = plot.depth_maps(ff.curvature_fields(blocks, chart, EXTENT, resolution=5))
     x, y = np.meshgrid(np.linspace(-1, 2, 5), np.linspace(-0.5, 1.5, 5))
     for depth, ax in enumerate(axes, 1):
         slope = 2 * a * depth  # z = a depth r², K = slope² / (1 + slope² r²)²
@@ -212,15 +212,17 @@ def test_maps_are_the_curvature_after_each_block() -> None:
 def test_maps_are_drawn_into_given_axes() -> None:
     blocks, chart = paraboloid_stack(2, 0.5)
     _, grid = plt.subplots(1, 3)
-    assert list(plot.depth_maps(blocks, chart, EXTENT, 3, axes=grid[:2])) == list(grid[:2])
+    assert list(plot.depth_maps(ff.curvature_fields(blocks, chart, EXTENT, resolution=3), axes=grid[:2])) == list(
+        grid[:2]
+    )
     assert not grid[2].has_data()
     assert len(plt.get_fignums()) == 1
 
 
 def test_maps_that_cannot_be_drawn_are_refused(stack) -> None:
     blocks, chart = paraboloid_stack(2, 0.5)
-    with pytest.raises(InputError, match="2 blocks need as many axes, got 1"):
-        plot.depth_maps(blocks, chart, EXTENT, 3, axes=[plt.subplots()[1]])
+    with pytest.raises(InputError, match="2 maps need as many axes, got 1"):
+        plot.depth_maps(ff.curvature_fields(blocks, chart, EXTENT, resolution=3), axes=[plt.subplots()[1]])
     line = ff.charts.affine(torch.zeros(3), torch.eye(3, dtype=torch.float64)[:1])
     with pytest.raises(InputError, match="2 coordinates"):
-        plot.depth_maps(blocks, line, EXTENT, 3)
+        ff.curvature_fields(blocks, line, EXTENT, resolution=3)

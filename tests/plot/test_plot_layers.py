@@ -46,7 +46,7 @@ def test_a_reading_looks_the_same_in_every_panel() -> None:
         box = artist.get_window_extent()
         assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
     with pytest.raises(InputError, match="2 parts, and there are 1 axes"):
-        plot.layers_by_part(table({"mlp": ["live"], "block": ["live"]}), axes[:1])
+        plot.layers_by_part(table({"mlp": ["live"], "block": ["live"]}), axes=axes[:1])
 
 
 def test_gaps_have_their_intervals() -> None:

@@ -24,7 +24,7 @@ def test_each_input_is_a_point_and_singular_ones_are_left_out() -> None:
     family = ff.Gaussian(0.2)
     kept = [i for i in range(20) if i != 3]
     figure, ax = plt.subplots()
-    assert plot.surrogate_curvature(surrogate, basis, family, ax) is ax
+    assert plot.surrogate_curvature(surrogate, basis, family=family, ax=ax) is ax
     points, line = ax.lines
     exact, approximate = (curvature[kept] for curvature in surrogate.scalar_curvatures(basis, family=family))
     np.testing.assert_array_equal(points.get_xdata(), exact)

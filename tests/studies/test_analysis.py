@@ -21,7 +21,7 @@ from fisherflat.errors import CheckpointError, InputError
 from fisherflat.jets.engines import TaylorEngine
 from fisherflat.models import Model
 from fisherflat.models.moves import ordinary
-from fisherflat.studies.layers import Analysis
+from fisherflat.report import Analysis
 from fisherflat.studies.layers._measure import FLAT, NEGATIVE, POSITIVE, everything, flat_to_rounding, measure
 from fisherflat.studies.layers._study import Study
 from fisherflat.studies.layers._tasks import Task
@@ -32,7 +32,7 @@ FILES = ["table.csv", "table.parquet", "analysis.json"]
 
 
 def quiet(model: Model, prompts: Any, dim: int = 2, **options: Any) -> Analysis:
-    return ff.analyze(model, prompts, dim, progress=False, **{"positions": "last", "points": 1, **options})
+    return ff.analyze(model, prompts, dim=dim, progress=False, **{"positions": "last", "points": 1, **options})
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_calibration_takes_out_the_scale_of_a_part() -> None:
 def test_engines_agree(llama: Model) -> None:
     options: dict[str, Any] = {"points": 2, "layers": [1]}
     taylor, autodiff = quiet(llama, IDS, **options), quiet(llama, IDS, engine="autodiff", **options)
-    for column in ("scalar_curvature", "second_fundamental_form", "mean_curvature", "volume_density"):
+    for column in ("scalar_curvature", "second_fundamental_form_norm", "mean_curvature_norm", "volume_density"):
         pd.testing.assert_series_equal(taylor.table[column], autodiff.table[column], rtol=1e-9, atol=1e-12)
     assert list(taylor.table.verdict) == list(autodiff.table.verdict)
 
@@ -258,11 +258,11 @@ def test_saved_files_hold_the_table(llama: Model, tmp_path: Path) -> None:
 
 def test_one_column_a_reading(llama: Model) -> None:
     analysis = quiet(llama, [IDS, OTHER], points=2, parts=["mlp", "block"])
-    wide = analysis.by_reading("mean_curvature")
+    wide = analysis.by_reading("mean_curvature_norm")
     assert len(wide) == 2 * 2 * 2 * 2  # layers, parts, prompts, points
     held = wide.query("part == 'mlp'")["frozen mlp gate"]
     table = analysis.table.query("part == 'mlp' and reading == 'frozen mlp gate'")
-    assert held.tolist() == table.mean_curvature.tolist()
+    assert held.tolist() == table.mean_curvature_norm.tolist()
     assert wide.query("part == 'mlp'")["frozen pattern"].isna().all()  # an MLP has none
     with pytest.raises(InputError, match="no quantity of the table"):
         analysis.by_reading("verdict")
@@ -317,8 +317,8 @@ def test_columns_of_a_sphere() -> None:
         assert row["scalar_curvature"] == pytest.approx(6 / 4, rel=1e-12)
         for name in ("mean", "smallest", "largest"):
             assert row[f"{name}_sectional_curvature"] == pytest.approx(1 / 4, rel=1e-12)
-        assert row["mean_curvature"] == pytest.approx(1 / 2, rel=1e-12)
-        assert row["second_fundamental_form"] == pytest.approx(3**0.5 / 2, rel=1e-12)
+        assert row["mean_curvature_norm"] == pytest.approx(1 / 2, rel=1e-12)
+        assert row["second_fundamental_form_norm"] == pytest.approx(3**0.5 / 2, rel=1e-12)
         assert row["volume_density"] == pytest.approx(scale**3, rel=1e-12)
         assert row["effective_rank"] == pytest.approx(3, rel=1e-12)
         assert row["condition_number"] == pytest.approx(1, rel=1e-12)
@@ -387,12 +387,13 @@ def test_readings_that_no_part_has_are_said_so(llama: Model) -> None:
 
 
 def test_nothing_half_written_stays(llama: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Analysis, path: Path) -> None:
+    def fail(path: Path) -> None:
         path.write_text("half")
         raise OSError(errno.ENOSPC, "disk full")
 
     analysis = quiet(llama, IDS, layers=[0], parts=["mlp"])
-    monkeypatch.setattr(Analysis, "_write_json", fail)
+    files = analysis.files() | {"analysis.json": fail}
+    monkeypatch.setattr(Analysis, "files", lambda self: files)
     with pytest.raises(InputError, match=r"cannot be written.*disk full"):
         analysis.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.parquet"]

@@ -15,12 +15,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
+from fisherflat.studies.layers._journal import FILE, Journal
 from torch import nn
 
 import fisherflat as ff
 from fisherflat.errors import InputError
 from fisherflat.models import Model
-from fisherflat.studies.layers._journal import FILE, Journal
 from fisherflat.studies.layers._runners import one_process
 from fisherflat.studies.layers._study import Study
 from fisherflat.studies.layers._tasks import Row, Task, Work

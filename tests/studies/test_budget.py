@@ -95,7 +95,7 @@ def test_creation_is_what_a_stack_cut_short_and_held_elsewhere_shows(setting) ->
 
 
 @pytest.mark.parametrize("role", ["pattern", "attention_gate", "norm", "mlp_gate"])
-def test_a_frozen_part_pays_exactly_nothing(setting, role: str) -> None:
+def test_nothing_is_attributed_to_a_frozen_part(setting, role: str) -> None:
     chart, u = setting
     blocks = residual_stack(1, gate=ff.layers.Gate())
     index = ROLES.index(role)
@@ -107,7 +107,7 @@ def test_a_frozen_part_pays_exactly_nothing(setting, role: str) -> None:
 
 
 @pytest.mark.parametrize("live", ["pattern", "norm", "mlp_gate"])
-def test_what_is_left_live_pays_for_all_where_it_is_one_part(setting, live: str) -> None:
+def test_all_is_attributed_to_what_is_left_live_where_it_is_one_part(setting, live: str) -> None:
     """All other roles held, the diagonal entry is the whole; with two roles live it is not."""
     chart, u = setting
     blocks = residual_stack(1)
@@ -122,7 +122,7 @@ def test_what_is_left_live_pays_for_all_where_it_is_one_part(setting, live: str)
     assert (two.own[:, ROLES.index(live)] - two.scalar_curvature).abs().max() > 1e-6
 
 
-def test_a_single_nonlinear_part_pays_for_all(setting) -> None:
+def test_all_is_attributed_to_a_single_nonlinear_part(setting) -> None:
     chart, u = setting
     gated = ff.layers.SelfAttention(8, heads=2, gate=ff.layers.Gate("identity")).double()
     frozen = ff.freeze(gated, chart.point)
@@ -139,7 +139,7 @@ def test_equal_layers_that_add_up_in_one_direction_share_equally(depth: int) -> 
     a = 0.5
     blocks, chart = paraboloid_stack(depth, a)
     budget = ff.curvature_budget(blocks, chart, torch.zeros(2), by="layer")
-    # K = 4 a^2 L^2 and scal = 2 K: every pair of layers pays the same
+    # K = 4 a^2 L^2 and scal = 2 K: every pair of layers has the same share
     torch.testing.assert_close(
         budget.matrix, torch.full((depth, depth), 8 * a**2, dtype=torch.float64), rtol=1e-12, atol=0
     )
@@ -181,7 +181,7 @@ def test_a_model_and_a_prompt_will_do(minilm_path: Path) -> None:
     torch.testing.assert_close(budget.scalar_curvature, profile.scalar_curvature[-1], rtol=1e-7, atol=0)
 
 
-def test_minilm_pays_with_pattern_norm_and_activation(minilm_path: Path) -> None:
+def test_minilm_is_bent_by_pattern_norm_and_activation(minilm_path: Path) -> None:
     blocks = ff.load(str(minilm_path)).blocks("Curvature grows.")[:2]
     chart = ff.charts.principal(blocks[0].hidden_states, 2)
     u = torch.zeros(2)
@@ -189,5 +189,5 @@ def test_minilm_pays_with_pattern_norm_and_activation(minilm_path: Path) -> None
     for by in ("role", "layer", "layer-role"):
         assert relative(ff.curvature_budget(blocks, chart, u, by=by), geometry) < 1e-10
     budget = ff.curvature_budget(blocks, chart, u)
-    paying = {label for label, norm in zip(budget.labels, budget.surviving, strict=True) if norm > 0}
-    assert paying == {"pattern", "norm", "activation"}
+    bending = {label for label, norm in zip(budget.labels, budget.surviving, strict=True) if norm > 0}
+    assert bending == {"pattern", "norm", "activation"}

@@ -137,7 +137,7 @@ def test_calibrated_profiles_do_not_change_when_the_model_is_scaled(setting) -> 
     chart, u = setting
     blocks = residual_stack(3)
     scaled = [*blocks[:-1], lambda x: 7.0 * blocks[-1](x)]
-    one, two = (ff.depth_profile(b, chart, u, "calibrated") for b in (blocks, scaled))
+    one, two = (ff.depth_profile(b, chart, u, family="calibrated") for b in (blocks, scaled))
     torch.testing.assert_close(one.scalar_curvature, two.scalar_curvature, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(two.covariance[-1] / one.covariance[-1], torch.tensor(49.0, dtype=torch.float64))
 
@@ -145,18 +145,20 @@ def test_calibrated_profiles_do_not_change_when_the_model_is_scaled(setting) -> 
 def test_the_covariance_scales_curvature(setting) -> None:
     chart, u = setting
     blocks = residual_stack(2)
-    one, four = (ff.depth_profile(blocks, chart, u, ff.Gaussian(c)).scalar_curvature for c in (1.0, 4.0))
+    one, four = (ff.depth_profile(blocks, chart, u, family=ff.Gaussian(c)).scalar_curvature for c in (1.0, 4.0))
     torch.testing.assert_close(4 * one, four, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("family", [ff.Gaussian(0.3), "calibrated"])
 def test_a_profile_converts_to_another_covariance(setting, family) -> None:
     chart, u = setting
-    converted = ff.depth_profile(residual_stack(2), chart, u, family).with_covariance(2.0)
-    expected = ff.depth_profile(residual_stack(2), chart, u, ff.Gaussian(2.0))
+    converted = ff.depth_profile(residual_stack(2), chart, u, family=family).with_covariance(2.0)
+    expected = ff.depth_profile(residual_stack(2), chart, u, family=ff.Gaussian(2.0))
     for name in (*QUANTITIES, "covariance", "mean_sectional_curvature"):
         torch.testing.assert_close(getattr(converted, name), getattr(expected, name), rtol=1e-9, atol=1e-12)
-    full = ff.depth_profile([lambda x: x + x**2], ff.charts.identity(3), torch.zeros(3), ff.Gaussian([1.0, 2.0, 3.0]))
+    full = ff.depth_profile(
+        [lambda x: x + x**2], ff.charts.identity(3), torch.zeros(3), family=ff.Gaussian([1.0, 2.0, 3.0])
+    )
     with pytest.raises(InputError, match="are numbers"):
         full.with_covariance(1.0)
 
@@ -193,7 +195,7 @@ def test_bad_input_is_named(setting) -> None:
     with pytest.raises(InputError, match="at least one block"):
         ff.depth_profile([], chart, u)
     with pytest.raises(InputError, match='"calibrated"'):
-        ff.depth_profile(residual_stack(1), chart, u, "calibrate")
+        ff.depth_profile(residual_stack(1), chart, u, family="calibrate")
     with pytest.raises(MapError, match="block 1"):
         ff.depth_profile([residual_stack(1)[0], lambda x: x @ torch.zeros(3, 3)], chart, u)
     with pytest.raises(InputError, match="k = 3"):

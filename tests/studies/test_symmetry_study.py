@@ -37,7 +37,7 @@ def test_the_command_writes_tables_and_figures(tmp_path: Path) -> None:
     save_word_tokenizer(tmp_path / "model")
     done = CliRunner().invoke(app, ["symmetry", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
-    names = {"units.csv", "symmetries.csv", "notes.txt", "strength.png", "forms.png", "certificates"}
+    names = {"units.csv", "symmetries.csv", "notes.txt", "symmetry.json", "strength.png", "forms.png", "certificates"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == names
     table = pd.read_csv(tmp_path / "out" / "symmetries.csv")
     assert set(table[~table.preserved].symmetry) == {"inverse scaling", "exchange", "factor sign"}
@@ -92,7 +92,7 @@ def test_a_mixture_is_studied_expert_by_expert_on_the_tokens_that_it_gets() -> N
 def test_what_is_not_of_the_form_is_said_with_the_reason() -> None:
     norms = ff.symmetry.study(Model(tiny_model("bitnet")), [5, 6, 7])
     assert all("a norm (" in note and "between its product and its output" in note for note in norms.notes)
-    assert norms.table.empty and norms.summary() is None and len(norms.notes) == 2
+    assert norms.table.empty and norms.overview() == [] and len(norms.notes) == 2
     clamps = ff.symmetry.study(Model(tiny_model("gpt_oss")), [5, 6, 7])
     assert all("aten.clamp" in note and "between its input and a factor" in note for note in clamps.notes)
 
@@ -109,7 +109,7 @@ def test_an_interrupted_study_keeps_the_layers_that_are_done(tmp_path: Path) -> 
 def test_the_command_says_that_minilm_is_not_gated(minilm_path: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["symmetry", str(minilm_path), "--out", str(tmp_path)])
     assert done.exit_code == 0 and done.output.count("not gated") == 6
-    assert {file.name for file in tmp_path.iterdir()} == {"units.csv", "symmetries.csv", "notes.txt"}
+    assert {file.name for file in tmp_path.iterdir()} == {"units.csv", "symmetries.csv", "notes.txt", "symmetry.json"}
 
 
 def test_the_null_spectrum_is_drawn_with_the_prediction() -> None:

@@ -33,7 +33,7 @@ def attention_curvature(
     curvature's absolute value over the points of the chart (`fisherflat.analyze` says which), per mean variance of the
     layer's own outputs. A reading that holds what a layer does not have is left out.
     """
-    from fisherflat.studies.layers import analyze
+    from fisherflat.report import analyze
 
     options: dict[str, Any] = {"parts": ["attention"], "readings": list(READINGS), "positions": "last"}
     table = analyze(model, list(prompts), points=points, layers=layers, progress=False, **options).table

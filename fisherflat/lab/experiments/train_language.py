@@ -39,6 +39,7 @@ from fisherflat.lab.experiments.language_curvature import attention_curvature, b
 from fisherflat.lab.experiments.language_loss import bits_per_byte, encode, nats, unigram_bits_per_byte
 from fisherflat.lab.experiments.python_text import HELD_OUT, TRAINING, standard_library
 from fisherflat.lab.experiments.train import interval
+from fisherflat.studies import kept
 from fisherflat.zoo import CHECKPOINTS, FOLDER
 
 if TYPE_CHECKING:
@@ -170,10 +171,8 @@ def blank(tokenizer: PreTrainedTokenizerFast, tokens: int, recipe: LanguageRecip
 
 def resumed(record: dict[str, Any], path: Path) -> dict[str, Any]:
     """The record with the runs of the one at `path`, if that is of the same recipe and text."""
-    before = json.loads(path.read_text()) if path.is_file() else {}
-    if all(before.get(key) == record[key] for key in ("recipe", "text")):
-        record |= {key: before[key] for key in ("shipped", "runs")}
-    return record
+    before = kept(path, {key: record[key] for key in ("recipe", "text")})
+    return record if before is None else record | {key: before[key] for key in ("shipped", "runs")}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,7 +20,8 @@ from fisherflat.jets.graph import ROLES
 from fisherflat.lab.bench import minilm
 from fisherflat.lab.experiments.language import PROMPTS as CODE
 from fisherflat.models import Model, load
-from fisherflat.studies.depth import DepthStudy, Growth, growth, study
+from fisherflat.report import DepthStudy, study_depth
+from fisherflat.studies.depth import Growth, growth
 from fisherflat.zoo import CHECKPOINTS, checkpoint
 
 ENGLISH = (
@@ -45,7 +46,7 @@ def models() -> Iterator[tuple[str, Path, Sequence[str]]]:
 def studies(model: Model, prompts: Sequence[Any]) -> list[DepthStudy]:
     """The study of each prompt, a text or token ids, without maps."""
     options = {"points": POINTS, "budget_points": BUDGET_POINTS, "resolution": 0, "halves": False, "progress": False}
-    return [study(model, prompt, **options) for prompt in prompts]  # type: ignore[arg-type]
+    return [study_depth(model, prompt, **options) for prompt in prompts]  # type: ignore[arg-type]
 
 
 def trajectories(found: Sequence[DepthStudy], reading: str) -> Float[Tensor, "depths prompts"]:
@@ -71,13 +72,13 @@ def _in_short(law: Growth) -> str:
 
 
 def shares(name: str, found: Sequence[DepthStudy]) -> str:
-    """A row of Markdown: what each role pays of scal after the last block, median over prompts (least to most)."""
+    """A row of Markdown: each role's share of scal after the last block, median over prompts (least to most)."""
     cells = []
     for role in ROLES:
-        paid = [float(each.budgets["role"].paid.nanmean(0)[ROLES.index(role)]) for each in found]
+        parts = [float(each.budgets["role"].attributed.nanmean(0)[ROLES.index(role)]) for each in found]
         total = [float(each.budgets["role"].scalar_curvature.nanmean()) for each in found]
-        ratio = [part / whole for part, whole in zip(paid, total, strict=True)]
-        cells.append(f"{statistics.median(ratio):.0%} ({min(ratio):.0%} to {max(ratio):.0%})" if any(paid) else "0")
+        ratio = [part / whole for part, whole in zip(parts, total, strict=True)]
+        cells.append(f"{statistics.median(ratio):.0%} ({min(ratio):.0%} to {max(ratio):.0%})" if any(parts) else "0")
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

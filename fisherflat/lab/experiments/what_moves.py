@@ -76,8 +76,8 @@ def by_choice(model: Model, texts: Sequence[Any], points: int = 4) -> pd.DataFra
     """The live curvature of each layer and part by what moves, a row a layer and part, a column a choice."""
     import pandas as pd
 
+    from fisherflat.report import analyze
     from fisherflat.statistics import by_group
-    from fisherflat.studies.layers import analyze
 
     columns = {}
     for moves, where in CHOICES:
@@ -96,7 +96,7 @@ def first_token(model: Model, texts: Sequence[Any]) -> pd.DataFrame:
     """The median |scalar curvature| of each attention where the first token of the sequence moves, and elsewhere."""
     import pandas as pd
 
-    from fisherflat.studies.layers import analyze
+    from fisherflat.report import analyze
 
     columns = {}
     for name, where in (("first token", [0]), ("elsewhere", "spread")):

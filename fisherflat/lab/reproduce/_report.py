@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fisherflat.lab.reproduce._section import GATING, OWN, SYMMETRY, Section, as_json
+from fisherflat._files import as_json
+from fisherflat.lab.reproduce._section import GATING, OWN, SYMMETRY, Section
 
 _SOURCES = {
     GATING: "*Gating Enables Curvature: A Geometric Expressivity Gap in Attention*",

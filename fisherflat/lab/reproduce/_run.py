@@ -13,7 +13,7 @@ from fisherflat._files import made, whole
 from fisherflat.errors import InputError
 from fisherflat.lab.reproduce import certificates, depth, language, ring, symmetry
 from fisherflat.lab.reproduce._report import results, text
-from fisherflat.lab.reproduce._section import Section, read, versions
+from fisherflat.lab.reproduce._section import Section, versions
 
 #: name -> module with `Settings`, their short version `QUICK`, and `measure(settings, folder)`
 SECTIONS: dict[str, ModuleType] = {
@@ -54,7 +54,7 @@ def reproduce(
         name: (settings or {}).get(name) or (module.QUICK if quick else module.Settings())
         for name, module in SECTIONS.items()
     }
-    found = {name: read(folder / name, asdict(chosen[name])) for name in SECTIONS}
+    found = {name: Section.load(folder / name, asdict(chosen[name])) for name in SECTIONS}
     try:
         for name in only or SECTIONS:
             if found[name]:

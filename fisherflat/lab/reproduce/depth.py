@@ -16,8 +16,9 @@ from fisherflat.lab.reproduce._section import GATING, OWN, Claim, Section, verdi
 from fisherflat.layers import BilinearAttention
 from fisherflat.models import load
 from fisherflat.parts import readings
+from fisherflat.report import study_depth
 from fisherflat.spaces import charts
-from fisherflat.studies.depth import Growth, depth_profile, growth, study
+from fisherflat.studies.depth import Growth, depth_profile, growth
 from fisherflat.zoo import CHECKPOINTS, checkpoint
 
 PATTERN = readings.name(["pattern"])
@@ -52,7 +53,7 @@ def measure(settings: Settings, folder: Path) -> Section:
     random = list(_random(settings))
     trained, figures = [], []
     for name in settings.models:
-        found = study(
+        found = study_depth(
             load(checkpoint(name)), PROMPTS[0], points=settings.points, budget_points=min(8, settings.points),
             resolution=settings.resolution, progress=False,
         )  # fmt: skip

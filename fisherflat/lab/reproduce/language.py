@@ -17,6 +17,7 @@ from fisherflat.lab.experiments.train import interval
 from fisherflat.lab.reproduce._section import GATING, OWN, Claim, Section, verdict
 from fisherflat.models import load
 from fisherflat.parts import readings
+from fisherflat.report import Figure, blank, write
 from fisherflat.zoo import CHECKPOINTS, checkpoint, checkpoint_provenance
 
 PATTERN = readings.name(["pattern"])
@@ -51,7 +52,7 @@ def measure(settings: Settings, folder: Path) -> Section:
             losses.append({"model": name, "file": file, "bits per byte": found, "when trained": then})
         again = by_layer(attention_curvature(load(checkpoint(name)), points=settings.points, layers=settings.layers))
         curvature += _curvature(name, again, said)
-    figure(curvature, folder / "curvature.png")
+    write({"curvature.png": figure(curvature)}, folder)
     return Section(
         "Language models: what training made of the gate",
         f"Two small language models of Python source code that ship with the package, {LLAMA} (ungated) and "
@@ -142,30 +143,28 @@ def _where(record: Mapping[str, Any]) -> Claim:
     return Claim(OWN, "The gate bends most in the same layer whatever the seed", words, verdict(same))
 
 
-def figure(rows: list[dict[str, Any]], path: Path) -> None:
+def figure(rows: list[dict[str, Any]]) -> Figure:
     """Curvature against layer, a panel a reading, trained and untrained."""
-    from matplotlib.figure import Figure
+    return Figure(lambda: _drawn(rows))
 
-    from fisherflat._files import whole
-    from fisherflat.plot import MARKERS, OKABE_ITO
 
+def _drawn(rows: list[dict[str, Any]]) -> Any:
     kinds = list(dict.fromkeys(row["reading"] for row in rows))
-    canvas = Figure(figsize=(3.4 * len(kinds), 2.8), layout="constrained")
+    canvas = blank(plot.COLUMN * len(kinds), 2.8)
     panels = canvas.subplots(1, len(kinds), squeeze=False)[0]
     for ax, reading in zip(panels, kinds, strict=True):
         # the axis before the lines, so that it makes no legend: one for all panels follows
-        plot.style.profile_axis(ax, _sizes(rows, reading), "layer", "median |scal| [1/σ²]")
+        plot.profile_axis(ax, _sizes(rows, reading), "layer", "median |scal| [1/σ²]")
         for number, name in enumerate(dict.fromkeys(row["model"] for row in rows)):
             mine = [row for row in rows if (row["model"], row["reading"]) == (name, reading)]
             for when, line in (("trained", "-"), ("untrained", ":")):
                 ax.plot(
                     [int(row["layer"]) for row in mine], [row[when] for row in mine], line,
-                    color=OKABE_ITO[number], marker=MARKERS[number], ms=4, lw=1.2, label=f"{name}, {when}",
+                    color=plot.OKABE_ITO[number], marker=plot.MARKERS[number], ms=4, lw=1.2, label=f"{name}, {when}",
                 )  # fmt: skip
         ax.set_title(reading, fontsize=9)
     canvas.legend(handles=panels[0].get_lines()[1:], loc="outside upper center", ncols=2, frameon=False, fontsize=7)
-    with whole(path) as part:
-        canvas.savefig(part, dpi=200, format="png")
+    return canvas
 
 
 def _sizes(rows: list[dict[str, Any]], reading: str) -> Any:

@@ -15,7 +15,7 @@ from fisherflat.layers import MLP_ACTIVATIONS, GatedMLP
 from fisherflat.models import Block, load
 from fisherflat.parts import trace
 from fisherflat.provers import symmetries
-from fisherflat.studies.symmetry import study
+from fisherflat.report import study_symmetry
 from fisherflat.zoo import CHECKPOINTS, checkpoint
 
 #: the symmetries that activations break
@@ -48,7 +48,7 @@ def measure(settings: Settings, folder: Path) -> Section:
     for name in settings.models:
         model = load(checkpoint(name))
         errors = {block.index: _error(block) for block in model.blocks(PROMPTS[0])}
-        found = study(model, list(PROMPTS))
+        found = study_symmetry(model, list(PROMPTS), progress=False)
         files = found.save(folder / name)
         figures += [f"{name}/{path.name}" for path in files if path.name == "strength.png"]
         trained += [

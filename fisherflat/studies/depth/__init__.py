@@ -1,4 +1,4 @@
-"""How curvature grows with depth, and which part of the layers pays for it."""
+"""How curvature grows with depth, and to which parts of which layers it is attributed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from fisherflat.studies.depth._budget import CurvatureBudget, Part, budget, curv
 from fisherflat.studies.depth._growth import Growth, growth
 from fisherflat.studies.depth._maps import curvature_fields
 from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, depth_profile, profile
-from fisherflat.studies.depth._result import DepthStudy
 from fisherflat.studies.depth._stack import Map, Stack, freeze_stack
-from fisherflat.studies.depth._study import study
+from fisherflat.studies.depth._study import Curve, Depth, Settings, study
 
 __all__ = [
     "QUANTITIES",
     "CurvatureBudget",
+    "Curve",
+    "Depth",
     "DepthProfile",
-    "DepthStudy",
     "Growth",
     "Map",
     "Part",
+    "Settings",
     "Stack",
     "budget",
     "curvature_budget",

@@ -1,4 +1,4 @@
-"""Who pays for the curvature: an exact split of the second fundamental form.
+"""To which parts curvature is attributed: an exact split of the second fundamental form.
 
 The second-order terms of a jet are sums over the nodes where they are born: a nonlinear node adds a source of its
 own, and all that follows passes it on linearly. Kept apart by label (role, layer, or both), they split the second
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,7 +31,7 @@ from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
 from fisherflat.studies.depth._stack import Map, Stack, Stage, over_points
-from fisherflat.studies.depth._subject import subject
+from fisherflat.studies.depth._subject import read_stack
 
 if TYPE_CHECKING:
     import pandas
@@ -56,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class CurvatureBudget:
-    """Who pays for the scalar curvature.
+    """The scalar curvature, attributed to the parts in which its second-order terms are born.
 
     **Attributes:** `parts`, n of them; `layers`, the names of all maps of the stack. All else is `[*batch, n, n]` and
     symmetric: `traces`, `tr II_a . tr II_b`, and `products`, `<II_a, II_b>`, after the last map, both in units of
@@ -86,8 +87,8 @@ class CurvatureBudget:
         return self.matrix.sum((-2, -1))
 
     @property
-    def paid(self) -> Float[Tensor, "*batch n"]:
-        """`own + interaction`, which sums to the scalar curvature."""
+    def attributed(self) -> Float[Tensor, "*batch n"]:
+        """What is attributed to each part, `own + interaction`; it sums to the scalar curvature."""
         return self.matrix.sum(-1)
 
     @property
@@ -98,13 +99,13 @@ class CurvatureBudget:
     @property
     def interaction(self) -> Float[Tensor, "*batch n"]:
         """Each part's half of what it makes together with others: row sums without the diagonal."""
-        return self.paid - self.own
+        return self.attributed - self.own
 
     @property
     def share(self) -> Float[Tensor, "*batch n"]:
-        """`paid / scal`, with sign; NaN where the scalar curvature vanishes."""
+        """`attributed / scal`, with sign; NaN where the scalar curvature vanishes."""
         total = self.scalar_curvature
-        return self.paid / total.masked_fill(total == 0, float("nan")).unsqueeze(-1)
+        return self.attributed / total.masked_fill(total == 0, float("nan")).unsqueeze(-1)
 
     @property
     def created(self) -> Float[Tensor, "*batch n"]:
@@ -155,12 +156,12 @@ class CurvatureBudget:
 
 
 def curvature_budget(
-    blocks: Model | Map | Sequence[Map],
+    blocks: Model | Map | Sequence[Map] | str | Path,
     chart: Chart | None = None,
     u: Any = None,
+    *,
     by: str = "role",
     family: Gaussian | str | None = None,
-    *,
     prompt: Any = None,
     halves: bool = False,
     reading: str = LIVE,
@@ -169,18 +170,32 @@ def curvature_budget(
 ) -> CurvatureBudget:
     """The exact split of the scalar curvature by the parts where second-order terms are born.
 
-    **Args:** `by`: `"role"`, `"layer"` or `"layer-role"`, of which the first two are sums (`CurvatureBudget.by`);
-    all others as in `depth_profile`. With `halves` a layer is a half of a block, such as `3 attention`.
+    The second fundamental form is a sum over these parts, `II = sum_a II_a`, and by the Gauss equation
+    `scal = sum_ab B_ab` with `B_ab = tr II_a . tr II_b - <II_a, II_b>`. Nothing is ablated and nothing approximated. A
+    part that is frozen gets exactly zero. Labels that do not fit into memory at a time are taken in groups.
 
-    A part that is frozen gets exactly zero. Labels that do not fit into memory at a time are taken in groups.
+    **Args:**
+
+    - `blocks`, `chart`, `u` `[*batch, k]`, `family`, `prompt`, `reading`, `degenerate` and `memory` as in
+      `depth_profile`.
+    - `by`: `"role"`, `"layer"` or `"layer-role"`, of which the first two are sums (`CurvatureBudget.by`).
+    - `halves`: a layer is half of a block, such as `3 attention`.
+
+    **Returns:** a `CurvatureBudget` of n parts: `.matrix` `[*batch, n, n]` in units of 1 / covariance, `.labels`.
 
     **Raises:** `InputError` for an unknown `by`, and what `depth_profile` raises.
+
+    >>> import torch, fisherflat as ff
+    >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
+    >>> chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
+    >>> found = ff.curvature_budget([bowl, bowl], chart, torch.zeros(2), by="layer")
+    >>> found.labels, found.matrix.tolist(), found.scalar_curvature.item()
+    (('layer 0', 'layer 1'), [[8.0, 8.0], [8.0, 8.0]], 32.0)
     """
     if by not in SPLITS:
         raise InputError(f'by must be "role", "layer" or "layer-role", got {by!r}')
-    maps, chart, keep = subject(blocks, chart, prompt)
-    stack = Stack(maps, chart, family, halves=halves, keep=keep)
-    stack = stack if reading == LIVE else stack.read(reading)
+    stack = read_stack(blocks, chart, prompt, family, halves, reading)
+    chart = stack.chart
     return budget(stack, torch.zeros(chart.dim) if u is None else u, by, degenerate=degenerate, memory=memory)
 
 

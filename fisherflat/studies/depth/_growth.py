@@ -39,25 +39,36 @@ class Growth:
         elif self.model == "exponential":
             verb, law = ("grows" if self.rate > 0 else "decays"), f"exp({self.rate:.3g} depth)"
         else:
-            return f"no systematic growth over depth (power law's exponent {self.rate:.2g}, {interval})"
+            return f"no systematic growth over depth (exponent of a power law {self.rate:.2g}, {interval})"
         return f"{verb} like {law} ({interval})"
 
 
 def growth(
-    curvature: Float[Tensor, "depths *points"], depth: Any = None, seed: int = 0, resamples: int = 2000
+    curvature: Float[Tensor, "depths *points"], *, depth: Any = None, seed: int = 0, resamples: int = 2000
 ) -> Growth:
     """Fit power and exponential laws to |curvature| against depth, and say which holds, if any.
 
     Least squares on the logarithm of the absolute value, with a level of its own for each point, so that points that
     are more curved than others at every depth do not widen the interval. The interval comes from resampling points
     (a bootstrap over clusters: the depths of one point are not independent). A law is reported only where its interval
-    excludes zero; where both do, the one with the smaller Akaike criterion.
+    excludes zero; where both do, the one with the smaller criterion of Akaike (*A new look at the statistical model
+    identification*, 1974).
 
-    **Args:** `curvature` `[depths, *points]`, for instance `profile.scalar_curvature[1:]`, of any sign; `depth`, one
-    number a row, by default 1, 2, 3, ...; `seed` and `resamples` of the bootstrap.
+    **Args:**
 
-    **Raises:** `InputError` for fewer than three depths. Points where any depth is exactly flat are left out, because a
+    - `curvature` `[depths, *points]`, for instance `profile.scalar_curvature[1:]`, of any sign and in any unit.
+    - `depth` `[depths]`, one positive number a row, by default 1, 2, 3, ...
+    - `seed` and `resamples` of the bootstrap.
+
+    **Returns:** a `Growth`, which prints as a sentence. Points where any depth is exactly flat are left out, because a
     logarithm cannot hold them; where none is left the answer is `"none"` with rate NaN.
+
+    **Raises:** `InputError` for fewer than three depths.
+
+    >>> import torch, fisherflat as ff
+    >>> depth = torch.arange(1.0, 9.0, dtype=torch.float64)
+    >>> print(ff.growth(torch.stack([depth**2, 5 * depth**2], 1)))
+    grows like depth^2 (95 % interval 2 to 2, over 2 points)
     """
     values = as_float64(curvature, "curvature").abs()
     values = values.reshape(values.shape[0], -1) if values.dim() > 1 else values[:, None]

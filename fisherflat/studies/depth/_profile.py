@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
 from fisherflat.studies.depth._stack import Map, Stack
-from fisherflat.studies.depth._subject import subject
+from fisherflat.studies.depth._subject import read_stack
 
 if TYPE_CHECKING:
     import pandas
@@ -112,11 +113,11 @@ class DepthProfile:
 
 
 def depth_profile(
-    blocks: Model | Map | Sequence[Map],
+    blocks: Model | Map | Sequence[Map] | str | Path,
     chart: Chart | None = None,
     u: Any = None,
-    family: Gaussian | str | None = None,
     *,
+    family: Gaussian | str | None = None,
     prompt: Any = None,
     halves: bool = False,
     reading: str = LIVE,
@@ -127,21 +128,31 @@ def depth_profile(
 
     **Args:**
 
-    - `blocks`: maps of one tensor, in order, or a model from `fisherflat.load` with a `prompt`, text or token ids.
+    - `blocks`: maps of one tensor, in order, as a sequence, a `ModuleList` or a `Sequential`; a single map; or, with a
+      `prompt`, a model: loaded, a module, or what `fisherflat.load` takes.
     - `chart`; of a model by default two principal directions of the last word, a unit one standard deviation.
-    - `u` `[*batch, k]`, by default the chart's point.
-    - `family`: a Gaussian for all depths (default `Gaussian()`), or `"calibrated"` for the dimensionless profile (see
-      `Stack`).
+    - `u` `[*batch, k]`, coordinates in the chart, by default its point.
+    - `family`: a Gaussian for all depths (default `Gaussian()`), or `"calibrated"`: at each depth isotropic, with the
+      variance of that depth's own output over its first axis (tokens) at the chart's point, which has no unit.
+    - `prompt`, of a model: a text, token ids `[n]`, or hidden states `[n, d]`.
     - `halves`: measure within each block too, behind its attention, where it comes apart there.
     - `reading`: what is held where the chart's point arrives, such as `"frozen pattern"` (see `fisherflat.readings`).
     - `degenerate` as in `StatisticalManifold`; `memory`, a budget in bytes.
 
-    **Raises:** `InputError`, `MapError`, `TraceError`, `DegenerateImmersionError`, `CovarianceError`.
+    **Returns:** a `DepthProfile` of L maps: `.scalar_curvature` `[L+1, *batch]` in units of 1 / covariance, and more;
+    depth 0 is the chart itself.
+
+    **Raises:** `InputError`, `MapError`, `TraceError`, `DegenerateImmersionError`, `CovarianceError`, and for a model
+    `CheckpointError`.
+
+    >>> import torch, fisherflat as ff
+    >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
+    >>> chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
+    >>> ff.depth_profile([bowl, bowl], chart, torch.zeros(2)).scalar_curvature.tolist()  # 8 L²
+    [0.0, 8.0, 32.0]
     """
-    maps, chart, keep = subject(blocks, chart, prompt)
-    stack = Stack(maps, chart, family, halves=halves, keep=keep)
-    stack = stack if reading == LIVE else stack.read(reading)
-    return profile(stack, torch.zeros(chart.dim) if u is None else u, degenerate=degenerate, memory=memory)
+    stack = read_stack(blocks, chart, prompt, family, halves, reading)
+    return profile(stack, torch.zeros(stack.chart.dim) if u is None else u, degenerate=degenerate, memory=memory)
 
 
 def profile(stack: Stack, u: Any, *, degenerate: str = "raise", memory: int | None = None) -> DepthProfile:

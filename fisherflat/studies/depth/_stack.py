@@ -51,12 +51,29 @@ class Stage:
         return cls(label, passed, at, torch.Size(graph.shape), bending, readings.present(graph), footprint(graph))
 
 
+def as_blocks(maps: Map | Sequence[Map]) -> Sequence[Map]:
+    """One map or several, as a sequence: a `Sequential` is its members, and so is a list that cannot be called itself.
+
+    A sequence stays as it is: the blocks of a model whose weights are on disk come when they are asked for.
+    """
+    if isinstance(maps, nn.Sequential) and type(maps).forward is nn.Sequential.forward and not _hooked(maps):
+        return list(maps)
+    if isinstance(maps, nn.ModuleList) and type(maps).forward is nn.ModuleList.forward:
+        return list(maps)
+    return maps if isinstance(maps, Sequence) else [maps]
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether calling the module does more than its `forward`."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 class Stack:
     """Blocks that feed each other, each traced where the chart's point arrives at it.
 
     **Args:**
 
-    - `blocks`: a callable or a graph, or several, the output of each an input of the next; `chart`.
+    - `blocks`: a callable or a graph, or several (`as_blocks`), the output of each an input of the next; `chart`.
     - `family`: one Gaussian for all depths (default `Gaussian()`), or `"calibrated"`: at each depth isotropic, with the
       variance of that depth's own output over its first axis (tokens) at the chart's point.
     - `halves`: take each block in two, behind the attention's residual sum, where it comes apart there.
@@ -79,8 +96,7 @@ class Stack:
         halves: bool = False,
         keep: bool = True,
     ) -> None:
-        # a sequence stays as it is: the blocks of a model whose weights are on disk come when they are asked for
-        self._blocks: Sequence[Map] = blocks if isinstance(blocks, (Sequence, nn.ModuleList)) else [blocks]  # type: ignore[assignment]
+        self._blocks = as_blocks(blocks)
         if not len(self._blocks):
             raise InputError("a stack needs at least one block")
         if isinstance(family, str) and family != "calibrated":
@@ -142,7 +158,7 @@ class Stack:
         return other
 
     def at_the_end(self) -> Stack:
-        """The same stack with the Gaussian of its last depth for all: in its unit budgets of all parts compare."""
+        """The same stack with the Gaussian of its last depth at every depth: one unit, in which all parts compare."""
         other = copy(self)
         other.families = [self.families[-1]] * len(self.families)
         return other
@@ -185,14 +201,25 @@ class Stack:
             yield [found for _, found in pieces]
 
 
-def freeze_stack(blocks: Sequence[Map], at: Any, roles: Sequence[str] = ("pattern",)) -> list[Graph]:
-    """Every block frozen where the input `at` of the first one arrives at it: a reading of the whole stack.
+def freeze_stack(blocks: Map | Sequence[Map], at: Any, roles: Sequence[str] = ("pattern",)) -> list[Graph]:
+    """Every block frozen where the input of the first one arrives at it: a reading of the whole stack.
 
-    **Args:** `roles` as in `fisherflat.freeze`. **Raises:** what `fisherflat.freeze` raises.
+    **Args:**
+
+    - `blocks`: maps of one tensor, in order, as a sequence, a `ModuleList` or a `Sequential`.
+    - `at`: the input of the first block, at which parts are held.
+    - `roles`: which parts, as in `fisherflat.freeze`.
+
+    **Returns:** the frozen graph of each block. **Raises:** what `fisherflat.freeze` raises.
+
+    >>> import torch, fisherflat as ff
+    >>> layers = [ff.layers.SelfAttention(4) for _ in range(2)]
+    >>> [graph.frozen for graph in ff.freeze_stack(layers, torch.randn(3, 4))]
+    [('pattern',), ('pattern',)]
     """
     frozen: list[Graph] = []
     x = at
-    for block in blocks:
+    for block in as_blocks(blocks):
         frozen.append(freeze(block, x, roles))
         x = frozen[-1](torch.as_tensor(x, dtype=torch.float64))
     return frozen

@@ -3,78 +3,158 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fisherflat._progress import progress as bar
 from fisherflat.errors import InputError
+from fisherflat.geometry import CurvatureField
 from fisherflat.models import Model
-from fisherflat.models.moves import Moves, label, parse
+from fisherflat.models.moves import Moves, label
 from fisherflat.parts import readings as named
-from fisherflat.studies.depth._budget import budget
-from fisherflat.studies.depth._maps import curvature_fields
-from fisherflat.studies.depth._profile import profile
-from fisherflat.studies.depth._result import DepthStudy
+from fisherflat.studies.depth._budget import CurvatureBudget, budget
+from fisherflat.studies.depth._growth import Growth, growth
+from fisherflat.studies.depth._maps import fields_after_blocks
+from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, profile
 from fisherflat.studies.depth._stack import Stack
 from fisherflat.studies.depth._subject import in_memory, on_prompt
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def study(
-    model: Model,
-    prompt: Any,
-    dim: int | None = None,
-    points: int = 64,
-    *,
-    moves: str | Moves = "principal",
-    position: int | str | None = None,
-    readings: Sequence[str] | None = None,
-    halves: bool = True,
-    budget_points: int = 16,
-    resolution: int = 15,
-    seed: int = 0,
-    progress: bool = True,
-) -> DepthStudy:
-    """Where a model's blocks make curvature, by what, how it grows, and how much of it is the gates'.
 
-    **Args:**
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, besides the model and the prompt; the attributes are those of `fisherflat.study_depth`.
 
-    - `model`, from `fisherflat.load`; `prompt`, a text or token ids.
-    - `moves`, along what a token moves where it enters the first block (`fisherflat.moves.parse`), in `dim` directions,
-      from 2; `position`, which token, or `"together"` for all words (default: the last word, or the last place where
-      one of the words stands that move).
-    - `points`, of the profiles, the first the token's own state, the others drawn with `seed` from within one unit.
-    - `readings`, names as in `fisherflat.readings`. Default: live; the attention patterns frozen; and, where there are
-      gates, those frozen, with and without the patterns. Parts are held where the chart's point arrives at them.
-    - `halves`, whether to look within blocks too, behind the attention.
-    - `budget_points`, the first so many of the points for the budgets, 0 for none; `resolution`, of the maps (for `dim`
-      2), points a side, 0 for none; `progress`, show a bar.
+    **Raises:** `InputError` for what cannot be used, as far as that can be told without the model.
+    """
+
+    moves: Moves
+    position: int | str | None = None
+    points: int = 64
+    readings: Sequence[str] | None = None
+    halves: bool = True
+    budget_points: int = 16
+    resolution: int = 15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.moves.dim < 2:
+            raise InputError(
+                f"dim must be at least 2, got {self.moves.dim} ({self.moves}): a curve has no curvature of its own"
+            )
+        if self.points < 1 or self.budget_points < 0 or self.resolution < 0 or self.resolution == 1:
+            raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
+        for reading in self.readings or ():
+            named.canonical(reading)
+
+
+@dataclass(eq=False)
+class Depth:
+    """The depth of a model on a prompt.
+
+    **Attributes:** `model`, `text`, `token`, what was studied; `settings`, fit for JSON; `roles`, those of the model
+    that can be held; `profiles`, by reading, each with the covariance calibrated at every depth; `budgets`, by `role`,
+    `layer` and `layer-role`, with the covariance of the last depth; `maps`, after each map of the stack; `complete`,
+    false after an interrupt.
+    """
+
+    model: str
+    text: str
+    token: str
+    settings: dict[str, Any]
+    roles: tuple[str, ...] = ()
+    profiles: dict[str, DepthProfile] = field(default_factory=dict)
+    budgets: dict[str, CurvatureBudget] = field(default_factory=dict)
+    maps: dict[str, CurvatureField] = field(default_factory=dict)
+    complete: bool = False
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The roles that are gates."""
+        return tuple(role for role in named.GATES if role in self.roles)
+
+    @property
+    def fixed_profiles(self) -> dict[str, DepthProfile]:
+        """The profiles with one covariance for all depths: that of the states that entered the first block."""
+        return {name: p.with_covariance(p.covariance[0].item()) for name, p in self.profiles.items()}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each covariance, reading, depth and point."""
+        import pandas as pd
+
+        parts = [
+            profile.table.assign(covariance=kind, reading=reading)
+            for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles))
+            for reading, profile in profiles.items()
+        ]
+        columns = ["covariance", "reading", "depth", "after", "point", *QUANTITIES]
+        return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+    @property
+    def transport_table(self) -> pd.DataFrame:
+        """A row for each layer, means over points.
+
+        `created`, the |II| of its own sources where they are born; `surviving`, at the output; `own` and `interaction`,
+        what of the scalar curvature is attributed to it.
+        """
+        import pandas as pd
+
+        columns = ["created", "surviving", "own", "interaction"]
+        if "layer" not in self.budgets:
+            return pd.DataFrame(columns=["layer", *columns])
+        budget = self.budgets["layer"]
+        means = {name: getattr(budget, name).nanmean(0).cpu().numpy() for name in columns}
+        return pd.DataFrame({"layer": budget.labels, **means})
+
+    def growth(self) -> dict[Curve, Growth]:
+        """The law of growth of |scal| over whole blocks for each covariance and reading; empty for fewer than three."""
+        return {
+            Curve(kind, reading): growth(profile.scalar_curvature[1:, profile.scalar_curvature.isfinite().all(0)])
+            for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles))
+            for reading, profile in ((reading, profile.blocks) for reading, profile in profiles.items())
+            if profile.depth >= 3 and profile.scalar_curvature.isfinite().all(0).any()
+        }
+
+
+class Curve(NamedTuple):
+    """Which curve of curvature against depth. **Attributes:** `covariance`, `"calibrated"` or `"fixed"`; `reading`."""
+
+    covariance: str
+    reading: str
+
+
+def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = True) -> Depth:
+    """Where a model's blocks make curvature, by what, and how it grows.
 
     A model whose weights stay on disk is traced block by block, anew in each pass.
 
-    **Returns:** a `DepthStudy`. Ctrl-C ends it early: `.complete` is false and what was done is there.
+    **Args:** `model`; `prompt`, a text, token ids or hidden states; `settings`, what is measured; `progress`: show a
+    bar with the time left, on the error stream.
+
+    **Returns:** what was measured. Ctrl-C ends it early: `.complete` is false and what was done is there.
 
     **Raises:** `InputError`, `CheckpointError` for a prompt or arguments that cannot be used, `TraceError` for blocks
     that cannot be read.
     """
-    moving = parse(moves, dim)
-    if moving.dim < 2:
-        raise InputError(f"dim must be at least 2, got {moving.dim} ({moving}): a curve has no curvature of its own")
-    if points < 1 or budget_points < 0 or resolution < 0 or resolution == 1:
-        raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
-    chosen = None if readings is None else [named.canonical(reading) for reading in readings]
+    moving, points, budget_points = settings.moves, settings.points, settings.budget_points
     encoded = model.encode(prompt)
-    where = label(encoded, moving.place(model, encoded, position))
+    where = label(encoded, moving.place(model, encoded, settings.position))
     about = {**moving.settings, "in words": str(moving), "unit": moving.unit}
-    settings = {"moves": about, "points": points, "budget_points": min(points, budget_points), "seed": seed}
-    found = DepthStudy(model.name, encoded.text, where, settings)
+    plain = {"moves": about, "points": points, "budget_points": min(points, budget_points), "seed": settings.seed}
+    found = Depth(model.name, encoded.text, where, plain)
     try:
         with bar(progress) as step:
             step("reading the blocks", 0, None)
-            given = on_prompt(model, encoded, moving, position)
-            stack = Stack(given.blocks, given.chart, "calibrated", halves=halves, keep=in_memory(model))
-            u = moving.points(points, seed)
+            given = on_prompt(model, encoded, moving, settings.position)
+            stack = Stack(given.blocks, given.chart, "calibrated", halves=settings.halves, keep=in_memory(model))
+            u = moving.points(points, settings.seed)
             found.roles = stack.roles
-            chosen = chosen if chosen is not None else usual(stack.roles)
-            maps = moving.dim == 2 and resolution > 0
+            asked = settings.readings if settings.readings is not None else usual(stack.roles)
+            chosen = [named.canonical(reading) for reading in asked]
+            maps = moving.dim == 2 and settings.resolution > 0
             total = len(chosen) + (budget_points > 0) + maps
             for done, reading in enumerate(chosen):
                 step(f"profile, {reading}", done, total)
@@ -85,7 +165,7 @@ def study(
                 found.budgets = {"role": finest.by("role"), "layer": finest.by("layer"), "layer-role": finest}
             if maps:
                 step("maps", total - 1, total)
-                found.maps = curvature_fields(stack, (-1.0, 1.0, -1.0, 1.0), resolution)
+                found.maps = fields_after_blocks(stack, (-1.0, 1.0, -1.0, 1.0), settings.resolution)
         found.complete = True
     except KeyboardInterrupt:
         pass

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fisherflat.errors import InputError
-from fisherflat.models import Block, Encoded, Model
+from fisherflat.models import Block, Encoded, Model, as_model
 from fisherflat.models.moves import Moves, Position, Principal, tokens
+from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
-from fisherflat.studies.depth._stack import Map
+from fisherflat.spaces.families import Gaussian
+from fisherflat.studies.depth._stack import Map, Stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +42,35 @@ def on_prompt(model: Model, prompt: Any, moves: Moves, where: int | str | None =
     return OnPrompt(variants[0], position, blocks[0], chart)
 
 
-def subject(
-    blocks: Model | Map | Sequence[Map], chart: Chart | None, prompt: Any
-) -> tuple[Map | Sequence[Map], Chart, bool]:
-    """Maps, chart, and whether their graphs may all stay in memory; of a model with the chart that it has by default.
+def read_stack(
+    blocks: Model | Map | Sequence[Map] | str | Path,
+    chart: Chart | None,
+    prompt: Any,
+    family: Gaussian | str | None,
+    halves: bool,
+    reading: str,
+) -> Stack:
+    """The stack of maps in a chart, or of a model on a prompt, in the chart that it has by default; in a reading.
 
-    **Raises:** `InputError` for a model without a prompt, or maps without a chart.
+    **Raises:** `InputError` for a model without a prompt, or maps without a chart; what `Stack` raises.
     """
-    if not isinstance(blocks, Model):
-        if chart is None or prompt is not None:
-            raise InputError("blocks need a chart, and take no prompt; a model from fisherflat.load takes one")
-        return blocks, chart, True
-    if prompt is None:
-        raise InputError("a model needs a prompt: give one as prompt=, text or token ids")
-    if chart is not None:
-        return blocks.blocks(prompt), chart, in_memory(blocks)
-    found = on_prompt(blocks, prompt, Principal())
-    return found.blocks, found.chart, in_memory(blocks)
+    maps, keep = blocks, True
+    if isinstance(blocks, (Model, str, Path)) or prompt is not None:
+        if prompt is None:
+            raise InputError("a model needs a prompt: give one as prompt=, a text or token ids")
+        if not isinstance(blocks, (Model, str, Path, nn.Module)):
+            raise InputError("blocks take no prompt; a model does: one of fisherflat.load, a module, or a folder")
+        model = as_model(blocks)
+        keep = in_memory(model)
+        if chart is None:
+            found = on_prompt(model, prompt, Principal())
+            maps, chart = found.blocks, found.chart
+        else:
+            maps = model.blocks(prompt)
+    elif chart is None:
+        raise InputError("blocks need a chart; a model in its own chart needs a prompt: give one as prompt=")
+    stack = Stack(maps, chart, family, halves=halves, keep=keep)  # type: ignore[arg-type]
+    return stack if reading == LIVE else stack.read(reading)
 
 
 def in_memory(model: Model) -> bool:

@@ -1,8 +1,23 @@
-"""Analyse a trained model: the curvature of its layers on real prompts, as a table."""
+"""The curvature of the layers of a model on prompts, part by part and reading by reading."""
 
 from __future__ import annotations
 
-from fisherflat.studies.layers._analyze import analyze
-from fisherflat.studies.layers._result import Analysis
+from fisherflat.studies.layers._measure import FLAT, QUANTITIES
+from fisherflat.studies.layers._run import Layers, study
+from fisherflat.studies.layers._runners import one_process, processes
+from fisherflat.studies.layers._settings import PARTS, Settings
+from fisherflat.studies.layers._tasks import Runner, Task, Work
 
-__all__ = ["Analysis", "analyze"]
+__all__ = [
+    "FLAT",
+    "PARTS",
+    "QUANTITIES",
+    "Layers",
+    "Runner",
+    "Settings",
+    "Task",
+    "Work",
+    "one_process",
+    "processes",
+    "study",
+]

@@ -19,13 +19,13 @@ from fisherflat.spaces.families import Gaussian
 from fisherflat.studies.layers._tasks import Row
 
 #: column -> how it is read off a geometry
-COLUMNS: dict[str, Callable[[Geometry], Tensor]] = {
+QUANTITIES: dict[str, Callable[[Geometry], Tensor]] = {
     "scalar_curvature": lambda g: g.scalar_curvature,
     "mean_sectional_curvature": lambda g: g.scalar_curvature / (g.k * (g.k - 1)),
     "smallest_sectional_curvature": lambda g: g.sectional_extremes[..., 0],
     "largest_sectional_curvature": lambda g: g.sectional_extremes[..., 1],
-    "second_fundamental_form": lambda g: g.second_fundamental_form_norm,
-    "mean_curvature": lambda g: g.mean_curvature_norm,
+    "second_fundamental_form_norm": lambda g: g.second_fundamental_form_norm,
+    "mean_curvature_norm": lambda g: g.mean_curvature_norm,
     "volume_density": lambda g: g.volume_density,
     "effective_rank": lambda g: g.effective_rank,
     "condition_number": lambda g: g.condition_number,
@@ -56,7 +56,7 @@ def measure(
 
     **Args:** `surfaces`: by name, which outputs, and their family. Jets are computed once for all of them.
 
-    **Returns:** by name, rows with `point`, `u`, `rerouted`, the numbers of `COLUMNS`, `verdict` and `error`.
+    **Returns:** by name, rows with `point`, `u`, `rerouted`, the numbers of `QUANTITIES`, `verdict` and `error`.
 
     **Raises:** what `StatisticalManifold` and its engines raise; points where the metric is degenerate are no error
     but rows that say so.
@@ -69,7 +69,7 @@ def measure(
         jet, found = manifold.engine.jet(chunk), []
         for pick, family in surfaces.values():
             geometry = Geometry(Jet(family.whiten(pick(jet)), chart.dim), "nan", chunk)
-            found.append(torch.stack([*(read(geometry) for read in COLUMNS.values()), flat_to_rounding(geometry)]))
+            found.append(torch.stack([*(read(geometry) for read in QUANTITIES.values()), flat_to_rounding(geometry)]))
         return torch.stack(found).double().cpu()
 
     with warnings.catch_warnings():
@@ -84,7 +84,7 @@ def measure(
 
 
 def _row(point: int, u: list[float], rerouted: bool, values: list[float]) -> Row:
-    row: Row = {"point": point, "u": u, "rerouted": rerouted, **dict(zip(COLUMNS, values, strict=False))}
+    row: Row = {"point": point, "u": u, "rerouted": rerouted, **dict(zip(QUANTITIES, values, strict=False))}
     scal = row["scalar_curvature"]
     if scal == scal:
         return row | {"verdict": FLAT if values[-1] else POSITIVE if scal > 0 else NEGATIVE, "error": None}

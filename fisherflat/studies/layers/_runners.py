@@ -12,7 +12,8 @@ from pickle import PicklingError
 import torch
 
 from fisherflat.errors import InputError, OutOfMemoryError
-from fisherflat.studies.layers._tasks import Row, Runner, Task, Work
+from fisherflat.studies._journal import Row
+from fisherflat.studies.layers._tasks import Runner, Task, Work
 
 
 def one_process(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:

@@ -13,51 +13,16 @@ from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.jets.graph import Graph
 from fisherflat.models import Block, Encoded, Model
-from fisherflat.models.moves import Fitted, Moves, Position, label, pool, tokens
+from fisherflat.models.moves import Fitted, Position, label, pool, tokens
 from fisherflat.parts import readings, trace
 from fisherflat.spaces.families import Gaussian
+from fisherflat.studies._journal import Row
 from fisherflat.studies.layers._measure import Pick, everything, measure
-from fisherflat.studies.layers._tasks import Row, Task
+from fisherflat.studies.layers._settings import Settings
+from fisherflat.studies.layers._tasks import Task
 
-#: the parts of a block that are measured unless others are asked for
-PARTS = ("attention", "mlp", "block")
 #: hidden states `[n, d]` -> `[n, m]`
 Map = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is measured, besides the model and the prompts; all of it determines the numbers.
-
-    **Attributes:** as in `fisherflat.analyze`; `readings` is `None` for those that make sense, `layers` and `heads` for
-    all. Heads are measured where `heads` is one of the parts.
-    """
-
-    moves: Moves
-    parts: tuple[str, ...] = PARTS
-    heads: tuple[int, ...] | None = None
-    readings: tuple[str, ...] | None = None
-    layers: tuple[int, ...] | None = None
-    positions: str | tuple[int, ...] = "spread"
-    points: int = 1
-    seed: int = 0
-    engine: str = "taylor"
-    dtype: torch.dtype = torch.float64
-
-    def plain(self) -> dict[str, Any]:
-        """Fit for JSON."""
-        return {
-            "moves": self.moves.settings,
-            "parts": list(self.parts),
-            "heads": None if self.heads is None else list(self.heads),
-            "readings": None if self.readings is None else list(self.readings),
-            "layers": None if self.layers is None else list(self.layers),
-            "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
-            "points": self.points,
-            "seed": self.seed,
-            "engine": self.engine,
-            "dtype": str(self.dtype).removeprefix("torch."),
-        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-#: one row of the table of an analysis
-Row = dict[str, Any]
+from fisherflat.studies._journal import Row
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fisherflat.studies.symmetry._result import SymmetryStudy
-from fisherflat.studies.symmetry._study import study
+from fisherflat.studies.symmetry._study import Symmetries, place, study
 
-__all__ = ["SymmetryStudy", "study"]
+__all__ = ["Symmetries", "place", "study"]

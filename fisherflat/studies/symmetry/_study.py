@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fisherflat._progress import progress as bar
 from fisherflat.certificates import SymmetryCertificate
 from fisherflat.errors import CheckpointError, InputError, TraceError
 from fisherflat.gated_mlp import GatedUnits, broken_scaling, conserved_charges, exchange_defect, experts, units_of_graph
 from fisherflat.parts import trace
 from fisherflat.provers import certify_symmetry
-from fisherflat.studies.symmetry._result import SymmetryStudy
+from fisherflat.studies._prompts import as_prompts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,54 +23,93 @@ if TYPE_CHECKING:
     from fisherflat.models import Model
 
 
-@dataclass
-class _Found:
-    """What is kept of the layers that are done: numbers, no weights."""
+#: the columns of the table; `expert` stands second where there are mixtures
+COLUMNS = (
+    "layer", "unit", "positive", "negative", "exchange_defect", "strength", "eigenvalue", "effective_degree",
+    "inverse_charge", "output_charge",
+)  # fmt: skip
 
-    tables: list[pd.DataFrame] = field(default_factory=list)
+
+@dataclass(eq=False)
+class Symmetries:
+    """The symmetries of the gated MLPs of a model: numbers, no weights.
+
+    **Attributes:** `model`, its name; `table`, a row for each unit of each gated MLP; `certificates`, of their
+    symmetries, one an MLP; `notes`: which MLPs are not gated, and how exact the rewriting of the others is; `complete`,
+    false after an interrupt.
+    """
+
+    model: str
+    table: pd.DataFrame
     certificates: list[SymmetryCertificate] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    complete: bool = False
+
+    @property
+    def symmetries(self) -> pd.DataFrame:
+        """The tables of `fisherflat.symmetry.symmetries`, with columns `layer` and, for a mixture, `expert`."""
+        import pandas as pd
+
+        rows = [{**place(c), **row} for c in self.certificates for row in c.rows()]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["layer", *_EVIDENCE])
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """The table by MLP: units, median and 90th percentile of the broken strength, median effective degree."""
+        import pandas as pd
+
+        by = [name for name in ("layer", "expert") if name in self.table]
+        groups = self.table.groupby(by, dropna=False)
+        columns = {
+            "units": groups["unit"].count(),
+            "strength_median": groups["strength"].median(),
+            "strength_90": groups["strength"].quantile(0.9),
+            "degree_median": groups["effective_degree"].median(),
+            "exchange_median": groups["exchange_defect"].median(),
+        }
+        return pd.DataFrame(columns).reset_index()
 
 
-def study(model: Model, prompts: Any, say: Callable[[str], Any] | None = None) -> SymmetryStudy:
+def place(certificate: SymmetryCertificate) -> dict[str, int]:
+    """Which MLP of the model a certificate is about: its `layer` and, in a mixture, its `expert`."""
+    subject = certificate.subject or {}
+    return {name: subject[name] for name in ("layer", "expert") if name in subject}
+
+
+def study(model: Model, prompts: Any, *, progress: bool = True) -> Symmetries:
     """The symmetries of every gated MLP of a model, and how strongly they are broken on what enters it on the prompts.
 
     Layer by layer: the weights are read from the traced graph, the rewriting as bilinear attention is compared with it,
-    the symmetries are proved or refuted, and each unit is measured. Nothing but numbers is kept, so that a model whose
-    weights stay on disk needs the memory of one layer. A mixture is studied expert by expert, each on the tokens that
-    the router gives it.
+    the symmetries are proved or refuted, and each unit is measured. A model whose weights stay on disk needs the memory
+    of one layer. A mixture is studied expert by expert, each on the tokens that the router gives it.
 
-    The columns of `.table`: `layer`; `expert`, where there are mixtures; `unit`; `positive` and `negative`, the
-    eigenvalues `(g·u ± |g||u|) / 2` of the unit's form; `exchange_defect`, of its scores; `strength`, `eigenvalue` and
-    `effective_degree`, of the broken inverse scaling (`BrokenScaling`); `inverse_charge` and `output_charge`
-    (`Charges`). What depends on inputs is NaN for an expert without any.
-
-    **Args:** `model`, from `fisherflat.load`; `prompts`: a text, token ids, or a list of texts; `say`, called with each
-    note when it is made. Ctrl-C ends early and keeps the layers that are done.
+    **Args:** `model`; `prompts`, one or several (`fisherflat.studies.as_prompts`); `progress`: show a bar with the time
+    left, on the error stream. Ctrl-C ends early and keeps the layers that are done.
 
     **Raises:** what `Model.blocks` raises. An MLP that is not gated, or cannot be read, is a note.
     """
     import pandas as pd
 
-    texts = prompts if isinstance(prompts, list) and all(isinstance(text, str) for text in prompts) else [prompts]
-    encoded = [model.encode(text) for text in texts]
-    found, complete = _Found(), True
+    encoded = [model.encode(prompt) for prompt in as_prompts(prompts)]
+    found, tables = Symmetries(model.name, pd.DataFrame(columns=list(COLUMNS))), []
     try:
-        stacks = [model.blocks(text) for text in encoded]
-        for layer in range(len(stacks[0])):
-            before = len(found.notes)
-            # slices, so that the stacks do not hold on to the layer
-            _study_layer([stack[layer : layer + 1] for stack in stacks], encoded[0].ids.tolist(), found)
-            for note in found.notes[before:] if say else ():
-                say(note)  # type: ignore[misc]
+        with bar(progress) as advance:
+            advance("running the model", 0, None)
+            stacks = [model.blocks(prompt) for prompt in encoded]
+            for layer in range(len(stacks[0])):
+                advance(f"layer {layer}", layer, len(stacks[0]))
+                # slices, so that the stacks do not hold on to the layer
+                tables += _study_layer([stack[layer : layer + 1] for stack in stacks], encoded[0].ids.tolist(), found)
+        found.complete = True
     except KeyboardInterrupt:
-        complete = False
-    table = pd.concat(found.tables, ignore_index=True) if found.tables else pd.DataFrame()
-    return SymmetryStudy(model.name, table, found.certificates, found.notes, complete)
+        pass
+    if tables:
+        found.table = pd.concat(tables, ignore_index=True)
+    return found
 
 
-def _study_layer(stacks: Sequence[Any], ids: list[int], found: _Found) -> None:
-    """One layer, on all prompts: its MLP, or the experts of it."""
+def _study_layer(stacks: Sequence[Any], ids: list[int], found: Symmetries) -> list[pd.DataFrame]:
+    """One layer, on all prompts: the units of its MLP, or of the experts of it."""
     blocks = [stack[0] for stack in stacks]
     index = blocks[0].index
     subject = {"layer": index, "part": "mlp", "token_ids": ids}
@@ -77,21 +117,25 @@ def _study_layer(stacks: Sequence[Any], ids: list[int], found: _Found) -> None:
         mixtures = [experts(block.mlp) for block in blocks]
         if not mixtures[0]:
             inputs = torch.cat([block.mlp_input.double() for block in blocks])
-            _study_mlp(f"layer {index}", blocks[0].mlp, blocks[0].mlp_input, inputs, subject, found)
+            return [_study_mlp(f"layer {index}", blocks[0].mlp, blocks[0].mlp_input, inputs, subject, found)]
     except (InputError, TraceError, CheckpointError) as failure:
         found.notes.append(f"layer {index}: {failure}")
-        return
+        return []
+    tables = []
     for routes in zip(*mixtures, strict=True):
-        expert, place = routes[0], f"layer {index}, expert {routes[0].index}"
+        expert, where = routes[0], f"layer {index}, expert {routes[0].index}"
         inputs = torch.cat([route.routed.double() for route in routes])
         try:
-            _study_mlp(place, expert, expert.input, inputs, {**subject, "expert": expert.index}, found)
+            tables.append(_study_mlp(where, expert, expert.input, inputs, {**subject, "expert": expert.index}, found))
         except (InputError, TraceError) as failure:
-            found.notes.append(f"{place}: {failure}")
-            return  # the others are of the same form
+            found.notes.append(f"{where}: {failure}")
+            break  # the others are of the same form
+    return tables
 
 
-def _study_mlp(place: str, mlp: Any, at: Tensor, inputs: Tensor, subject: dict[str, Any], found: _Found) -> None:
+def _study_mlp(
+    where: str, mlp: Any, at: Tensor, inputs: Tensor, subject: dict[str, Any], found: Symmetries
+) -> pd.DataFrame:
     at = at.double()
     graph = trace(mlp, at)
     units = units_of_graph(graph, at)
@@ -102,10 +146,10 @@ def _study_mlp(place: str, mlp: Any, at: Tensor, inputs: Tensor, subject: dict[s
     for name in ("expert", "layer"):
         if name in subject:
             table.insert(0, name, subject[name])
-    found.tables.append(table)
     found.certificates.append(replace(certify_symmetry(units), subject=subject))
     routed = "" if len(inputs) else ", to which no token of the prompts is routed"
-    found.notes.append(f"{place}: {len(table)} gated units{routed}, rewritten with a relative error of {error:.1e}")
+    found.notes.append(f"{where}: {len(table)} gated units{routed}, rewritten with a relative error of {error:.1e}")
+    return table
 
 
 def _units_table(units: GatedUnits, inputs: Tensor) -> pd.DataFrame:
@@ -126,4 +170,6 @@ def _units_table(units: GatedUnits, inputs: Tensor) -> pd.DataFrame:
     return pd.DataFrame({"unit": range(len(dot)), **numbers})
 
 
+#: the columns of `symmetries`, after its place
+_EVIDENCE = ("symmetry", "group", "transformation", "generator", "preserved", "kind", "evidence")
 _BROKEN = ("strength", "eigenvalue", "effective_degree")

@@ -1,17 +1,18 @@
-"""Results on disk as they come, so that an analysis can go on after an interrupt or a kill."""
+"""Results on disk, so that work can go on after an interrupt or a kill: what is there is not done again."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fisherflat._files import made
+from fisherflat._files import as_json, made
 from fisherflat.errors import InputError
-from fisherflat.studies.layers._tasks import Row
+
+#: one row of a table
+Row = dict[str, Any]
 
 #: the file, a line of JSON each: first what is measured and on what, then the rows of each task that is done
 FILE = "journal.jsonl"
@@ -60,7 +61,7 @@ class Journal:
     def write(self, key: str, rows: Sequence[Row]) -> None:
         """Add a task that is done."""
         self.done[key] = list(rows)
-        self._append({"task": key, "rows": [{name: _plain(v) for name, v in row.items()} for row in rows]})
+        self._append({"task": key, "rows": self.done[key]})
 
     def close(self, finished: bool) -> None:
         """Close the file; `finished`: all tasks are done, so that the file may be begun anew."""
@@ -69,14 +70,26 @@ class Journal:
         self._file.close()
 
     def _append(self, line: dict[str, Any]) -> None:
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
         try:
-            self._file.write(text.encode())
+            self._file.write(as_json(line, indent=None).encode())
             os.fsync(self._file.fileno())
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be written ({error.strerror}); make room and resume: what was done before is kept"
             ) from error
+
+
+def kept(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a JSON file holds, if it is there and was made of the same: its entries of these names are equal.
+
+    **Args:** `identity`, all that determines the rest, by name.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        before = {name: content[name] for name in identity}
+    except (OSError, ValueError, TypeError, KeyError):  # not there, or of another release
+        return None
+    return None if _changed(before, json.loads(as_json(identity))) else content
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:
@@ -97,8 +110,8 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]
     return (lines[0], lines[1:], len(whole)) if lines else (None, [], 0)
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """In words, what differs."""
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, what differs; empty where nothing does."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return "; ".join(f"{name} was {_short(before.get(name))}, is {_short(now.get(name))}" for name in names)
 
@@ -106,8 +119,3 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fisherflat.parts import readings
 from fisherflat.statistics import ENOUGH, Estimate, estimate
-from fisherflat.studies.layers._measure import FLAT
+from fisherflat.studies.layers import FLAT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +155,7 @@ def _named(layers: object) -> str:
     return f"layer{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
-def tables(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
+def overview(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
     """The mean scalar curvature with its interval, a table a part: a row a layer, a column a reading. No heads."""
     from rich.table import Table
 

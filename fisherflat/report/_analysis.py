@@ -1,36 +1,35 @@
-"""The table of an analysis: its shapes, and its files."""
+"""An analysis: the table of a model's layers, its shapes, and its files."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fisherflat import statistics
-from fisherflat._files import write_all
+from fisherflat import plot, statistics
 from fisherflat._version import __version__
 from fisherflat.errors import InputError
 from fisherflat.parts import readings
-from fisherflat.studies.layers._measure import COLUMNS as NUMBERS
-from fisherflat.studies.layers._measure import FLAT
-from fisherflat.studies.layers._summary import sentences, tables
-from fisherflat.studies.layers._tasks import Row
+from fisherflat.report._analysis_in_words import overview, sentences
+from fisherflat.report._result import Result, read_json, reading
+from fisherflat.report._writer import Content, Figure
+from fisherflat.studies.layers import FLAT, QUANTITIES
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from rich.console import RenderableType
+    from rich.table import Table
 
 #: what tells rows apart, but for the reading
 KEYS = ("layer", "part", "prompt", "text", "position", "token", "point")
 #: the columns of the table, in order
-COLUMNS = ("layer", "part", "roles", "reading", *KEYS[2:], "u", *NUMBERS, "rerouted", "verdict", "error")
+COLUMNS = ("layer", "part", "roles", "reading", *KEYS[2:], "u", *QUANTITIES, "rerouted", "verdict", "error")
+#: column -> its name in tables of version 0.1.0
+_FORMER = {f"{name}_norm": name for name in ("second_fundamental_form", "mean_curvature")}
 
 
-class Analysis:
+class Analysis(Result):
     """What `fisherflat.analyze` found.
 
     **Attributes:** `rows`, a dict each; `model`, its name; `settings`, the arguments; `complete`, false after an
@@ -39,7 +38,7 @@ class Analysis:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[Mapping[str, Any]],
         *,
         model: str,
         settings: dict[str, Any],
@@ -47,7 +46,7 @@ class Analysis:
         notes: Sequence[str] = (),
         depth: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.rows = [{name: row.get(name) for name in COLUMNS} for row in rows]
+        self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in COLUMNS} for row in rows]
         self.model, self.settings, self.complete, self.notes = model, settings, complete, list(notes)
         self.depth = {prompt: list(said) for prompt, said in (depth or {}).items()}
 
@@ -58,7 +57,7 @@ class Analysis:
         `roles`: what there is in the part that can be held. Curvatures are in units of one over the covariance, which
         is the part's own mean output variance: `scalar_curvature`; `mean_`, `smallest_` and
         `largest_sectional_curvature` over the planes of the chart (see `Geometry.sectional_extremes`).
-        `second_fundamental_form` and `mean_curvature` are norms, in one over its root; `volume_density` is
+        `second_fundamental_form_norm` and `mean_curvature_norm` are in one over its root; `volume_density` is
         `sqrt(det g)`, `effective_rank` and `condition_number` are those of `g`, in the coordinates `u` of the chart.
         `rerouted`: a mixture of experts chooses others at this point than at the prompt itself.
         `verdict` is `flat to rounding`, `positive` or `negative`; `error` says why there are no numbers. `position` is
@@ -67,7 +66,7 @@ class Analysis:
         import pandas as pd
 
         kinds: dict[str, Any] = {"point": "Int64", "position": "Int64", "rerouted": "boolean"} | dict.fromkeys(
-            NUMBERS, "float64"
+            QUANTITIES, "float64"
         )
         return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype(kinds)  # also where every row failed
 
@@ -76,8 +75,8 @@ class Analysis:
 
         **Raises:** `InputError` for what is no number of the table.
         """
-        if quantity not in NUMBERS:
-            raise InputError(f"{quantity!r} is no quantity of the table; there are {', '.join(NUMBERS)}")
+        if quantity not in QUANTITIES:
+            raise InputError(f"{quantity!r} is no quantity of the table; there are {', '.join(QUANTITIES)}")
         table = self.table[self.table["verdict"].notna()]
         order = list(dict.fromkeys(table["reading"]))
         wide = table.set_index([*KEYS, "reading"])[quantity].unstack("reading", sort=False)
@@ -122,42 +121,42 @@ class Analysis:
         depth = [sentence for said in self.depth.values() for sentence in said]
         return [*sentences(self.table, self.gaps), *depth, *self.notes]
 
-    def summary(self) -> RenderableType:
-        """The scalar curvature by layer, a table a part, and the sentences; for `rich.print`."""
-        from rich.console import Group
-        from rich.markup import escape
+    def overview(self) -> list[Table]:
+        """The scalar curvature by layer, a table a part."""
+        return overview(self.table, self.estimates)
 
-        return Group(escape(self.model), *tables(self.table, self.estimates), *map(escape, self.sentences()))
+    def files(self) -> dict[str, Content]:
+        """`table.csv` and `table.parquet` hold the table, `readings.csv` the scalar curvature with a column a reading.
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write the tables, a summary and the figures, as far as there is something to show.
-
-        `table.csv` and `table.parquet` hold the table, `readings.csv` the scalar curvature with a column a reading,
-        `estimates.csv` means and intervals by layer, `gaps.csv` the expressivity gaps, `analysis.json` the arguments
-        and the sentences; `layers.png`, `gaps.png` and `heads.png` are the figures. Each is there as a whole or not at
-        all.
-
-        **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to.
+        `estimates.csv` has means and intervals by layer, `gaps.csv` the expressivity gaps, `analysis.json` the
+        arguments and the sentences; `layers.png`, `gaps.png` and `heads.png` are the figures.
         """
-        return write_all(folder, self._writers())
-
-    def _writers(self) -> dict[str, Callable[[Path], None]]:
-        files: dict[str, Callable[[Path], None]] = {
-            "table.csv": lambda path: self.table.to_csv(path, index=False),
-            "table.parquet": lambda path: self.table.to_parquet(path, index=False),
-            "analysis.json": self._write_json,
+        files: dict[str, Content] = {
+            "table.csv": self.table,
+            "table.parquet": self.table,
+            "analysis.json": {
+                "fisherflat": __version__,
+                "model": self.model,
+                "settings": self.settings,
+                "complete": self.complete,
+                "summary": self.sentences(),
+                "notes": self.notes,
+                "depth": self.depth,
+            },
         }
         if self.measured:
-            files["readings.csv"] = lambda path: self.by_reading().to_csv(path, index=False)
-            files["estimates.csv"] = lambda path: self.estimates.to_csv(path, index=False)
-        heads = {_is_head(row["part"]) for row in self.rows if row["verdict"]}
-        if False in heads:
-            files["layers.png"] = self._draw_layers
+            files |= {"readings.csv": self.by_reading(), "estimates.csv": self.estimates}
+        measured = self.table[self.table["verdict"].notna()]
+        heads = measured["part"].str.startswith("head ")
+        if not heads.all():
+            parts = measured.loc[~heads, "part"].nunique()
+            files["layers.png"] = Figure.of_panels(
+                lambda axes: plot.layers_by_part(measured, axes=axes), 0.8 + 1.5 * parts, parts
+            )
         if len(self.gaps):
-            files["gaps.csv"] = lambda path: self.gaps.to_csv(path, index=False)
-            files["gaps.png"] = self._draw_gaps
-        if True in heads:
-            files["heads.png"] = self._draw_heads
+            files |= {"gaps.csv": self.gaps, "gaps.png": Figure.of(lambda ax: plot.gaps(self.gaps, ax=ax), 2.4)}
+        if heads.any():
+            files["heads.png"] = _map_of_heads(measured[heads])
         return files
 
     @classmethod
@@ -168,50 +167,11 @@ class Analysis:
         """
         import pandas as pd
 
-        folder = Path(folder)
-        try:
-            content = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
-            rows = pd.read_parquet(folder / "table.parquet").to_dict("records")
+        with reading(folder, "a saved analysis") as place:
+            content = read_json(place / "analysis.json")
+            rows = pd.read_parquet(place / "table.parquet").to_dict("records")
             about = {name: content[name] for name in ("model", "settings", "complete", "notes", "depth")}
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{folder} does not hold the files of a saved analysis ({error})") from error
-        return cls([{name: _given(value) for name, value in row.items()} for row in rows], **about)
-
-    def _write_json(self, path: Path) -> None:
-        content = {
-            "fisherflat": __version__,
-            "model": self.model,
-            "settings": self.settings,
-            "complete": self.complete,
-            "summary": self.sentences(),
-            "notes": self.notes,
-            "depth": self.depth,
-        }
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-    def _draw_layers(self, path: Path) -> None:
-        from fisherflat import plot
-
-        measured = self.table[self.table["verdict"].notna()]
-        parts = {part for part in measured["part"] if not part.startswith("head ")}
-        with _figure(path, len(parts), 0.8 + 1.5 * len(parts)) as axes:
-            plot.layers_by_part(measured, axes)
-
-    def _draw_gaps(self, path: Path) -> None:
-        from fisherflat import plot
-
-        with _figure(path, 1, 2.4) as axes:
-            plot.gaps(self.gaps, axes[0])
-
-    def _draw_heads(self, path: Path) -> None:
-        from fisherflat import plot
-
-        heads = self.table[self.table["part"].str.startswith("head ") & self.table["verdict"].notna()]
-        curved = heads[heads["verdict"] != FLAT]  # a map of nothing but flat heads shows nothing
-        found = list(dict.fromkeys((curved if len(curved) else heads)["reading"]))
-        with _figure(path, len(found), len(found) * (0.9 + 0.16 * heads["layer"].nunique())) as axes:
-            for reading, ax in zip(found, axes, strict=True):
-                plot.heads(heads, ax, reading)
+        return cls([{str(name): _given(value) for name, value in row.items()} for row in rows], **about)
 
     def __repr__(self) -> str:
         layers = len({row["layer"] for row in self.rows})
@@ -220,22 +180,22 @@ class Analysis:
         )
 
 
-@contextmanager
-def _figure(path: Path, panels: int, height: float) -> Iterator[list[Axes]]:
-    """Panels one above the other, one column wide, written to a file."""
-    from matplotlib.figure import Figure
+def _map_of_heads(heads: pd.DataFrame) -> Figure:
+    """A panel a reading; a map of nothing but flat heads shows nothing."""
+    curved = heads[heads["verdict"] != FLAT]
+    found = list(dict.fromkeys((curved if len(curved) else heads)["reading"]))
 
-    figure = Figure(figsize=(3.4, height), layout="constrained")  # not of pyplot: nothing is shown or kept
-    yield list(figure.subplots(panels, sharex=True, squeeze=False)[:, 0])
-    figure.savefig(path, dpi=200, format="png")
+    def onto(axes: list[Axes]) -> None:
+        for held, ax in zip(found, axes, strict=True):
+            plot.heads(heads, ax=ax, reading=held)
 
-
-def _is_head(part: str | None) -> bool:
-    return part is not None and part.startswith("head ")
+    return Figure.of_panels(onto, len(found) * (0.9 + 0.16 * heads["layer"].nunique()), len(found))
 
 
 def _given(value: Any) -> Any:
     """A cell as it was in its row: no value is `None`, whatever the file made of it."""
+    import pandas as pd
+
     if hasattr(value, "tolist"):  # an array or a number of NumPy
         value = value.tolist()
-    return value if isinstance(value, list) or value == value else None
+    return value if isinstance(value, list) or not pd.isna(value) else None

@@ -1,0 +1,91 @@
+"""Commands that prove, and check proofs: certify, verify."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fisherflat.cli import _options as options
+from fisherflat.cli._output import say
+
+
+def certify(
+    path: options.ModelPath,
+    layer: options.Layers,
+    out: Annotated[
+        Path,
+        typer.Option(help="File for the certificate; of several, each has its layer and so on added.", dir_okay=False),
+    ],
+    part: options.Parts = ["attention"],  # noqa: B006
+    reading: Annotated[
+        list[str] | None, typer.Option("--reading", "--readings", "--frozen", help=options.READINGS_HELP)
+    ] = None,
+    prompt: options.SomePrompts = None,
+    position: options.Positions = None,
+    moves: options.MovesOption = "principal",
+    dim: options.Dim = None,
+    precision: Annotated[int, typer.Option(help="Bits of the ball arithmetic.", min=24)] = 128,
+    device: options.Device = "cpu",
+    side: options.Side = None,
+    blocks: options.BlockList = None,
+    config: options.Config = None,
+) -> None:
+    """Prove that a part of a layer is flat, or curved, and write the certificate.
+
+    By default of the live attention, the last word moving. Of several layers, parts, readings, prompts or positions
+    there is a certificate for each combination.
+    """
+    from fisherflat.provers import certify_layer
+
+    chosen = options.indices(layer, "--layer", instead=["all"])
+    parts, readings = options.words(part), options.readings(reading) or ["live"]
+    model = options.load_model(path, device, side, blocks, config)
+    places = options.places(model, prompt or ["The cat sat on the mat."], options.positions(position), moves, dim)
+    layers = options.counted(chosen, len(model.blocks(places[0].prompt)), "--layer")
+    for index, what, held, place in product(layers, parts, readings, places):
+        certificate = certify_layer(
+            model,
+            index,
+            what,
+            prompt=place.prompt,
+            reading=held,
+            moves=moves,
+            position=place.position,
+            dim=dim,
+            precision=precision,
+        )
+        names = {
+            str(index): chosen == "all" or len(layers) > 1,
+            what: len(parts) > 1,
+            held.replace(" ", "-").replace("+", "-and-"): len(readings) > 1,
+            place.name: bool(place.name),
+        }
+        added = "".join(f"-{name}" for name, several in names.items() if several)
+        file = out.with_name(f"{out.stem}{added}{out.suffix}")
+        certificate.save(file)
+        say(f"layer {index}, {what}: {certificate.verdict}. {certificate.claim}")
+        say(f"written: {file}")
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="A certificate of `fisherflat certify` or `fisherflat symmetry`.")],
+    path: options.ModelPath,
+    device: options.Device = "cpu",
+    side: options.Side = None,
+    blocks: options.BlockList = None,
+    config: options.Config = None,
+) -> None:
+    """Check a certificate against a model, by other code than the prover's. Exit code 1 where it does not hold."""
+    from fisherflat.certificates import Certificate
+    from fisherflat.verifier import verify_layer
+
+    certificate = Certificate.load(file)
+    found = verify_layer(certificate, options.load_model(path, device, side, blocks, config))
+    for reason in found.reasons:
+        say(f"refused: {reason}")
+    if not found.ok:
+        raise typer.Exit(1)
+    say("the certificate holds")

@@ -1,0 +1,27 @@
+"""What people read and keep of a study: sentences, tables, figures and files.
+
+`fisherflat.studies` measures and `fisherflat.plot` draws; only here the two meet. All results follow one protocol,
+`Result`.
+"""
+
+from __future__ import annotations
+
+from fisherflat.report._analysis import Analysis
+from fisherflat.report._analyze import analyze
+from fisherflat.report._depth_study import DepthStudy, study_depth
+from fisherflat.report._result import Result
+from fisherflat.report._symmetry_study import SymmetryStudy, study_symmetry
+from fisherflat.report._writer import Figure, blank, write
+
+__all__ = [
+    "Analysis",
+    "DepthStudy",
+    "Figure",
+    "Result",
+    "SymmetryStudy",
+    "analyze",
+    "blank",
+    "study_depth",
+    "study_symmetry",
+    "write",
+]

@@ -1,0 +1,123 @@
+"""Analyse a model: the curvature of its layers on real prompts, as a table, in words and in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fisherflat.errors import InputError
+from fisherflat.models import as_model
+from fisherflat.models.moves import Moves
+from fisherflat.report._analysis import Analysis
+from fisherflat.report._in_depth import in_depth
+from fisherflat.studies import as_prompts
+from fisherflat.studies.layers import PARTS, Runner, Settings, one_process, processes, study
+
+
+def analyze(
+    model: Any,
+    prompts: Any,
+    *,
+    dim: int | None = None,
+    moves: str | Moves = "principal",
+    parts: Sequence[str] = PARTS,
+    heads: str | Sequence[int] | None = None,
+    readings: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    positions: str | Sequence[int] = "spread",
+    points: int = 8,
+    seed: int = 0,
+    engine: str = "taylor",
+    dtype: torch.dtype = torch.float64,
+    jobs: int = 1,
+    runner: Runner | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    depth: bool = False,
+    progress: bool = True,
+) -> Analysis:
+    """Curvature of every layer of a model on real prompts, part by part and reading by reading.
+
+    For each layer, prompt and position some token's state moves, by default in the leading principal directions of all
+    states that entered the same part over the given prompts, a unit being one standard deviation. Each part has the
+    covariance calibrated on its own outputs at the words of the prompts, so that curvature has no unit of the model.
+    The idea of comparing gated with ungated attention, and attention with its pattern fixed, is that of *Gating Enables
+    Curvature* (arXiv 2604.14702).
+
+    **Args:**
+
+    - `model`, loaded, a module with a list of blocks, or what `fisherflat.load` takes; `prompts`: a text, token ids
+      `[n]`, hidden states `[n, d]`, or a sequence of those.
+    - `dim`: k, how many directions move, from 2 (a curve has no curvature); `moves`: which, see
+      `fisherflat.moves.parse`.
+    - `parts`, out of `attention`, `mlp`, `block`; `layers`, indices, negative ones from the end, by default all;
+      `heads`: `"all"`, or indices, to measure what heads of the attention give to its output projection, too.
+    - `readings`: names as in `fisherflat.readings`; default all that make sense for a part. One is measured in the
+      parts that have what it holds.
+    - `positions`: which tokens move, one after the other, see `fisherflat.moves`.
+    - `points`: how many points of each chart; the first is the token's own state, the others are drawn with `seed`
+      from within one unit of it.
+    - `engine`: of the jets, `"taylor"` or `"autodiff"`; `dtype`: `torch.float64`, or `torch.float32` for a result that
+      says so.
+    - `jobs`: how many processes measure at a time; `runner`: what carries out the tasks instead, see
+      `fisherflat.studies.layers`.
+    - `folder`: keep what is done there as it comes; `resume`: take what is done from there, and measure only the rest.
+    - `depth`: also study how curvature accumulates over the layers on each prompt (`fisherflat.study_depth`), and
+      write that into the folder.
+    - `progress`: show a bar with the time left, on the error stream.
+
+    **Returns:** an `Analysis`. An interrupt (Ctrl-C) ends it early: `.complete` is false, and the rows that were done
+    are there. What fails is a row with an `error`.
+
+    **Raises:** `InputError`, `CheckpointError` for a model, prompts and arguments that cannot be used, or a folder with
+    other results, before anything is measured.
+
+    >>> import fisherflat as ff
+    >>> found = ff.analyze("python-llama", [1, 2, 3, 4], layers=[-1], parts=["attention"], points=1, progress=False)
+    >>> found.table.groupby("reading").verdict.agg(set)["frozen pattern"]
+    {'flat to rounding'}
+    """
+    settings = Settings.of(
+        dim=dim,
+        moves=moves,
+        parts=parts,
+        heads=heads,
+        readings=readings,
+        layers=layers,
+        positions=positions,
+        points=points,
+        seed=seed,
+        engine=engine,
+        dtype=dtype,
+    )
+    carry_out = runner if runner is not None else one_process if jobs == 1 else processes(jobs)
+    if (resume or depth) and folder is None:
+        raise InputError(f"{'resume' if resume else 'depth'} needs a folder, where results are kept as they come")
+    loaded, given = as_model(model), as_prompts(prompts)
+    sections = {
+        f"depth/prompt {i}": partial(in_depth, loaded, prompt, settings, Path(folder) / f"depth/prompt-{i}", progress)
+        for i, prompt in enumerate(given)
+        if depth and folder is not None
+    }
+    found = study(
+        loaded,
+        given,
+        settings,
+        runner=carry_out,
+        folder=folder,
+        resume=resume,
+        more=sections,
+        progress=progress,
+    )
+    said = {
+        text: [row["sentence"] for row in found.more[key]]
+        for text, key in zip(found.texts, sections, strict=False)
+        if found.more.get(key)
+    }
+    return Analysis(
+        found.rows, model=found.model, settings=found.settings, complete=found.complete, notes=found.notes, depth=said
+    )

@@ -1,0 +1,170 @@
+"""A study of depth: its sentences, its figures, and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fisherflat import plot
+from fisherflat._version import __version__
+from fisherflat.models import as_model
+from fisherflat.models.moves import Moves, parse
+from fisherflat.report._depth_in_words import sentences
+from fisherflat.report._depth_tensors import packed, unpacked
+from fisherflat.report._result import Result, read_json, reading
+from fisherflat.report._writer import Content, Figure, blank
+from fisherflat.studies.depth import Depth, Settings, study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+    from rich.table import Table
+
+
+class DepthStudy(Depth, Result):
+    """How curvature accumulates over the blocks of a model on a prompt: what `fisherflat.study_depth` returns.
+
+    **Attributes:** `model`, `text`, `token`, what was studied; `settings`, fit for JSON; `roles`, those of the model
+    that can be held; `profiles`, by reading, each with the covariance calibrated at every depth; `budgets`, by `role`,
+    `layer` and `layer-role`, with the covariance of the last depth; `maps`, after each map of the stack; `complete`,
+    false after an interrupt.
+    """
+
+    def sentences(self) -> list[str]:
+        """Where curvature is made, by which parts, how it grows, and how much of it is attributed to gates."""
+        return sentences(self)
+
+    def overview(self) -> list[Table]:
+        """The median scalar curvature, a row a depth and a column a reading."""
+        from rich.table import Table
+
+        if not self.profiles:
+            return []
+        table = Table(title="scalar curvature by depth", caption="medians over points, per σ² calibrated at each depth")
+        table.add_column("blocks passed", justify="right")
+        for name in self.profiles:
+            table.add_column(name, justify="right")
+        medians = [profile.scalar_curvature.nanquantile(0.5, 1).tolist() for profile in self.profiles.values()]
+        passed = next(iter(self.profiles.values())).passed.tolist()
+        for depth, row in zip(passed, zip(*medians, strict=True), strict=True):
+            table.add_row(f"{depth:g}", *(f"{value:+.3g}" if value else "0" for value in row))
+        return [table]
+
+    def files(self) -> dict[str, Content]:
+        """Tables, figures, `depth.json` with the sentences, and `depth.safetensors` with all numbers, point by point.
+
+        `profile.csv` holds the profiles, `budget_role.csv` and so on the means of the budgets over points,
+        `transport.csv` what each layer creates and what of it survives; each has its figure.
+        """
+        files: dict[str, Content] = {"depth.json": self._document(), "depth.safetensors": packed(self)}
+        if self.profiles:
+            files["profile.csv"] = self.table
+            for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles)):
+                files[f"profile_{kind}.png"] = Figure.of(partial(_onto, plot.profiles, profiles), 2.6)
+        for by, budget in self.budgets.items():
+            files[f"budget_{by}.csv"] = budget.table.rename_axis("").reset_index()
+            files[f"budget_{by}.png"] = Figure.of(partial(_onto, plot.budget, budget), 3.0)
+        if "layer" in self.budgets:
+            files["transport.csv"] = self.transport_table
+            files["transport.png"] = Figure.of(partial(_onto, plot.transport, self.budgets["layer"]), 2.4)
+        if "layer-role" in self.budgets:
+            bars = partial(_onto, plot.budget_by_layer, self.budgets["layer-role"])
+            files["budget_by_layer.png"] = Figure.of(bars, 2.6)
+        if self.maps:
+            files["maps.png"] = Figure(self._draw_maps)
+        return files
+
+    @classmethod
+    def load(cls, folder: str | Path) -> DepthStudy:
+        """The study that `save` wrote into a folder.
+
+        **Raises:** `InputError` where its files are not there or not whole.
+        """
+        with reading(folder, "a saved study of depth") as place:
+            content = read_json(place / "depth.json")
+            about: dict[str, Any] = {name: content[name] for name in ("model", "token", "settings", "complete")}
+            about |= {"text": content["prompt"], "roles": tuple(content["roles"])}
+            about |= unpacked(place / "depth.safetensors")
+        return cls(**about)
+
+    def _document(self) -> dict[str, Any]:
+        laws = [
+            {"covariance": curve.covariance, "reading": curve.reading, "law": law.model, "rate": law.rate,
+             "interval_95": [law.low, law.high], "trajectories": law.trajectories}
+            for curve, law in self.growth().items()
+        ]  # fmt: skip
+        return {
+            "fisherflat": __version__,
+            "model": self.model,
+            "prompt": self.text,
+            "token": self.token,
+            "settings": self.settings,
+            "roles": list(self.roles),
+            "complete": self.complete,
+            "summary": self.sentences(),
+            "growth": laws,
+            "covariance": {name: profile.covariance.tolist() for name, profile in self.profiles.items()},
+        }
+
+    def _draw_maps(self) -> Canvas:
+        canvas, chosen = blank(plot.COLUMN, plot.COLUMN), plot.few(self.maps)
+        plot.depth_maps(chosen, axes=plot.strip_axes(len(chosen), figure=canvas))
+        return canvas
+
+    def __repr__(self) -> str:
+        return f"DepthStudy({self.model!r}, {list(self.profiles)}{'' if self.complete else ', incomplete'})"
+
+
+def _onto(draw: Callable[..., Any], content: Any, ax: Axes) -> None:
+    draw(content, ax=ax)
+
+
+def study_depth(
+    model: Any,
+    prompt: Any,
+    *,
+    dim: int | None = None,
+    moves: str | Moves = "principal",
+    position: int | str | None = None,
+    points: int = 64,
+    readings: Sequence[str] | None = None,
+    halves: bool = True,
+    budget_points: int = 16,
+    resolution: int = 15,
+    seed: int = 0,
+    progress: bool = True,
+) -> DepthStudy:
+    """Where a model's blocks make curvature, by which parts, how it grows, and how much of it is attributed to gates.
+
+    **Args:**
+
+    - `model`, loaded, a module, or what `fisherflat.load` takes; `prompt`: a text, token ids, or hidden states
+      `[n, d]`.
+    - `dim`: k, how many directions move, from 2; `moves`, along what a token moves where it enters the first block, see
+      `fisherflat.moves.parse`.
+    - `position`, which token, or `"together"` for all words (default: the last word, or the last place where one of the
+      words stands that move).
+    - `points`, of the profiles, the first the token's own state, the others drawn with `seed` from within one unit.
+    - `readings`: names as in `fisherflat.readings`. Default: live; the attention patterns frozen; and, where there are
+      gates, those frozen, with and without the patterns. Parts are held where the chart's point arrives at them.
+    - `halves`: look within blocks too, behind the attention.
+    - `budget_points`, for the budgets, the first of the points; 0 for no budgets.
+    - `resolution`, of the maps (for `dim` 2), points a side; 0 for no maps.
+    - `progress`: show a bar with the time left, on the error stream.
+
+    A model whose weights stay on disk is traced block by block, anew in each pass.
+
+    **Returns:** a `DepthStudy`. Ctrl-C ends it early: `.complete` is false and what was done is there.
+
+    **Raises:** `InputError`, `CheckpointError` for a model, a prompt or arguments that cannot be used, `TraceError` for
+    blocks that cannot be read.
+
+    >>> import fisherflat as ff
+    >>> found = ff.study_depth("python-llama", [1, 2, 3, 4], points=1, budget_points=0, resolution=0, progress=False)
+    >>> list(found.profiles)
+    ['live', 'frozen pattern', 'frozen mlp gate', 'frozen pattern+mlp gate']
+    """
+    settings = Settings(parse(moves, dim), position, points, readings, halves, budget_points, resolution, seed)
+    return DepthStudy(**vars(study(as_model(model), prompt, settings, progress=progress)))

@@ -1,0 +1,106 @@
+"""The protocol of a result: tables, sentences and figures by name, and the files that they become."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fisherflat._files import visible
+from fisherflat.errors import FisherflatError, InputError
+from fisherflat.report._writer import Content, Figure, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+    import pandas as pd
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+class Result(ABC):
+    """What a study found, as people read and keep it.
+
+    **Attributes:** `model`, the name of what was studied; `complete`, false after an interrupt: then it holds what was
+    done until then.
+    """
+
+    model: str
+    complete: bool
+
+    @abstractmethod
+    def sentences(self) -> list[str]:
+        """What the numbers say, in words."""
+
+    @abstractmethod
+    def overview(self) -> list[Table]:
+        """The most important numbers, for the terminal."""
+
+    @abstractmethod
+    def files(self) -> Mapping[str, Content]:
+        """What `save` writes, by the names of the files: tables, figures as recipes, and all that `load` needs."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The result that `save` wrote into a folder.
+
+        **Raises:** `InputError` where its files are not there or not whole.
+        """
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables, by the names of their files without the suffix."""
+        return {name.removesuffix(".csv"): table for name, table in self.files().items() if name.endswith(".csv")}
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The figures, by the names of their files without the suffix: `.draw()` makes one of matplotlib."""
+        return {name.removesuffix(".png"): made for name, made in self.files().items() if isinstance(made, Figure)}
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the tables, the sentences and the figures, as far as there is something to show.
+
+        Each file is there as a whole or not at all; `load` reads them again.
+
+        **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to.
+        """
+        return write(self.files(), folder)
+
+    def summary(self) -> RenderableType:
+        """The most important numbers as tables, and the sentences; for `rich.print`."""
+        from rich.console import Group
+        from rich.markup import escape
+
+        name, *said = (escape(visible(text)) for text in (self.model, *self.sentences()))
+        return Group(name, *self.overview(), *said)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r}{'' if self.complete else ', incomplete'})"
+
+
+@contextmanager
+def reading(folder: str | Path, what: str) -> Iterator[Path]:
+    """The folder of a saved result, while it is read; `what` it is, with its article.
+
+    **Raises:** `InputError` where its files are not there or not whole.
+    """
+    try:
+        yield Path(folder)
+    except FisherflatError:
+        raise
+    except Exception as error:  # whatever readers of tables and tensors make of damaged files
+        reason = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{folder} does not hold the files of {what} ({reason})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no object")
+    return content

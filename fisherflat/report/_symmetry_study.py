@@ -1,0 +1,125 @@
+"""A study of a model's symmetries: its sentences, its figures, and its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fisherflat import plot
+from fisherflat._version import __version__
+from fisherflat.certificates import Certificate, SymmetryCertificate
+from fisherflat.models import as_model
+from fisherflat.report._result import Result, read_json, reading
+from fisherflat.report._writer import Content, Figure
+from fisherflat.studies.symmetry import Symmetries, place, study
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class SymmetryStudy(Symmetries, Result):
+    """The symmetries of the gated MLPs of a model: what `fisherflat.symmetry.study` returns.
+
+    **Attributes:** `model`, its name; `table`, a row for each unit of each gated MLP; `certificates`, of their
+    symmetries, one an MLP; `notes`: which MLPs are not gated, and how exact the rewriting of the others is; `complete`,
+    false after an interrupt.
+    """
+
+    def sentences(self) -> list[str]:
+        """The notes: which MLPs are not gated and why, and how exact the rewriting of the others is."""
+        return self.notes if self.complete else [*self.notes, "Interrupted: this is all that was done until then."]
+
+    def overview(self) -> list[Table]:
+        """How broken the inverse scaling of units is, a row an MLP."""
+        from rich.table import Table
+
+        if not len(self.table):
+            return []
+        table = Table(title="Inverse scaling of units: how broken (0 to √2)", title_justify="left")
+        mixed = "expert" in self.table
+        for name in ("layer", *(["expert"] if mixed else []), "units", "median", "90 %", "effective degree, median"):
+            table.add_column(name, justify="right")
+        for row in self.layers.itertuples():
+            cells = [str(row.layer), *([f"{row.expert:g}"] if mixed else []), str(row.units)]
+            numbers = (row.strength_median, row.strength_90, row.degree_median)
+            table.add_row(*cells, *("-" if number != number else f"{number:.3f}" for number in numbers))
+        return [table]
+
+    def files(self) -> dict[str, Content]:
+        """`units.csv`, `symmetries.csv`, `notes.txt`, `symmetry.json`, and, where a MLP is gated, figures and proofs.
+
+        The figures are `strength.png` and `forms.png`; the proofs are one certificate an MLP,
+        `certificates/layer-000.json`, for `fisherflat verify`.
+        """
+        proofs = {_file(certificate): certificate.save for certificate in self.certificates}
+        files: dict[str, Content] = {
+            "units.csv": self.table,
+            "symmetries.csv": self.symmetries,
+            "notes.txt": self.notes,
+            "symmetry.json": {
+                "fisherflat": __version__,
+                "model": self.model,
+                "complete": self.complete,
+                "notes": self.notes,
+                "certificates": list(proofs),
+            },
+        }
+        if len(self.table):
+            files["strength.png"] = Figure.of(lambda ax: plot.broken_strength(self.table, ax=ax), 2.8)
+            files["forms.png"] = Figure.of(lambda ax: plot.unit_forms(self.table, ax=ax), 2.8)
+        return files | proofs
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SymmetryStudy:
+        """The study that `save` wrote into a folder.
+
+        **Raises:** `InputError` where its files are not there or not whole, `CertificateError` for a damaged proof.
+        """
+        import pandas as pd
+
+        with reading(folder, "a saved study of symmetries") as path:
+            about = read_json(path / "symmetry.json")
+            table = pd.read_csv(path / "units.csv", float_precision="round_trip")
+            proofs = [Certificate.load(path / name) for name in about["certificates"]]
+            return cls(about["model"], table, proofs, about["notes"], about["complete"])  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        units = f"{len(self.table)} units in {len(self.certificates)} MLPs"
+        return f"SymmetryStudy({self.model!r}, {units}{'' if self.complete else ', incomplete'})"
+
+
+def _file(certificate: SymmetryCertificate) -> str:
+    where = place(certificate)
+    expert = f"-expert-{where['expert']:03}" if "expert" in where else ""
+    return f"certificates/layer-{where['layer']:03}{expert}.json"
+
+
+def study_symmetry(model: Any, prompts: Any, *, progress: bool = True) -> SymmetryStudy:
+    """The symmetries of every gated MLP of a model, and how strongly they are broken on what enters it on the prompts.
+
+    Layer by layer: the weights are read from the traced graph, the rewriting as bilinear attention is compared with it
+    (*Gated MLPs as Symmetry-Broken Rank-1 Bilinear Attention*, arXiv 2606.22172), the symmetries are proved or refuted,
+    and each unit is measured. Nothing but numbers is kept, so that a model whose weights stay on disk needs the memory
+    of one layer. A mixture is studied expert by expert, each on the tokens that the router gives it.
+
+    **Args:**
+
+    - `model`, loaded, a module with a list of blocks, or what `fisherflat.load` takes.
+    - `prompts`: a text, token ids `[n]`, hidden states `[n, d]`, or a sequence of those.
+    - `progress`: show a bar with the time left, on the error stream.
+
+    **Returns:** a `SymmetryStudy`. The columns of its `table`: `layer`; `expert`, where there are mixtures; `unit`;
+    `positive` and `negative`, the eigenvalues `(g·u ± |g||u|) / 2` of its form; `exchange_defect`, of its scores;
+    `strength`, `eigenvalue` and `effective_degree`, of the broken inverse scaling (`BrokenScaling`); `inverse_charge`
+    and `output_charge` (`Charges`). What depends on inputs is NaN for an expert without any. Ctrl-C ends early:
+    `.complete` is false, and the layers that were done are there.
+
+    **Raises:** `CheckpointError` and `InputError` for a model or prompts that cannot be used. An MLP that is not gated,
+    or cannot be read, is a note.
+
+    >>> import fisherflat as ff
+    >>> found = ff.symmetry.study("python-llama", [1, 2, 3, 4], progress=False)
+    >>> found.layers[["layer", "units"]].values.tolist()
+    [[0, 288], [1, 288], [2, 288], [3, 288]]
+    """
+    return SymmetryStudy(**vars(study(as_model(model), prompts, progress=progress)))

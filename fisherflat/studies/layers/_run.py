@@ -1,0 +1,160 @@
+"""A study of layers: which tasks there are, and how they are carried out while someone waits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fisherflat._progress import progress as bar
+from fisherflat._version import __version__
+from fisherflat.certificates import digests
+from fisherflat.errors import RoutingWarning
+from fisherflat.models import Encoded, Model
+from fisherflat.parts.readings import LIVE, order, roles
+from fisherflat.studies._journal import Journal, Row
+from fisherflat.studies._prompts import as_prompts
+from fisherflat.studies.layers._runners import one_process
+from fisherflat.studies.layers._settings import Settings
+from fisherflat.studies.layers._study import Study
+from fisherflat.studies.layers._tasks import Runner, Task
+
+#: more work of a study, by the key of the journal: what does it on which prompt, and returns its rows
+More = Mapping[str, Callable[[], list[Row]]]
+
+
+@dataclass
+class Layers:
+    """The curvature of a model's layers.
+
+    **Attributes:** `model`, its name; `settings`, the arguments, fit for JSON; `rows`, one for each layer, part,
+    reading, prompt, position and point; `notes`, sentences about the run; `texts`, of the prompts; `more`, the rows of
+    further work by its key; `complete`, false after an interrupt.
+    """
+
+    model: str
+    settings: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    more: dict[str, list[Row]] = field(default_factory=dict)
+    complete: bool = False
+
+
+def study(
+    model: Model,
+    prompts: Any,
+    settings: Settings,
+    *,
+    runner: Runner = one_process,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    more: More | None = None,
+    progress: bool = True,
+) -> Layers:
+    """The geometry of every layer of a model on prompts, part by part and reading by reading.
+
+    **Args:**
+
+    - `model`; `prompts`, one or several (`fisherflat.studies.as_prompts`); `settings`, what is measured.
+    - `runner`, what carries out the tasks.
+    - `folder`, where what is done is kept as it comes; `resume`: take what is done from there.
+    - `more`: work to do after the layers, and keep in the same way; it shows its progress itself.
+    - `progress`: show a bar with the time left, on the error stream.
+
+    **Returns:** what was measured. An interrupt (Ctrl-C) ends it early: `.complete` is false, and the rows that were
+    done are there. What fails is a row with an `error`.
+
+    **Raises:** `InputError`, `CheckpointError` for prompts that cannot be used, or a folder with other results, before
+    anything is measured.
+    """
+    work = Study(model, [model.encode(prompt) for prompt in as_prompts(prompts)], settings)
+    about = {"prompts": [_plain(prompt) for prompt in work.prompts], **settings.plain()}
+    journal: Journal | None = None
+    done: dict[str, list[Row]] = {}
+    tasks: list[Task] = []
+    complete = False
+    try:
+        with bar(progress) as advance:
+            advance("running the model", 0, None)
+            tasks = work.tasks
+            if folder is not None:
+                journal = Journal(folder, _identity(model, about), resume)
+                done = journal.done
+            left = [task for task in tasks if task.key not in done]
+            advance("measuring", len(tasks) - len(left), len(tasks))
+            for count, (task, rows) in enumerate(runner(work, left), len(tasks) - len(left) + 1):
+                done[task.key] = rows
+                if journal is not None:
+                    journal.write(task.key, rows)
+                advance(task.key, count, len(tasks))
+        for key, carry_out in (more or {}).items():
+            if key not in done:
+                done[key] = carry_out()
+                if journal is not None:
+                    journal.write(key, done[key])
+        complete = True
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if journal is not None:
+            journal.close(complete)
+    rows = _in_order([row for task in tasks for row in done.get(task.key, ())])
+    notes = _notes(rows, settings)
+    if not complete:
+        count = sum(task.key in done for task in tasks)
+        notes.append(f"Interrupted: {count} of {len(tasks)} tasks are done." if tasks else "Interrupted at the start.")
+    extra = {key: done[key] for key in more or {} if key in done}
+    return Layers(model.name, about, rows, notes, [prompt.text for prompt in work.prompts], extra, complete)
+
+
+def _plain(prompt: Encoded) -> Any:
+    """A prompt fit for JSON: its token ids, or what tells hidden states apart."""
+    return prompt.ids.tolist() if prompt.hidden is None else {"hidden_states": digests.of_tensor(prompt.hidden)}
+
+
+def _identity(model: Model, about: dict[str, Any]) -> dict[str, Any]:
+    """What the rows of a task depend on: another choice of layers or parts asks for other tasks, not for other rows."""
+    settings = {name: value for name, value in about.items() if name not in ("layers", "parts")}
+    return {"fisherflat": __version__, "weights": digests.of_tensors(model.weights.each(model.module)), **settings}
+
+
+def _in_order(rows: list[Row]) -> list[Row]:
+    """The rows by layer, part and reading: tasks hold all readings of one prompt."""
+    parts = {kind: rank for rank, kind in enumerate(dict.fromkeys((row["layer"], row["part"]) for row in rows))}
+    return sorted(rows, key=lambda row: (parts[row["layer"], row["part"]], order(row.get("reading") or LIVE)))
+
+
+def _notes(rows: Sequence[Row], settings: Settings) -> list[str]:
+    """Sentences about what could not be measured as it might be expected, and about precision."""
+    said = []
+    measured = [row for row in rows if row.get("verdict") is not None]
+    asked = settings.readings
+    if asked is None or any("pattern" in roles(reading) for reading in asked):
+        attention = [row for row in measured if row["part"] == "attention"]
+        held = {row["layer"] for row in attention if "pattern" in roles(row["reading"])}
+        if without := sorted({row["layer"] for row in attention} - held):
+            said.append(
+                f"No softmax mixes the tokens in layer{'s' if len(without) > 1 else ''} "
+                f"{', '.join(map(str, without))}, so there is no pattern to freeze."
+            )
+    if measured:
+        found = {row["reading"] for row in measured}
+        said += [f"No part has what {r!r} holds, so it was measured nowhere." for r in asked or () if r not in found]
+    if elsewhere := {(row["layer"], row["part"], row["reading"]) for row in measured if row["rerouted"]}:
+        points = [row for row in measured if (row["layer"], row["part"], row["reading"]) in elsewhere]
+        layers = sorted({layer for layer, _, _ in elsewhere})
+        count, named = sum(row["rerouted"] for row in points), ", ".join(map(str, layers))
+        said.append(
+            f"In layer{'s' if len(layers) > 1 else ''} {named} a mixture of experts chooses others at {count} of "
+            f"{len(points)} points than at the prompt itself; each point has the geometry of its own routing, and the "
+            "surface jumps in between."
+        )
+        warnings.warn(said[-1], RoutingWarning, stacklevel=4)
+    if settings.dtype == torch.float32:
+        said.append("Computed in float32: expect about three digits of curvature, and fewer where it nearly cancels.")
+    return said

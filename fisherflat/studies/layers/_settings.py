@@ -1,0 +1,101 @@
+"""What a study of layers measures, checked before anything is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fisherflat.errors import InputError
+from fisherflat.geometry import ENGINES
+from fisherflat.models.moves import Moves, parse
+from fisherflat.parts.readings import canonical
+
+#: the parts of a block that are measured unless others are asked for
+PARTS = ("attention", "mlp", "block")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, besides the model and the prompts; all of it determines the numbers.
+
+    **Attributes:** as in `fisherflat.analyze`; `readings` is `None` for those that make sense, `layers` and `heads` for
+    all. Heads are measured where `heads` is one of the parts.
+    """
+
+    moves: Moves
+    parts: tuple[str, ...] = PARTS
+    heads: tuple[int, ...] | None = None
+    readings: tuple[str, ...] | None = None
+    layers: tuple[int, ...] | None = None
+    positions: str | tuple[int, ...] = "spread"
+    points: int = 1
+    seed: int = 0
+    engine: str = "taylor"
+    dtype: torch.dtype = torch.float64
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        dim: int | None = None,
+        moves: str | Moves = "principal",
+        parts: Sequence[str] = PARTS,
+        heads: str | Sequence[int] | None = None,
+        readings: Sequence[str] | None = None,
+        layers: Sequence[int] | None = None,
+        positions: str | Sequence[int] = "spread",
+        points: int = 8,
+        seed: int = 0,
+        engine: str = "taylor",
+        dtype: torch.dtype = torch.float64,
+    ) -> Settings:
+        """From the arguments of `fisherflat.analyze`.
+
+        **Raises:** `InputError` for what cannot be used, as far as that can be told without the model.
+        """
+        what = parse(moves, dim)
+        if what.dim < 2:
+            raise InputError(f"dim must be at least 2, got {what.dim}: a curve has no intrinsic curvature")
+        if points < 1:
+            raise InputError(f"points must be at least 1, got {points}")
+        if engine not in ENGINES:
+            raise InputError(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
+        if isinstance(heads, str) and heads != "all":
+            raise InputError(f'heads must be "all" or a list of indices, got {heads!r}')
+        if isinstance(parts, str) or not (parts or heads) or not set(parts) <= set(PARTS):
+            raise InputError(f"parts must be a list out of {list(PARTS)}, got {parts!r}")
+        for chosen, name in ((layers, "layers"), (readings, "readings")):
+            if isinstance(chosen, str) or (chosen is not None and not chosen):
+                raise InputError(f"{name} must be a list that is not empty, got {chosen!r}")
+        return cls(
+            moves=what,
+            parts=(*dict.fromkeys(parts), *(("heads",) if heads else ())),
+            heads=None if heads is None or isinstance(heads, str) else tuple(heads),
+            readings=None if readings is None else tuple(dict.fromkeys(map(canonical, readings))),
+            layers=None if layers is None else tuple(layers),
+            positions=positions if isinstance(positions, str) else tuple(int(position) for position in positions),
+            points=points,
+            seed=seed,
+            engine=engine,
+            dtype=dtype,
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Fit for JSON."""
+        return {
+            "moves": self.moves.settings,
+            "parts": list(self.parts),
+            "heads": None if self.heads is None else list(self.heads),
+            "readings": None if self.readings is None else list(self.readings),
+            "layers": None if self.layers is None else list(self.layers),
+            "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
+            "points": self.points,
+            "seed": self.seed,
+            "engine": self.engine,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
