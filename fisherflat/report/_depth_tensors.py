@@ -27,9 +27,7 @@ def packed(found: Depth) -> Callable[[Path], None]:
         for name, item in getattr(found, kind).items():
             values = {field.name: getattr(item, field.name) for field in fields(item)}
             here = {key: value for key, value in values.items() if isinstance(value, Tensor)}
-            tensors |= {
-                f"{kind}/{name}/{key}": value.detach().cpu().contiguous().clone() for key, value in here.items()
-            }
+            tensors |= {f"{kind}/{name}/{key}": _alone(value) for key, value in here.items()}
             rest[kind][name] = {key: value for key, value in values.items() if key not in here}
     # one entry, since the order of several is not fixed
     metadata = {"depth": json.dumps(rest, default=lambda part: [part.layer, part.role])}
@@ -43,6 +41,7 @@ def packed(found: Depth) -> Callable[[Path], None]:
 
 
 def _alone(tensor: Tensor) -> Tensor:
+    """A copy: no two tensors of a file may share memory."""
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 

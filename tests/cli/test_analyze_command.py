@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from fisherflat.cli import app
 from fisherflat.errors import CheckpointError, InputError
+from fisherflat.studies._journal import Row
 from fisherflat.studies.layers._study import Study
-from fisherflat.studies.layers._tasks import Row, Task
+from fisherflat.studies.layers._tasks import Task
 
 
 def test_minilm_end_to_end(minilm_path: Path, tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ from typing import Any
 import pandas as pd
 import pytest
 from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
-from fisherflat.studies.layers._journal import FILE, Journal
 from torch import nn
 
 import fisherflat as ff
 from fisherflat.errors import InputError
 from fisherflat.models import Model
+from fisherflat.studies._journal import FILE, Journal, Row
 from fisherflat.studies.layers._runners import one_process
 from fisherflat.studies.layers._study import Study
-from fisherflat.studies.layers._tasks import Row, Task, Work
+from fisherflat.studies.layers._tasks import Task, Work
 
 IDS = [5, 6, 7, 8, 9, 11]
 OTHER = [12, 4, 8, 30]

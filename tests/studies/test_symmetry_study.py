@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
-from test_symmetry import layer, normal
 from typer.testing import CliRunner
 
 import fisherflat as ff
 from fisherflat.cli import app
-from fisherflat.errors import InputError
 from fisherflat.models import Model
+from fisherflat.studies.symmetry import _study
 
 
 def test_every_unit_of_every_layer_has_a_row() -> None:
@@ -97,11 +97,17 @@ def test_what_is_not_of_the_form_is_said_with_the_reason() -> None:
     assert all("aten.clamp" in note and "between its input and a factor" in note for note in clamps.notes)
 
 
-def test_an_interrupted_study_keeps_the_layers_that_are_done(tmp_path: Path) -> None:
-    def stop(note: str) -> None:
-        raise KeyboardInterrupt
+def test_an_interrupted_study_keeps_the_layers_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, calls = _study._study_layer, []
 
-    found = ff.symmetry.study(Model(tiny_model("llama")), [5, 6, 7], stop)
+    def stop(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measured(*arguments)
+
+    monkeypatch.setattr(_study, "_study_layer", stop)
+    found = ff.symmetry.study(Model(tiny_model("llama")), [5, 6, 7], progress=False)
     assert not found.complete and set(found.table.layer) == {0} and len(found.certificates) == 1
     assert all(file.is_file() for file in found.save(tmp_path))
 
@@ -110,10 +116,3 @@ def test_the_command_says_that_minilm_is_not_gated(minilm_path: Path, tmp_path: 
     done = CliRunner().invoke(app, ["symmetry", str(minilm_path), "--out", str(tmp_path)])
     assert done.exit_code == 0 and done.output.count("not gated") == 6
     assert {file.name for file in tmp_path.iterdir()} == {"units.csv", "symmetries.csv", "notes.txt", "symmetry.json"}
-
-
-def test_the_null_spectrum_is_drawn_with_the_prediction() -> None:
-    axes = ff.plot.null_spectrum(ff.symmetry.null_directions(layer("relu"), normal(60, 5)))
-    assert "predicted by symmetries: 8; found: 8" in axes.get_legend_handles_labels()[1]
-    with pytest.raises(InputError, match="gated MLPs"):
-        ff.plot.unit_forms(pd.DataFrame())
