@@ -153,3 +153,4 @@ class Gates:
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a, b)
+
