@@ -6,13 +6,73 @@ The public names are re-exported here and imported when first used, so that `imp
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from fisherflat._version import __version__
 
-# name -> where it lives; the name of a module stands for the module
-_PUBLIC = {
+if TYPE_CHECKING:  # for type checkers, which know no lazy imports; a test holds it to the tables below
+    from fisherflat import charts as charts
+    from fisherflat import errors as errors
+    from fisherflat import families as families
+    from fisherflat import layers as layers
+    from fisherflat import memories as memories
+    from fisherflat import moves as moves
+    from fisherflat import plot as plot
+    from fisherflat import readings as readings
+    from fisherflat import statistics as statistics
+    from fisherflat import symmetry as symmetry
+    from fisherflat import zoo as zoo
+    from fisherflat.certificates import Certificate as Certificate
+    from fisherflat.geometry import CurvatureField as CurvatureField
+    from fisherflat.geometry import Geometry as Geometry
+    from fisherflat.geometry import StatisticalManifold as StatisticalManifold
+    from fisherflat.geometry import curvature_field as curvature_field
+    from fisherflat.jets import Jet as Jet
+    from fisherflat.jets.graph import Graph as Graph
+    from fisherflat.models import Block as Block
+    from fisherflat.models import Inspection as Inspection
+    from fisherflat.models import Model as Model
+    from fisherflat.models import inspect as inspect
+    from fisherflat.models import load as load
+    from fisherflat.parts import freeze as freeze
+    from fisherflat.parts import trace as trace
+    from fisherflat.provers import certify as certify
+    from fisherflat.provers import certify_layer as certify_layer
+    from fisherflat.report import Analysis as Analysis
+    from fisherflat.report import DepthStudy as DepthStudy
+    from fisherflat.report import analyze as analyze
+    from fisherflat.report import study_depth as study_depth
+    from fisherflat.spaces.families import Gaussian as Gaussian
+    from fisherflat.studies.depth import CurvatureBudget as CurvatureBudget
+    from fisherflat.studies.depth import DepthProfile as DepthProfile
+    from fisherflat.studies.depth import curvature_budget as curvature_budget
+    from fisherflat.studies.depth import curvature_fields as curvature_fields
+    from fisherflat.studies.depth import depth_profile as depth_profile
+    from fisherflat.studies.depth import freeze_stack as freeze_stack
+    from fisherflat.studies.depth import growth as growth
+    from fisherflat.verifier import Verification as Verification
+    from fisherflat.verifier import verify as verify
+    from fisherflat.verifier import verify_layer as verify_layer
+
+#: the modules of the table of contents
+_MODULES = (
+    "charts",
+    "errors",
+    "families",
+    "layers",
+    "memories",
+    "moves",
+    "plot",
+    "readings",
+    "statistics",
+    "symmetry",
+    "zoo",
+)
+#: its classes and functions -> the room that each is from
+_NAMES = {
     "Analysis": "report",
+    "Block": "models",
     "Certificate": "certificates",
     "CurvatureBudget": "studies.depth",
     "CurvatureField": "geometry",
@@ -21,7 +81,9 @@ _PUBLIC = {
     "Gaussian": "spaces.families",
     "Geometry": "geometry",
     "Graph": "jets.graph",
+    "Inspection": "models",
     "Jet": "jets",
+    "Model": "models",
     "StatisticalManifold": "geometry",
     "Verification": "verifier",
     "analyze": "report",
@@ -41,33 +103,20 @@ _PUBLIC = {
     "verify": "verifier",
     "verify_layer": "verifier",
 }
-# module of the table of contents -> where it lives
-_MODULES = {
-    "charts": "spaces.charts",
-    "errors": "errors",
-    "families": "spaces.families",
-    "layers": "layers",
-    "memories": "gated_mlp.memories",
-    "moves": "models.moves",
-    "plot": "plot",
-    "readings": "parts.readings",
-    "statistics": "statistics",
-    "symmetry": "symmetry",
-    "zoo": "zoo",
-}
 
-__all__ = ["__version__", *_PUBLIC, *_MODULES]
+__all__ = ["__version__", *_MODULES, *_NAMES]
 
+if not TYPE_CHECKING:  # else a checker would let every misspelt name pass
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        value: Any = import_module(f"fisherflat.{_MODULES[name]}")
-    elif name in _PUBLIC:
-        value = getattr(import_module(f"fisherflat.{_PUBLIC[name]}"), name)
-    else:
-        raise AttributeError(f"module 'fisherflat' has no attribute {name!r}; see dir(fisherflat)")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name in _NAMES:
+            value = getattr(import_module(f"fisherflat.{_NAMES[name]}"), name)
+        elif name in _MODULES or (not name.startswith("_") and find_spec(f"fisherflat.{name}")):
+            value = import_module(f"fisherflat.{name}")  # rooms as well, whether or not something has loaded them
+        else:
+            raise AttributeError(f"module 'fisherflat' has no attribute {name!r}; see dir(fisherflat)")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

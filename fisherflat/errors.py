@@ -6,6 +6,26 @@ the built-in exception that fits, so that `except ValueError` still works.
 
 from __future__ import annotations
 
+__all__ = [
+    "CertificateError",
+    "CheckpointError",
+    "CheckpointWarning",
+    "CovarianceError",
+    "DegenerateImmersionError",
+    "DegenerateImmersionWarning",
+    "EnclosureError",
+    "FallbackWarning",
+    "FisherflatError",
+    "FisherflatWarning",
+    "InputError",
+    "MapError",
+    "OutOfMemoryError",
+    "PrecisionWarning",
+    "RoutingWarning",
+    "TraceError",
+    "UnsupportedOpError",
+]
+
 
 class FisherflatError(Exception):
     """Base class of all exceptions of this library."""

@@ -13,9 +13,10 @@ PACKAGE = ROOT / "fisherflat"
 
 #: from the ground up; a room may import from the rooms before it, the lab and the shell also from the table of contents
 FLOORS = (
-    "_version", "_typing", "errors", "_progress", "_files", "_arrays", "statistics",
+    "_version", "_renamed", "_typing", "errors", "_progress", "_files", "_arrays", "statistics",
     "spaces", "layers", "jets", "parts", "geometry", "zoo", "models", "gated_mlp",
-    "certificates", "verifier", "provers", "studies", "plot", "report", "symmetry", "lab", "cli",
+    "certificates", "verifier", "provers", "studies", "plot", "report", "symmetry",
+    "charts", "families", "memories", "moves", "readings", "lab", "cli",
 )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ _TOLERANCE = 1e-9
 
 
 class Homogeneity(NamedTuple):
-    """What is known of `φ(λz) = λ^p φ(z)` for all λ > 0.
+    """What is known of `φ(λz) = λ^p φ(z)` for all λ > 0, from `homogeneity_evidence`.
 
     **Attributes:**
 

@@ -15,7 +15,10 @@ from fisherflat.layers import BilinearAttention
 
 
 class Eigenfeatures(NamedTuple):
-    """Eigenvalues `[m]` and unit eigenvectors `[m, n]` of an interaction matrix, largest absolute value first."""
+    """Eigenvalues `[m]` and unit eigenvectors `[m, n]` of an interaction matrix, from `eigenfeatures`.
+
+    **Attributes:** `eigenvalues`, largest absolute value first; `vectors`, a row for each.
+    """
 
     eigenvalues: Tensor
     vectors: Tensor

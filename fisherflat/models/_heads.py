@@ -42,7 +42,7 @@ class Heads(Sequence):  # of Graph, as its methods say
     >>> import fisherflat as ff
     >>> heads = ff.load("python-llama").blocks("def mean(values):")[0].heads
     >>> len(heads), heads.projection(0).shape
-    (6, torch.Size([16, 96]))
+    (4, torch.Size([24, 96]))
     """
 
     def __init__(self, graph: Graph, at: Float[Tensor, "n d"]) -> None:

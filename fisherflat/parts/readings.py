@@ -26,6 +26,20 @@ from fisherflat.errors import InputError
 from fisherflat.jets.graph import ROLES, Graph
 from fisherflat.parts._tracing import freeze, trace
 
+__all__ = [
+    "GATES",
+    "LIVE",
+    "WORDS",
+    "canonical",
+    "gap",
+    "held",
+    "name",
+    "order",
+    "present",
+    "roles",
+    "sensible",
+]
+
 LIVE = "live"
 #: role -> the word for it in the name of a reading, in the order in which they are named
 WORDS = {
