@@ -20,7 +20,7 @@ from fisherflat.jets.graph import Graph
 from fisherflat.jets.recording import Mapping
 from fisherflat.parts import traced
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Family, Gaussian
 
 
 class Engine(Protocol):
@@ -56,7 +56,7 @@ class StatisticalManifold:
     - `mean`: an `nn.Module` or a callable, one input tensor to one output tensor, no batch axis; outputs of any shape
       are flattened to `[D]`. A module is evaluated in eval mode, its weights in the working precision.
     - `chart`: what moves, see `fisherflat.charts`; its device is where everything runs.
-    - `family`: `Gaussian(covariance)`, in squared output units.
+    - `family`: `Gaussian(covariance)`, in squared output units, or another `fisherflat.families.Family`.
     - `engine`: `"taylor"` (2-jets through the traced graph) or `"autodiff"` (`torch.func`, for any callable).
     - `dtype`: the working precision, float64 (default) or float32.
     - `degenerate`: `"raise"`, or `"nan"` for NaN where the metric is singular or the map not finite, with one
@@ -82,7 +82,7 @@ class StatisticalManifold:
         self,
         mean: Callable[[Tensor], Tensor],
         chart: Chart,
-        family: Gaussian | None = None,
+        family: Family | None = None,
         engine: str = "taylor",
         *,
         dtype: torch.dtype = torch.float64,
@@ -97,9 +97,13 @@ class StatisticalManifold:
             raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}; derivatives need the digits")
         if degenerate not in POLICIES:
             raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
-        if not isinstance(family, Gaussian | None):
-            raise InputError(f"family must be a fisherflat.Gaussian, e.g. Gaussian(0.5); got {type(family).__name__}")
-        self.mean, self.chart, self.family = mean, chart, family if family is not None else Gaussian()
+        if family is not None and (isinstance(family, type) or not isinstance(family, Family)):
+            raise InputError(
+                "family must be a fisherflat.Gaussian, e.g. Gaussian(0.5), or another fisherflat.families.Family; got "
+                + (f"the class {family.__name__}" if isinstance(family, type) else type(family).__name__)
+            )
+        self.mean, self.chart = mean, chart
+        self.family: Family = family if family is not None else Gaussian()
         self.dtype, self._engine_name, self.degenerate, self._memory = dtype, engine, degenerate, memory
         # a graph's constants are not weights of a module, so it is converted as a whole
         working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean

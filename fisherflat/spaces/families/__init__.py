@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fisherflat.spaces.families._family import Family
 from fisherflat.spaces.families._gaussian import Gaussian
 
-__all__ = ["Gaussian"]
+__all__ = ["Family", "Gaussian"]
