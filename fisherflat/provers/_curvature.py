@@ -122,6 +122,9 @@ class _Prover:
         graph: Graph = manifold.engine.graph  # type: ignore[attr-defined]
         self.graph = graph.to(torch.float64, torch.device("cpu"))  # balls live there
         self.structure = read(self.graph)
+        if not isinstance(manifold.family, Gaussian):
+            raise InputError(f"certificates are about Gaussians, got the family {type(manifold.family).__name__}")
+        self.family = manifold.family
 
     def certificate(self, at: tuple[float, ...] | None) -> CurvatureCertificate:
         """The certificate at a point, or at one that is searched for."""
@@ -197,7 +200,7 @@ class _Prover:
         if not all(x.is_finite() for x in derivatives.ravel()):  # a derivative may have a value where the map has none
             return _Proof("not finite")
         try:
-            found = sectional(derivatives, self.chart.dim, self.manifold.family, plane)
+            found = sectional(derivatives, self.chart.dim, self.family, plane)
             enclosure, determinant = bounds(found[0], bits, slack), bounds(found[1], bits, slack * 1e9)
         except EnclosureError:
             return _Proof("degenerate immersion")
@@ -221,7 +224,7 @@ class _Prover:
             verdict=verdict,
             argument=proof.argument,
             chart=self.chart,
-            family=self.manifold.family,
+            family=self.family,
             frozen=self.graph.frozen,
             precision=self.precision,
             point=tuple(point),
