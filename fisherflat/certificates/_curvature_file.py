@@ -60,7 +60,7 @@ def read(f: Fields) -> CurvatureCertificate:
             f"argument: {argument!r} supports the verdict {ARGUMENTS[argument][0]!r}, not {verdict!r}"
         )
     chart = f.of("chart", _as_chart)
-    k = chart.dim
+    k = chart.k
     point = f.of("point", lambda value: fields.as_numbers(value, k))
     c = CurvatureCertificate(
         verdict=verdict,

@@ -65,8 +65,8 @@ def certify(
     point = None
     if at is not None:
         point = as_float64(at, "at")
-        if tuple(point.shape) != (chart.dim,):
-            raise InputError(f"at must hold k = {chart.dim} coordinates; it has shape {list(point.shape)}")
+        if tuple(point.shape) != (chart.k,):
+            raise InputError(f"at must hold k = {chart.k} coordinates; it has shape {list(point.shape)}")
     return _Prover(manifold, float(radius), precision).certificate(None if point is None else tuple(point.tolist()))
 
 
@@ -128,7 +128,7 @@ class _Prover:
 
     def certificate(self, at: tuple[float, ...] | None) -> CurvatureCertificate:
         """The certificate at a point, or at one that is searched for."""
-        k = self.chart.dim
+        k = self.chart.k
         origin = at if at is not None else (0.0,) * k
         if self.structure.order < 2:
             return self._written(_Proof("affine"), origin, rank=self._rank())
@@ -139,7 +139,7 @@ class _Prover:
 
     def _rank(self) -> tuple[int, bool]:
         """A lower bound of the rank of an affine map, and whether it is the rank."""
-        k = self.chart.dim
+        k = self.chart.k
         try:
             with flint.ctx.workprec(self.precision):
                 least = affine_rank(jet(self.graph, self.chart, [arb(0)] * k)[1 : 1 + k])
@@ -200,11 +200,11 @@ class _Prover:
         if not all(x.is_finite() for x in derivatives.ravel()):  # a derivative may have a value where the map has none
             return _Proof("not finite")
         try:
-            found = sectional(derivatives, self.chart.dim, self.family, plane)
+            found = sectional(derivatives, self.chart.k, self.family, plane)
             enclosure, determinant = bounds(found[0], bits, slack), bounds(found[1], bits, slack * 1e9)
         except EnclosureError:
             return _Proof("degenerate immersion")
-        if self.chart.dim == self.manifold.ambient_dim:
+        if self.chart.k == self.manifold.ambient_dim:
             return _Proof("full dimension", (), None, determinant)
         if enclosure[0] <= 0 <= enclosure[1]:
             return _Proof("zero enclosed", (), enclosure, determinant)
@@ -229,7 +229,7 @@ class _Prover:
             precision=self.precision,
             point=tuple(point),
             radius=self.radius if verdict != "flat" else 0.0,
-            plane=plane if self.chart.dim > 2 and proof.enclosure is not None else None,
+            plane=plane if self.chart.k > 2 and proof.enclosure is not None else None,
             cells=proof.cells,
             enclosure=proof.enclosure,
             determinant=proof.determinant,

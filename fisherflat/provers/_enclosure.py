@@ -40,17 +40,17 @@ def jet(graph: Graph, chart: Chart, box: Box) -> np.ndarray:
         values = evaluate(graph, BallAlgebra(), _input(chart, box)).data.balls  # type: ignore[union-attr]
     else:
         values = _over(graph, chart, box, output).data.balls
-    out = np.full((size(chart.dim), values[0].size), arb(0), dtype=object)
+    out = np.full((size(chart.k), values[0].size), arb(0), dtype=object)
     out[: values.shape[0]] = values.reshape(values.shape[0], -1)
     return out
 
 
 def _input(chart: Chart, box: Box) -> Series:
     point, basis = balls(chart.point), balls(chart.basis)
-    x = np.empty((1 + chart.dim, 1, *point.shape), dtype=object)
-    x[0, 0] = point + sum(basis[i] * box[i] for i in range(chart.dim))
+    x = np.empty((1 + chart.k, 1, *point.shape), dtype=object)
+    x[0, 0] = point + sum(basis[i] * box[i] for i in range(chart.k))
     x[1:, 0] = basis
-    return Series(BallArray(x), chart.dim)
+    return Series(BallArray(x), chart.k)
 
 
 def _over(graph: Graph, chart: Chart, box: Box, output: Node) -> Series:
@@ -59,7 +59,7 @@ def _over(graph: Graph, chart: Chart, box: Box, output: Node) -> Series:
     Plain ball arithmetic forgets that all entries of a vector move together, so that every product with a matrix widens
     them by the sum of its sizes instead of by its effect.
     """
-    xp, k, last = BallAlgebra(), chart.dim, graph.last_use()
+    xp, k, last = BallAlgebra(), chart.k, graph.last_use()
     centre = [coordinate.mid() for coordinate in box]
     steps = [coordinate - middle for coordinate, middle in zip(box, centre, strict=True)]
     there: dict[Node, Any] = {graph.input: _input(chart, centre)}

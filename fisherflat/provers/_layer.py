@@ -54,5 +54,5 @@ def certify_layer(
     chart = moving.fit(states, variants).chart(states, tokens(variants[0], place))
     held = readings.roles(reading)
     mean = freeze(operators[0], chart.point, held) if held else operators[0]
-    found = certify(mean, chart, at=torch.zeros(moving.dim), precision=precision)
+    found = certify(mean, chart, at=torch.zeros(moving.k), precision=precision)
     return replace(found, subject=subjects[0])

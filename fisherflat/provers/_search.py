@@ -32,7 +32,7 @@ def find(manifold: StatisticalManifold, at: Sequence[float] | None = None) -> tu
 
     Where the manifold is degenerate it is the plane of the first two coordinates.
     """
-    k = manifold.dim
+    k = manifold.k
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateImmersionWarning)
         warnings.simplefilter("ignore", FallbackWarning)
@@ -49,7 +49,7 @@ def _best_point(manifold: StatisticalManifold) -> torch.Tensor:
 
     evaluations = _evaluations(manifold)
     generator = torch.Generator().manual_seed(0)
-    sample = (2 * torch.rand(evaluations // 2, manifold.dim, generator=generator, dtype=torch.float64) - 1) * REACH
+    sample = (2 * torch.rand(evaluations // 2, manifold.k, generator=generator, dtype=torch.float64) - 1) * REACH
     sample[0] = 0
     sizes = torch.cat([_size(manifold.at(u)) for u in sample.split(8)])
     best = sample[int(sizes.argmax())]
@@ -58,7 +58,7 @@ def _best_point(manifold: StatisticalManifold) -> torch.Tensor:
         return -math.log(max(float(_size(manifold.at(torch.from_numpy(u.copy())))), 1e-300))
 
     result = minimize(
-        loss, best.numpy(), method="Nelder-Mead", bounds=[(-REACH, REACH)] * manifold.dim,
+        loss, best.numpy(), method="Nelder-Mead", bounds=[(-REACH, REACH)] * manifold.k,
         options={"maxfev": evaluations - len(sample), "xatol": 1e-2, "fatol": 1e-2},
     )  # fmt: skip
     # few digits, so that the point reads well; a place to prove at need not be the exact maximum
@@ -70,7 +70,7 @@ def _evaluations(manifold: StatisticalManifold) -> int:
     graph: Any = manifold.engine.graph  # type: ignore[attr-defined]
     weights = sum(tensor.numel() for _, tensor in graph.constants())
     rows = math.prod(graph.input.shape[:-1])
-    coefficients = (manifold.dim + 1) * (manifold.dim + 2) // 2
+    coefficients = (manifold.k + 1) * (manifold.k + 2) // 2
     return int(min(MOST, max(FEWEST, WORK / (2 * (weights + 1e4) * rows * coefficients))))
 
 

@@ -96,7 +96,7 @@ class _Checker:
     """The decisive computation, for a certificate whose map and chart are those given."""
 
     def __init__(self, certificate: CurvatureCertificate, graph: Graph) -> None:
-        self.c, self.graph, self.k = certificate, graph, certificate.chart.dim
+        self.c, self.graph, self.k = certificate, graph, certificate.chart.k
         self.affinity = Affinity(graph)
         self.bits = certificate.precision + EXTRA
         self.surface = Surface(graph, certificate.chart, certificate.family, self.bits)

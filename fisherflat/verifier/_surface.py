@@ -26,7 +26,7 @@ class Surface:
     """The graph on the chart, under the covariance, in so many bits."""
 
     def __init__(self, graph: Graph, chart: Chart, family: Gaussian, bits: int) -> None:
-        self.graph, self.family, self.k = graph, family, chart.dim
+        self.graph, self.family, self.k = graph, family, chart.k
         self.outputs = math.prod(graph.shape)
         self.point, self.basis = exact(chart.point), exact(chart.basis)
         self.sigma = exact(family.covariance)

@@ -59,7 +59,7 @@ class AutodiffEngine:
         hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
         with _differentiating(self._mapping.dtype), hooks:
             self._mapping(point.clone())
-        return 2 * max(kept, point.numel() * point.element_size()) * (1 + self._chart.dim)
+        return 2 * max(kept, point.numel() * point.element_size()) * (1 + self._chart.k)
 
     @property
     def _together(self) -> int:
@@ -69,7 +69,7 @@ class AutodiffEngine:
 
     def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`."""
-        k = self._chart.dim
+        k = self._chart.k
 
         def f(v: Tensor) -> Tensor:
             return self._mapping(self._chart(v)).reshape(-1).to(v.dtype)

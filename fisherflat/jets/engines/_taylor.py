@@ -53,11 +53,11 @@ class TaylorEngine:
     @property
     def bytes_per_point(self) -> int:
         """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
-        return self._bytes * size(self._chart.dim)
+        return self._bytes * size(self._chart.k)
 
     def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`."""
-        k = self._chart.dim
+        k = self._chart.k
         budget = memory_budget(u.device, self._memory)
         directions = k
         while directions > 2 and self._bytes * size(directions) > budget:
@@ -74,7 +74,7 @@ class TaylorEngine:
 
     def _by_directions(self, u: Tensor, width: int) -> Tensor:
         """Where not even one point fits: so many directions at a time, until each pair has been together once."""
-        k, index = self._chart.dim, pair_index(self._chart.dim)
+        k, index = self._chart.k, pair_index(self._chart.k)
         out = u.new_empty(u.shape[0], size(k), self._dim)
         groups = [range(first, min(first + width // 2, k)) for first in range(0, k, width // 2)]
         for point in range(u.shape[0]):
@@ -93,10 +93,10 @@ class TaylorEngine:
 
 def start(chart: Chart, u: Float[Tensor, "P k"]) -> Series:
     """The chart itself as a series: its points and its basis, nothing of second order."""
-    x = u.new_empty(1 + chart.dim, u.shape[0], *chart.point.shape)
+    x = u.new_empty(1 + chart.k, u.shape[0], *chart.point.shape)
     x[0] = chart(u)
     x[1:] = chart.basis.to(u.dtype).unsqueeze(1)
-    return Series(x, chart.dim)
+    return Series(x, chart.k)
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ def gauss(jacobian: Float[Tensor, "D k"], hessian: Float[Tensor, "D k k"]) -> Fl
 def forward_over_reverse(subject: Subject) -> Curvature:
     """`jacfwd(jacrev(f))`: right everywhere; the D outputs are differentiated one by one, in pieces that fit."""
     f = embedding(subject, subject.plain)
-    cotangent = 8 * subject.chart.point.numel() * (1 + subject.chart.dim)
+    cotangent = 8 * subject.chart.point.numel() * (1 + subject.chart.k)
     reverse = jacrev(f, chunk_size=max(1, PIECE[subject.device.type] // cotangent))
     return vmap(lambda u: gauss(reverse(u), jacfwd(reverse)(u)))
 
@@ -98,7 +98,7 @@ def forward_over_double_reverse(subject: Subject) -> Curvature:
 
     Norms are in plain arithmetic, since the fused one cannot be differentiated twice in reverse under `vmap`.
     """
-    f, k = embedding(subject, subject.written_out), subject.chart.dim
+    f, k = embedding(subject, subject.written_out), subject.chart.k
     left, right = torch.triu_indices(k, k, device=subject.device)
     place = torch.empty(k, k, dtype=torch.long, device=subject.device)
     place[left, right] = place[right, left] = torch.arange(len(left), device=subject.device)
@@ -143,7 +143,7 @@ def omnibias(subject: Subject) -> Curvature:
     from omnibias.geometry import ChartSpec, ManifoldSpec
     from omnibias.geometry.torch import ops
 
-    f, k = embedding(subject, subject.plain), subject.chart.dim
+    f, k = embedding(subject, subject.plain), subject.chart.k
     dim = f(torch.zeros(k, dtype=subject.dtype, device=subject.device)).numel()
     metric = ops.metric_spec_from_chart(ChartSpec(phi=f, domain_dim=k, ambient_dim=dim))
     return lambda u: ops.scalar_curvature(u, ManifoldSpec("map", k, metric))
@@ -156,12 +156,12 @@ def _has_norms(subject: Subject) -> bool:
 def bearable(subject: Subject) -> bool:
     """Whether D reverse passes with 1 + k tangents take seconds, not minutes."""
     outputs = subject.module(subject.inputs(1)[0]).numel()
-    return subject.work * outputs * (1 + subject.chart.dim) <= BEARABLE[subject.device.type]
+    return subject.work * outputs * (1 + subject.chart.k) <= BEARABLE[subject.device.type]
 
 
 def _small(subject: Subject) -> bool:
     # measured: 1 s at D = 4, 3 s at D = 8, minutes at D = 64, for one point and k = 2
-    small = subject.name == "attention-8" and isinstance(subject.module, LastToken) and subject.chart.dim == 2
+    small = subject.name == "attention-8" and isinstance(subject.module, LastToken) and subject.chart.k == 2
     return small and subject.dtype == torch.float64 and subject.device.type == "cpu"
 
 

@@ -83,7 +83,7 @@ def versus(subject: Subject, repeats: int, share: float = 1.0) -> dict[str, Any]
             row["points"] = points[name]
             row["seconds_per_point"] = Spread.of([taken / points[name] for taken in samples[name]])
             row["over_taylor"] = Spread.ratio(samples[name], samples["taylor"], points["taylor"] / points[name])
-    return {"coefficients": size(subject.chart.dim), "contenders": rows}
+    return {"coefficients": size(subject.chart.k), "contenders": rows}
 
 
 def _error(curvature: Curvature, subject: Subject) -> tuple[float, float]:

@@ -23,13 +23,13 @@ FINALISTS = 2
 def filling(subject: Subject, share: float = 1.0) -> int:
     """The number of points that fills the machine, a power of 2; `share` of it for a quick run."""
     kind = subject.device.type
-    points = share * WORK[kind] / (subject.work * size(subject.chart.dim))
+    points = share * WORK[kind] / (subject.work * size(subject.chart.k))
     return min(POINTS[kind], 2 ** int(math.log2(max(points, 1))))
 
 
 def floors(subject: Subject, points: int) -> dict[int, Callable[[], None]]:
     """Calls that make `points * S` forward passes, by batch size: the fastest few of all powers of 2."""
-    total = points * size(subject.chart.dim)
+    total = points * size(subject.chart.k)
     rates: dict[int, float] = {}
     batch = min(total, 4)
     while True:
@@ -82,10 +82,10 @@ def over_floor(subject: Subject, points: int, repeats: int) -> dict[str, Any]:
     floor, jet, scalar = samples[batch], samples["jet"], samples["scalar_curvature"]
     return {
         "points": points,
-        "coefficients": size(subject.chart.dim),
+        "coefficients": size(subject.chart.k),
         "floor_batch": batch,
         "seconds": {"floor": Spread.of(floor), "jet": Spread.of(jet), "scalar_curvature": Spread.of(scalar)},
-        "floor_gflops": subject.work * size(subject.chart.dim) * points / Spread.of(floor).median / 1e9,
+        "floor_gflops": subject.work * size(subject.chart.k) * points / Spread.of(floor).median / 1e9,
         "jet_over_floor": Spread.ratio(jet, floor),
         "scalar_curvature_over_floor": Spread.ratio(scalar, floor),
     }

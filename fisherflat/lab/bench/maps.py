@@ -57,7 +57,7 @@ class Subject:
     def points(self, count: int) -> Float[Tensor, "P k"]:
         """The same `count` points of the chart on every call."""
         generator = torch.Generator().manual_seed(1)
-        u = 0.3 * torch.randn(count, self.chart.dim, generator=generator, dtype=torch.float64)
+        u = 0.3 * torch.randn(count, self.chart.k, generator=generator, dtype=torch.float64)
         return u.to(self.device, self.dtype)
 
     def inputs(self, count: int) -> Float[Tensor, "B n d"]:

@@ -79,7 +79,7 @@ def over_floor(subject: Subject, points: int) -> dict[str, Any]:
     """
     manifold = StatisticalManifold(subject.module, subject.chart, dtype=subject.dtype)
     u = subject.points(points)
-    total, batch = points * size(subject.chart.dim), next(iter(floors(subject, points)))
+    total, batch = points * size(subject.chart.k), next(iter(floors(subject, points)))
 
     def passes(batch: int) -> Callable[[], object]:
         def call() -> object:

@@ -48,7 +48,7 @@ def systems(seed: int = 0) -> Iterator[System]:
 
 def proved(system: System) -> tuple[CurvatureCertificate, bool]:
     """The certificate of a row at its chart's point, and whether the verifier confirms it."""
-    certificate = certify(system.mean, system.chart, at=(0.0,) * system.chart.dim)
+    certificate = certify(system.mean, system.chart, at=(0.0,) * system.chart.k)
     return certificate, verify(certificate, system.mean, system.chart).ok
 
 

@@ -100,7 +100,7 @@ def _claims(rows: list[dict[str, Any]]) -> list[Claim]:
 
 
 def _proved(subject: str, reading: str, mean: Any, chart: Chart) -> Proof:
-    certificate = certify(mean, chart, at=torch.zeros(chart.dim))
+    certificate = certify(mean, chart, at=torch.zeros(chart.k))
     return subject, reading, certificate, verify(certificate, mean, chart)
 
 

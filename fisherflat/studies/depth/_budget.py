@@ -196,14 +196,14 @@ def curvature_budget(
         raise InputError(f'by must be "role", "layer" or "layer-role", got {by!r}')
     stack = read_stack(blocks, chart, prompt, family, halves, reading)
     chart = stack.chart
-    return budget(stack, torch.zeros(chart.dim) if u is None else u, by, degenerate=degenerate, memory=memory)
+    return budget(stack, torch.zeros(chart.k) if u is None else u, by, degenerate=degenerate, memory=memory)
 
 
 def budget(
     stack: Stack, u: Any, by: str = "layer-role", *, degenerate: str = "raise", memory: int | None = None
 ) -> CurvatureBudget:
     """The budget of a stack that has been traced; see `curvature_budget`."""
-    k, points = stack.chart.dim, stack.chart.coordinates(u)
+    k, points = stack.chart.k, stack.chart.coordinates(u)
     here = [_bending(stage, by) for stage in stack.stages]
     births = Counter(part for parts in here for part in parts)  # in how many maps a part has sources
     known = list(births)
@@ -248,7 +248,7 @@ def _measure(
     stack: Stack, u: Float[Tensor, "P k"], by: str, births: Counter[Part], degenerate: str, memory: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`traces`, `products` and `born` `[P, n, n]` of all parts with sources, in the order of `births`."""
-    k, m, parts = stack.chart.dim, len(pairs(stack.chart.dim)), list(births)
+    k, m, parts = stack.chart.k, len(pairs(stack.chart.k)), list(births)
     born = u.new_zeros(len(u), len(parts), len(parts))
     traces = products = torch.zeros_like(born)
     state, n = start(stack.chart, u).data.transpose(0, 1), 0

@@ -52,8 +52,8 @@ def fields_after_blocks(
     stack: Stack, extent: tuple[float, float, float, float], resolution: int
 ) -> dict[str, CurvatureField]:
     """The fields of a stack that has been traced; see `curvature_fields`."""
-    if stack.chart.dim != 2:
-        raise InputError(f"a map needs a chart with 2 coordinates, this one has {stack.chart.dim}")
+    if stack.chart.k != 2:
+        raise InputError(f"a map needs a chart with 2 coordinates, this one has {stack.chart.k}")
     low0, high0, low1, high1 = extent
     first, second = (torch.linspace(*ends, resolution, dtype=torch.float64) for ends in ((low0, high0), (low1, high1)))
     u = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)

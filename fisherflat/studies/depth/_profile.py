@@ -152,7 +152,7 @@ def depth_profile(
     [0.0, 8.0, 32.0]
     """
     stack = read_stack(blocks, chart, prompt, family, halves, reading)
-    return profile(stack, torch.zeros(stack.chart.dim) if u is None else u, degenerate=degenerate, memory=memory)
+    return profile(stack, torch.zeros(stack.chart.k) if u is None else u, degenerate=degenerate, memory=memory)
 
 
 def profile(stack: Stack, u: Any, *, degenerate: str = "raise", memory: int | None = None) -> DepthProfile:
@@ -164,7 +164,7 @@ def profile(stack: Stack, u: Any, *, degenerate: str = "raise", memory: int | No
     covariances = [g.covariance.item() if g.covariance.dim() == 0 else float("nan") for g in stack.families]
     covariance = torch.tensor(covariances, dtype=torch.float64)
     return DepthProfile(
-        **columns, covariance=covariance, passed=stack.passed, labels=stack.labels, dim=stack.chart.dim,
+        **columns, covariance=covariance, passed=stack.passed, labels=stack.labels, dim=stack.chart.k,
         reading=stack.reading,
     )  # fmt: skip
 
@@ -182,7 +182,7 @@ def measure_depths(
     points = stack.chart.coordinates(u)
 
     def measure(depth: int, jets: Tensor, chunk: Tensor) -> list[Tensor]:
-        geometry = Geometry(Jet(jets, stack.chart.dim), degenerate, chunk)
+        geometry = Geometry(Jet(jets, stack.chart.k), degenerate, chunk)
         return [getattr(geometry, name) for name in quantities]
 
     def through(chunk: Tensor) -> list[Tensor]:
@@ -192,7 +192,7 @@ def measure_depths(
         ]
         return [torch.stack(column) for column in zip(*depths, strict=True)]
 
-    k = stack.chart.dim
+    k = stack.chart.k
     pieces = in_chunks(through, points.reshape(-1, k), 2 * max(sizes) * size(k) * points.element_size(), memory)
     joined = [torch.cat(parts, 1) for parts in zip(*pieces, strict=True)]
     shaped = [values.reshape(values.shape[0], *points.shape[:-1], *values.shape[2:]) for values in joined]

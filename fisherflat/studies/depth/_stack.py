@@ -186,7 +186,7 @@ class Stack:
 
         All points pass one map before the next one's turn: its weights stay in the caches, and no other's are needed.
         """
-        k, algebra = self.chart.dim, TensorAlgebra()
+        k, algebra = self.chart.k, TensorAlgebra()
         state = start(self.chart, u).data.transpose(0, 1)
         yield [measure(0, self.families[0].whiten(packed(algebra, Series(state.transpose(0, 1), k))), u)]
         for depth, (stage, graph) in enumerate(zip(self.stages, self.graphs(), strict=True), 1):

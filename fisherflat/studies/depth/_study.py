@@ -40,9 +40,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.moves.dim < 2:
+        if self.moves.k < 2:
             raise InputError(
-                f"dim must be at least 2, got {self.moves.dim} ({self.moves}): a curve has no curvature of its own"
+                f"dim must be at least 2, got {self.moves.k} ({self.moves}): a curve has no curvature of its own"
             )
         if self.points < 1 or self.budget_points < 0 or self.resolution < 0 or self.resolution == 1:
             raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
@@ -154,7 +154,7 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
             found.roles = stack.roles
             asked = settings.readings if settings.readings is not None else usual(stack.roles)
             chosen = [named.canonical(reading) for reading in asked]
-            maps = moving.dim == 2 and settings.resolution > 0
+            maps = moving.k == 2 and settings.resolution > 0
             total = len(chosen) + (budget_points > 0) + maps
             for done, reading in enumerate(chosen):
                 step(f"profile, {reading}", done, total)

@@ -68,7 +68,7 @@ def measure(
     def piece(chunk: Tensor) -> Tensor:
         jet, found = manifold.engine.jet(chunk), []
         for pick, family in surfaces.values():
-            geometry = Geometry(Jet(family.whiten(pick(jet)), chart.dim), "nan", chunk)
+            geometry = Geometry(Jet(family.whiten(pick(jet)), chart.k), "nan", chunk)
             found.append(torch.stack([*(read(geometry) for read in QUANTITIES.values()), flat_to_rounding(geometry)]))
         return torch.stack(found).double().cpu()
 

@@ -57,8 +57,8 @@ class Settings:
         **Raises:** `InputError` for what cannot be used, as far as that can be told without the model.
         """
         what = parse(moves, dim)
-        if what.dim < 2:
-            raise InputError(f"dim must be at least 2, got {what.dim}: a curve has no intrinsic curvature")
+        if what.k < 2:
+            raise InputError(f"dim must be at least 2, got {what.k}: a curve has no intrinsic curvature")
         if points < 1:
             raise InputError(f"points must be at least 1, got {points}")
         if engine not in ENGINES:

@@ -31,7 +31,7 @@ class StudentT:
 
 
 def test_a_family_of_ones_own_measures() -> None:
-    """A sphere of radius 2 in units in which a length is sqrt(information) times as long: scal = 2 / (4 information)."""
+    """A sphere of radius 2 where lengths are sqrt(information) times as long: scal = 2 / (4 information)."""
     sphere = lambda u: torch.cat([u, (4 - u @ u).sqrt()[None]])  # noqa: E731
     chart, family = ff.charts.identity(2), StudentT(3.0)
     assert isinstance(family, ff.families.Family) and isinstance(ff.Gaussian(), ff.families.Family)
