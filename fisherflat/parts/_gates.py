@@ -153,4 +153,3 @@ class Gates:
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a, b)
-
