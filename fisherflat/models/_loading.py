@@ -92,8 +92,8 @@ def load(
     )
 
 
-def as_model(model: Model | nn.Module | str | Path, **options: Any) -> Model:
-    """A loaded model as it is, and anything else that `load` takes, loaded with its `options`.
+def as_model(model: Any, **options: Any) -> Model:
+    """A loaded `Model` as it is, and anything else that `load` takes, loaded with its `options`.
 
     **Raises:** `InputError` for what is neither, and what `load` raises.
     """

@@ -114,7 +114,7 @@ def profiles(profiles: Mapping[str, Profile], *, quantity: str = "scalar_curvatu
     ax = axes_for(ax, (COLUMN, 2.6))
     drawn = []
     for index, (name, profile) in enumerate(profiles.items()):
-        values = getattr(profile, quantity).flatten(1).cpu().numpy()
+        values = getattr(profile, quantity).reshape(len(profile.passed), -1).cpu().numpy()
         low, median, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=1)
         colour, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
         depth = profile.passed.numpy()
@@ -208,7 +208,7 @@ def budget_by_layer(budget: Budget, *, ax: Axes | None = None) -> Axes:
     >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
     >>> chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
     >>> budget = ff.curvature_budget([bowl] * 2, chart, torch.zeros(2), by="layer-role")
-    >>> [bar.get_height() for bar in ff.plot.budget_by_layer(budget).containers[0]]
+    >>> [float(bar.get_height()) for bar in ff.plot.budget_by_layer(budget).containers[0]]
     [16.0, 16.0]
     """
     if any(part.layer is None or part.role is None for part in budget.parts):
@@ -249,8 +249,9 @@ def transport(budget: Budget, *, ax: Axes | None = None) -> Axes:
     >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
     >>> chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
     >>> budget = ff.curvature_budget([bowl, lambda x: 2 * x], chart, torch.zeros(2), by="layer")
-    >>> [round(bars[0].get_height(), 3) for bars in ff.plot.transport(budget).containers]  # created, at the output
-    [2.828, 1.414]
+    >>> created, surviving = ff.plot.transport(budget).containers
+    >>> round(float(created[0].get_height()), 3), round(float(surviving[0].get_height()), 3)
+    (2.828, 1.414)
     """
     if any(part.layer is None or part.role is not None for part in budget.parts):
         raise InputError('this chart needs a budget made with by="layer"')
@@ -301,7 +302,14 @@ def depth_maps(samples: Mapping[str, CurvatureField], *, axes: Sequence[Axes] | 
 
 
 def few(samples: Mapping[str, CurvatureField], *, most: int = 9) -> dict[str, CurvatureField]:
-    """At most so many of the maps: those after whole blocks where there are more, at even distances, with the last."""
+    """At most so many of the maps: those after whole blocks where there are more, at even distances, with the last.
+
+    **Args:** `samples`, by label, as of `fisherflat.curvature_fields`; `most`, how many.
+
+    >>> import fisherflat as ff
+    >>> list(ff.plot.few({f"layer {i}": None for i in range(12)}, most=3))
+    ['layer 3', 'layer 7', 'layer 11']
+    """
     chosen = list(samples)
     if len(chosen) > most:
         chosen = [label for label in chosen if not label.endswith(" attention")]
@@ -311,7 +319,15 @@ def few(samples: Mapping[str, CurvatureField], *, most: int = 9) -> dict[str, Cu
 
 
 def strip_axes(count: int, *, figure: Figure | None = None) -> list[Axes]:
-    """Axes for so many small maps, three in a row and one column wide, in `figure` or a new one."""
+    """Axes for small maps, three in a row and one column wide.
+
+    **Args:** `count`, how many; `figure`, an empty one (default: a new one of pyplot).
+
+    >>> import fisherflat as ff
+    >>> from matplotlib.figure import Figure
+    >>> len(ff.plot.strip_axes(5, figure=Figure()))
+    5
+    """
     if figure is None:
         import matplotlib.pyplot as plt
 

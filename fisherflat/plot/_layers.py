@@ -27,10 +27,17 @@ def layers(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     axis is symmetric logarithmic when they span more than two decades, and linear otherwise. Where there are many
     readings, `layers_by_part` is easier to read.
 
-    **Args:** `table`, as of `fisherflat.analyze`, with columns `layer`, `part`, `reading` and `scalar_curvature`; `ax`,
-    to draw into (default: a new figure one column wide, 3.4 inches).
+    **Args:**
 
-    **Raises:** `InputError` where a column is missing or no finite number is left.
+    - `table`, as of `fisherflat.analyze`, with columns `layer`, `part`, `reading` and `scalar_curvature` [1/σ²].
+    - `ax`, to draw into (default: a new figure one column wide, 3.4 inches).
+
+    **Returns:** the axes. **Raises:** `InputError` where a column is missing or no finite number is left.
+
+    >>> import pandas as pd, fisherflat as ff
+    >>> rows = [{"layer": i, "part": "mlp", "reading": "live", "scalar_curvature": 0.1 * i} for i in range(3)]
+    >>> ff.plot.layers(pd.DataFrame(rows)).get_lines()[0].get_label()
+    'mlp, live'
     """
     rows = _whole_parts(table)
     ax = axes_for(ax, (COLUMN, 2.8))
@@ -44,7 +51,12 @@ def layers_by_part(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -
 
     **Args:** `table` as in `layers`; `axes`, as many as there are parts (default: a new figure one column wide).
 
-    **Raises:** `InputError` as `layers`, and for axes that are not as many as parts.
+    **Returns:** the axes. **Raises:** `InputError` as `layers`, and for axes that are not as many as parts.
+
+    >>> import pandas as pd, fisherflat as ff
+    >>> rows = [{"layer": i, "part": "mlp", "reading": "live", "scalar_curvature": 0.1 * i} for i in range(3)]
+    >>> [ax.get_title(loc="left") for ax in ff.plot.layers_by_part(pd.DataFrame(rows))]
+    ['mlp']
     """
     rows = _whole_parts(table)
     parts, readings = list(dict.fromkeys(rows["part"])), sorted(set(rows["reading"]), key=order)
@@ -94,10 +106,17 @@ def _lines(rows: pd.DataFrame, ax: Axes, looks: dict[tuple[str, str], tuple[int,
 def gaps(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """The expressivity gap of each gate by layer, with its bootstrap interval.
 
-    **Args:** `table`, as `gaps` of an `Analysis`, with columns `layer`, `part`, `gate`, `mean`, `low` and `high`; `ax`,
-    to draw into (default: a new figure one column wide).
+    **Args:**
 
-    **Raises:** `InputError` where a column is missing or no finite number is left.
+    - `table`, as `gaps` of an `Analysis`, with columns `layer`, `part`, `gate`, and `mean`, `low` and `high` [1/σ²].
+    - `ax`, to draw into (default: a new figure one column wide).
+
+    **Returns:** the axes. **Raises:** `InputError` where a column is missing or no finite number is left.
+
+    >>> import pandas as pd, fisherflat as ff
+    >>> row = {"layer": 0, "part": "attention", "gate": "gate", "mean": 0.5, "low": 0.25, "high": 0.75}
+    >>> ff.plot.gaps(pd.DataFrame([row])).get_legend_handles_labels()[1]
+    ['gate in attention']
     """
     rows = _whole_parts(table, ("layer", "part", "gate", "mean", "low", "high"), "mean")
     ax = axes_for(ax, (COLUMN, 2.4))
@@ -117,10 +136,19 @@ def gaps(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None) -> Axes:
     """A map of the heads of all layers: the median scalar curvature of each, on a symmetric logarithmic scale.
 
-    **Args:** `table`, as of `fisherflat.analyze` with heads; `ax`, to draw into (default: a new figure one column
-    wide); `reading`, which. Heads that are flat to rounding are hatched.
+    Heads that are flat to rounding are hatched.
 
-    **Raises:** `InputError` where a column is missing or there are no heads in that reading.
+    **Args:**
+
+    - `table`, as of `fisherflat.analyze` with heads; `reading`, which of its readings.
+    - `ax`, to draw into (default: a new figure one column wide).
+
+    **Returns:** the axes. **Raises:** `InputError` where a column is missing or there are no heads in that reading.
+
+    >>> import pandas as pd, fisherflat as ff
+    >>> row = {"layer": 0, "part": "head 3", "reading": "live", "scalar_curvature": 0.5, "verdict": "positive"}
+    >>> [tick.get_text() for tick in ff.plot.heads(pd.DataFrame([row])).get_xticklabels()]
+    ['3']
     """
     from matplotlib.colors import SymLogNorm
     from matplotlib.patches import Rectangle

@@ -45,12 +45,22 @@ def curvature_map(
     of points at one small Fisher-Rao distance from its centre, named in the corner, so that small ellipses stand where
     the representation changes fast. A dashed ellipse was shrunk to fit.
 
-    **Args:** `M`, with a chart of 2 coordinates; `extent`, `(low 0, high 0, low 1, high 1)` in coordinates;
-    `resolution`, points a side; `ax`, to draw into (default: a new figure); `limit`, the curvature in 1/σ² at which the
-    colours end (default: all but the largest 2 % of the points, the rest shown by arrows on the colour bar); `scale`,
-    `"linear"`, `"symlog"` or `"auto"`; `ellipses`, how many a side, 0 for none.
+    **Args:**
 
-    **Raises:** `InputError` for a chart that is not two-dimensional or an argument out of range.
+    - `M`, with a chart of 2 coordinates; `extent`, `(low 0, high 0, low 1, high 1)` in coordinates.
+    - `resolution`, points a side.
+    - `limit`, the curvature in 1/σ² at which the colours end (default: that of all but the largest 2 % of the points,
+      which arrows on the colour bar stand for).
+    - `scale` of the colours: `"linear"`, `"symlog"`, or `"auto"` for one of the two.
+    - `ellipses`, how many a side, 0 for none.
+    - `ax`, to draw into (default: a new figure).
+
+    **Returns:** the axes. **Raises:** `InputError` for a chart that is not two-dimensional or an argument out of range.
+
+    >>> import torch, fisherflat as ff
+    >>> M = ff.StatisticalManifold(lambda u: torch.stack([u[0], u[1], u[0] * u[1]]), ff.charts.identity(2))
+    >>> ff.plot.curvature_map(M, (-1.0, 1.0, -1.0, 1.0), resolution=5).get_xlabel()
+    '$u_1$'
     """
     _check_scale(scale, limit)
     sampled = curvature_field(M, extent, resolution=resolution)
@@ -73,6 +83,13 @@ def fields(
     `curvature_map`.
 
     **Returns:** the colour bar. **Raises:** `InputError` for an argument out of range.
+
+    >>> import torch, fisherflat as ff
+    >>> from matplotlib.figure import Figure
+    >>> M = ff.StatisticalManifold(lambda u: torch.stack([u[0], u[1], u[0] * u[1]]), ff.charts.identity(2))
+    >>> field = ff.curvature_field(M, (-1.0, 1.0, -1.0, 1.0), resolution=5)
+    >>> ff.plot.fields([field, field], Figure().subplots(1, 2)).ax.get_ylabel()
+    'scalar curvature [1/σ²]'
     """
     _check_scale(scale, limit)
     norm = _norm(samples, limit, scale)

@@ -26,8 +26,19 @@ def surrogate_curvature(
     Both axes are symmetric logarithmic, linear up to about a tenth of the median size. Inputs at which a metric is
     singular are left out.
 
-    **Args:** `surrogate`, of `fisherflat.symmetry.bilinear_surrogate`; `basis` and `family`, as in its
-    `scalar_curvatures`; `ax`, to draw into (default: a new figure one column wide).
+    **Args:**
+
+    - `surrogate`, of `fisherflat.symmetry.bilinear_surrogate`.
+    - `basis` `[k, d]` and `family`, as in its `scalar_curvatures`.
+    - `ax`, to draw into (default: a new figure one column wide).
+
+    **Returns:** the axes.
+
+    >>> import torch, fisherflat as ff
+    >>> mlp, x = ff.layers.GatedMLP(4, 6, "silu").double(), torch.randn(20, 4, dtype=torch.float64)
+    >>> surrogate = ff.symmetry.bilinear_surrogate(mlp, x)
+    >>> ff.plot.surrogate_curvature(surrogate, torch.eye(4, dtype=torch.float64)[:2]).get_ylabel()
+    'bilinear surrogate'
     """
     exact, approximate = surrogate.scalar_curvatures(basis, family=family)
     known = torch.isfinite(exact) & torch.isfinite(approximate)

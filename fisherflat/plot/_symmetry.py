@@ -22,9 +22,14 @@ def unit_forms(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Above it gate and up vector point the same way, below it they oppose each other. The axes end where all but one
     unit in a thousand are inside.
 
-    **Args:** `table`, of `fisherflat.studies.symmetry`; `ax`, to draw into (default: a new figure one column wide).
+    **Args:** `table`, of `fisherflat.symmetry.study`; `ax`, to draw into (default: a new figure one column wide).
 
-    **Raises:** `InputError` where a column is missing or the table is empty.
+    **Returns:** the axes. **Raises:** `InputError` where a column is missing or the table is empty.
+
+    >>> import pandas as pd, fisherflat as ff
+    >>> table = pd.DataFrame({"layer": [0, 0], "positive": [0.5, 0.25], "negative": [-0.25, -0.5]})
+    >>> ff.plot.unit_forms(table).get_legend_handles_labels()[1]
+    ['layer 0']
     """
     _check(table, "positive", "negative")
     ax = axes_for(ax, (COLUMN, 2.8))
@@ -59,7 +64,14 @@ def broken_strength(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     0 is a unit whose inverse scaling is a symmetry on the inputs, √2 the most that can be. Units that saw no inputs are
     left out.
 
-    **Args** and **Raises** as `unit_forms`.
+    **Args:** `table`, of `fisherflat.symmetry.study`; `ax`, to draw into (default: a new figure one column wide).
+
+    **Returns:** the axes. **Raises:** `InputError` where a column is missing or the table is empty.
+
+    >>> import pandas as pd, fisherflat as ff
+    >>> ax = ff.plot.broken_strength(pd.DataFrame({"layer": [0, 0], "strength": [0.5, 0.25]}))
+    >>> ax.get_lines()[0].get_ydata().tolist()
+    [0.25, 0.5]
     """
     _check(table, "strength")
     ax = axes_for(ax, (COLUMN, 2.8))
@@ -97,7 +109,15 @@ def null_spectrum(found: NullDirections, *, ax: Axes | None = None) -> Axes:
     It is that of gate and up weights, the values profiled out; see `NullDirections`. Eigenvalues below 1e-34 of the
     largest are drawn there.
 
-    **Args:** `found`, of `fisherflat.symmetry.null_directions`; `ax` as in `unit_forms`.
+    **Args:** `found`, of `fisherflat.symmetry.null_directions`; `ax`, to draw into (default: a new figure one column
+    wide).
+
+    **Returns:** the axes.
+
+    >>> import torch, fisherflat as ff
+    >>> mlp, x = ff.layers.GatedMLP(3, 2, "relu").double(), torch.randn(40, 3, dtype=torch.float64)
+    >>> ff.plot.null_spectrum(ff.symmetry.null_directions(mlp, x)).get_xlabel()
+    'eigenvalue, in order'
     """
     ax = axes_for(ax, (COLUMN, 2.8))
     spectrum = found.spectrum.cpu().numpy()
@@ -142,4 +162,4 @@ def _check(table: pd.DataFrame, *columns: str) -> None:
     missing = [name for name in ("layer", *columns) if name not in table.columns]
     if missing or table.empty:
         what = f"has no column {missing[0]!r}" if missing else "is empty"
-        raise InputError(f"the table {what}; pass the table of fisherflat.studies.symmetry of a model with gated MLPs")
+        raise InputError(f"the table {what}; pass the table of fisherflat.symmetry.study of a model with gated MLPs")

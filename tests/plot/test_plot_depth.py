@@ -80,6 +80,13 @@ def test_lines_are_medians_and_bands_the_middle_half(stack, quantity: str) -> No
             assert max(corners) == pytest.approx(high[depth].item())
 
 
+def test_a_single_point_is_a_line_without_a_band(stack) -> None:
+    blocks, chart, u = stack
+    profile = ff.depth_profile(blocks, chart, u[0])
+    line = next(line for line in plot.profiles({"live": profile}).lines if line.get_label() == "live")
+    np.testing.assert_array_equal(line.get_ydata(), profile.scalar_curvature)
+
+
 def test_profiles_of_stacks_of_different_depth_share_axes(stack) -> None:
     blocks, chart, u = stack
     _, ax = plt.subplots()

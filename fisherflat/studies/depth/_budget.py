@@ -59,10 +59,13 @@ class Part:
 class CurvatureBudget:
     """The scalar curvature, attributed to the parts in which its second-order terms are born.
 
-    **Attributes:** `parts`, n of them; `layers`, the names of all maps of the stack. All else is `[*batch, n, n]` and
-    symmetric: `traces`, `tr II_a . tr II_b`, and `products`, `<II_a, II_b>`, after the last map, both in units of
-    1 / covariance; `born`, `<II_a, II_b>` after the map in which the sources of a and of b are born, zero where these
-    are two maps, and NaN on the diagonal where a's are born in several.
+    **Attributes:**
+
+    - `parts`, n of them; `layers`, the names of all maps of the stack.
+    - `traces` and `products` `[*batch, n, n]`, symmetric: `tr II_a . tr II_b` and `<II_a, II_b>` after the last map, in
+      units of 1 / covariance.
+    - `born` `[*batch, n, n]`, symmetric: `<II_a, II_b>` after the map in which the sources of a and of b are born, zero
+      where these are two maps, and NaN on the diagonal where those of a are born in several.
     """
 
     parts: tuple[Part, ...]

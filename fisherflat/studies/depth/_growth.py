@@ -18,9 +18,12 @@ from fisherflat.errors import InputError
 class Growth:
     """A fit of |curvature| against depth.
 
-    **Attributes:** `model`: `"power"` (`c depth^rate`), `"exponential"` (`c exp(rate depth)`) or `"none"`; `rate`, with
-    `low` and `high`, its 95 % interval from resampling whole trajectories; `factor`, c; `aic`, Akaike's criterion of
-    each model (smaller is better); `trajectories`, how many points or seeds the interval is over.
+    **Attributes:**
+
+    - `model`: `"power"` (`c depth^rate`), `"exponential"` (`c exp(rate depth)`) or `"none"`.
+    - `rate`, with `low` and `high`, its 95 % interval from resampling whole trajectories; `factor`, c.
+    - `aic`, Akaike's criterion of each model (smaller is better).
+    - `trajectories`, how many points or seeds the interval is over.
     """
 
     model: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry import Geometry
@@ -41,11 +42,15 @@ QUANTITIES = (
 class DepthProfile:
     """The geometry of a chart's image after 0, 1, ... L maps: blocks, or halves of them. Depth 0 is the chart itself.
 
-    **Attributes:** all `[L+1, *batch]`: `scalar_curvature`, `smallest_sectional_curvature` and
-    `largest_sectional_curvature` over all planes (see `Geometry.sectional_extremes`), in units of 1 / covariance;
-    `second_fundamental_form_norm` and `mean_curvature_norm`, in units of its square root; `volume_density` and
-    `condition_number` of the metric. `covariance` `[L+1]`, that of each depth where it is a number, else NaN; `passed`
-    `[L+1]`, how many blocks have been passed; `labels`, of the L maps; `dim`, k; `reading`, what was held.
+    **Attributes:**
+
+    - `scalar_curvature` `[L+1, *batch]`, `smallest_sectional_curvature` and `largest_sectional_curvature` over all
+      planes (see `Geometry.sectional_extremes`), in units of 1 / covariance.
+    - `second_fundamental_form_norm` and `mean_curvature_norm` `[L+1, *batch]`, in units of its square root.
+    - `volume_density` and `condition_number` of the metric, `[L+1, *batch]`.
+    - `covariance` `[L+1]`, that of each depth where it is a number, else NaN.
+    - `passed` `[L+1]`, how many blocks have been passed; `labels`, of the L maps.
+    - `k`, how many coordinates move; `reading`, what was held.
     """
 
     scalar_curvature: Float[Tensor, "depths *batch"]
@@ -58,8 +63,10 @@ class DepthProfile:
     covariance: Float[Tensor, " depths"]
     passed: Float[Tensor, " depths"]
     labels: tuple[str, ...]
-    dim: int
+    k: int
     reading: str = LIVE
+
+    dim = former("k")
 
     @property
     def depth(self) -> int:
@@ -69,7 +76,7 @@ class DepthProfile:
     @property
     def mean_sectional_curvature(self) -> Float[Tensor, "depths *batch"]:
         """The mean over all planes, `scal / (k (k - 1))`; NaN for k = 1."""
-        planes = self.dim * (self.dim - 1)
+        planes = self.k * (self.k - 1)
         return self.scalar_curvature / planes if planes else torch.full_like(self.scalar_curvature, float("nan"))
 
     @property
@@ -90,7 +97,7 @@ class DepthProfile:
             )
         ratio = (covariance / self.covariance).to(self.scalar_curvature)
         ratio = ratio.reshape(-1, *(1,) * (self.scalar_curvature.dim() - 1))
-        powers = {"condition_number": 0.0, "volume_density": -self.dim / 2}
+        powers = {"condition_number": 0.0, "volume_density": -self.k / 2}
         powers |= dict.fromkeys(("second_fundamental_form_norm", "mean_curvature_norm"), 0.5)
         columns = {name: getattr(self, name) * ratio ** powers.get(name, 1.0) for name in QUANTITIES}
         return replace(self, **columns, covariance=torch.full_like(self.covariance, covariance))
@@ -164,7 +171,7 @@ def profile(stack: Stack, u: Any, *, degenerate: str = "raise", memory: int | No
     covariances = [g.covariance.item() if g.covariance.dim() == 0 else float("nan") for g in stack.families]
     covariance = torch.tensor(covariances, dtype=torch.float64)
     return DepthProfile(
-        **columns, covariance=covariance, passed=stack.passed, labels=stack.labels, dim=stack.chart.k,
+        **columns, covariance=covariance, passed=stack.passed, labels=stack.labels, k=stack.chart.k,
         reading=stack.reading,
     )  # fmt: skip
 

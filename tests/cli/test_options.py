@@ -1,0 +1,117 @@
+"""Options that several commands share: they are spelled the same, mean the same, and take ranges."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from cases.tiny_models import save_tiny, save_word_tokenizer
+from typer.testing import CliRunner
+
+import fisherflat as ff
+from fisherflat.cli import _options as options
+from fisherflat.cli import app
+from fisherflat.report import analyze
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["0-3,-1"], [0, 1, 2, 3, -1]),
+        (["0", "2 , 4"], [0, 2, 4]),
+        (["-3--1"], [-3, -2, -1]),
+        (["1-1", "1"], [1]),
+        (["all"], "all"),
+    ],
+)
+def test_indices(given: list[str], found: Any) -> None:
+    assert options.indices(given, "--layer", instead=["all"]) == found
+
+
+@pytest.mark.parametrize("given", ["3-1", "-1--3", "0--1", "a", "1;2", "all,1", "1.5", "0-"])
+def test_what_is_no_index_is_wrong_usage(given: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        options.indices([given], "--layer", instead=["all"])
+
+
+def test_an_option_means_the_same_everywhere() -> None:
+    """Commands that share an option share its spellings, its kind and whether it may be repeated."""
+    found: dict[str, set[tuple[Any, ...]]] = {}
+    for command in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                spelled = tuple(name for name in parameter.opts if name != "--frozen")
+                found.setdefault(spelled[0], set()).add((spelled, parameter.multiple, parameter.is_flag))
+    assert {"--layer", "--part", "--reading", "--position", "--prompt", "--moves", "--device"} <= set(found)
+    assert not {name: kinds for name, kinds in found.items() if len(kinds) > 1}
+
+
+def test_defaults_are_those_of_python() -> None:
+    command = typer.main.get_command(app).commands["analyze"]  # type: ignore[attr-defined]
+    python = {name: p.default for name, p in inspect.signature(analyze).parameters.items()}
+    for parameter in command.params:
+        if parameter.name in python and parameter.name not in ("model", "prompt", "folder", "dtype"):
+            assert parameter.default == python[parameter.name], parameter.name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = save_tiny(tmp_path_factory.mktemp("tiny") / "model", "bert")
+    save_word_tokenizer(made)
+    return made
+
+
+def test_certificates_of_several_layers_readings_and_prompts_are_all_written(folder: Path, tmp_path: Path) -> None:
+    run = CliRunner()
+    arguments = [
+        "certify",
+        str(folder),
+        "--layer",
+        "0-1,-1",
+        "--reading",
+        "frozen pattern,live",
+        "--prompt",
+        "the cat sat",
+    ]
+    arguments += ["--prompt", "a mat on", "--out", str(tmp_path / "proof.json")]
+    done = run.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = {path.name: ff.Certificate.load(path) for path in tmp_path.iterdir()}
+    assert set(found) == {
+        f"proof-{layer}-{reading}-prompt-{prompt}.json"
+        for layer in (0, 1)
+        for reading in ("frozen-pattern", "live")
+        for prompt in (0, 1)
+    }
+    for name, certificate in found.items():
+        assert certificate.subject["layer"] == int(name.split("-")[1])
+        assert certificate.verdict == ("flat" if "frozen" in name else "curved")
+    held = run.invoke(app, ["verify", str(tmp_path / "proof-1-live-prompt-1.json"), str(folder)])
+    assert held.exit_code == 0, held.output
+
+
+def test_a_single_certificate_has_the_name_that_was_asked_for(folder: Path, tmp_path: Path) -> None:
+    arguments = ["certify", str(folder), "--layer", "-1", "--frozen", "pattern", "--prompt", "the cat sat"]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "proof.json")])
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["proof.json"]
+    assert ff.Certificate.load(tmp_path / "proof.json").subject["layer"] == 1
+    outside = CliRunner().invoke(app, [*arguments, "--layer", "2", "--out", str(tmp_path / "other.json")])
+    assert outside.exit_code == 1 and "indices run from 0 to 1" in str(outside.exception)
+
+
+def test_depth_of_several_prompts_and_positions_has_a_folder_each(folder: Path, tmp_path: Path) -> None:
+    arguments = ["depth", str(folder), "--prompt", "the cat sat", "--prompt", "a mat on", "--position", "1-2"]
+    arguments += ["--points", "1", "--budget-points", "0", "--resolution", "0", "--reading", "live"]
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    tokens = {path.name: ff.DepthStudy.load(path).token for path in tmp_path.iterdir()}
+    assert tokens == {
+        "prompt-0-position-1": "the",
+        "prompt-0-position-2": "cat",
+        "prompt-1-position-1": "a",
+        "prompt-1-position-2": "mat",
+    }
