@@ -50,7 +50,7 @@ def reproduce(
     """
     from fisherflat.lab.reproduce import reproduce
 
-    if not reproduce(out, quick, only=options.words(only), say=say):
+    if not reproduce(out, quick=quick, only=options.words(only), say=say):
         raise typer.Exit(130)
     say(f"written: {out / 'report.md'}")
 

@@ -127,7 +127,7 @@ def _about_gaps(gaps: pd.DataFrame) -> list[str]:
             "it adds scalar curvature in": enough & (rows["low"] > 0),
             "it takes some away in": enough & (rows["high"] < 0),
             "it changes nothing in": nothing,
-            "it does neither for certain in": enough & ~nothing & (rows["low"] <= 0) & (rows["high"] >= 0),
+            "its sign is uncertain in": enough & ~nothing & (rows["low"] <= 0) & (rows["high"] >= 0),
             "there are too few prompts or positions to tell in": ~enough & ~nothing,
         }
         found = [f"{words} {_named(rows.loc[chosen, 'layer'])}" for words, chosen in what.items() if chosen.any()]

@@ -35,7 +35,7 @@ class SymmetryStudy(Symmetries, Result):
 
         if not len(self.table):
             return []
-        table = Table(title="Inverse scaling of units: how broken (0 to √2)", title_justify="left")
+        table = Table(title="How strongly the inverse scaling of units is broken (0 to √2)", title_justify="left")
         mixed = "expert" in self.table
         for name in ("layer", *(["expert"] if mixed else []), "units", "median", "90 %", "effective degree, median"):
             table.add_column(name, justify="right")

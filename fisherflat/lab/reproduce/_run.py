@@ -27,8 +27,8 @@ SECTIONS: dict[str, ModuleType] = {
 
 def reproduce(
     out: str | Path,
-    quick: bool = False,
     *,
+    quick: bool = False,
     only: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print,
@@ -39,9 +39,12 @@ def reproduce(
     report.md, which are written again after each section. A section that is there already, with the same settings and
     versions, is not measured again.
 
-    **Args:** `out`, a folder; `quick`: fewer seeds and coarser grids, a minute or two instead of a quarter of an hour;
-    `only`, names of sections (default: all); `settings`, name -> settings of a section instead of those; `say`, is told
-    what happens.
+    **Args:**
+
+    - `out`, a folder; `only`, names of sections (default: all).
+    - `quick`: fewer seeds and coarser grids, a minute or two instead of a quarter of an hour.
+    - `settings`, name -> settings of a section instead of those.
+    - `say`, is told what happens, a line at a time.
 
     **Returns:** whether all chosen sections are there: false after an interrupt (Ctrl-C), which keeps what is done.
 
