@@ -179,7 +179,16 @@ def activation_name(chain: list[Node]) -> str:
     squared = len(ops) == 2 and ops[0] is aten.relu and (ops[1] is aten.square or chain[1].args[1:] == (2,))
     if squared and ops[1] in (aten.square, aten.pow):
         return "relu2"
-    return " ".join(str(op).removeprefix("aten.") for op in ops)
+    return " ".join(map(_called, chain))
+
+
+def _called(node: Node) -> str:
+    """The op of a node, with the numbers in which its call differs from the op without any: `softplus(beta=2.0)`."""
+    name = str(node.packet).removeprefix("aten.")
+    defaults = {argument.name: argument.default_value for argument in node.target._schema.arguments}
+    given = {**dict(zip(defaults, node.args, strict=False)), **node.kwargs}
+    own = {key: value for key, value in given.items() if not isinstance(value, Node) and value != defaults[key]}
+    return f"{name}({', '.join(f'{key}={value}' for key, value in own.items())})" if own else name
 
 
 def _between(graph: Graph, start: Node, end: Node) -> list[Node]:

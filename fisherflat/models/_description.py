@@ -26,8 +26,8 @@ class GateDescription:
 
     - `kind`: `attention` or `mlp`.
     - `position`: of an attention gate in the words of `fisherflat.layers.GATE_POSITIONS`, `value`, `output` or
-      `projection` (`output` also where no projection was found behind it; `unknown` in a token mixer without a
-      softmax); of an MLP gate `hidden`, on its hidden units, or `output`.
+      `projection` (`unknown` in a token mixer without a softmax); of an MLP gate `hidden`, on its hidden units, or
+      `output`.
     - `granularity`: `elementwise`, `headwise` or `token`, a number for each entry, head or token.
     - `activation`: its function, `none` for a linear gate.
     - `source`: file and line of the product; `module`: the path of the submodule that multiplies.
@@ -108,7 +108,7 @@ def describe(block: Block, config: Any = None) -> LayerDescription:
             unread.append(f"{name}: {error}")
     attention, mlp = graphs.get("attention"), graphs.get("mlp")
     heads = _heads(attention, block) if attention is not None and block.sections.softmax else None
-    gates = [*_attention_gates(attention, heads)] if attention is not None else []
+    gates = [*_attention_gates(attention)] if attention is not None else []
     gates += _mlp_gates(mlp) if mlp is not None else []
     return LayerDescription(
         layer=block.index,
@@ -192,7 +192,7 @@ def _is_latent(graph: Graph) -> bool:
     return False
 
 
-def _attention_gates(graph: Graph, heads: Heads | None) -> list[GateDescription]:
+def _attention_gates(graph: Graph) -> list[GateDescription]:
     weighed = min((node.index for node in _weighings(graph)), default=None)
     gates = []
     for node in _products(graph, "attention_gate"):
@@ -201,9 +201,20 @@ def _attention_gates(graph: Graph, heads: Heads | None) -> list[GateDescription]
         elif node.index < weighed:
             position = "value"
         else:
-            position = "output" if heads is None or node.index < heads.projected.index else "projection"
+            position = "projection" if _is_projected(graph, node) else "output"
         gates.append(_gate("attention", position, graph, node))
     return gates
+
+
+def _is_projected(graph: Graph, product: Node) -> bool:
+    """Whether a projection lies between the weighing of values and a gate: on the way back along what is gated."""
+    sources, weighings = moving(graph), _weighings(graph)
+    node: Node | None = product
+    while node is not None and node not in weighings:
+        if node.packet in PROJECTIONS and len(sources[node]) == 1:
+            return True
+        node = next((source for source in sources[node] if not source.factor), None)
+    return False
 
 
 # -- MLP ---------------------------------------------------------------------------------------------------------------

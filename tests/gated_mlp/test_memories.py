@@ -65,7 +65,7 @@ def test_what_is_no_memory_is_refused() -> None:
     for mlp, message in (
         (lambda x: x @ k @ v, "no activation"),
         (lambda x: x + (x @ k).tanh() @ v, "more between"),
-        (lambda x: ((x @ k).tanh() @ v).sin(), "read from it differ"),
+        (lambda x: ((x @ k).tanh() @ v).sin(), "extracted from it differ"),
     ):
         with pytest.raises(InputError, match=message):
             ff.memories.extract(mlp, x)
@@ -124,7 +124,7 @@ def test_triggers_of_gated_memories_are_ranked_without_regard_to_sign() -> None:
 
 
 def test_values_are_read_through_the_unembedding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ff.memories, "_CHUNK", 100)  # more than one piece
+    monkeypatch.setattr("fisherflat.gated_mlp.memories._CHUNK", 100)  # more than one piece
     memory, head = KeyValueMemory(normal(7, 4), normal(7, 3, seed=1)), normal(30, 3, seed=2)
     table = ff.memories.value_tokens(memory, head, count=2, tokens=[f"t{i}" for i in range(30)])
     for i, value in enumerate(memory.value.detach()):

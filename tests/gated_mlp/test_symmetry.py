@@ -157,3 +157,16 @@ def test_large_pre_activations_make_silu_nearly_symmetric() -> None:
     small = ff.symmetry.inverse_scaling_defect(mlp, x, 2.0)
     mlp.gate.weight.data *= 100
     assert ff.symmetry.inverse_scaling_defect(mlp, x, 2.0) < 0.1 * small
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_an_activation_with_numbers_of_its_own_is_not_taken_for_the_plain_one(beta: float) -> None:
+    """softplus with another beta is another function, in the units, as bilinear attention, and as memories."""
+    gate, up, down = torch.randn(3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    mlp = lambda x: (torch.nn.functional.softplus(x @ gate, beta) * (x @ up)) @ down  # noqa: E731
+    units = ff.symmetry.gated_units(mlp, x)
+    assert (units.name == "softplus") == (beta == 1.0)
+    torch.testing.assert_close(units.as_bilinear_attention()(x), mlp(x), rtol=1e-12, atol=1e-12)
+    plain = lambda x: torch.nn.functional.softplus(x @ gate, beta) @ down  # noqa: E731
+    torch.testing.assert_close(ff.memories.extract(plain, x)(x), plain(x), rtol=1e-12, atol=1e-12)
