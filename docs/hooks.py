@@ -47,22 +47,30 @@ def listed(module: str) -> list[str]:
     found = assigned(module, "__all__")
     if found is None:
         found = next((listed(other) for _, other, name in imports(module) if name == "__all__"), [])
-    return sorted(found, key=str.lower)
+    return sorted((name for name in found if definition(module, name)), key=str.lower)
+
+
+def definition(module: str, name: str) -> ast.stmt | None:
+    """Where a name of a module is defined; `None` for constants that are assigned several at a time."""
+    for node in source(module).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return node
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return node
+    for own, other, theirs in imports(module):
+        if own == name or theirs == "*":
+            found = definition(other, name if theirs == "*" else theirs)
+            if found is not None:
+                return found
+    return None
 
 
 def summary(module: str, name: str | None = None) -> str:
     """The first line of the description of a module, or of a name in it, wherever that is defined."""
-    if name is None:
-        return (ast.get_docstring(source(module)) or "").partition("\n")[0]
-    for node in source(module).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-    for own, other, theirs in imports(module):
-        if own == name or theirs == "*":
-            found = summary(other, name if theirs == "*" else theirs)
-            if found:
-                return found
-    return ""
+    node = source(module) if name is None else definition(module, name)
+    described = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    return (ast.get_docstring(node) or "").partition("\n")[0] if described else ""
 
 
 #: class or function of the table of contents -> its room; modules of the table of contents

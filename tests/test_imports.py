@@ -8,6 +8,8 @@ import sys
 CORE = [
     "fisherflat",
     "fisherflat.errors",
+    "fisherflat.charts",
+    "fisherflat.families",
     "fisherflat.spaces.charts",
     "fisherflat.spaces.families",
     "fisherflat.layers",

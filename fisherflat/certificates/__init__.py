@@ -6,14 +6,13 @@ from fisherflat.certificates import _curvature_file, _symmetry_file  # noqa: F40
 from fisherflat.certificates._bounds import Bound, bounds
 from fisherflat.certificates._certificate import Certificate, versions
 from fisherflat.certificates._curvature import ARGUMENTS, Analytic, CurvatureCertificate, Step
-from fisherflat.certificates._layer import PARTS, expert, operator
+from fisherflat.certificates._layer import expert, operator
 from fisherflat.certificates._symmetry import FACTOR, Counterexample, Finding, SymmetryCertificate
 from fisherflat.certificates._weight import Weight
 
 __all__ = [
     "ARGUMENTS",
     "FACTOR",
-    "PARTS",
     "Analytic",
     "Bound",
     "Certificate",

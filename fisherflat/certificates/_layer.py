@@ -6,9 +6,7 @@ from typing import Any
 
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.gated_mlp import experts
-from fisherflat.models import Model, Part
-
-PARTS = ("attention", "mlp", "block")
+from fisherflat.models import PARTS, Model, Part
 
 
 def operator(model: Model, subject: dict[str, Any]) -> Part:

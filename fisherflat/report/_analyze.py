@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from fisherflat.errors import InputError
-from fisherflat.models import as_model
+from fisherflat.models import PARTS, as_model
 from fisherflat.models.moves import Moves
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._in_depth import in_depth
 from fisherflat.studies import as_prompts
-from fisherflat.studies.layers import PARTS, Runner, Settings, one_process, processes, study
+from fisherflat.studies.layers import Runner, Settings, one_process, processes, study
 
 
 def analyze(

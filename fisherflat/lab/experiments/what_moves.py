@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fisherflat.models import Encoded, Model
+from fisherflat.models import PARTS, Encoded, Model
 from fisherflat.models.moves import median_distances
 from fisherflat.spaces.charts import principal_directions
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 #: what moves, and where
 CHOICES = (("principal", "spread"), ("principal", "together"), ("random:0", "spread"), ("random:1", "spread"))
-PARTS = ("attention", "mlp", "block")
 PROMPTS = [
     "The cat sat on the mat, and the dog barked at the bird.",
     "A quick brown fox jumps over the lazy dog near the river bank.",

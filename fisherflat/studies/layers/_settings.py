@@ -10,11 +10,9 @@ import torch
 
 from fisherflat.errors import InputError
 from fisherflat.geometry import ENGINES
+from fisherflat.models import PARTS
 from fisherflat.models.moves import Moves, parse
 from fisherflat.parts.readings import canonical
-
-#: the parts of a block that are measured unless others are asked for
-PARTS = ("attention", "mlp", "block")
 
 
 @dataclass(frozen=True)
