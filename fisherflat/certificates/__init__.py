@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fisherflat.certificates import _curvature_file, _symmetry_file  # noqa: F401  (they enter their forms)
-from fisherflat.certificates._bounds import Bound, bounds
+from fisherflat.certificates._bounds import Bound, bounds, rounded
 from fisherflat.certificates._certificate import Certificate, versions
-from fisherflat.certificates._curvature import ARGUMENTS, Analytic, CurvatureCertificate, Step
+from fisherflat.certificates._curvature import CurvatureCertificate
+from fisherflat.certificates._curvature_words import ARGUMENTS
 from fisherflat.certificates._layer import expert, operator
+from fisherflat.certificates._steps import Analytic, HeldNode, Numbers, Step
 from fisherflat.certificates._symmetry import FACTOR, Counterexample, Finding, SymmetryCertificate
 from fisherflat.certificates._weight import Weight
 
@@ -19,11 +21,14 @@ __all__ = [
     "Counterexample",
     "CurvatureCertificate",
     "Finding",
+    "HeldNode",
+    "Numbers",
     "Step",
     "SymmetryCertificate",
     "Weight",
     "bounds",
     "expert",
     "operator",
+    "rounded",
     "versions",
 ]

@@ -20,14 +20,15 @@ class Certificate:
     checked by `fisherflat.verify`.
 
     **Attributes:** `kind`; `claim`, the statement in one sentence; `reason`, what it rests on; `weights`, what it is
-    about; `precision`, of the arithmetic, in bits; `versions` it was made with; `subject`, where it came from, for the
-    command line.
+    about; `precision`, of the arithmetic, in bits; `versions` it was made with; `schema`, of its file; `subject`, where
+    it came from, for the command line.
     """
 
     kind: ClassVar[str]
     weights: tuple[Weight, ...]
     precision: int
     versions: dict[str, str]
+    schema: int
     subject: dict[str, Any] | None
 
     @property

@@ -6,13 +6,18 @@ import re
 from typing import Any
 
 from fisherflat.certificates import fields, files
-from fisherflat.certificates._curvature import ARGUMENTS, VERDICTS, Analytic, CurvatureCertificate, Step
+from fisherflat.certificates._bounds import Bound
+from fisherflat.certificates._curvature import CurvatureCertificate
+from fisherflat.certificates._curvature_words import ARGUMENTS, VERDICTS
+from fisherflat.certificates._steps import Analytic, HeldNode, Numbers, Step
 from fisherflat.certificates.fields import Fields
 from fisherflat.errors import CertificateError
 from fisherflat.parts.readings import WORDS
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
 
+#: bits of the arithmetic, more than any prover takes; pieces of a box, likewise
+MAX_PRECISION, MAX_CELLS = 2**14, 2**9
 _PATH = re.compile(r"[01]{0,64}")
 
 
@@ -20,6 +25,7 @@ def body(c: CurvatureCertificate) -> dict[str, Any]:
     """What the file says beyond what all certificates say."""
     return {
         "verdict": c.verdict,
+        **({"scope": c.scope} if c.schema > 1 else {}),
         "reading": c.reading,
         "argument": c.argument,
         "frozen": list(c.frozen),
@@ -39,9 +45,23 @@ def body(c: CurvatureCertificate) -> dict[str, Any]:
         else {"ops": list(c.analytic.ops), "restricted": list(c.analytic.restricted)},
         "weights": [fields.weight(w) for w in c.weights],
         "graph": c.graph,
+        **(_second(c) if c.schema > 1 else {}),
         "outputs": c.outputs,
         "covariance": fields.tensor(c.family.covariance),
         "chart": {"kind": c.chart.kind, "point": fields.tensor(c.chart.point), "basis": fields.tensor(c.chart.basis)},
+    }
+
+
+def _second(c: CurvatureCertificate) -> dict[str, Any]:
+    """What the second schema has beyond the first."""
+    return {
+        "kinks": [_step(step) for step in c.kinks],
+        "held": [node._asdict() for node in c.held_nodes],
+        "base": None if c.base is None else fields.tensor(c.base),
+        "live": c.live or None,
+        "constants": [
+            {"name": n.name, "values": fields.tensor(n.values), "within": str(n.within)} for n in c.constants
+        ],
     }
 
 
@@ -49,7 +69,7 @@ def _step(step: Step | None) -> dict[str, Any] | None:
     return None if step is None else dict(vars(step))
 
 
-def read(f: Fields) -> CurvatureCertificate:
+def read(f: Fields, schema: int) -> CurvatureCertificate:
     """The certificate in the fields.
 
     **Raises:** `CertificateError`.
@@ -68,11 +88,13 @@ def read(f: Fields) -> CurvatureCertificate:
         chart=chart,
         family=f.of("covariance", lambda value: Gaussian(fields.as_tensor(value))),
         frozen=tuple(f.of("frozen", lambda value: [fields.as_choice(role, WORDS) for role in fields.as_list(value)])),
-        precision=f.integer("precision", 2, 2**16),
+        precision=f.integer("precision", 2, MAX_PRECISION),
         point=point,
         radius=f.of("radius", lambda value: fields.as_nonnegative(fields.as_number(value))),
         plane=f.optional("plane", lambda value: _as_plane(value, k)),
-        cells=tuple(f.of("cells", lambda value: [fields.as_text(cell, _PATH) for cell in fields.as_list(value)])),
+        cells=tuple(
+            f.of("cells", lambda value: [fields.as_text(cell, _PATH) for cell in fields.as_list(value, MAX_CELLS)])
+        ),
         enclosure=f.optional("enclosure", fields.as_bounds),
         determinant=f.optional("determinant", fields.as_bounds),
         rank=f.optional("rank", lambda value: _as_rank(value, k)),
@@ -85,14 +107,58 @@ def read(f: Fields) -> CurvatureCertificate:
         outputs=f.integer("outputs", 1, 2**40),
         versions=f.of("versions", fields.as_versions),
         subject=f.optional("subject", fields.as_subject),
+        **(_read_second(f) if schema > 1 else {}),
+        schema=schema,
     )
+    if schema > 1:
+        if f.given("scope") != c.scope:
+            raise CertificateError(f"scope: the argument {argument!r} has the scope {c.scope!r}")
+        if set(c.frozen) != {node.role for node in c.held_nodes}:
+            raise CertificateError("frozen: it does not name the roles of what is held")
+        if bool(c.held_nodes) != bool(c.live) or (c.base is not None and not c.held_nodes):
+            raise CertificateError("live, base: they say of what something is held, and where")
+    elif c.argument == "affine by pieces":
+        raise CertificateError("argument: the first schema knows no maps that are affine by pieces")
     if f.given("reading") != c.reading:
         raise CertificateError("reading: it does not say what the other fields say")
     if verdict == "curved" and (c.enclosure is None or c.determinant is None):
         raise CertificateError("enclosure, determinant: missing, but a proof of curvature has them")
+    if argument == "affine by pieces" and not (c.kinks and c.steps):
+        raise CertificateError("kinks, steps: missing, but a map that is affine by pieces has them")
     if argument == "affine" and (c.rank is None or not c.steps):
         raise CertificateError("rank, steps: missing, but an affine map has them")
     return c
+
+
+def _read_second(f: Fields) -> dict[str, Any]:
+    return {
+        "kinks": tuple(f.of("kinks", lambda value: [_as_step(step) for step in fields.as_list(value)])),
+        "held_nodes": tuple(f.of("held", lambda value: [_as_held(node) for node in fields.as_list(value)])),
+        "base": f.optional("base", fields.as_tensor),
+        "live": f.optional("live", lambda value: fields.as_text(value, fields.DIGEST)) or "",
+        "constants": tuple(f.of("constants", lambda value: [_as_numbers(item) for item in fields.as_list(value)])),
+    }
+
+
+def _as_held(value: Any) -> HeldNode:
+    role, node, *texts = fields.as_parts(value, "role", "node", "op", "module", "source")
+    return HeldNode(
+        fields.as_choice(role, WORDS),
+        fields.as_integer(node, 0, fields.MAX_LIST),
+        *(fields.as_text(text) for text in texts),
+    )
+
+
+def _as_numbers(value: Any) -> Numbers:
+    name, values, within = fields.as_parts(value, "name", "values", "within")
+    bound = Bound(fields.as_text(within, fields.DECIMAL))
+    if bound < 0:
+        raise ValueError("a distance is not negative")
+    return Numbers(fields.as_text(name), fields.as_tensor(values, finite=False), bound)
+
+
+def _as_cells(value: Any) -> list[str]:
+    return [fields.as_text(cell, _PATH) for cell in fields.as_list(value, MAX_CELLS)]
 
 
 def _as_plane(value: Any, k: int) -> tuple[tuple[float, ...], ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING
 from typing import Any, ClassVar, NamedTuple
 
+from fisherflat.certificates import files
 from fisherflat.certificates._bounds import Bound, rounded
 from fisherflat.certificates._certificate import Certificate
 from fisherflat.certificates._weight import Weight
@@ -131,6 +132,7 @@ class SymmetryCertificate(Certificate):
     graph: str
     versions: dict[str, str]
     subject: dict[str, Any] | None = None
+    schema: int = files.SCHEMA
 
     @property
     def claim(self) -> str:

@@ -46,7 +46,7 @@ def _finding(f: Finding) -> dict[str, Any]:
     }
 
 
-def read(f: Fields) -> SymmetryCertificate:
+def read(f: Fields, schema: int) -> SymmetryCertificate:
     """The certificate in the fields.
 
     **Raises:** `CertificateError`.
@@ -60,11 +60,12 @@ def read(f: Fields) -> SymmetryCertificate:
         outputs=outputs,
         constant=f.of("constant", _as_bool),
         findings=tuple(f.of("findings", lambda v: [_as_finding(x, units, outputs) for x in fields.as_list(v)])),
-        precision=f.integer("precision", 2, 2**16),
+        precision=f.integer("precision", 2, 2**14),
         weights=tuple(f.of("weights", lambda value: [fields.as_weight(weight) for weight in fields.as_list(value)])),
         graph=f.text("graph", fields.DIGEST),
         versions=f.of("versions", fields.as_versions),
         subject=f.optional("subject", fields.as_subject),
+        schema=schema,
     )
     if [finding.symmetry for finding in c.findings] != list(SYMMETRIES):
         raise CertificateError(f"findings: they are to be about {', '.join(SYMMETRIES)}, in this order")

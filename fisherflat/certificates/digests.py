@@ -54,6 +54,25 @@ def _entries(tensor: Tensor) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
+def is_computed(name: str, tensor: Tensor) -> bool:
+    """Whether a constant of a graph was computed in floats while tracing or freezing, as `Graph.constants` names it.
+
+    Such numbers are rounded differently from machine to machine, so that they are no part of what names a graph.
+    """
+    return tensor.is_floating_point() and name.startswith(("constant ", "held "))
+
+
+def of_constants(graph: Graph) -> dict[int, str]:
+    """`id` of each constant of a graph -> its digest, or only its shape where it was computed in floats."""
+    found = {
+        id(tensor): f"float {list(tensor.shape)}" if is_computed(name, tensor) else of_tensor(tensor)
+        for name, tensor in graph.constants()
+    }
+    if isinstance(graph.output, Tensor):  # nothing moves
+        found.setdefault(id(graph.output), f"float {list(graph.output.shape)}")
+    return found
+
+
 def of_graph(graph: Graph, constants: dict[int, str]) -> str:
     """The SHA-256 of the function that a graph computes: ops, shapes, arguments and constants, without names and roles.
 

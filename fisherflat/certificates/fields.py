@@ -128,10 +128,10 @@ def as_integer(value: Any, low: int, high: int) -> int:
     return value
 
 
-def as_list(value: Any) -> list[Any]:
+def as_list(value: Any, most: int = MAX_LIST) -> list[Any]:
     """A list that is not too long."""
-    if not isinstance(value, list) or len(value) > MAX_LIST:
-        raise ValueError(f"a list of at most {MAX_LIST} entries is needed")
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError(f"a list of at most {most} entries is needed")
     return value
 
 
@@ -142,10 +142,10 @@ def as_parts(value: Any, *names: str) -> list[Any]:
     return [value[name] for name in names]
 
 
-def as_number(value: Any) -> float:
-    """A finite float, written in hexadecimal."""
+def as_number(value: Any, finite: bool = True) -> float:
+    """A float, written in hexadecimal."""
     number = float.fromhex(as_text(value))
-    if not math.isfinite(number):
+    if finite and not math.isfinite(number):
         raise ValueError(f"{value!r} is not finite")
     return number
 
@@ -157,11 +157,11 @@ def as_nonnegative(number: float) -> float:
     return number
 
 
-def as_numbers(value: Any, count: int) -> tuple[float, ...]:
+def as_numbers(value: Any, count: int, finite: bool = True) -> tuple[float, ...]:
     """So many floats."""
     if len(as_list(value)) != count:
         raise ValueError(f"{count} numbers are needed")
-    return tuple(as_number(number) for number in value)
+    return tuple(as_number(number, finite) for number in value)
 
 
 def as_bounds(value: Any) -> tuple[Bound, Bound]:
@@ -186,7 +186,7 @@ def as_weight(value: Any) -> Weight:
     return Weight(as_text(name), as_shape(shape), as_text(sha256, DIGEST))
 
 
-def as_tensor(value: Any) -> Tensor:
+def as_tensor(value: Any, finite: bool = True) -> Tensor:
     """A tensor, compared with its digest."""
     if not isinstance(value, dict):
         raise ValueError("an array is needed")
@@ -194,7 +194,7 @@ def as_tensor(value: Any) -> Tensor:
     shape, sha256, entries = as_parts(value, "shape", "sha256", form)
     shape = as_shape(shape)
     if form == "hex":
-        numbers = np.array(as_numbers(entries, math.prod(shape)), dtype="<f8")
+        numbers = np.array(as_numbers(entries, math.prod(shape), finite), dtype="<f8")
     else:
         if not isinstance(entries, str) or len(entries) != 4 * ((8 * math.prod(shape) + 2) // 3):
             raise ValueError(f"the entries are not those of an array of shape {list(shape)}")
@@ -202,6 +202,8 @@ def as_tensor(value: Any) -> Tensor:
             numbers = np.frombuffer(base64.b64decode(entries, validate=True), dtype="<f8")
         except binascii.Error as error:
             raise ValueError(f"base64: {error}") from error
+    if finite and not np.isfinite(numbers).all():
+        raise ValueError("an entry is not finite")
     tensor = torch.from_numpy(numbers.astype(np.float64).reshape(shape))
     if digests.of_tensor(tensor) != as_text(sha256, DIGEST):
         raise ValueError("sha256: it is not that of the entries")

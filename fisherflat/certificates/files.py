@@ -8,6 +8,7 @@ layer knows of none.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -17,15 +18,19 @@ from fisherflat.certificates import digests
 from fisherflat.certificates.fields import DIGEST, Fields
 from fisherflat.errors import CertificateError
 
-SCHEMA = "fisherflat-certificate/1"
-#: bytes of a file
-MAX_FILE = 2**28
+#: the form in which certificates are written; older ones are read, and written as they were read
+SCHEMA = 2
+#: how it stands in a file
+_NAMES = {number: f"fisherflat-certificate/{number}" for number in range(1, SCHEMA + 1)}
+#: bytes of a file, and how deep its values may lie
+MAX_FILE, MAX_DEPTH = 2**28, 32
 
 
 class Statement(Protocol):
     """What all kinds of statements say."""
 
     kind: ClassVar[str]
+    schema: int
     versions: dict[str, str]
     subject: dict[str, Any] | None
 
@@ -41,10 +46,13 @@ class Statement(Protocol):
 
 
 class Form(NamedTuple):
-    """How statements of one kind are written and read: `body`, the fields that only they have; `read`, the reverse."""
+    """How statements of one kind are written and read.
+
+    **Attributes:** `body`, the fields that only they have; `read`, the reverse, given the number of the schema.
+    """
 
     body: Callable[[Any], dict[str, Any]]
-    read: Callable[[Fields], Any]
+    read: Callable[[Fields, int], Any]
 
 
 #: kind -> its form
@@ -61,7 +69,7 @@ def save(certificate: Statement, path: Path) -> None:
 def document(c: Statement) -> dict[str, Any]:
     """The certificate as plain JSON values, with its digest."""
     written = {
-        "schema": SCHEMA,
+        "schema": _NAMES[c.schema],
         "kind": c.kind,
         "claim": c.claim,
         "reason": c.reason.splitlines(),
@@ -81,7 +89,7 @@ def load(path: Path) -> Any:
         if path.stat().st_size > MAX_FILE:
             raise CertificateError(f"{path.name} has more than {MAX_FILE} bytes, so it is no certificate")
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused)
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused, parse_float=_finite)
     except OSError as error:
         raise CertificateError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -99,29 +107,70 @@ def _refused(constant: str) -> Any:
     raise ValueError(f"{constant} is no number here")
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is beyond all floats")
+    return number
+
+
 def certificate(data: Any) -> Any:
     """The certificate in a JSON document, checked field by field.
 
     **Raises:** `CertificateError`.
     """
+    _check_depth(data)
+    try:
+        return _certificate(data)
+    except CertificateError:
+        raise
+    except (ValueError, TypeError, OverflowError, ArithmeticError) as error:  # whatever the readers of fields let pass
+        raise CertificateError(f"the document is malformed: {error}") from error
+
+
+def _check_depth(data: Any) -> None:
+    """**Raises:** `CertificateError` for a document that is nested too deeply to be walked."""
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for thing in level
+            if isinstance(thing, (dict, list))
+            for item in (thing.values() if isinstance(thing, dict) else thing)
+        ]
+    if level:
+        raise CertificateError(f"the document is nested more than {MAX_DEPTH} deep")
+
+
+def _certificate(data: Any) -> Any:
     f = Fields(data)
-    if f.text("schema") != SCHEMA:
-        raise CertificateError(f"schema: {data['schema']!r} is not {SCHEMA!r}, which this version of fisherflat reads")
+    named = f.choice("schema", tuple(_NAMES.values()))
+    schema = next(number for number, name in _NAMES.items() if name == named)
     digest = f.text("digest", DIGEST)
-    c: Statement = FORMS[f.choice("kind", FORMS)].read(f)
+    c: Statement = FORMS[f.choice("kind", FORMS)].read(f, schema)
     written = document(c)
     for name in ("claim", "reason"):  # words follow from the numbers
         if f.given(name) != written[name]:
             raise CertificateError(f"{name}: it does not say what the other fields say")
     f.finished()
-    if written != data:
-        wrong = next(name for name in written if written[name] != data[name])
+    if not _same(written, data):
+        wrong = next(name for name in written if not _same(written[name], data[name]))
         raise CertificateError(
             f"{wrong}: not in the form in which certificates are written" if wrong != "digest" else _EDITED
         )
     if digest != written["digest"]:
         raise CertificateError(_EDITED)
     return c
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality of JSON values, in which 1, 1.0 and true are three things."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[name], b[name]) for name in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)
 
 
 _EDITED = "digest: it is not that of the file, which was edited or damaged"

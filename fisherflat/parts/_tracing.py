@@ -11,7 +11,7 @@ from torch.func import vjp
 
 from fisherflat._arrays import as_float64
 from fisherflat.errors import InputError, TraceError
-from fisherflat.jets.graph import ROLES, Graph, Held, Holding, Node, Tangent, fold, run
+from fisherflat.jets.graph import ROLES, Graph, Held, Holding, Live, Node, Tangent, fold, run
 from fisherflat.jets.recording import Mapping, record
 from fisherflat.parts._flow import entries, moving
 from fisherflat.parts._roles import assign, held
@@ -76,7 +76,10 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
     for role in roles:
         if role not in ROLES or role == "other":
             raise InputError(f"{role!r} cannot be frozen; choose from {', '.join(ROLES[:-1])}")
-    graph, point = trace(module, at), as_float64(at, "at")
+    point = as_float64(at, "at")
+    if isinstance(module, Graph) and module.live is not None and torch.equal(module.live.at, point):
+        return freeze(module.live.graph, point, (*module.frozen, *roles))  # all at once, as it was live
+    graph = trace(module, point)
     values = graph.values(point)
     names = dict(graph.names)
     constant: dict[Node, Any] = {}
@@ -101,7 +104,7 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
             tangents[node] = (x, slope, intercept)
             hold(node, (" slope", slope), (" intercept", intercept))
     nodes, output = fold(graph, constant, tangents)
-    return Graph(nodes, output, names, tuple(holdings))
+    return Graph(nodes, output, names, tuple(holdings), live=Live(graph, point))
 
 
 def _tangents(graph: Graph, values: dict[Node, Any]) -> dict[Node, Tangent]:

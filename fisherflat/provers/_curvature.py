@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR
+from fractions import Fraction
 from typing import Any
 
 import flint
@@ -13,17 +15,31 @@ from flint import arb, fmpz_mat
 from torch import Tensor
 
 from fisherflat._arrays import as_float64
-from fisherflat.certificates import ARGUMENTS, Bound, CurvatureCertificate, Step, Weight, bounds, digests, versions
-from fisherflat.errors import EnclosureError, InputError, UnsupportedOpError
+from fisherflat.certificates import (
+    ARGUMENTS,
+    Bound,
+    CurvatureCertificate,
+    HeldNode,
+    Numbers,
+    Step,
+    Weight,
+    bounds,
+    digests,
+    rounded,
+    versions,
+)
+from fisherflat.errors import EnclosureError, FisherflatError, InputError, UnsupportedOpError
 from fisherflat.geometry import StatisticalManifold
 from fisherflat.jets.balls import matrix
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.parts.structure import NAMES, read
+from fisherflat.parts.structure import read
+from fisherflat.provers import _pieces as pieces
 from fisherflat.provers._analytic import analytic
 from fisherflat.provers._enclosure import Box, jet, sectional
 from fisherflat.provers._search import Plane, find
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
+from fisherflat.verifier import CLOSE, NUMERICAL, Comparison, HeldError, deviations
 
 #: how often the precision is doubled before the answer is "undecided"
 DOUBLINGS = 2
@@ -100,9 +116,9 @@ def exact_rank(jacobian: np.ndarray) -> int | None:
     return fmpz_mat([[mantissa << (exponent - lowest) for mantissa, exponent in row] for row in parts]).rank()
 
 
-def step(node: Node, order: int) -> Step:
+def step(node: Node, order: str) -> Step:
     """A node of a graph as a step of a proof."""
-    return Step(node.index, node.op, NAMES[order], node.role, node.module_path, node.source)
+    return Step(node.index, node.op, order, node.role, node.module_path, node.source)
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,11 @@ class _Prover:
         if not isinstance(manifold.family, Gaussian):
             raise InputError(f"certificates are about Gaussians, got the family {type(manifold.family).__name__}")
         self.family = manifold.family
+        self.orders = pieces.read(self.graph, self.structure)
+        try:
+            self.found = Comparison(self.graph) if self.graph.holdings else None
+        except HeldError as error:
+            raise InputError(f"nothing can be certified of this frozen graph: {error}") from error
 
     def certificate(self, at: tuple[float, ...] | None) -> CurvatureCertificate:
         """The certificate at a point, or at one that is searched for."""
@@ -134,8 +155,43 @@ class _Prover:
             return self._written(_Proof("affine"), origin, rank=self._rank())
         if k == 1:
             return self._written(_Proof("one coordinate"), origin)
-        point, plane = find(self.manifold, at)
-        return self._written(self._decided(point, plane), point, plane)
+        if pieces.order(self.graph, self.orders) == pieces.PIECES:
+            return self._written(_Proof("affine by pieces"), origin)
+        point, plane = self._place(at)
+        proof = self._decided(point, plane)
+        if proof.argument in NUMERICAL:
+            try:
+                return self._written(proof, point, plane, constants=self._constants())
+            except (UnsupportedOpError, EnclosureError):
+                proof = _Proof("held in floats")
+        return self._written(proof, point, plane)
+
+    def _place(self, at: tuple[float, ...] | None) -> tuple[tuple[float, ...], Plane]:
+        """Where to prove something: what the search in floats finds, if floats can be had."""
+        try:
+            return find(self.manifold, at)
+        except FisherflatError:
+            k = self.chart.dim
+            first, second, *_ = torch.eye(k, dtype=torch.float64).tolist()
+            return at if at is not None else (0.0,) * k, (tuple(first), tuple(second))
+
+    def _constants(self) -> tuple[Numbers, ...]:
+        """The constants that torch computed, and how close they are to what they stand for."""
+        computed = [(name, t) for name, t in self.graph.constants() if digests.is_computed(name, t)]
+        with flint.ctx.workprec(self.precision):
+            apart = deviations(self.graph, self.found, {id(tensor): tensor for _, tensor in computed})
+        made = self.found.worth if self.found is not None else {}
+        numbers = []
+        for name, tensor in computed:
+            if id(tensor) not in apart:
+                raise EnclosureError(f"{name} is not finite in balls")
+            within = CLOSE  # a constant of constants, wherever it is computed again
+            if id(tensor) in made:
+                within = min(CLOSE, 4 * apart[id(tensor)] + Fraction(1, 2**self.precision))
+            numbers.append(
+                Numbers(name, tensor, rounded(within, 24, ROUND_FLOOR if within == CLOSE else ROUND_CEILING))
+            )
+        return tuple(numbers)
 
     def _rank(self) -> tuple[int, bool]:
         """A lower bound of the rank of an affine map, and whether it is the rank."""
@@ -216,10 +272,12 @@ class _Prover:
         point: Sequence[float],
         plane: Plane | None = None,
         rank: tuple[int, bool] | None = None,
+        constants: tuple[Numbers, ...] = (),
     ) -> CurvatureCertificate:
-        orders, witness = self.structure.orders, self.structure.witness
-        constants = {id(tensor): digests.of_tensor(tensor) for _, tensor in self.graph.constants()}
         verdict = ARGUMENTS[proof.argument][0]
+        by_structure = proof.argument in ("affine", "affine by pieces")
+        kinks = pieces.kinks(self.graph, self.orders) if proof.argument == "affine by pieces" else []
+        live = self.graph.live if self.graph.holdings else None
         return CurvatureCertificate(
             verdict=verdict,
             argument=proof.argument,
@@ -234,17 +292,38 @@ class _Prover:
             enclosure=proof.enclosure,
             determinant=proof.determinant,
             rank=rank,
-            witness=None if witness is None else step(witness, 2),
-            unsupported=None if proof.unsupported is None else step(proof.unsupported, orders[proof.unsupported]),
-            steps=tuple(step(node, order) for node, order in orders.items()) if proof.argument == "affine" else (),
+            witness=self._witness(),
+            unsupported=None if proof.unsupported is None else self._step(proof.unsupported),
+            steps=tuple(map(self._step, self.graph.nodes)) if by_structure else (),
+            kinks=tuple(map(self._step, kinks)),
             analytic=analytic(self.graph, self.structure) if proof.argument == "enclosure" else None,
             weights=tuple(
-                Weight(name, tuple(tensor.shape), constants[id(tensor)]) for name, tensor in self.graph.constants()
+                Weight(name, tuple(tensor.shape), digests.of_tensor(tensor))
+                for name, tensor in self.graph.constants()
+                if not digests.is_computed(name, tensor)
             ),
-            graph=digests.of_graph(self.graph, constants),
+            graph=digests.of_graph(self.graph, digests.of_constants(self.graph)),
+            held_nodes=self._held(),
+            base=None if live is None or torch.equal(live.at.cpu(), self.chart.point) else live.at.cpu(),
+            live="" if live is None else digests.of_graph(live.graph, digests.of_constants(live.graph)),
+            constants=constants,
             outputs=self.manifold.ambient_dim,
             versions=versions(),
         )
+
+    def _step(self, node: Node) -> Step:
+        return step(node, self.orders[node])
+
+    def _witness(self) -> Step | None:
+        """The first node that is neither constant nor affine."""
+        return next((self._step(n) for n in self.graph.nodes if self.orders[n] not in ("constant", "affine")), None)
+
+    def _held(self) -> tuple[HeldNode, ...]:
+        if self.graph.live is None:
+            return ()  # and nothing is held, or the graph was refused
+        nodes = self.graph.live.graph.nodes
+        held = [(holding.role, nodes[holding.node]) for holding in self.graph.holdings]
+        return tuple(HeldNode(role, node.index, node.op, node.module_path, node.source) for role, node in held)
 
 
 def _hull(enclosures: Sequence[tuple[Bound, Bound] | None]) -> tuple[Bound, Bound]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fisherflat.verifier._held import Comparison, HeldError
+from fisherflat.verifier._identity import CLOSE, NUMERICAL, deviations
 from fisherflat.verifier._layer import verify_layer
 from fisherflat.verifier._verify import Verification, verify
 
-__all__ = ["Verification", "verify", "verify_layer"]
+__all__ = ["CLOSE", "NUMERICAL", "Comparison", "HeldError", "Verification", "deviations", "verify", "verify_layer"]

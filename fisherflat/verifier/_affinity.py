@@ -7,15 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from fisherflat.certificates import Analytic
-from fisherflat.jets.graph import Graph, Node
+from fisherflat.jets.graph import Graph, Node, leaves
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The names in a text."""
     return frozenset(text.split())
 
 
 #: affine in all their moving arguments together, as long as nothing that is read off the input decides what goes where
-_AFFINE = _words(
+_AFFINE = words(
     "add sub rsub neg sum mean cumsum trace reshape permute expand select slice cat stack index index_select gather "
     "flip roll repeat tril triu diagonal diag_embed constant_pad_nd slice_scatter select_scatter diagonal_scatter "
     "index_put index_copy index_fill index_add scatter scatter_add where masked_fill unfold rot90 reflection_pad1d "
@@ -24,22 +25,36 @@ _AFFINE = _words(
     "getitem"
 )
 #: affine in one argument while the others are constant
-_PRODUCTS = _words("mul mm bmm matmul")
-_CONSTANT = _words("zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided")
+_PRODUCTS = words("mul mm bmm matmul")
+_MOVED = words("reshape permute expand select slice cat stack flip roll repeat")
+_CONSTANT = words("zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided")
+
+#: affine where nothing is at a kink; what tells on which side of one it is; what picks entries by their size
+_KINKED = words("relu abs leaky_relu clamp clamp_min clamp_max")
+_COMPARISONS = words("lt le gt ge eq ne heaviside sign sgn")
+_RANKED = words("amax amin max min topk sort median kthvalue cummax cummin argmax argmin argsort")
+_LOGIC = words("logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not bitwise_xor")
+#: put entries where an index or a mask says: the places of these among the arguments
+_PLACED = {
+    "where": (0,), "masked_fill": (1,), "gather": (2,), "index": (1,), "index_select": (2,), "scatter": (2,),
+    "index_put": (1,), "embedding": (1,), "scatter_add": (2,), "index_add": (2,),
+}  # fmt: skip
 
 #: real-analytic for all arguments
-_ENTIRE = _words(
+_ENTIRE = words(
     "exp expm1 sin cos sinh cosh tanh atan asinh sigmoid silu gelu erf erfc log_sigmoid log_sigmoid_forward _softmax "
     "logsumexp mul div mm bmm matmul addmm convolution"
 )
-_ROOTS = _words("log sqrt rsqrt reciprocal")
-_OTHERS = _words("log1p tan acos acosh asin atanh erfinv")
+_ROOTS = words("log sqrt rsqrt reciprocal")
+_OTHERS = words("log1p tan acos acosh asin atanh erfinv")
 
 
 class Affinity:
-    """Which nodes of a graph are constant, affine or nonlinear in its input.
+    """What the nodes of a graph are as functions of its input.
 
-    **Attributes:** `orders`: node -> `"constant"`, `"affine"` or `"nonlinear"`; `order` of the output.
+    **Attributes:** `orders`: node -> `"constant"`, `"choice"` (one of finitely many constants, by the signs of what is
+    affine by pieces), `"affine"`, `"affine by pieces"` (of finitely many polyhedra) or `"nonlinear"`; `order` of the
+    output; `kinks`: the nodes that make pieces out of what is affine.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -48,6 +63,13 @@ class Affinity:
         for node in graph.nodes:
             self.orders[node] = self._order(node)
         self.order = "constant" if isinstance(graph.output, Tensor) else self.orders[graph.output]
+        self.kinks = [
+            node
+            for node in graph.nodes
+            if self.orders[node] in ("choice", "affine by pieces")
+            and _name(node) in _KINKED | _COMPARISONS | _RANKED
+            and any(self.orders[source].startswith("affine") for source in node.inputs)
+        ]
 
     def _order(self, node: Node) -> str:
         name = _name(node)
@@ -56,15 +78,49 @@ class Affinity:
         moving = [source for source in node.inputs if self.orders[source] != "constant"]
         if not moving or name in _CONSTANT:
             return "constant"
-        if any(self.orders[source] == "nonlinear" for source in moving):
-            return "nonlinear"
-        return "affine" if self._is_affine(name, node, moving) else "nonlinear"
+        kinds = {self.orders[source] for source in moving}
+        if "nonlinear" in kinds or not _is_float(node.kwargs.get("dtype")):
+            return "choice" if kinds == {"choice"} and name == "_to_copy" else "nonlinear"
+        if kinds == {"affine"} and self._is_affine(name, node, moving):
+            return "affine"
+        return self._by_pieces(name, node, moving, kinds)
+
+    def _by_pieces(self, name: str, node: Node, moving: list[Node], kinds: set[str]) -> str:
+        pieces = "affine by pieces"
+        if name == "getitem":
+            ranked = _name(node.args[0]) in _RANKED
+            return "choice" if kinds == {"choice"} or (ranked and node.args[1] > 0) else pieces
+        if name in _RANKED:
+            return "choice" if name.startswith("arg") or kinds == {"choice"} else pieces
+        if name in _COMPARISONS:
+            return "choice"
+        if kinds == {"choice"} and (name in _LOGIC or name in ("mul", "neg", "_to_copy")):
+            return "choice"
+        if kinds == {"choice"} and name in ("add", "sub", "rsub"):
+            return "choice" if len(moving) == 1 else "nonlinear"  # to count choices is no choice
+        if name in _KINKED:
+            return pieces if len(moving) == 1 else "nonlinear"
+        if name in _PLACED:
+            if "reduce" in str(node.target):
+                return "nonlinear"
+            chosen = {leaf for place in _PLACED[name] for leaf in leaves(node.args[place])}
+            if any(source in chosen and self.orders[source] != "choice" for source in moving):
+                return "nonlinear"
+            placed = {self.orders[source] for source in moving if source not in chosen}
+            if not placed or placed == {"choice"}:
+                return "choice"
+            return "nonlinear" if "choice" in placed else pieces
+        if name in _PRODUCTS and len(moving) == 2:
+            return pieces if sum(self.orders[source] == "choice" for source in moving) == 1 else "nonlinear"
+        if "choice" in kinds:  # as numbers of their own they would make the map jump by more than a choice of pieces
+            return "choice" if kinds == {"choice"} and name in _MOVED else "nonlinear"
+        return pieces if self._is_affine(name, node, moving) else "nonlinear"
 
     def _is_affine(self, name: str, node: Node, moving: list[Node]) -> bool:
         if name == "scatter" and "reduce" in str(node.target):
             return False
         if name == "_to_copy":
-            return bool(node.kwargs["dtype"].is_floating_point)
+            return True
         if name in _PRODUCTS:
             return len(moving) == 1
         if name == "addmm":
@@ -73,6 +129,8 @@ class Affinity:
             return len(moving) == 1 and node.args[0] is moving[0] and node.kwargs.get("rounding_mode") is None
         if name == "convolution":
             return len(moving) == 1 and node.args[0] is moving[0]
+        if name == "linalg_solve_triangular":
+            return node.args[0] not in moving
         return name in _AFFINE
 
     def analytic(self) -> Analytic | None:
@@ -121,7 +179,7 @@ class Affinity:
             self.positive[node], self.nonnegative[node] = above[0], True
         elif name in ("exp", "sigmoid", "_softmax"):
             self.positive[node], self.nonnegative[node] = False, True
-        elif name in _words("mean sum sqrt rsqrt reciprocal reshape expand permute select slice"):
+        elif name in words("mean sum sqrt rsqrt reciprocal reshape expand permute select slice"):
             self.positive[node], self.nonnegative[node] = above[0], plus[0]
         elif name == "add" and plain:
             self.positive[node], self.nonnegative[node] = all(plus) and any(above), all(plus)
@@ -139,6 +197,10 @@ class Affinity:
         if isinstance(argument, Node):
             return self.positive[argument]
         return bool((argument > 0).all()) if isinstance(argument, Tensor) else _is_number(argument) and argument > 0
+
+
+def _is_float(dtype: Any) -> bool:
+    return dtype is None or dtype.is_floating_point
 
 
 def _is_number(argument: Any) -> bool:

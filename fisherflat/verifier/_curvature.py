@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -13,13 +13,15 @@ import torch
 from flint import arb, fmpq_mat
 from torch import Tensor
 
-from fisherflat.certificates import Bound, CurvatureCertificate, Step, digests, versions
+from fisherflat.certificates import Bound, CurvatureCertificate, Step
 from fisherflat.errors import EnclosureError, FisherflatError, UnsupportedOpError
-from fisherflat.jets.graph import Graph
+from fisherflat.jets.graph import Graph, Node
 from fisherflat.parts import trace
 from fisherflat.spaces.charts import Chart
+from fisherflat.verifier import _identity as identity
 from fisherflat.verifier._affinity import Affinity
 from fisherflat.verifier._evaluator import evaluate
+from fisherflat.verifier._held import Comparison, HeldError
 from fisherflat.verifier._polynomials import matrix
 from fisherflat.verifier._surface import Surface, rational, real
 
@@ -33,20 +35,28 @@ class _Failed(Exception):
     """A check that failed."""
 
 
-def failures(certificate: CurvatureCertificate, mean: Callable[[Tensor], Tensor], chart: Chart) -> tuple[str, ...]:
-    """The checks that fail: the map is traced again, digests are compared, and the decisive computation is done anew.
+def check(
+    certificate: CurvatureCertificate, mean: Callable[[Tensor], Tensor], chart: Chart
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The checks that fail, and notes about what the certificate says and nothing has checked.
 
-    The computation shares no rule with the engine that proved, and takes more bits. Every statement of the certificate
-    is checked but the versions it was made with.
+    The map is traced again, what is held is found again, digests are compared, and the decisive computation is done
+    anew: it shares no rule with the engine that proved, and takes more bits.
     """
-    reasons = [f"chart: {reason}" for reason in _differences(certificate.chart, chart)]
+    reasons = [f"chart: {reason}" for reason in identity.chart_differences(certificate.chart, chart)]
     if reasons:
-        return tuple(reasons)
+        return tuple(reasons), ()
     try:
         graph = trace(mean, chart.point).to(torch.float64, torch.device("cpu"))
+        found = Comparison(graph) if graph.holdings else None
     except FisherflatError as error:
-        return (f"graph: the map could not be traced: {error}",)
-    reasons = [*_identity(certificate, graph)]
+        return (f"graph: the map could not be traced: {error}",), ()
+    except HeldError as error:
+        return (f"held: {error}",), ()
+    bits = certificate.precision + EXTRA
+    reasons = [*identity.differences(certificate, graph, found)]
+    if not reasons:
+        graph, reasons = identity.with_numbers(certificate, graph, found, bits)
     if not reasons:
         try:
             _Checker(certificate, graph).check()
@@ -56,40 +66,7 @@ def failures(certificate: CurvatureCertificate, mean: Callable[[Tensor], Tensor]
             reasons = [f"verifier: {error}"]
         except EnclosureError as error:
             reasons = [f"enclosure: the verifier's arithmetic leaves open what the certificate decides ({error})"]
-    return tuple(reasons)
-
-
-def _differences(stated: Chart, given: Chart) -> Iterator[str]:
-    if stated.kind != given.kind:
-        yield f"it is of kind {stated.kind!r} in the certificate and {given.kind!r} here"
-    for name in ("point", "basis"):
-        mine, yours = getattr(stated, name), getattr(given, name).cpu()
-        if mine.shape != yours.shape:
-            yield f"its {name} has the shape {list(mine.shape)} in the certificate and {list(yours.shape)} here"
-        elif digests.raw(mine) != digests.raw(yours):
-            yield f"its {name} differs in {int((mine != yours).sum())} of {mine.numel()} numbers"
-
-
-def _identity(c: CurvatureCertificate, graph: Graph) -> Iterator[str]:
-    """Whether the graph is the one that the certificate is about."""
-    if c.frozen != graph.frozen:
-        yield f"frozen: the certificate holds {list(c.frozen)}, the map {list(graph.frozen)}"
-    constants = {id(tensor): digests.of_tensor(tensor) for _, tensor in graph.constants()}
-    here = [(name, tuple(tensor.shape), constants[id(tensor)]) for name, tensor in graph.constants()]
-    stated = [(weight.name, weight.shape, weight.sha256) for weight in c.weights]
-    if len(stated) != len(here):
-        yield f"weights: the certificate lists {len(stated)}, the graph has {len(here)}"
-    for (name, *rest), (other, *there) in zip(here, stated, strict=False):
-        if name != other:
-            yield f"weights: {other!r} stands where the graph has {name!r}"
-        elif rest != there:
-            nameless = " (if it was computed while tracing: another processor or torch may round it otherwise)"
-            hint = nameless if name.startswith("constant ") else ""
-            yield f"weights: the numbers of {name!r} are not those of the certificate{hint}"
-    if c.graph != digests.of_graph(graph, constants):
-        yield "graph: the digest of the traced graph is not that of the certificate"
-    if c.outputs != int(np.prod(graph.shape, dtype=np.int64)):
-        yield f"outputs: the certificate says D = {c.outputs}, the map has another number"
+    return tuple(reasons), tuple(identity.notes(certificate, graph))
 
 
 class _Checker:
@@ -107,6 +84,7 @@ class _Checker:
         self._check_nodes()
         checks = {
             "affine": self._affine,
+            "affine by pieces": self._affine_by_pieces,
             "one coordinate": lambda: self._require(self.k == 1, "flatness: the chart has more than one coordinate"),
             "full dimension": self._full_dimension,
             "enclosure": self._curved,
@@ -130,7 +108,8 @@ class _Checker:
             "plane": enclosed and self.k > 2,
             "cells": argument == "enclosure",
             "rank": argument == "affine",
-            "steps": argument == "affine",
+            "steps": argument in ("affine", "affine by pieces"),
+            "kinks": argument == "affine by pieces",
             "unsupported": argument == "unsupported op",
             "radius": c.verdict != "flat",
             "analytic": argument == "enclosure",
@@ -141,37 +120,43 @@ class _Checker:
 
     def _check_nodes(self) -> None:
         """What is said about single nodes."""
-        c, orders = self.c, self.affinity.orders
-        first = next((node for node in self.graph.nodes if orders[node] == "nonlinear"), None)
+        c, nodes = self.c, self.graph.nodes
+        first = next((node for node in nodes if self._order(node) not in ("constant", "affine")), None)
         self._require((c.witness is None) == (first is None), "witness: there is none, or none was needed")
-        self._require(
-            not c.steps or len(c.steps) == len(self.graph.nodes), "steps: they are not the nodes of the graph"
-        )
-        named = [("steps", step) for step in c.steps] + [("unsupported", c.unsupported)]
-        if c.witness is not None and first is not None:
-            self._require(c.witness.node == first.index, f"witness: the first nonlinear node is %{first.index}")
-            named.append(("witness", c.witness))
-        traced_alike = c.versions == versions()
-        for place, (name, step) in enumerate(named):
-            if step is None:
-                continue
-            self._require(step.node < len(self.graph.nodes), f"{name}: there is no node %{step.node}")
-            node = self.graph.nodes[step.node]
-            mine = Step(node.index, node.op, orders[node], node.role, node.module_path, node.source)
-            if not traced_alike:  # other versions keep their code in other lines
-                mine = Step(mine.node, mine.op, mine.order, mine.role, step.module, step.source)
-            self._require(name != "steps" or step.node == place, f"{name}: node %{place} is missing")
-            self._require(step == mine, f"{name}: node %{step.node} is {mine}, not {step}")
+        if identity.recorded_alike(c) or c.schema > 1:
+            self._require(not c.steps or len(c.steps) == len(nodes), "steps: they are not the nodes of the graph")
+        if identity.recorded_alike(c):
+            expected = [("witness", c.witness, first)] if first is not None else []
+            expected += [("steps", step, node) for step, node in zip(c.steps, nodes, strict=False)]
+            kinks = self.affinity.kinks if c.argument == "affine by pieces" else []
+            self._require(len(c.kinks) == len(kinks), f"kinks: there are {len(kinks)}")
+            expected += [("kinks", step, node) for step, node in zip(c.kinks, kinks, strict=True)]
+            if c.unsupported is not None:
+                self._require(c.unsupported.node < len(nodes), f"unsupported: there is no node %{c.unsupported.node}")
+                expected.append(("unsupported", c.unsupported, nodes[c.unsupported.node]))
+            for name, step, node in expected:
+                mine = Step(node.index, node.op, self._order(node), node.role, node.module_path, node.source)
+                self._require(step == mine, f"{name}: node %{node.index} is {mine}, not {step}")
         analytic = self.affinity.analytic() if c.argument == "enclosure" else None
         self._require(
             c.analytic == analytic,
             "analytic: the ops on the way, or where they are defined, are not as the certificate says",
         )
 
+    def _order(self, node: Node) -> str:
+        """What a node is in the coordinates, in the words of the certificate's schema."""
+        order = self.affinity.orders[node]
+        return "nonlinear" if self.c.schema == 1 and order in ("choice", "affine by pieces") else order
+
+    def _is_open(self) -> bool:
+        """Whether structure leaves open what the graph is."""
+        output = self.graph.output
+        return isinstance(output, Node) and self._order(output) in ("nonlinear", "choice")
+
     # -- flat ----------------------------------------------------------------------------------------------------------
 
     def _affine(self) -> None:
-        self._require(self.affinity.order != "nonlinear", "flatness: the graph is not affine")
+        self._require(self.affinity.order in ("constant", "affine"), "flatness: the graph is not affine")
         value, derivatives = self.surface.jet([arb(0)] * self.k)
         # and by numbers: far away, the map is what its slopes at the origin say
         far = (4 * torch.randn(self.k, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).tolist()
@@ -180,6 +165,9 @@ class _Checker:
         small = arb(max(abs(float(x)) for x in there) + 1e-300) * arb(2) ** (-self.bits // 2)
         self._require(all(abs(x) < small for x in defect), "flatness: the map is not what its slopes at the origin say")
         self._rank(derivatives[: self.k])
+
+    def _affine_by_pieces(self) -> None:
+        self._require(self.affinity.order == "affine by pieces", "flatness: the graph is not affine by pieces")
 
     def _rank(self, jacobian: np.ndarray) -> None:
         assert self.c.rank is not None
@@ -247,7 +235,7 @@ class _Checker:
     def _undecided(self) -> None:
         """Nothing is claimed, but that nothing was found has to be true."""
         c = self.c
-        self._require(self.affinity.order == "nonlinear" and self.k > 1, "verdict: the manifold is flat by structure")
+        self._require(self._is_open() and self.k > 1, "verdict: the manifold is flat by structure")
         try:
             curvature, determinant = self.surface.curvature(self._cell(""), self.c.plane)
         except UnsupportedOpError:

@@ -7,7 +7,7 @@ series and entries moved by NumPy (`_tables`). Ops that are not in the tables ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,46 @@ def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, step
             values.pop(dead)
             centre.pop(dead, None)
     return values[graph.output]
+
+
+def node_values(graph: Graph, x: Polynomial, wanted: Iterable[Node]) -> dict[Node, Any]:
+    """The values of some nodes, and of what they read.
+
+    **Raises:** as `evaluate`.
+    """
+    values: dict[Node, Any] = {graph.input: x}
+    needed = _ancestors(wanted)
+    for node in graph.nodes[1:]:
+        if node in needed:
+            values[node] = _Op(node, values, x.k).result()
+    return values
+
+
+def result(graph: Graph, last: Node, moving: dict[Node, Polynomial], fixed: dict[Node, Any], k: int) -> Polynomial:
+    """The value of a node where some nodes are polynomials in k coordinates; all others have their fixed values.
+
+    **Raises:** as `evaluate`.
+    """
+    needed, values = _ancestors([last], set(moving)), dict(moving)
+    for node in graph.nodes[1:]:
+        if node not in needed or node in values:
+            continue
+        if any(source in values for source in node.inputs):
+            for source in node.inputs:
+                if source not in values:
+                    values[source] = Polynomial([fixed[source].value, *[None] * (len(monomials(k)) - 1)], k)
+            values[node] = _Op(node, values, k).result()
+    return values[last]
+
+
+def _ancestors(nodes: Iterable[Node], stop: Collection[Node] = ()) -> set[Node]:
+    pending, found = list(nodes), set(nodes)
+    while pending:
+        node = pending.pop()
+        if node not in stop:
+            pending += [source for source in node.inputs if source not in found]
+            found.update(node.inputs)
+    return found
 
 
 def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:

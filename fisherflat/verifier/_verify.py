@@ -14,11 +14,13 @@ from fisherflat.spaces.charts import Chart
 class Verification:
     """Whether a certificate holds; it counts as true if it does.
 
-    **Attributes:** `ok`; `reasons`: the checks that failed, each as `check: what was found`; empty where `ok`.
+    **Attributes:** `ok`; `reasons`: the checks that failed, each as `check: what was found`; empty where `ok`; `notes`:
+    what the certificate says and nothing has checked, so that it is the prover's word.
     """
 
     ok: bool
     reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.ok
@@ -43,12 +45,13 @@ def verify(certificate: Certificate, mean: Any, chart: Chart | None = None) -> V
     except CertificateError as error:
         return Verification(False, (f"form: {error}",))
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if isinstance(certificate, CurvatureCertificate) and chart is not None:
         from fisherflat.verifier import _curvature as verify_curvature
 
-        reasons = verify_curvature.failures(certificate, mean, chart)
+        reasons, notes = verify_curvature.check(certificate, mean, chart)
     elif isinstance(certificate, SymmetryCertificate):
         from fisherflat.verifier import _symmetry as verify_symmetry
 
         reasons = verify_symmetry.failures(certificate, mean)
-    return Verification(not reasons, reasons)
+    return Verification(not reasons, reasons, notes)

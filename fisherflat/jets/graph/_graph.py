@@ -98,6 +98,13 @@ class Holding:
     constants: tuple[str, ...]
 
 
+class Live(NamedTuple):
+    """What a frozen graph was before: the graph with everything live, and the input at which parts of it are held."""
+
+    graph: Graph
+    at: Tensor
+
+
 def leaves(thing: Any) -> Iterator[Any]:
     """What stands in nested tuples, lists and dicts: the arguments of ops."""
     if isinstance(thing, (tuple, list, dict)):
@@ -129,7 +136,8 @@ class Graph:
 
     **Attributes:** `nodes`, the input first, in order of execution; `output`, a node, or a tensor where the output does
     not depend on the input; `names`, weight name by `id` of the constant; `holdings`, what is held at the base point;
-    `origins`, by `id` of a constant, what it was made of (of a fresh trace alone).
+    `origins`, by `id` of a constant, what it was made of (of a fresh trace alone); `live`, what a frozen graph was
+    before, which is what its held numbers are checked against.
     """
 
     def __init__(
@@ -139,9 +147,10 @@ class Graph:
         names: dict[int, str],
         holdings: tuple[Holding, ...] = (),
         origins: dict[int, Origin] | None = None,
+        live: Live | None = None,
     ) -> None:
         self.nodes, self.output, self.names = _live(nodes, output), output, names
-        self.holdings, self.origins = holdings, origins or {}
+        self.holdings, self.origins, self.live = holdings, origins or {}, live
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -244,7 +253,7 @@ class Graph:
             copies[node] = replace(
                 node, args=mapped_leaves(mapped, node.args), kwargs=mapped_leaves(mapped, node.kwargs)
             )
-        return Graph(list(copies.values()), mapped(self.output), names, self.holdings)
+        return Graph(list(copies.values()), mapped(self.output), names, self.holdings, live=self.live)
 
     def __str__(self) -> str:
         """A table of the nodes: what `print(ff.trace(module, at))` shows."""
