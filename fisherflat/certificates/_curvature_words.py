@@ -50,7 +50,7 @@ def _reading(c: Any) -> str:
 def _flat(c: Any) -> str:
     if c.argument == "affine":
         rank, exact = c.rank if c.rank is not None else (0, False)
-        k = c.chart.dim
+        k = c.chart.k
         degenerate = f" (the rank of the map is {rank} < k = {k})" if exact and rank < k else ""
         least = "" if exact or rank == k else "at least "
         return (

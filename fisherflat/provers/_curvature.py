@@ -171,7 +171,7 @@ class _Prover:
         try:
             return find(self.manifold, at)
         except FisherflatError:
-            k = self.chart.dim
+            k = self.chart.k
             first, second, *_ = torch.eye(k, dtype=torch.float64).tolist()
             return at if at is not None else (0.0,) * k, (tuple(first), tuple(second))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import Graph, Node, getitem, leaves
-from fisherflat.jets.rules import LINEAR, STRUCTURAL, is_affine
+from fisherflat.jets.ops import LINEAR, STRUCTURAL, is_affine
 from fisherflat.parts.structure import Structure
 
 aten = torch.ops.aten

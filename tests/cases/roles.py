@@ -1,9 +1,9 @@
 """Small layers of which it is known by construction what the parts are.
 
 A layer is written once, as a function of its input and of `keep`, and passes everything that a role holds through it:
-`keep("pattern", a)`. What is handed to the library is the layer with a `keep` that does nothing; what it must agree with
-when a role is frozen is the same layer with a `keep` that returns the values at the base point: a layer with those
-tensors, and no others, held.
+`keep("pattern", a)`. What is handed to the library is the layer with a `keep` that does nothing; what it must agree
+with when a role is frozen is the same layer with a `keep` that returns the values at the base point: a layer with
+those tensors, and no others, held.
 """
 
 from __future__ import annotations
