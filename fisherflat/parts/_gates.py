@@ -8,7 +8,7 @@ from fisherflat.jets.graph import Node
 from fisherflat.jets.ops import MIXING, PROJECTIONS, SELECTIONS, SUMS
 from fisherflat.parts._flow import Flow
 from fisherflat.parts._patterns import Patterns
-from fisherflat.parts._tokens import Tokens
+from fisherflat.parts._tokens import Tokens, reduced
 
 aten = torch.ops.aten
 
@@ -29,13 +29,34 @@ class Gates:
             if values not in self._patterns.stages:
                 self._value_gates(values)
         for node in flow.graph.nodes:
-            if node.role == "other" and node.packet in MIXING and len(set(flow.sources[node])) == 2:
+            if node.role == "other" and self._is_linear_attention(node):
                 self._output_gates({node})  # linear attention has no pattern, but may have gates
                 for operand in flow.sources[node]:
                     self._value_gates(operand)
         steps = [node for node in flow.graph.nodes if self._is_step(node)]
         if steps:
             self._recurrence(steps)
+
+    def _is_linear_attention(self, node: Node) -> bool:
+        """Whether two things that move meet in a product summed over an axis, or in a mean over tokens weighted by one."""
+        flow = self._flow
+        if len(set(flow.sources[node])) != 2:
+            return False
+        if node.packet in MIXING or self._is_form(node):
+            return True
+        mean = node.packet is aten.div and flow.entry[node] is node
+        return mean and all(map(self._tokens.mixed, flow.sources[node]))
+
+    def _is_form(self, node: Node) -> bool:
+        """A product of entries, one factor a sum over tokens, that is summed over features: a matrix product."""
+        users = self._flow.users[node]
+        if not self._flow.is_product(node) or not users or not any(map(self._tokens.mixed, self._flow.sources[node])):
+            return False
+        rows = [n.dims for n in self._tokens.own(node)]
+        return bool(rows) and all(
+            user.packet is aten.sum and reduced(user) and not any(dims & reduced(user) for dims in rows)
+            for user in users
+        )
 
     def _is_step(self, node: Node) -> bool:
         """Whether two tokens meet in a product entry by entry, as in a recurrence over tokens."""
@@ -117,7 +138,7 @@ class Gates:
     def mark_mlp(self) -> None:
         """Gives the role `mlp_gate`, once activations are marked."""
         for node in self._flow.graph.nodes:
-            if node.role == "other" and self._flow.is_product(node):
+            if node.role == "other" and self._flow.is_product(node) and not self._is_form(node):
                 self._mlp_gate(node)
 
     def _mlp_gate(self, product: Node) -> None:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import Graph, Node, Origin, mapped_leaves
-from fisherflat.jets.ops import IN_PLACE, MATRIX_PRODUCTS, REDUCTIONS, STRUCTURAL
+from fisherflat.jets.ops import IN_PLACE, MATRIX_PRODUCTS, REDUCTIONS, STRUCTURAL, SUMS
 
 aten = torch.ops.aten
 
@@ -63,8 +63,11 @@ class Tokens:
     def __init__(self, graph: Graph, sources: dict[Node, list[Node]]) -> None:
         self._sources, self._origins, self._input = sources, graph.origins, graph.input
         self._of: dict[Node, list[Numbering]] = {}
+        self._mixed: set[Node] = set()
         for node in graph.nodes:
             self._of[node] = self._numbered(node)
+            if self._mixes(node) or (self._carries(node) and any(source in self._mixed for source in sources[node])):
+                self._mixed.add(node)
 
     def own(self, node: Node) -> list[Numbering]:
         """By the tokens of the map's input: one for a row of hidden states, two for a score."""
@@ -83,6 +86,30 @@ class Tokens:
         return any(
             _agree(a.along(dims[0]), b.along(dims[1])) for a in self.own(left) for b in self.own(right)
         )  # fmt: skip
+
+    def mixed(self, node: Node) -> bool:
+        """Whether it is a sum over tokens, or of terms of different tokens, moved and scaled by constants at most."""
+        return node in self._mixed
+
+    def _carries(self, node: Node) -> bool:
+        alone = len(self._sources[node]) == 1 and node.packet in (aten.mul, aten.div, aten.neg)
+        return alone or node.packet in SUMS | STRUCTURAL | REDUCTIONS
+
+    def _mixes(self, node: Node) -> bool:
+        if node.target is None or not self._sources[node]:
+            return False
+        if node.packet in (aten.cumsum, aten.convolution):
+            return True
+        if node.packet in REDUCTIONS:
+            return any(n.dims & reduced(node) for n in self.own(self._sources[node][0]))
+        if node.packet in MATRIX_PRODUCTS:
+            sides = zip(node.args[-2:], (-1, -2), strict=True)
+            return any(n.along(dim) is not None for side, dim in sides if isinstance(side, Node) for n in self.own(side))
+        kept = self.own(node)
+        before = [n for source in dict.fromkeys(self._sources[node]) for n in self.own(source)]
+        return node.packet in SUMS and any(
+            not any(torch.equal(n.rows.expand(node.shape), k.rows) for k in kept) for n in before
+        )
 
     # -- one node after another ----------------------------------------------------------------------------------------
 
