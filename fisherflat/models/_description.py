@@ -10,12 +10,10 @@ from torch import nn
 
 from fisherflat.errors import CheckpointError, FisherflatError, TraceError
 from fisherflat.jets.graph import Graph, Node, getitem
-from fisherflat.jets.ops import CLAMPS, MATRIX_PRODUCTS, OPS, PROJECTIONS, SCALING, STRUCTURAL, UNARY
+from fisherflat.jets.ops import MATRIX_PRODUCTS, PROJECTIONS, STRUCTURAL
 from fisherflat.models._blocks import Block
 from fisherflat.models._heads import Heads
-from fisherflat.parts import choices, moving, readings, trace
-
-aten = torch.ops.aten
+from fisherflat.parts import activation_name, activation_names, choices, moving, readings, trace
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def describe(block: Block, config: Any = None) -> LayerDescription:
         heads=len(heads) if heads is not None else None,
         value_heads=_value_heads(attention, block) if attention is not None else None,
         gates=tuple(gates),
-        norms=tuple(_norms(block)),
+        norms=tuple(_norms(block, graphs.get("block"))),
         mlp=_mlp_kind(mlp, gates),
         activations=_activations(mlp) if mlp is not None else (),
         parameters=sum(parameter.numel() for parameter in block.root.parameters()),
@@ -250,10 +248,10 @@ def _among(choice: Node) -> int:
 def _activations(graph: Graph) -> tuple[str, ...]:
     """The nonlinear functions of single entries in an MLP, without those of its router."""
     found = [
-        _activation(graph, node) for node in _products(graph, "mlp_gate") if node.shape[-1] == _factor(node).shape[-1]
+        activation_name(graph, _factor(node)) for node in _products(graph, "mlp_gate") if node.shape[-1] == _factor(node).shape[-1]
     ]
     if not found:
-        found = [OPS[n.packet].name for n in graph.nodes if n.role == "activation" and n.packet in UNARY]
+        found = activation_names(graph)
     return tuple(dict.fromkeys(name for name in found if name != "none"))
 
 
@@ -266,7 +264,7 @@ def _products(graph: Graph, role: str) -> list[Node]:
 
 def _gate(kind: str, position: str, graph: Graph, product: Node) -> GateDescription:
     return GateDescription(
-        kind, position, _granularity(product), _activation(graph, product), product.source, product.module_path
+        kind, position, _granularity(product), activation_name(graph, _factor(product)), product.source, product.module_path
     )
 
 
@@ -281,28 +279,11 @@ def _granularity(product: Node) -> str:
     return "headwise" if len(shape) > 3 and shape[-2] > 1 else "token"
 
 
-def _activation(graph: Graph, product: Node) -> str:
-    """The function that the factor ends in; `none` where it is linear."""
-    sources = moving(graph)
-    node = _factor(product)
-    while node.packet not in UNARY | PROJECTIONS and len(set(sources[node])) == 1:
-        if not (node.packet in STRUCTURAL | SCALING or node.target is getitem):
-            break
-        node = sources[node][0]
-    if node.packet in UNARY:
-        return OPS[node.packet].name
-    if node.packet is aten.mul:  # of a number and a function of it, as x * sigmoid(x)
-        inner = {OPS[source.packet].name for source in sources[node] if source.packet in UNARY - CLAMPS}
-        if len(inner) == 1:
-            return f"x {inner.pop()}(x)"
-    return "none" if node.packet in PROJECTIONS or node is graph.input else str(node.packet).removeprefix("aten.")
-
-
 # -- norms -------------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def _norms(block: Block) -> list[NormDescription]:
+def _norms(block: Block, graph: Graph | None) -> list[NormDescription]:
     states = {"before attention": "attention_input", "before MLP": "mlp_input"}
     inputs: dict[str, torch.Tensor] = {}
     for placement, name in states.items():
@@ -317,7 +298,11 @@ def _norms(block: Block) -> list[NormDescription]:
         value = norm(norm.input)
         shifted = norm(norm.input + 1.0)
         kind = "layer" if torch.allclose(shifted, value, rtol=1e-4, atol=1e-4) else "rms"
-        placement = next((p for p, entered in inputs.items() if _same(value, entered)), "")
+        before = [p for p, entered in inputs.items() if _same(value, entered)]
+        if len(before) > 1 and graph is not None:  # side by side, of one input, and perhaps with equal weights
+            sides = {"before attention": block.sections.attention, "before MLP": block.sections.mlp}
+            before = [p for p in before if _feeds(graph, path, sides[p])] or before
+        placement = " and ".join(before).replace(" and before", " and")
         if post and _same(value, last):
             placement = "after MLP"
         elif post and placement == "before MLP":
@@ -327,6 +312,19 @@ def _norms(block: Block) -> list[NormDescription]:
             placement = "within attention" if inside else _after(norm.input, block)
         found.append(NormDescription(path, kind, placement))
     return found
+
+
+def _feeds(graph: Graph, path: str, part: Section | None) -> bool:
+    """Whether what a norm makes enters a part as it is."""
+    made = {node for node in graph.nodes if node.module_path == path}
+    for node in graph.nodes:
+        inside = part is not None and bool(part.root) and f"{node.module_path}.".startswith(f"{part.root}.")
+        if made & set(node.inputs):
+            if inside:
+                return True
+            if node.packet in STRUCTURAL:
+                made.add(node)
+    return False
 
 
 def _after(entered: torch.Tensor, block: Block) -> str:

@@ -38,7 +38,7 @@ class Gates:
             self._recurrence(steps)
 
     def _is_linear_attention(self, node: Node) -> bool:
-        """Whether two things that move meet in a product summed over an axis, or in a mean over tokens weighted by one."""
+        """Whether two moving things meet in a product that is summed over an axis, or in a weighted mean of tokens."""
         flow = self._flow
         if len(set(flow.sources[node])) != 2:
             return False

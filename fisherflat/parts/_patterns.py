@@ -123,10 +123,8 @@ class Patterns:
             return Stage.SCORE if not known and self._pairs(node) and not self._tokens.shared(left, right) else None
         if known:  # mixed by constants: heads may be, tokens may not
             (source,), dim = self._flow.sources[node], -1 if moving[0] else -2
-            pair = [
-                *self._tokens.own(source),
-                *(n for n in self._tokens.other(source) if n.origin and n.origin.projected),
-            ]
+            others = [n for n in self._tokens.other(source) if n.origin is not None and n.origin.projected]
+            pair = [*self._tokens.own(source), *others]
             return None if known[0] is Stage.TERM or any(n.along(dim) is not None for n in pair) else known[0]
         constant = right if moving[0] else left
         origin = self._tokens.origin(constant)

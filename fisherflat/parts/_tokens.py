@@ -103,8 +103,8 @@ class Tokens:
         if node.packet in REDUCTIONS:
             return any(n.dims & reduced(node) for n in self.own(self._sources[node][0]))
         if node.packet in MATRIX_PRODUCTS:
-            sides = zip(node.args[-2:], (-1, -2), strict=True)
-            return any(n.along(dim) is not None for side, dim in sides if isinstance(side, Node) for n in self.own(side))
+            sides = [(side, dim) for side, dim in zip(node.args[-2:], (-1, -2), strict=True) if isinstance(side, Node)]
+            return any(n.along(dim) is not None for side, dim in sides for n in self.own(side))
         kept = self.own(node)
         before = [n for source in dict.fromkeys(self._sources[node]) for n in self.own(source)]
         return node.packet in SUMS and any(

@@ -12,8 +12,10 @@ from torch.func import vjp
 from fisherflat._arrays import as_float64
 from fisherflat.errors import InputError, TraceError
 from fisherflat.jets.graph import ROLES, Graph, Held, Holding, Live, Node, Tangent, fold, run
+from fisherflat.jets.ops import STRUCTURAL
 from fisherflat.jets.recording import Mapping, record
-from fisherflat.parts._flow import entries, moving
+from fisherflat.parts._activations import ends
+from fisherflat.parts._flow import Flow, entries, moving
 from fisherflat.parts._roles import assign, held
 
 
@@ -81,7 +83,7 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
         return freeze(module.live.graph, point, (*module.frozen, *roles))  # all at once, as it was live
     graph = trace(module, point)
     values = graph.values(point)
-    names = dict(graph.names)
+    flow, names = Flow(graph), dict(graph.names)
     constant: dict[Node, Any] = {}
     tangents: dict[Node, Tangent] = {}
     holdings = list(graph.holdings)
@@ -90,19 +92,17 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
         number = len(holdings) + 1
         names.update({id(tensor): f"held {number}{suffix}" for suffix, tensor in stands})
         constants = tuple(names[id(tensor)] for _, tensor in stands)
-        what = Held(node.op, node.module_path, node.source)
+        made = flow.back(node, lambda n: n.packet in STRUCTURAL and flow.sources[n][:1] not in ([], [graph.input]))
+        what = Held(made.op, made.module_path, made.source)
         holdings.append(Holding(node.role, node.index, what, constants))
 
     for node in held(graph, roles):
         constant[node] = values[node]
         hold(node, ("", values[node]))
-    found, users = _tangents(graph, values) if "activation" in roles else {}, graph.users()
-    for node, (x, slope, intercept) in found.items():
-        # of an activation that is written out in several ops the last one stands for all
-        inner = users[node] and all(user in found and found[user][0] is x for user in users[node])
-        if node not in constant and not inner:
-            tangents[node] = (x, slope, intercept)
-            hold(node, (" slope", slope), (" intercept", intercept))
+    found = _tangents(graph, values) if "activation" in roles else {}
+    for node in (node for node in ends(graph) if node in found):
+        _, slope, intercept = tangents[node] = found[node]
+        hold(node, (" slope", slope), (" intercept", intercept))
     nodes, output = fold(graph, constant, tangents)
     return Graph(nodes, output, names, tuple(holdings), live=Live(graph, point))
 

@@ -11,7 +11,7 @@ are joined by a plus sign, in one order, such as `frozen pattern+gate`. The word
 | `mlp gate` | `mlp_gate` |
 | `activation` | `activation`, which becomes its tangent |
 
-See `fisherflat.freeze` for what holding a role means, and `fisherflat.parts` for how roles are found.
+See `fisherflat.freeze` for what holding a role means; what each role is, docs/readings.md says.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ def order(reading: str) -> tuple[int, ...]:
 def held(module: Callable[[Tensor], Tensor], at: Any, reading: str = LIVE) -> Graph:
     """The graph of a map in a reading, its held parts at their values at the input `at`.
 
+    Parts that the map does not have are not held: `name(graph.frozen)` is the reading that the graph is in.
+
     **Raises:** `InputError` for an unknown reading, and what `fisherflat.freeze` raises.
     """
     chosen = roles(reading)
@@ -110,7 +112,7 @@ def held(module: Callable[[Tensor], Tensor], at: Any, reading: str = LIVE) -> Gr
 
 
 def present(*graphs: Graph) -> tuple[str, ...]:
-    """The roles of some graphs that can be held: those with a factor, in the order of `ROLES`."""
+    """The roles of some graphs of which something can be held, in the order of `ROLES`."""
     found = {node.role for graph in graphs for node in graph.nodes if node.factor or node.role == "activation"}
     return tuple(role for role in ROLES if role in found and role in WORDS)
 

@@ -95,3 +95,43 @@ def test_what_is_held() -> None:
         assert second.abs().max() < 1e-13
         live = readings.held(layer, x)
         assert (live(x + step) - 2 * live(x) + live(x - step)).abs().max() > 1e-3
+
+
+def test_what_is_held_is_listed() -> None:
+    """Op, module and line of each held node, its value under a name, and the same after the graph is moved or cut."""
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    layer = torch.nn.Sequential(SelfAttention(4, gate=Gate("sigmoid")), torch.nn.Linear(4, 4), torch.nn.GELU()).double()
+    live = ff.trace(layer, x)
+    assert live.held == [] and live.frozen == ()
+    frozen = ff.freeze(live, x, ["pattern", "attention_gate", "activation"])
+    assert [(op, path) for op, path, _ in frozen.held] == [
+        ("aten._softmax", "0"), ("aten.sigmoid", "0.gate"), ("aten.gelu", "2"),
+    ]  # fmt: skip
+    assert all(source.partition(":")[2].isdigit() for _, _, source in frozen.held)
+    values = live.values(x)
+    constants = dict(frozen.constants())
+    for holding in frozen.holdings[:2]:
+        (name,) = holding.constants
+        assert torch.equal(constants[name], values[live.nodes[holding.node]])
+    assert {name for h in frozen.holdings for name in h.constants} == {name for name in constants if "held" in name}
+    assert frozen.to(torch.float32, x.device).held == frozen.held
+    further = ff.freeze(ff.freeze(live, x), x, ["attention_gate", "activation"])
+    assert (further.frozen, further.held) == (frozen.frozen, frozen.held)
+    assert ff.freeze(further, x, ["pattern", "activation"]).held == frozen.held
+    assert readings.present(frozen) == ()
+
+
+def test_a_role_that_holds_nothing_is_not_named() -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    chart = ff.charts.affine(x, torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+
+    def linear_attention(x: torch.Tensor) -> torch.Tensor:
+        return x @ (x.T @ x)
+
+    for layer in (GatedMLP(4, 6).double(), linear_attention):
+        frozen = ff.freeze(layer, x, ["pattern", "norm"])
+        assert (frozen.frozen, frozen.held) == ((), [])
+        certificate = ff.certify(frozen, chart)
+        assert certificate.reading == "live" and "pattern" not in certificate.claim
+    profile = ff.depth_profile([GatedMLP(4, 6).double()], chart, torch.zeros(2), reading="frozen pattern")
+    assert profile.reading == "live"

@@ -75,7 +75,8 @@ class Origin:
 class Held(NamedTuple):
     """A node that was replaced by its value at the base point, or an activation by its tangent there.
 
-    **Attributes:** `op`, `module_path`, `source` (file and line), as in `Node`.
+    **Attributes:** `op`, `module_path`, `source` (file and line), as in `Node`, of the op that computes it: moves of its
+    entries behind that do not count.
     """
 
     op: str
@@ -312,8 +313,9 @@ def fold(graph: Graph, constant: dict[Node, Any], tangents: dict[Node, Tangent])
     for node in graph.nodes:
         if node in tangents and node not in constant:
             source, slope, intercept = tangents[node]
-            copies[node] = put(node, target=aten.mul.Tensor, args=(source, slope), kwargs={})
-            copies[node] = put(node, target=aten.add.Tensor, args=(node, intercept), kwargs={})
+            line = {"kwargs": {}, "role": "other"}  # no activation any more
+            copies[node] = put(node, target=aten.mul.Tensor, args=(source, slope), **line)
+            copies[node] = put(node, target=aten.add.Tensor, args=(node, intercept), **line)
         elif node not in constant:
             copies[node] = put(node, args=node.args, kwargs=node.kwargs)
     return kept, mapped(graph.output)

@@ -144,11 +144,13 @@ class Stack:
     def read(self, reading: str) -> Stack:
         """The same stack in a reading: in every block its parts are held where the chart's point arrives.
 
+        Roles that no block has are not named: without them the reading is that of the others, or live.
+
         **Raises:** `InputError` for an unknown reading.
         """
-        roles = readings.roles(reading)
+        roles = tuple(role for role in readings.roles(reading) if role in self.roles)
         other = copy(self)
-        other.reading, other.stages = readings.canonical(reading), []
+        other.reading, other.stages = readings.name(roles), []
         other._graphs = [] if self._graphs is not None else None
         for stage, graph in zip(self.stages, self.graphs(), strict=True):
             frozen = freeze(graph, stage.at, roles) if roles else graph

@@ -158,7 +158,8 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
             total = len(chosen) + (budget_points > 0) + maps
             for done, reading in enumerate(chosen):
                 step(f"profile, {reading}", done, total)
-                found.profiles[reading] = profile(stack.read(reading), u, degenerate="nan")
+                read = stack.read(reading)
+                found.profiles[read.reading] = profile(read, u, degenerate="nan")  # without roles that no block has
             if budget_points:
                 step("budget", len(chosen), total)
                 finest = budget(stack.at_the_end(), u[:budget_points], degenerate="nan")
