@@ -13,6 +13,7 @@ from fisherflat.jets.graph import Graph, Node, getitem
 from fisherflat.jets.ops import MATRIX_PRODUCTS, PROJECTIONS, STRUCTURAL
 from fisherflat.models._blocks import Block
 from fisherflat.models._heads import Heads
+from fisherflat.models._sections import Section
 from fisherflat.parts import activation_name, activation_names, choices, moving, readings, trace
 
 
@@ -248,7 +249,9 @@ def _among(choice: Node) -> int:
 def _activations(graph: Graph) -> tuple[str, ...]:
     """The nonlinear functions of single entries in an MLP, without those of its router."""
     found = [
-        activation_name(graph, _factor(node)) for node in _products(graph, "mlp_gate") if node.shape[-1] == _factor(node).shape[-1]
+        activation_name(graph, _factor(node))
+        for node in _products(graph, "mlp_gate")
+        if node.shape[-1] == _factor(node).shape[-1]
     ]
     if not found:
         found = activation_names(graph)
@@ -264,7 +267,12 @@ def _products(graph: Graph, role: str) -> list[Node]:
 
 def _gate(kind: str, position: str, graph: Graph, product: Node) -> GateDescription:
     return GateDescription(
-        kind, position, _granularity(product), activation_name(graph, _factor(product)), product.source, product.module_path
+        kind,
+        position,
+        _granularity(product),
+        activation_name(graph, _factor(product)),
+        product.source,
+        product.module_path,
     )
 
 

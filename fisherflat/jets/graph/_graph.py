@@ -75,8 +75,8 @@ class Origin:
 class Held(NamedTuple):
     """A node that was replaced by its value at the base point, or an activation by its tangent there.
 
-    **Attributes:** `op`, `module_path`, `source` (file and line), as in `Node`, of the op that computes it: moves of its
-    entries behind that do not count.
+    **Attributes:** `op`, `module_path`, `source` (file and line), as in `Node`, of the op that computes it: moves of
+    its entries behind that do not count.
     """
 
     op: str
