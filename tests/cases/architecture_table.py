@@ -173,7 +173,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"{len(rows)} architectures of transformers {transformers.__version__} with self-attention, {len(gated)} of "
         f"them gated, in small random configurations on {len(IDS)} tokens (torch "
         f"{torch.__version__.partition('+')[0]}, float64, CPU). `{COMMAND}` writes this page; the same list is a test "
-        "(`tests/test_architecture_table.py`), which compares the engines for some of them.",
+        "(`tests/models/test_architectures.py`), which compares the engines for some of them.",
         "",
         *NOTES,
         "",

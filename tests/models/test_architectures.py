@@ -1,13 +1,17 @@
-"""Architectures of transformers from small random configurations: traced, differentiated, read and frozen."""
+"""Architectures of transformers from small random configurations: traced, differentiated, read, frozen and proved."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cases.architectures import ARCHITECTURES, CLOSELY, blocks, disagreement, jet, softmax_blocks, traced
+from cases.architecture_table import agrees, row
+from cases.architectures import ARCHITECTURES, CLOSELY, GATED, UNGATED, blocks, jet, softmax_blocks, traced
+from conftest import ROOT
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -15,7 +19,19 @@ import fisherflat as ff
 from fisherflat.jets.engines import TensorAlgebra
 from fisherflat.jets.graph import Node
 
-every_architecture = pytest.mark.parametrize("kind", CLOSELY)
+PAGE = ROOT / "docs" / "coverage.md"
+#: where the engines are compared here; the command that makes the page compares them for all
+COMPARED = set(CLOSELY) | {kind for kind, said in ARCHITECTURES.items() if said.gate}
+
+every_architecture = pytest.mark.parametrize("kind", CLOSELY, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An architecture; all that is tested of it comes one after the other, since its model and graphs are made once."""
+    yield request.param
+    blocks.cache_clear()
+    traced.cache_clear()
 
 
 class Exact(TorchFunctionMode):
@@ -56,6 +72,17 @@ def test_configurations_are_of_transformers() -> None:
     assert set(ARCHITECTURES) <= set(CONFIG_MAPPING_NAMES)
 
 
+def test_the_page_is_of_this_list() -> None:
+    assert re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(), re.M) == sorted(ARCHITECTURES)
+    assert "**no**" not in PAGE.read_text()
+
+
+def test_all_architectures_promised_are_here() -> None:
+    gated = [kind for kind, said in ARCHITECTURES.items() if said.gate]
+    assert len(ARCHITECTURES) >= 100 and len(gated) >= 14
+    assert (len(UNGATED), len(GATED)) == (39, 10) and set(GATED) <= set(gated)
+
+
 @every_architecture
 def test_a_graph_is_its_module_without_the_casts(kind: str) -> None:
     for part in (part for block in blocks(kind) for part in (block.attention, block)):
@@ -67,13 +94,30 @@ def test_a_graph_is_its_module_without_the_casts(kind: str) -> None:
         assert error(y, plain) < (1e-5 if mode.casts else 1e-10)
 
 
+@pytest.mark.parametrize("kind", ARCHITECTURES, indirect=True, scope="module")
+def test_an_architecture_is_what_its_source_says(kind: str) -> None:
+    """Its row in the table of the docs: parts, gates, engines and certificates."""
+    said, engines = ARCHITECTURES[kind], kind in COMPARED
+    found = row(kind, engines)
+    layers = found["layers"]
+    attentive = [layer for layer in layers if layer["softmax"]]
+    states = [layer[part] for layer in layers for part in ("block", "mlp")]
+    states += [layer["attention"] for layer in attentive] or ["no softmax"]
+    assert all(state == "traces" for state in states) is not bool(said.missing)
+    assert agrees(found, said)
+    for layer in attentive:
+        if "verdict" in layer:
+            assert layer["verdict"] == ("curved" if layer["gates"] else "flat")
+    differences = [layer["difference"] for layer in layers if layer["difference"] is not None]
+    assert all(difference < 1e-9 for difference in differences)
+    assert bool(differences) is engines
+
+
 @every_architecture
-def test_no_op_needs_a_fallback_and_the_engines_agree_on_attention(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_op_needs_a_fallback(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TensorAlgebra, "fallback", lambda self, node, *rest: pytest.fail(f"{node.op} has no rule"))
-    for block in blocks(kind):  # on whole blocks the table says whether engines agree
+    for block in blocks(kind):
         jet(traced(block), block.input)
-    for block in softmax_blocks(kind):
-        assert disagreement(block.attention) < 1e-9
 
 
 @every_architecture
