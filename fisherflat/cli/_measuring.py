@@ -120,7 +120,7 @@ def depth(
         found = study_depth(
             model,
             place.prompt,
-            dim=dim,
+            k=dim,
             moves=moves,
             position=place.position,
             points=points,

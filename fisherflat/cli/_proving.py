@@ -54,7 +54,7 @@ def certify(
             reading=held,
             moves=moves,
             position=place.position,
-            dim=dim,
+            k=dim,
             precision=precision,
         )
         names = {

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fisherflat._renamed import renamed
 from fisherflat.certificates import CurvatureCertificate, operator
 from fisherflat.errors import InputError
 from fisherflat.models import Model, as_model
@@ -17,6 +18,7 @@ from fisherflat.parts import freeze, readings
 from fisherflat.provers._curvature import certify
 
 
+@renamed(dim="k")
 def certify_layer(
     model: Model | nn.Module | str | Path,
     layer: int,
@@ -26,21 +28,21 @@ def certify_layer(
     reading: str = "live",
     moves: str | Moves = "principal",
     position: int | str | None = None,
-    dim: int | None = None,
+    k: int | None = None,
     precision: int = 128,
 ) -> CurvatureCertificate:
     """A certificate about a part of a layer, on a chart of what entered it.
 
     **Args:** `model`, loaded, or what `fisherflat.load` takes; `layer`, from 0, or negative from the end; `part`, out
     of `attention`, `mlp`, `block`; `prompt`, a text or token ids; `reading`, what is held (`fisherflat.readings`);
-    `moves`, along what the token moves (`fisherflat.moves.parse`), in `dim` directions; `position` of the token, or
+    `moves`, along what the token moves (`fisherflat.moves.parse`), in `k` directions; `position` of the token, or
     `"together"` for all words (default: the last word, or the last place where one of the words stands that move);
     `precision`. The covariance is 1; curvature is proved at the chart's origin, the tokens' own state.
 
     **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none.
     """
     model = as_model(model)
-    moving, encoded = parse(moves, dim), model.encode(prompt)
+    moving, encoded = parse(moves, k), model.encode(prompt)
     if encoded.hidden is not None:
         raise InputError("a certificate names its prompt by token ids; give a text or ids, not hidden states")
     place = moving.place(model, encoded, position)

@@ -125,7 +125,7 @@ def study_depth(
     model: Any,
     prompt: Any,
     *,
-    dim: int | None = None,
+    k: int | None = None,
     moves: str | Moves = "principal",
     position: int | str | None = None,
     points: int = 64,
@@ -142,7 +142,7 @@ def study_depth(
 
     - `model`, loaded, a module, or what `fisherflat.load` takes; `prompt`: a text, token ids, or hidden states
       `[n, d]`.
-    - `dim`: k, how many directions move, from 2; `moves`, along what a token moves where it enters the first block, see
+    - `k`: how many directions move, from 2; `moves`, along what a token moves where it enters the first block, see
       `fisherflat.moves.parse`.
     - `position`, which token, or `"together"` for all words (default: the last word, or the last place where one of the
       words stands that move).
@@ -151,7 +151,7 @@ def study_depth(
       gates, those frozen, with and without the patterns. Parts are held where the chart's point arrives at them.
     - `halves`: look within blocks too, behind the attention.
     - `budget_points`, for the budgets, the first of the points; 0 for no budgets.
-    - `resolution`, of the maps (for `dim` 2), points a side; 0 for no maps.
+    - `resolution`, of the maps (for `k` 2), points a side; 0 for no maps.
     - `progress`: show a bar with the time left, on the error stream.
 
     A model whose weights stay on disk is traced block by block, anew in each pass.
@@ -166,5 +166,5 @@ def study_depth(
     >>> list(found.profiles)
     ['live', 'frozen pattern', 'frozen mlp gate', 'frozen pattern+mlp gate']
     """
-    settings = Settings(parse(moves, dim), position, points, readings, halves, budget_points, resolution, seed)
+    settings = Settings(parse(moves, k), position, points, readings, halves, budget_points, resolution, seed)
     return DepthStudy(**vars(study(as_model(model), prompt, settings, progress=progress)))

@@ -191,14 +191,14 @@ def test_weights_that_stay_on_disk_give_the_same_study(folder: Path) -> None:
 
 
 def test_more_directions_have_no_maps() -> None:
-    found = study_depth(Model(tiny_model("bert")), IDS, dim=3, **SMALL)
+    found = study_depth(Model(tiny_model("bert")), IDS, k=3, **SMALL)
     assert found.maps == {} and found.complete
     profile = found.profiles["live"]
     assert (profile.smallest_sectional_curvature <= profile.mean_sectional_curvature + 1e-12).all()
 
 
 @pytest.mark.parametrize(
-    "change", [{"dim": 1}, {"points": 0}, {"resolution": 1}, {"readings": ["frozen head"]}, {"prompt": []}, {"dim": 9}]
+    "change", [{"k": 1}, {"points": 0}, {"resolution": 1}, {"readings": ["frozen head"]}, {"prompt": []}, {"k": 9}]
 )
 def test_bad_arguments(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):

@@ -66,10 +66,11 @@ def test_a_module_that_does_more_than_its_members_is_one_block(kind: Any, chart:
 
 
 def test_hooks_of_a_sequence_are_kept(chart: Any) -> None:
-    whole = nn.Sequential(block(0), block(1))
+    first, second = block(0), block(1)
+    whole = nn.Sequential(first, second)
     whole.register_forward_hook(lambda module, args, output: output**2)
     profile = ff.depth_profile(whole, chart, U)
-    expected = ff.StatisticalManifold(lambda x: block(1)(block(0)(x)) ** 2, chart, engine="autodiff")
+    expected = ff.StatisticalManifold(lambda x: second(first(x)) ** 2, chart, engine="autodiff")
     torch.testing.assert_close(profile.scalar_curvature[-1], expected.scalar_curvature(U), rtol=1e-9, atol=0)
 
 

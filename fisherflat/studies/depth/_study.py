@@ -42,7 +42,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.moves.k < 2:
             raise InputError(
-                f"dim must be at least 2, got {self.moves.k} ({self.moves}): a curve has no curvature of its own"
+                f"k must be at least 2, got {self.moves.k} ({self.moves}): a curve has no curvature of its own"
             )
         if self.points < 1 or self.budget_points < 0 or self.resolution < 0 or self.resolution == 1:
             raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
