@@ -79,13 +79,18 @@ class SymmetryStudy(Symmetries, Result):
 
         with reading(folder, "a saved study of symmetries") as path:
             about = read_json(path / "symmetry.json")
-            table = pd.read_csv(path / "units.csv", float_precision="round_trip")
+            table = pd.read_csv(path / "units.csv", dtype=str).apply(lambda column: column.map(_number))
             proofs = [Certificate.load(path / name) for name in about["certificates"]]
             return cls(about["model"], table, proofs, about["notes"], about["complete"])  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         units = f"{len(self.table)} units in {len(self.certificates)} MLPs"
         return f"SymmetryStudy({self.model!r}, {units}{'' if self.complete else ', incomplete'})"
+
+
+def _number(cell: Any) -> float:
+    """A cell as it was written: Python reads all digits, whatever pandas does by default."""
+    return cell if not isinstance(cell, str) else int(cell) if cell.isdecimal() else float(cell)
 
 
 def _file(certificate: SymmetryCertificate) -> str:

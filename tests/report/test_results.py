@@ -120,9 +120,9 @@ def test_tables_of_before_are_read(tmp_path: Path) -> None:
 
 
 def test_prompts_cannot_run_in_a_spreadsheet_or_a_terminal(tmp_path: Path) -> None:
-    for number, text in enumerate(
-        ['=HYPERLINK("x")', "+1", "@sum(a)", " -2", "\x1b[31mred", "\u202eback", "\x9b1m", "a\r=b"]
-    ):
+    starts = ['=HYPERLINK("x")', "+1", "@sum(a)", " -2", "\x1b[31mred", "\u202eback", "\x9b1m", "a\r=b"]
+    for number, start in enumerate(starts):
+        text = f"{start} and so on"
         folder = tmp_path / str(number)
         found = ff.analyze("python-llama", text, layers=[0], parts=["mlp"], readings=["live"], positions="last",
                            points=1, progress=False)  # fmt: skip
