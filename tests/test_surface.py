@@ -138,8 +138,16 @@ def test_a_users_code_passes_mypy_strict_and_mistakes_do_not(tmp_path, monkeypat
 
 # -- grammar -----------------------------------------------------------------------------------------------------------
 
-#: what the contract calls `dim`: the width of a layer, and how many directions move
-DIM_BY_CONTRACT = {"layers.SelfAttention", "layers.GatedMLP", "charts.identity", "analyze", "zoo.build"}
+#: what the contract calls `dim`: the width of a layer, and how many directions of a model's states move
+DIM_BY_CONTRACT = {
+    "layers.SelfAttention",
+    "layers.GatedMLP",
+    "charts.identity",
+    "zoo.build",
+    "analyze",
+    "certify_layer",
+    "study_depth",
+}
 
 
 def signature(name: str) -> inspect.Signature | None:

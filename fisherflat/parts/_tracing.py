@@ -27,6 +27,11 @@ def trace(module: Callable[[Tensor], Tensor], at: Any) -> Graph:
     which is an error.
 
     **Raises:** `TraceError`, `MapError` where the call itself fails, `InputError` for a bad `at`.
+
+    >>> import torch, fisherflat as ff
+    >>> graph = ff.trace(ff.layers.GatedMLP(4, 6), torch.ones(4))
+    >>> [node.op for node in graph.nodes if node.role == "mlp_gate" and not node.factor]
+    ['aten.mul']
     """
     point = as_float64(at, "at")
     mapping = Mapping(module, point.dtype, point.device)
@@ -73,6 +78,12 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
     `.frozen` names the roles of which something is: a role that the module does not have is not among them.
 
     **Raises:** `InputError` for an unknown role, and what `trace` raises.
+
+    >>> import torch, fisherflat as ff
+    >>> layer, at = ff.layers.SelfAttention(4), torch.randn(3, 4)
+    >>> frozen = ff.freeze(layer, at)
+    >>> ff.certify(frozen, ff.charts.token(at, -1, torch.eye(4)[:2])).verdict
+    'flat'
     """
     roles = (roles,) if isinstance(roles, str) else tuple(roles)
     for role in roles:

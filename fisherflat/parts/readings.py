@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -30,6 +30,7 @@ __all__ = [
     "GATES",
     "LIVE",
     "WORDS",
+    "Gap",
     "canonical",
     "gap",
     "held",
@@ -59,6 +60,10 @@ def name(roles: Iterable[str]) -> str:
     """The name of the reading that holds some roles: `live` for none, else such as `frozen pattern+gate`.
 
     **Raises:** `InputError` for what is no role, or one that cannot be held.
+
+    >>> import fisherflat as ff
+    >>> ff.readings.name(["attention_gate", "pattern"])
+    'frozen pattern+gate'
     """
     chosen = set(roles)
     if unknown := sorted(chosen - WORDS.keys()):
@@ -73,6 +78,10 @@ def roles(reading: str) -> tuple[str, ...]:
     `gates` for both kinds, and all of it without the word `frozen`.
 
     **Raises:** `InputError` for a word that is none of these.
+
+    >>> import fisherflat as ff
+    >>> ff.readings.roles("frozen gates and pattern")
+    ('pattern', 'attention_gate', 'mlp_gate')
     """
     text = " ".join(reading.lower().replace("_", " ").replace("-", " ").split()) if isinstance(reading, str) else ""
     if text == LIVE:
@@ -90,12 +99,22 @@ def roles(reading: str) -> tuple[str, ...]:
 
 
 def canonical(reading: str) -> str:
-    """The one spelling of a reading. **Raises:** `InputError` as `roles`."""
+    """The one spelling of a reading. **Raises:** `InputError` as `roles`.
+
+    >>> import fisherflat as ff
+    >>> ff.readings.canonical("gate, pattern")
+    'frozen pattern+gate'
+    """
     return name(roles(reading))
 
 
 def order(reading: str) -> tuple[int, ...]:
-    """What to sort readings by: those that hold less come first."""
+    """What to sort readings by: those that hold less come first.
+
+    >>> import fisherflat as ff
+    >>> sorted(["frozen pattern+gate", "frozen gate", "live"], key=ff.readings.order)
+    ['live', 'frozen gate', 'frozen pattern+gate']
+    """
     chosen = roles(reading)
     return (len(chosen), *(list(WORDS).index(role) for role in chosen))
 
@@ -106,13 +125,23 @@ def held(module: Callable[[Tensor], Tensor], at: Any, reading: str = LIVE) -> Gr
     Parts that the map does not have are not held: `name(graph.frozen)` is the reading that the graph is in.
 
     **Raises:** `InputError` for an unknown reading, and what `fisherflat.freeze` raises.
+
+    >>> import torch, fisherflat as ff
+    >>> graph = ff.readings.held(ff.layers.SelfAttention(4), torch.randn(3, 4), "frozen pattern")
+    >>> graph.frozen
+    ('pattern',)
     """
     chosen = roles(reading)
     return freeze(module, at, chosen) if chosen else trace(module, at)
 
 
 def present(*graphs: Graph) -> tuple[str, ...]:
-    """The roles of some graphs of which something can be held, in the order of `ROLES`."""
+    """The roles of some graphs of which something can be held, in the order of `ROLES`.
+
+    >>> import torch, fisherflat as ff
+    >>> ff.readings.present(ff.trace(ff.layers.SelfAttention(4, gate=ff.layers.Gate()), torch.randn(3, 4)))
+    ('pattern', 'attention_gate')
+    """
     found = {node.role for graph in graphs for node in graph.nodes if node.factor or node.role == "activation"}
     return tuple(role for role in ROLES if role in found and role in WORDS)
 
@@ -122,23 +151,41 @@ def sensible(roles: Iterable[str]) -> list[str]:
 
     `live`; each of pattern, gate, norm and MLP gate held alone, where it occurs; and what the expressivity gap of each
     gate takes (see `gap`). An activation may be held too, on request: alone it leaves little to measure.
+
+    >>> import fisherflat as ff
+    >>> ff.readings.sensible(["pattern", "attention_gate"])
+    ['live', 'frozen pattern', 'frozen gate', 'frozen pattern+gate']
     """
     found = [role for role in WORDS if role in set(roles)]
     alone = [name([role]) for role in found if role != "activation"]
     return list(dict.fromkeys([LIVE, *alone, *(reading for gate in GATES for reading in gap(found, gate) or ())]))
 
 
-def gap(roles: Iterable[str], gate: str = "attention_gate") -> tuple[str, str] | None:
+class Gap(NamedTuple):
+    """The two readings whose difference is the expressivity gap of a gate, from `gap`.
+
+    **Attributes:** `live`, in which the gate moves; `held`, in which it is held as well.
+    """
+
+    live: str
+    held: str
+
+
+def gap(roles: Iterable[str], gate: str = "attention_gate") -> Gap | None:
     """The two readings whose difference is the expressivity gap of a gate: gate live, gate held.
 
     The pattern, where there is one, is held in both. `None` for a map without that gate.
 
     The gap is that of *Gating Enables Curvature* (arXiv 2604.14702): what gating adds to an operator that is otherwise
     affine, and so flat.
+
+    >>> import fisherflat as ff
+    >>> ff.readings.gap(["pattern", "attention_gate"])
+    Gap(live='frozen pattern', held='frozen pattern+gate')
     """
     found = set(roles)
     base = found & {"pattern"}
-    return (name(base), name(base | {gate})) if gate in found else None
+    return Gap(name(base), name(base | {gate})) if gate in found else None
 
 
 def _by_word() -> dict[str, tuple[str, ...]]:

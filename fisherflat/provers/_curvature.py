@@ -72,6 +72,12 @@ def certify(
     **Returns:** a `CurvatureCertificate`; see there for what exactly is certified.
 
     **Raises:** `InputError` for a bad argument, and what `StatisticalManifold` and `trace` raise.
+
+    >>> import torch, fisherflat as ff
+    >>> bowl = lambda x: torch.cat([x, (x * x).sum()[None]])
+    >>> certificate = ff.certify(bowl, ff.charts.identity(2), at=[0.0, 0.0])
+    >>> certificate.verdict, [round(float(bound), 9) for bound in certificate.enclosure]
+    ('curved', [4.0, 4.0])
     """
     manifold = StatisticalManifold(mean, chart, family, degenerate="nan")
     if type(precision) is not int or not 24 <= precision <= 2**12:

@@ -40,6 +40,12 @@ def certify_layer(
     `precision`. The covariance is 1; curvature is proved at the chart's origin, the tokens' own state.
 
     **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none.
+
+    >>> import fisherflat as ff
+    >>> model = ff.load("python-llama")
+    >>> certificate = ff.certify_layer(model, 0, prompt="def mean(values):", reading="frozen pattern")
+    >>> certificate.verdict
+    'flat'
     """
     model = as_model(model)
     moving, encoded = parse(moves, k), model.encode(prompt)

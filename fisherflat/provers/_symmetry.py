@@ -47,6 +47,11 @@ def certify_symmetry(mlp: Any, at: Any = None, precision: int = 128) -> Symmetry
     **Returns:** a `SymmetryCertificate`: `.save(path)`, and `fisherflat.verify(certificate, mlp)`.
 
     **Raises:** as `gated_units`; `InputError` for a precision out of range.
+
+    >>> import fisherflat as ff
+    >>> certificate = ff.symmetry.certify(ff.layers.GatedMLP(4, 6, "relu").double())
+    >>> [finding.symmetry for finding in certificate.findings if finding.verdict == "broken"]
+    ['exchange', 'factor sign']
     """
     if type(precision) is not int or not 24 <= precision <= 2**12:
         raise InputError(f"precision is a number of bits from 24 to {2**12}, got {precision!r}")

@@ -27,6 +27,11 @@ def symmetries(mlp: Any, at: Any = None) -> pd.DataFrame:
     It is the table of the certificate that `fisherflat.symmetry.certify` makes, which can be saved and verified.
 
     **Args:** as `gated_units`, and **Raises** as there.
+
+    >>> import fisherflat as ff
+    >>> table = ff.symmetry.symmetries(ff.layers.GatedMLP(4, 6, "relu").double())
+    >>> list(table.loc[table["preserved"], "symmetry"])
+    ['output scaling', 'output sign', 'permutation', 'inverse scaling']
     """
     import pandas as pd
 

@@ -22,6 +22,12 @@ def verify_layer(certificate: Certificate, model: Model | nn.Module | str | Path
     The layer is found and traced again; for curvature, on the same chart.
 
     **Raises:** `CertificateError` where the certificate does not say which layer it is about.
+
+    >>> import fisherflat as ff
+    >>> model = ff.load("python-llama")
+    >>> certificate = ff.certify_layer(model, 0, prompt="def mean(values):", reading="frozen pattern")
+    >>> ff.verify_layer(certificate, model).ok
+    True
     """
     if certificate.subject is None:
         raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")

@@ -16,6 +16,8 @@ class Verification:
 
     **Attributes:** `ok`; `reasons`: the checks that failed, each as `check: what was found`; empty where `ok`; `notes`:
     what the certificate says and nothing has checked, so that it is the prover's word.
+
+    `verify` makes one.
     """
 
     ok: bool
@@ -36,6 +38,11 @@ def verify(certificate: Certificate, mean: Any, chart: Chart | None = None) -> V
     **Returns:** a `Verification`; what is wrong with the certificate is among its reasons, never an exception.
 
     **Raises:** `InputError` where a chart is missing, or is given for symmetries.
+
+    >>> import torch, fisherflat as ff
+    >>> bowl, chart = (lambda x: torch.cat([x, (x * x).sum()[None]])), ff.charts.identity(2)
+    >>> ff.verify(ff.certify(bowl, chart, at=[0.0, 0.0]), bowl, chart).ok
+    True
     """
     if isinstance(certificate, CurvatureCertificate) != (chart is not None):
         needs = "needs the chart that it is about" if chart is None else "is about weights, and needs no chart"

@@ -139,6 +139,8 @@ class Graph:
     not depend on the input; `names`, weight name by `id` of the constant; `holdings`, what is held at the base point;
     `origins`, by `id` of a constant, what it was made of (of a fresh trace alone); `live`, what a frozen graph was
     before, which is what its held numbers are checked against.
+
+    `fisherflat.trace` makes one.
     """
 
     def __init__(
