@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 
 import pytest
 from conftest import ROOT
@@ -25,3 +26,25 @@ def test_files_that_the_readme_links_to_exist():
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def _resolves(dotted: str) -> bool:
+    """Whether a dotted name is that of a module, or of something in one."""
+    parts = dotted.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            thing = import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        return all((thing := getattr(thing, part, None)) is not None for part in parts[count:])
+    return False
+
+
+@pytest.mark.parametrize("pattern", ["README.md", "docs/*.md", "notebooks/*.ipynb", "fisherflat/**/*.py"])
+def test_the_names_that_texts_point_at_exist(pattern: str) -> None:
+    wrong = []
+    for page in sorted(ROOT.glob(pattern)):
+        for found in re.finditer(r"(?<![\w./-])(?:fisherflat|ff)((?:\.[A-Za-z_]\w*)+)", page.read_text()):
+            if not _resolves(f"fisherflat{found[1]}"):
+                wrong.append(f"{page.relative_to(ROOT)}: {found[0]}")
+    assert not wrong

@@ -100,7 +100,9 @@ def _in_double(leaf: Any) -> Any:
 
 
 def _moves(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.dtype == torch.float64 and leaf.layout == torch.strided and leaf.numel() > 0
+    return (
+        isinstance(leaf, Tensor) and leaf.dtype == torch.float64 and leaf.layout == torch.strided and leaf.numel() > 0
+    )
 
 
 def _map(op: Any, leaves: list[Any], structure: Any, group: list[int], processed: Any) -> Callable[[Tensor], Tensor]:

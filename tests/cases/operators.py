@@ -153,7 +153,9 @@ def _judged(map_: OperatorMap, chart: Any, truths: list[Truth], engine: str) -> 
     if found[0].verdict in ("refused", "foreign"):
         found = [_asked(f, chart, u[None], [t], engine)[0] for u, t in zip(POINTS, expected, strict=True)]
     if engine == "autodiff":  # entries that have no derivative spoil the gradients of all: 0 * nan
-        found = [one if one.finite or t.smooth.all() else Found("unresolved") for one, t in zip(found, truths, strict=True)]
+        found = [
+            one if one.finite or t.smooth.all() else Found("unresolved") for one, t in zip(found, truths, strict=True)
+        ]
     faults = [one for one in found if one.verdict in ("wrong", "memory", "foreign")]
     return min(faults or found[:1], key=lambda one: VERDICTS.index(one.verdict))
 

@@ -23,7 +23,7 @@ QUICK = 1 / 16
 
 @dataclass(frozen=True)
 class Case:
-    """One map on one chart in one dtype; see `fisherflat.lab.bench.subject`."""
+    """One map on one chart in one dtype; see `subject` in `fisherflat.lab.bench.maps`."""
 
     map: str
     k: int
