@@ -18,7 +18,7 @@ def as_float64(value: Any, name: str) -> Tensor:
     **Args:** a tensor, a NumPy array, a number or nested lists. Float32 is promoted silently (the promotion is exact),
     float16, bfloat16 and float8 with a `PrecisionWarning`, because such numbers were rounded to a few digits before.
 
-    **Raises:** `InputError` for integer, boolean or complex tensors, for NaN or infinite entries and for what is no
+    **Raises:** `InputError` for integer, boolean or complex tensors, for NaN or infinite entries and for what is not an
     array of numbers.
     """
     try:

@@ -48,7 +48,7 @@ class Expert(nn.Module):
 
 
 def experts(mlp: Part) -> list[Expert]:
-    """The experts of an MLP; none where it is no mixture.
+    """The experts of an MLP; none where it is not a mixture.
 
     A mixture is known by how it is called: with states `[n, d]`, and for each of them the numbers and the weights of
     some experts, `[n, k]` integers and `[n, k]` floats. It runs once, at the MLP's own input. Experts that all tokens

@@ -49,7 +49,7 @@ def interaction_matrix(mlp: Any, direction: Float[Tensor, " out"]) -> Float[Tens
     units = units_of(mlp)
     c = as_float64(direction, "direction")
     if units.name != "identity":
-        raise InputError(f"an MLP with the activation {units.name} is no quadratic form of its input")
+        raise InputError(f"an MLP with the activation {units.name} is not a quadratic form of its input")
     if c.shape != units.value.shape[1:]:
         raise InputError(f"the direction has shape {list(c.shape)}, the output {list(units.value.shape[1:])}")
     matrix = (units.gate * (units.value @ c)[:, None]).T @ units.up

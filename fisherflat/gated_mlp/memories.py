@@ -192,7 +192,7 @@ def value_tokens(
 ) -> pd.DataFrame:
     """What each value says when it is projected onto the vocabulary: the tokens of largest `softmax(E v_i)`.
 
-    This is what the paper does: no final norm is applied, and a probability here is no prediction of the model.
+    This is what the paper does: no final norm is applied, and a probability here is not a prediction of the model.
 
     **Args:**
 

@@ -197,7 +197,7 @@ class StatisticalManifold:
         ]
         for name in quantities:
             if name not in known:
-                raise InputError(f"{name!r} is no quantity of Geometry; known are {', '.join(known)}")
+                raise InputError(f"{name!r} is not a quantity of Geometry; the known ones are {', '.join(known)}")
         results = self._measured(
             lambda geometry: tuple(getattr(geometry, name) for name in quantities), self._points(u)
         )

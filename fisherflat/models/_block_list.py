@@ -19,7 +19,7 @@ def lists_of_modules(root: nn.Module, path: str | None = None) -> dict[str, Sequ
     kinds = nn.ModuleList if path is None else (nn.ModuleList, nn.Sequential)
     lists = {name: module for name, module in modules.items() if isinstance(module, kinds) and len(module)}
     if path is not None and path not in lists:
-        raise CheckpointError(f"{path!r} is no list of modules; there are {sorted(lists)}")
+        raise CheckpointError(f"{path!r} is not a list of modules; there are {sorted(lists)}")
     return {name: list(iter(module)) for name, module in lists.items() if path in (None, name)}
 
 

@@ -135,7 +135,7 @@ def missing_weights(module: nn.Module, names: Sequence[str], where: object) -> C
 
 
 def matters(module: nn.Module, name: str) -> bool:
-    """Whether a weight belongs to a block or an embedding; a head that the file lacks is no loss."""
+    """Whether a weight belongs to a block or an embedding; a missing head does not matter."""
     owner = name.rpartition(".")[0]
     return any(part.isdigit() for part in owner.split(".")) or isinstance(module.get_submodule(owner), nn.Embedding)
 

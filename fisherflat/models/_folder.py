@@ -46,8 +46,8 @@ def place_of(path_or_id: str | Path, download: bool) -> Path:
         raise CheckpointError(f"{name!r} is neither a folder nor a Hugging Face id: {error}") from error
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"{name!r} is no folder, and no model of that id is in the local Hugging Face cache; nothing is downloaded "
-            "unless you allow it: load(..., download=True)"
+            f"{name!r} is not a folder, and the local Hugging Face cache has no model of that id; nothing is "
+            "downloaded unless you allow it: load(..., download=True)"
         ) from error
     except OSError as error:
         raise CheckpointError(f"{name!r} could not be fetched: {error}") from error
@@ -64,7 +64,7 @@ def read_config(path: Path) -> dict[str, Any]:
         folder, path = path, path / "config.json"
         if not path.is_file():
             raise CheckpointError(
-                f"{folder} has no config.json, so it is no Hugging Face model folder; pass one that is, or a config"
+                f"{folder} has no config.json, so it is not a Hugging Face model folder; pass one that is, or a config"
             )
     config = _read_json(path)
     if quantised := config.get("quantization_config") or config.get("compression_config"):
@@ -141,14 +141,14 @@ def _tensors_of(path: Path) -> dict[str, StoredTensor]:
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file: tensor name -> dtype, shape and place.
 
-    **Raises:** `CheckpointError` where the file is truncated or is no safetensors file.
+    **Raises:** `CheckpointError` where the file is truncated or is not a safetensors file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= 100_000_000:
-            raise CheckpointError(f"{path} is no safetensors file (its first bytes give no header); fetch it again")
+            raise CheckpointError(f"{path} is not a safetensors file (it does not begin with a header); fetch it again")
         if 8 + length > size:
             raise CheckpointError(f"{path} is truncated within its header, at {size} bytes; fetch it again")
         try:

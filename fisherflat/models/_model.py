@@ -70,7 +70,7 @@ class Model:
         if part not in (None, "encoder", "decoder"):
             raise InputError(f'part is "encoder" or "decoder", got {part!r}')
         if part is not None and not two:
-            raise InputError(f"{name} is no encoder-decoder, so it has no part {part!r}; leave that out")
+            raise InputError(f"{name} is not an encoder-decoder, so it has no part {part!r}; leave part out")
         whole: Any = module
         #: what runs on a prompt; in a decoder's case with the encoder
         self.module: nn.Module = whole.get_encoder() if two and part != "decoder" else module

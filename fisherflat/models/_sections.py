@@ -115,7 +115,7 @@ class _Search:
 
     def sections(self) -> Sections:
         mixer = max(self.softmax or self.mixers, key=_weights, default=None)
-        # what mixes tokens of several states, as keys and values of different ones, is no map of one
+        # what mixes tokens of several states, as keys and values of different ones, is not a map of one
         single = mixer is not None and id(mixer) not in self.joint
         attention, projection = self._attention(mixer) if mixer is not None and single else (None, None)
         mlp = self._mlp(self.mixers, projection)

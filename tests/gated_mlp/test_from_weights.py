@@ -80,7 +80,7 @@ def test_interaction_matrices_of_bilinear_attention() -> None:
     scores = einsum("hra,na,hrb,nb->nh", mlp.query, x, mlp.key, x)
     matrix = ff.symmetry.interaction_matrix(mlp, c)
     torch.testing.assert_close(einsum("na,ab,nb->n", x, matrix, x), (scores @ mlp.value @ c).detach())
-    with pytest.raises(InputError, match="no quadratic form"):
+    with pytest.raises(InputError, match="not a quadratic form"):
         ff.symmetry.interaction_matrix(layer("silu").as_bilinear_attention(), c)
 
 

@@ -117,7 +117,7 @@ def test_all_quantities_at_once_are_those_one_by_one(engine: str) -> None:
         expected = getattr(surface, name)(u)
         for found in (measured[name], getattr(geometry, name)):
             torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-14)
-    with pytest.raises(InputError, match="'torsion' is no quantity of Geometry; known are metric, "):
+    with pytest.raises(InputError, match="'torsion' is not a quantity of Geometry; the known ones are metric, "):
         surface.measure(u, ["metric", "torsion"])
 
 

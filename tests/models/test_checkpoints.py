@@ -185,7 +185,7 @@ def test_own_module_whose_blocks_work_in_place() -> None:
         assert torch.equal(x, before)
     # the first block's input is the embedding, although the model overwrote that tensor since
     assert_same(blocks[0].hidden_states, module.embedding(torch.tensor([3, 4, 5, 6])))
-    with pytest.raises(CheckpointError, match="'layers' is no list of modules"):
+    with pytest.raises(CheckpointError, match="'layers' is not a list of modules"):
         Model(module, blocks="layers").blocks([3, 4])
 
 
@@ -418,8 +418,8 @@ WEIGHT = "encoder.layer.1.output.dense.weight"
         (_pickled, r"holds pickled weights only \(pytorch_model.bin\).*save_pretrained"),
         (_truncated, "is truncated or damaged"),
         (_truncated_header, "is truncated within its header"),
-        (_empty, "is no safetensors file"),
-        (_pointer, "is no safetensors file"),
+        (_empty, "is not a safetensors file"),
+        (_pointer, "is not a safetensors file"),
         (_broken_config, "is not valid JSON"),
         (_edit_config(model_type="unheard_of"), "does not know the architecture 'unheard_of'"),
         (

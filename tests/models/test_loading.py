@@ -124,7 +124,7 @@ def test_a_module_of_ones_own() -> None:
         torch.testing.assert_close(rest + block.mlp(rest), block(block.input), rtol=1e-12, atol=1e-12)
     assert len(ff.load(module).blocks(x)) == 2  # of the lists of modules that are found
     assert all(p.dtype == torch.float32 for p in module.parameters()) and module.training  # it is not touched
-    with pytest.raises(CheckpointError, match="'third' is no list of modules"):
+    with pytest.raises(CheckpointError, match="'third' is not a list of modules"):
         ff.load(module, blocks="third").blocks(x)
 
 
@@ -158,7 +158,7 @@ def test_decoders(kind: str, lazy: bool, tmp_path: Path) -> None:
 
 
 def test_parts_that_there_are_not(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no encoder-decoder"):
+    with pytest.raises(InputError, match="is not an encoder-decoder"):
         Model(tiny_model("llama"), part="decoder")
     with pytest.raises(InputError, match='part is "encoder" or "decoder"'):
         Model(tiny_model("t5"), part="middle")

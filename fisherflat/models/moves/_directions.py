@@ -110,7 +110,10 @@ class Random(Moves):
             raise InputError(f"{self.k} orthonormal directions were asked for in hidden states of width {d}")
         length = pooled.var(0).mean().sqrt() if len(pooled) > 1 else pooled.new_zeros(())
         if not length > 0:
-            raise InputError("the words' states do not differ, so that there is no unit; give a longer prompt, or more")
+            raise InputError(
+                "the states of the words do not differ, so there is nothing to measure a unit by; give a longer prompt, "
+                "or more prompts"
+            )
         generator = torch.Generator().manual_seed(self.seed)
         normal = torch.randn(d, self.k, generator=generator, dtype=torch.float64)
         return Along(length * torch.linalg.qr(normal).Q.T.to(pooled.device), self.kind)
@@ -181,7 +184,7 @@ def pool(states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded], k: 
 
 
 def ordinary(states: Float[Tensor, "m d"]) -> Tensor:
-    """Which states are no outliers, `[m]`: they lie at most five median distances from the median state.
+    """Which states are not outliers, `[m]`: they lie at most five median distances from the median state.
 
     The median state is taken coordinate by coordinate. In hundreds of dimensions the distances of ordinary states
     hardly differ, so that the rule leaves out few of them, or none.

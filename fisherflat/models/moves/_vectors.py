@@ -71,7 +71,7 @@ def _read(path: Path, name: str | None) -> Any:
         raise InputError(f"there is no file {path}; give vectors as a .safetensors or .npy file")
     if path.suffix not in _READERS:
         raise InputError(
-            f"{path} is no .safetensors or .npy file; other formats can hold pickles, which run code when they are "
+            f"{path} is not a .safetensors or .npy file; other formats can hold pickles, which run code when they are "
             "read, and are never loaded: save the vectors with safetensors.torch.save_file or numpy.save"
         )
     return _READERS[path.suffix](path, name)

@@ -79,7 +79,7 @@ class Words(Moves, Fitted):
         if not found:
             raise InputError(
                 f"none of the words {', '.join(map(str, self.words))} stands in {prompt.text!r} as a token of its own; "
-                "put one of them there, or say at which positions they shall stand"
+                "put one of them there, or say at which positions they should stand"
             )
         return found
 
