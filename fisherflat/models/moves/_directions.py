@@ -111,7 +111,7 @@ class Random(Moves):
         length = pooled.var(0).mean().sqrt() if len(pooled) > 1 else pooled.new_zeros(())
         if not length > 0:
             raise InputError(
-                "the states of the words do not differ, so there is nothing to measure a unit by; give a longer prompt, "
+                "the states of the words do not differ, so there is nothing to measure a unit by; give a longer prompt "
                 "or more prompts"
             )
         generator = torch.Generator().manual_seed(self.seed)
