@@ -148,8 +148,13 @@ class Patterns:
         numberings = [n for factor in factors for n in self._tokens.own(factor)]
         if others or not self._is_pair(node) or len(self._tokens.own(node)) > len(self._tokens.own(weight)):
             return None
-        if len(numberings) != 1 or any(stage is Stage.GATED for stage in stages):
+        if len(numberings) != 1 or len(factors) != 1 or stage is Stage.GATED:
             return None
+        rank, (factor,) = len(node.shape), factors
+        wide = {dim + rank - len(factor.shape) for dim, size in enumerate(factor.shape) if size > 1}
+        own = [n for n in self._tokens.own(node) if not _same(n, numberings[0], node)]
+        if any((n.dims - numberings[0].dims) & wide for n in own):
+            return None  # one number for each query and key, made in another way
         return stage if stage is Stage.SCORE else Stage.GATED
 
     def _pairs(self, node: Node) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherflat.jets.graph import Graph, Node, Origin, mapped_leaves
+from fisherflat.jets.graph import Graph, Node, Origin, leaves, mapped_leaves
 from fisherflat.jets.ops import IN_PLACE, MATRIX_PRODUCTS, REDUCTIONS, STRUCTURAL, SUMS
 
 aten = torch.ops.aten
@@ -64,7 +64,10 @@ class Tokens:
         self._sources, self._origins, self._input = sources, graph.origins, graph.input
         self._of: dict[Node, list[Numbering]] = {}
         self._mixed: set[Node] = set()
+        self._filled: set[Node] = set()  # constants of which the input gives the shape alone
         for node in graph.nodes:
+            if node.packet in _FILLED or (node.inputs and self._filled.issuperset(node.inputs)):
+                self._filled.add(node)
             self._of[node] = self._numbered(node)
             if self._mixes(node) or (self._carries(node) and any(source in self._mixed for source in sources[node])):
                 self._mixed.add(node)
@@ -126,7 +129,7 @@ class Tokens:
             return self._of_moved(node)
         if node.packet in REDUCTIONS:
             return self._of_reduced(node)
-        shapes = [source.shape for source in self._sources[node]]
+        shapes = [leaf.shape for leaf in leaves((node.args, node.kwargs)) if isinstance(leaf, (Node, Tensor))]
         try:
             kept = tuple(node.shape) == tuple(torch.broadcast_shapes(*shapes))
         except (RuntimeError, TypeError):
@@ -161,14 +164,12 @@ class Tokens:
         return _merged(groups)
 
     def _of_moved(self, node: Node) -> list[Numbering]:
-        sources = list(dict.fromkeys(self._sources[node]))
-        kinds = [[self.own(source), self.other(source)] for source in sources]
+        sources = [source for source in dict.fromkeys(self._sources[node]) if torch.Size(source.shape).numel()]
         found = []
-        for own in (0, 1):
-            for position in range(min(len(kind[own]) for kind in kinds)):
-                here = {source: kind[own][position] for source, kind in zip(sources, kinds, strict=True)}
+        for kind in (self.own, self.other):
+            for here in _matched({source: kind(source) for source in sources}):
                 try:
-                    rows = _run_on_numbers(node, {source: n.rows for source, n in here.items()})
+                    rows = _run_on_numbers(node, {source: n.rows for source, n in here.items()}, self._filled)
                 except (RuntimeError, TypeError, IndexError, NotImplementedError, KeyError):
                     return []
                 if tuple(rows.shape) != tuple(node.shape):
@@ -212,12 +213,28 @@ def _over(numbering: Numbering, summed: int, node: Node) -> Numbering:
     return Numbering(numbering.rows.narrow(summed, 0, 1).expand(node.shape), numbering.origin)
 
 
-def _run_on_numbers(node: Node, rows: dict[Node, Tensor]) -> Tensor:
+def _matched(numberings: dict[Node, list[Numbering]]) -> list[dict[Node, Numbering]]:
+    """The numberings of operands that are joined, those together that number the same: in order, or by their axes."""
+    most = max(map(len, numberings.values()), default=0)
+    if all(len(found) == most for found in numberings.values()):
+        return [{node: found[place] for node, found in numberings.items()} for place in range(most)]
+    richest = next(found for found in numberings.values() if len(found) == most)
+    return [
+        {node: n for node, found in numberings.items() for n in found if n.dims == leading.dims}
+        for leading in richest
+    ]  # fmt: skip
+
+
+def _run_on_numbers(node: Node, rows: dict[Node, Tensor], filled: set[Node]) -> Tensor:
     """An op that moves entries, on the numbers of the entries; what it fills in has none."""
 
+    joins = node.packet in (aten.cat, aten.stack)
+
     def given(leaf: Any) -> Any:
+        if isinstance(leaf, Node) and leaf not in rows and (joins or leaf in filled):
+            return torch.full((), -1).expand(leaf.shape)
         if isinstance(leaf, Node):
-            return torch.full((), -1).expand(leaf.shape) if leaf.packet in _FILLED else rows[leaf]
+            return rows[leaf]
         if isinstance(leaf, Tensor) and leaf.is_floating_point():
             return torch.full((), -1).expand(leaf.shape)
         return -1 if isinstance(leaf, float) else leaf
@@ -282,13 +299,13 @@ def _varies(rows: Tensor, dim: int) -> bool:
     if rows.shape[dim] < 2 or rows.stride(dim) == 0 or not rows.numel():
         return False
     rows = _without_copies(rows)
-    return bool((rows.narrow(dim, 0, 1) != rows).any())
+    return bool(((rows.amax(dim, keepdim=True) != rows) & (rows >= 0)).any())
 
 
 def _compact(rows: Tensor) -> Tensor:
-    """The same numbers without copies along the axes where they are constant."""
+    """The same numbers without copies along the axes where they are constant; what was filled in there has them, too."""
     shape = rows.shape
     for dim in range(rows.dim()):
         if rows.shape[dim] > 1 and not _varies(rows, dim):
-            rows = rows.narrow(dim, 0, 1)
+            rows = rows.narrow(dim, 0, 1) if rows.stride(dim) == 0 else rows.amax(dim, keepdim=True)
     return rows.expand(shape)

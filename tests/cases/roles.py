@@ -251,6 +251,27 @@ def bare(x: Tensor, keep: Keep) -> Tensor:
     return keep("pattern", (x @ x.T).softmax(-1)) @ x
 
 
+def glimpses(x: Tensor, keep: Keep) -> Tensor:
+    """A new axis of heads comes from constants, and the weights sum to one over all pairs of tokens."""
+    s = (x @ Q * MIX.repeat(1, 2)[:, None]) @ (x @ K).T
+    a = keep("pattern", s.flatten(1).softmax(-1).view_as(s))
+    return (a @ (x @ V)).sum(0)
+
+
+def sink_that_moves(x: Tensor, keep: Keep) -> Tensor:
+    s = torch.cat([scores(x), x @ G[:, :1]], -1)
+    return keep("pattern", s.softmax(-1)[:, :-1]) @ (x @ V)
+
+
+def written_in_place(x: Tensor, keep: Keep) -> Tensor:
+    """Keys and scores put together in fresh tensors, beside pieces without entries."""
+    k = x.new_zeros(N, D)
+    k[:, :2], k[:, 2:] = (x @ K)[:, :2], (x @ K2)[:, 2:]
+    s = x.new_zeros(N, N)
+    s[:, :3], s[:, 3:] = (x @ Q @ k.T)[:, :3], (x @ Q @ k.T)[:, 3:]
+    return keep("pattern", torch.cat([s, x[:, :0]], -1).softmax(-1)) @ (x @ V)
+
+
 def last_query(x: Tensor, keep: Keep) -> Tensor:
     return keep("pattern", ((x[-1:] @ Q) @ (x @ K).T).softmax(-1)) @ (x @ V) @ P
 
@@ -587,7 +608,8 @@ LAYERS: dict[str, Layer] = {
         plain, causal, multi_head, einsum_heads, shared_keys, squared_relu, sigmoid_attention, quadratic, retention,
         kernel, cosine, cosine_of_scores, talking_heads, alibi, sink_column, sink_of_one, sink_as_factor, sparse,
         over_queries, product_pattern, product_of_scores, composed_pattern, differential, rotary, capped,
-        with_bias_of_keys, disentangled, by_entries, columns, bare, last_query, token_by_token, windows, convolved,
+        with_bias_of_keys, disentangled, by_entries, columns, bare, glimpses,
+        sink_that_moves, written_in_place, last_query, token_by_token, windows, convolved,
         cross, cross_with_bare_values, queries_of_another_input, values_of_another_input, self_and_cross, three_inputs,
         flattened, from_coordinates, batched, channels_first, two_layers, tanh_behind, relu_behind_projection,
         softmax_behind, normed_values, parallel, output_gate, linear_output_gate, value_gate, projected_gate,
