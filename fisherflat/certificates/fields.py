@@ -219,6 +219,6 @@ def as_versions(value: Any) -> dict[str, str]:
 
 def as_subject(value: Any) -> dict[str, Any]:
     """Where a certificate came from."""
-    if not isinstance(value, dict) or len(json.dumps(value)) > MAX_TEXT:
-        raise ValueError(f"an object of at most {MAX_TEXT} characters is needed")
+    if not isinstance(value, dict) or not value or len(json.dumps(value)) > MAX_TEXT:
+        raise ValueError(f"an object of at most {MAX_TEXT} characters is needed, and not an empty one")
     return value
