@@ -227,7 +227,6 @@ def _matched(numberings: dict[Node, list[Numbering]]) -> list[dict[Node, Numberi
 
 def _run_on_numbers(node: Node, rows: dict[Node, Tensor], filled: set[Node]) -> Tensor:
     """An op that moves entries, on the numbers of the entries; what it fills in has none."""
-
     joins = node.packet in (aten.cat, aten.stack)
 
     def given(leaf: Any) -> Any:
