@@ -26,7 +26,7 @@ IDS = (1, 2, 3, 4, 5)
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a checkpoint.
+    """What is in a checkpoint, from `inspect`.
 
     **Attributes:**
 
@@ -35,10 +35,6 @@ class Inspection:
       them; `lazy`: whether the weights stay on disk.
     - `tokenizer`: its class, or why there is none; `context`: the longest prompt, in tokens.
     - `layers`: a `LayerDescription` for each block.
-
-    >>> import fisherflat as ff
-    >>> list(ff.inspect("python-llama").table["mlp"])
-    ['gated (silu)', 'gated (silu)', 'gated (silu)', 'gated (silu)']
     """
 
     model: str
