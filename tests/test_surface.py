@@ -145,8 +145,6 @@ DIM_BY_CONTRACT = {
     "charts.identity",
     "zoo.build",
     "analyze",
-    "certify_layer",
-    "study_depth",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from fisherflat.plot._style import COLOURS, COLUMN, CURVATURE_LABEL, MARKERS, OK
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
 
 _LABELS = {
     "scalar_curvature": CURVATURE_LABEL,
@@ -301,7 +303,7 @@ def depth_maps(samples: Mapping[str, CurvatureField], *, axes: Sequence[Axes] | 
     return axes
 
 
-def few(samples: Mapping[str, CurvatureField], *, most: int = 9) -> dict[str, CurvatureField]:
+def few(samples: Mapping[str, T], *, most: int = 9) -> dict[str, T]:
     """At most so many of the maps: those after whole blocks where there are more, at even distances, with the last.
 
     **Args:** `samples`, by label, as of `fisherflat.curvature_fields`; `most`, how many.

@@ -38,6 +38,13 @@ def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2) 
 
     The vertical axis is symmetric logarithmic when they span more than two decades, and linear otherwise; at most four
     decades are told apart, so that those that matter have room.
+
+    >>> import matplotlib.pyplot as plt, numpy as np, fisherflat as ff
+    >>> ax = plt.figure().add_subplot()
+    >>> line = ax.plot([1.0, 1e4], label="block")
+    >>> ff.plot.profile_axis(ax, np.array([1.0, 1e4]), "layer", "scalar curvature")
+    >>> ax.get_yscale()
+    'symlog'
     """
     from matplotlib.ticker import MaxNLocator
     from matplotlib.transforms import offset_copy
