@@ -50,7 +50,6 @@ class BilinearAttentionNetwork(nn.Module):
         rank: int,
         features: int,
         outputs: int,
-        *,
         glimpses: int = 1,
         activation: str = "relu",
     ) -> None:
