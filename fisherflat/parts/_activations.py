@@ -56,7 +56,8 @@ def activation_name(graph: Graph, node: Node) -> str:
         values = _values(start, chain)
         for name, function in _KNOWN.items():
             expected = function(_AT)
-            if torch.allclose(values, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+            scale = (values @ expected) / (expected @ expected)
+            if scale and torch.allclose(values / scale, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
                 return name
     nonlinear = [n for n in chain if n.packet in UNARY or n.packet is aten.pow]
     return " ".join(dict.fromkeys(map(_op, nonlinear or chain)))

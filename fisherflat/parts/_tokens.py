@@ -302,7 +302,7 @@ def _varies(rows: Tensor, dim: int) -> bool:
 
 
 def _compact(rows: Tensor) -> Tensor:
-    """The same numbers without copies along the axes where they are constant; what was filled in there has them, too."""
+    """The same numbers without copies along the axes where they are constant; what was filled in there takes them."""
     shape = rows.shape
     for dim in range(rows.dim()):
         if rows.shape[dim] > 1 and not _varies(rows, dim):

@@ -132,7 +132,7 @@ def cells(found: dict[str, Any], said: Architecture) -> list[str]:
         "**no**" if not agrees(found, said) else "yes" if any("gates" in layer for layer in layers) else "—",
         f"{max(differences):.0e}" if differences else "—",
         f"{', '.join(dict.fromkeys(verdicts))} ({roles})" if verdicts else "—",
-        said.missing or said.costly,
+        said.missing or said.bent or said.costly,
     ]
 
 

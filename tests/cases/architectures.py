@@ -25,13 +25,14 @@ class Architecture:
 
     `gate`: where the gate of its softmax attention is projected; `gated_mlp`: whether its MLP is gated (`None`: not
     said); `also`: what must be frozen besides pattern and gate before its attention is affine in the hidden states;
-    `missing`: which parts the library does not give, and why; `costly`: why `torch.func` is not asked about its layers
-    without a softmax.
+    `bent`: what else bends its attention, whatever is frozen; `missing`: which parts the library does not give, and
+    why; `costly`: why `torch.func` is not asked about its layers without a softmax.
     """
 
     gate: str | None = None
     gated_mlp: bool | None = True
     also: tuple[str, ...] = ()
+    bent: str = ""
     missing: str = ""
     costly: str = ""
 
@@ -124,7 +125,7 @@ FURTHER = {
 _BARE = """
 aimv2_text_model align_text_model altclip_text_model apertus aria_text bamba bart bert-generation big_bird
 bigbird_pegasus biogpt blenderbot blenderbot-small blip_text_model bridgetower_text_model camembert canine
-chinese_clip_text_model clap_text_model clip_text_model clipseg_text_model codegen cohere2_moe convbert
+chinese_clip_text_model clap_text_model clip_text_model clipseg_text_model codegen cohere2_moe
 cosmos3_edge_text cpmant cwm data2vec-text doge dots1 dpr emu3_text_model ernie ernie4_5_moe esm esmc eurobert
 exaone_moe falcon_h1 flava_text_model flex_olmo flint fsmt glm glm4_moe glm4v_text glm_image_text glm_ocr_text
 gpt_neox_japanese granite4_vision_text granite_docling_text granitemoe granitemoe_swa granitemoehybrid
@@ -147,6 +148,10 @@ WIDER = dict.fromkeys(_BARE.split(), Architecture(gated_mlp=None))
 WIDER |= dict.fromkeys(_NORMED.split(), Architecture(gated_mlp=None, also=("norm",)))
 _ROUTED = "its loop over the chosen experts branches on values, so that block and MLP have no single graph"
 WIDER |= {
+    "convbert": Architecture(
+        gated_mlp=None,
+        bent="half of its heads are dynamic convolutions, whose kernels are no pattern and stay live",
+    ),
     "deepseek_v4": Architecture("gate_proj", also=("norm",)),  # of the compressor: pools values, in every other layer
     "glm5_next_text": Architecture(
         also=("norm",), missing="its indexer branches on values, so that softmax attention has no single graph"

@@ -107,7 +107,7 @@ def test_an_architecture_is_what_its_source_says(kind: str) -> None:
     assert agrees(found, said)
     for layer in attentive:
         if "verdict" in layer:
-            assert layer["verdict"] == ("curved" if layer["gates"] else "flat")
+            assert layer["verdict"] == ("curved" if layer["gates"] or said.bent else "flat")
     differences = [layer["difference"] for layer in layers if layer["difference"] is not None]
     assert all(difference < 1e-9 for difference in differences)
     assert bool(differences) is engines

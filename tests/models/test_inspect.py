@@ -40,6 +40,22 @@ def test_llama() -> None:
         assert layer.readings["mlp"] == ["live", "frozen mlp gate"]
 
 
+def test_norms_side_by_side_are_told_apart() -> None:
+    """With weights of one both norms of a parallel block give the same numbers; the graph says where each goes."""
+    for layer in inspected("gpt_neox"):
+        assert [(norm.path, norm.placement) for norm in layer.norms] == [
+            ("input_layernorm", "before attention"),
+            ("post_attention_layernorm", "before MLP"),
+        ]
+    for layer in inspected("gptj"):
+        assert [norm.placement for norm in layer.norms] == ["before attention and MLP"]
+
+
+def test_activations_written_out_have_their_name() -> None:
+    assert [layer.activations for layer in inspected("gpt2")] == [("gelu_tanh",)] * 2
+    assert [layer.activations for layer in inspected("nemotron")] == [("relu2",)] * 2
+
+
 def test_bert() -> None:
     (layer, other) = inspected("bert")
     assert (layer.heads, layer.value_heads, layer.gates) == (4, 4, ())
