@@ -12,6 +12,9 @@ from fisherflat.parts._tokens import Tokens, reduced
 
 aten = torch.ops.aten
 
+#: how the tokens of a recurrence come together
+_JOINS = {aten.cat, aten.stack, aten.select_scatter, aten.slice_scatter, aten.index_put}
+
 
 class Gates:
     """Finds gates, once norms and patterns are marked; `norms` are the products that scale by an inverse root."""
@@ -92,6 +95,11 @@ class Gates:
                             self._value_gates(source)
             if node.role == "other":
                 flow.gate("attention_gate", node, factor)
+        for node in flow.graph.nodes:
+            if node in carried and node.packet in _JOINS:  # beside the first token, which has no state before it
+                for source in flow.sources[node]:
+                    if source not in carried:
+                        self._value_gates(source)
         self._output_gates(set(steps))
 
     def _output_gates(self, attention: set[Node]) -> None:
@@ -128,7 +136,8 @@ class Gates:
             node = frontier.pop()
             if node.role == "other" and flow.is_product(node):
                 flow.gate("attention_gate", node, self._gating(node, default=1))
-            if node.packet not in PROJECTIONS and (flow.is_linear(node) or flow.is_product(node)):
+            mean = node.packet is aten.div and len(set(flow.sources[node])) == 2
+            if node.packet not in PROJECTIONS and (mean or flow.is_linear(node) or flow.is_product(node)):
                 fresh = [source for source in flow.sources[node] if source not in seen]
                 seen.update(fresh)
                 frontier += fresh

@@ -440,6 +440,17 @@ def receptance(x: Tensor, keep: Keep) -> Tensor:
     return gate * torch.stack(rows) @ P
 
 
+def gated_recurrence(x: Tensor, keep: Keep) -> Tensor:
+    """A state with a forget gate, an input gate and an output gate."""
+    forget, enter = torch.sigmoid(x @ U), torch.sigmoid(x @ W)
+    v, state, rows = x @ V, torch.zeros(D, dtype=x.dtype), []
+    for t in range(N):
+        fed = keep("attention_gate", enter[t]) * v[t]
+        state = fed if t == 0 else keep("attention_gate", forget[t]) * state + fed
+        rows.append(state)
+    return torch.stack(rows) * keep("attention_gate", torch.sigmoid(x @ G)) @ P
+
+
 def state_space(x: Tensor, keep: Keep) -> Tensor:
     """Mamba's selective scan, without its convolution."""
     u, z = x @ U, keep("attention_gate", silu(x @ G))
@@ -614,7 +625,7 @@ LAYERS: dict[str, Layer] = {
         flattened, from_coordinates, batched, channels_first, two_layers, tanh_behind, relu_behind_projection,
         softmax_behind, normed_values, parallel, output_gate, linear_output_gate, value_gate, projected_gate,
         gate_of_queries, gate_of_keys, gated_attention_unit, cross_gate, low_rank_gate, linear_attention,
-        gated_linear_attention, receptance, state_space, efficient_attention, memory, memory_with_queries, tied_memory,
+        gated_linear_attention, receptance, gated_recurrence, state_space, efficient_attention, memory, memory_with_queries, tied_memory,
         channel_attention, synthesizer, additive, pooling, dispatched, mixture, constant_pattern, projected_pattern,
         data_dependent_decay, gated_mlp, gate_second, bilinear, halves, channel_mixing, squeeze_excite,
         gated_convolution, plain_mlp, written_out, squared_relu_mlp, two_activations, token_mixing, layer_norm,
