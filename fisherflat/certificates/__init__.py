@@ -7,14 +7,15 @@ from fisherflat.certificates._bounds import Bound, bounds, rounded
 from fisherflat.certificates._certificate import Certificate, versions
 from fisherflat.certificates._curvature import CurvatureCertificate
 from fisherflat.certificates._curvature_words import ARGUMENTS
-from fisherflat.certificates._layer import expert, operator
+from fisherflat.certificates._layer import expert, movement, operator, placed
 from fisherflat.certificates._steps import Analytic, HeldNode, Numbers, Step
-from fisherflat.certificates._symmetry import FACTOR, Counterexample, Finding, SymmetryCertificate
+from fisherflat.certificates._symmetry import FACTOR, UNNAMED, Counterexample, Finding, SymmetryCertificate
 from fisherflat.certificates._weight import Weight
 
 __all__ = [
     "ARGUMENTS",
     "FACTOR",
+    "UNNAMED",
     "Analytic",
     "Bound",
     "Certificate",
@@ -28,7 +29,9 @@ __all__ = [
     "Weight",
     "bounds",
     "expert",
+    "movement",
     "operator",
+    "placed",
     "rounded",
     "versions",
 ]

@@ -6,7 +6,9 @@ from typing import Any
 
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.gated_mlp import experts
-from fisherflat.models import PARTS, Model, Part
+from fisherflat.models import PARTS, Encoded, Model, Part
+from fisherflat.models.moves import Moves, Position, Principal, Random, Words, tokens
+from fisherflat.spaces.charts import Chart
 
 
 def operator(model: Model, subject: dict[str, Any]) -> Part:
@@ -27,6 +29,46 @@ def operator(model: Model, subject: dict[str, Any]) -> Part:
     if found is None:
         raise InputError(f"layer {layer} has no {part} that could be found")
     return found
+
+
+def placed(
+    model: Model, layer: int, part: str, moving: Moves, encoded: Encoded, place: Position
+) -> tuple[dict[str, Any], Part, Chart]:
+    """A part of a layer, the chart of what moves into it, and the subject that names both.
+
+    **Args:** `moving`, along what; `encoded`, the prompt; `place`, which token, `None` for all words together.
+
+    **Raises:** as `operator`, and `InputError` where such a chart cannot be made.
+    """
+    variants = moving.variants(model, encoded, place)
+    about = {"layer": layer, "part": part, "position": place, "moves": moving.settings}
+    subjects = [{**about, "token_ids": variant.prompt_ids} for variant in variants]
+    operators = [operator(model, subject) for subject in subjects]
+    states = [operator.input for operator in operators]
+    return subjects[0], operators[0], moving.fit(states, variants).chart(states, tokens(variants[0], place))
+
+
+def movement(settings: Any) -> Moves | None:
+    """What moves, from its settings in a subject; `None` for vectors, which are not in them.
+
+    **Raises:** `CertificateError` where they are none.
+    """
+    try:
+        kind, k = settings["kind"], settings["dim"]
+        if type(k) is not int:
+            raise TypeError(f"{k!r} is no number of directions")
+        if kind == "vectors" and isinstance(settings["sha256"], str):
+            return None
+        made = {
+            "principal": lambda: Principal(k),
+            "random": lambda: Random(k, int(settings["seed"])),
+            "words": lambda: Words(tuple(settings["words"])),
+        }[kind]()
+    except (KeyError, TypeError, ValueError) as error:
+        raise CertificateError(f"subject: moves: {settings!r} does not say what moves ({error})") from error
+    if made.settings != settings:
+        raise CertificateError(f"subject: moves: {settings!r} does not say what moves")
+    return made
 
 
 def expert(mlp: Part, index: Any) -> Any:

@@ -40,6 +40,8 @@ ARGUMENTS = {
     "number": ("open", "number", "two numbers that the symmetry makes equal differ, in double precision"),
     "test": ("open", "test", "tested at points and not refuted, which proves nothing"),
 }
+#: the name of an activation that does not do what its own name says
+UNNAMED = "an activation without a name"
 #: λ of the counterexamples to inverse scaling
 FACTOR = 2
 

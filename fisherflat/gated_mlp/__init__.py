@@ -8,13 +8,14 @@ from fisherflat.gated_mlp._experts import Expert, experts
 from fisherflat.gated_mlp._extraction import gated_units, units_of_graph
 from fisherflat.gated_mlp._from_weights import weight_geometry, weight_jet
 from fisherflat.gated_mlp._generators import BrokenScaling, broken_scaling, generator_metric, generators
-from fisherflat.gated_mlp._homogeneity import Homogeneity, homogeneity, homogeneity_evidence
+from fisherflat.gated_mlp._homogeneity import PROOFS, Homogeneity, homogeneity, homogeneity_evidence, is_named
 from fisherflat.gated_mlp._interaction import Eigenfeatures, eigenfeatures, interaction_matrix
 from fisherflat.gated_mlp._null import NullDirections, null_directions
 from fisherflat.gated_mlp._surrogate import Surrogate, bilinear_surrogate
 from fisherflat.gated_mlp._units import GatedUnits
 
 __all__ = [
+    "PROOFS",
     "BrokenScaling",
     "Charges",
     "Eigenfeatures",
@@ -36,6 +37,7 @@ __all__ = [
     "homogeneity_evidence",
     "interaction_matrix",
     "inverse_scaling_defect",
+    "is_named",
     "null_directions",
     "units_of_graph",
     "weight_geometry",

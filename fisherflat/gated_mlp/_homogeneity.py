@@ -104,6 +104,20 @@ def homogeneity_evidence(activation: str | Activation) -> Homogeneity:
     return _tested(activation)
 
 
+def is_named(activation: Activation, name: str) -> bool:
+    """Whether a function has the values of the activation of that name: a name is no proof of what a function does.
+
+    They are compared at |z| from 1/64 to 32 and at both signs, to 1e-9 of the larger.
+    """
+    size = 2.0 ** torch.arange(-6, 5.5, 0.5, dtype=torch.float64)
+    z = torch.cat([size, -size])
+    known = (lambda z: F.gelu(z, approximate="tanh")) if name == "gelu_tanh" else MLP_ACTIVATIONS.get(name)
+    if known is None:
+        return False
+    expected = known(z)
+    return bool(torch.allclose(_call(activation, z), expected, rtol=_TOLERANCE, atol=1e-15))
+
+
 def _tested(activation: Activation) -> Homogeneity:
     size = 2.0 ** torch.arange(-6, 11, 0.5, dtype=torch.float64)
     z = torch.cat([size, -size])

@@ -10,7 +10,7 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.gated_mlp._homogeneity import PROOFS, Homogeneity, homogeneity_evidence
+from fisherflat.gated_mlp._homogeneity import PROOFS, Homogeneity, homogeneity_evidence, is_named
 from fisherflat.layers import Activation, BilinearAttention, GatedMLP
 
 
@@ -63,7 +63,8 @@ class GatedUnits:
     @cached_property
     def homogeneity(self) -> Homogeneity:
         """The degree of the activation and how it is known."""
-        return homogeneity_evidence(self.name if self.name in PROOFS else self.activation)
+        known = self.name in PROOFS and is_named(self.activation, self.name)
+        return homogeneity_evidence(self.name if known else self.activation)
 
     @property
     def degree(self) -> float:
@@ -126,7 +127,7 @@ class GatedUnits:
             self.gate[:, None],
             self.up[:, None],
             self.value,
-            self.name if self.name in PROOFS and self.name != "gelu_tanh" else self.activation,
+            self.name if self.name != "gelu_tanh" and is_named(self.activation, self.name) else self.activation,
             constant=self.constant,
             bias=self.bias,
         )

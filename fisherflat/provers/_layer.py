@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from fisherflat._renamed import renamed
-from fisherflat.certificates import CurvatureCertificate, operator
+from fisherflat.certificates import CurvatureCertificate, placed
 from fisherflat.errors import InputError
 from fisherflat.models import Model, as_model
-from fisherflat.models.moves import Moves, parse, tokens
+from fisherflat.models.moves import Moves, parse
 from fisherflat.parts import freeze, readings
 from fisherflat.provers._curvature import certify
 
@@ -52,15 +52,10 @@ def certify_layer(
     if encoded.hidden is not None:
         raise InputError("a certificate names its prompt by token ids; give a text or ids, not hidden states")
     place = moving.place(model, encoded, position)
-    variants = moving.variants(model, encoded, place)
     if layer < 0:
         layer += len(model.blocks(encoded))
-    about = {"layer": layer, "part": part, "position": place, "moves": moving.settings}
-    subjects = [{**about, "token_ids": variant.prompt_ids} for variant in variants]
-    operators = [operator(model, subject) for subject in subjects]
-    states = [operator.input for operator in operators]
-    chart = moving.fit(states, variants).chart(states, tokens(variants[0], place))
+    subject, operator, chart = placed(model, layer, part, moving, encoded, place)
     held = readings.roles(reading)
-    mean = freeze(operators[0], chart.point, held) if held else operators[0]
+    mean = freeze(operator, chart.point, held) if held else operator
     found = certify(mean, chart, at=torch.zeros(moving.k), precision=precision)
-    return replace(found, subject=subjects[0])
+    return replace(found, subject=subject)

@@ -13,6 +13,7 @@ from flint import arb, fmpq
 
 from fisherflat.certificates import (
     FACTOR,
+    UNNAMED,
     Bound,
     Counterexample,
     Finding,
@@ -23,7 +24,7 @@ from fisherflat.certificates import (
     versions,
 )
 from fisherflat.errors import EnclosureError, InputError, TraceError
-from fisherflat.gated_mlp import GatedUnits, gated_units
+from fisherflat.gated_mlp import PROOFS, GatedUnits, gated_units, is_named
 from fisherflat.jets.graph import Graph
 from fisherflat.parts import trace
 from fisherflat.provers._enclosure import jet
@@ -61,7 +62,7 @@ def certify_symmetry(mlp: Any, at: Any = None, precision: int = 128) -> Symmetry
         found = tuple(_findings(units, graph, precision))
     tensors = {"gate": units.gate, "up": units.up, "value": units.value, "bias": units.bias}
     return SymmetryCertificate(
-        activation=units.name,
+        activation=units.name if units.name not in PROOFS or is_named(units.activation, units.name) else UNNAMED,
         degree=units.homogeneity.degree if units.homogeneity.proved else None,
         units=len(units.gate),
         width=units.width,
@@ -96,7 +97,7 @@ def _findings(units: GatedUnits, graph: Graph, bits: int) -> Iterator[Finding]:
     yield Finding("output sign", "any activation")
     yield Finding("permutation", "order")
 
-    if units.name == "identity":
+    if graph.output is graph.input:
         hold(scale * z * (w / scale) - z * w, w * z - z * w, (-z) * (-w) - z * w)
         _check_on_weights(units)
         for name in ("inverse scaling", "exchange", "factor sign"):
@@ -109,7 +110,7 @@ def _findings(units: GatedUnits, graph: Graph, bits: int) -> Iterator[Finding]:
     else:
         yield _refuted("inverse scaling", units, graph, bits)
     yield _refuted("exchange", units, graph, bits)
-    if units.name == "tanh":
+    if known.proved and units.name == "tanh":
         yield Finding("factor sign", "odd")
     else:
         yield _refuted("factor sign", units, graph, bits)

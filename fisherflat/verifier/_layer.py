@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from fisherflat.certificates import Certificate, CurvatureCertificate, expert, operator
-from fisherflat.errors import CertificateError
-from fisherflat.models import Model, as_model
+from fisherflat.certificates import (
+    Certificate,
+    CurvatureCertificate,
+    digests,
+    expert,
+    movement,
+    operator,
+    placed,
+)
+from fisherflat.errors import CertificateError, FisherflatError
+from fisherflat.models import Model, Part, as_model
+from fisherflat.models.moves import tokens
 from fisherflat.parts import freeze
 from fisherflat.verifier._verify import Verification, verify
 
-#: how far the hidden states of a model may be from the chart of a certificate, relative to the largest
+#: how far the hidden states and directions of a model may be from those of a certificate, relative to the largest
 AGREEMENT = 1e-6
 
 
 def verify_layer(certificate: Certificate, model: Model | nn.Module | str | Path) -> Verification:
     """Check a certificate of `certify_layer`, or one about the symmetries of an MLP, against a model.
 
-    The layer is found and traced again; for curvature, on the same chart.
+    The layer is found and traced again; for curvature on the same chart, which has to be that of what moves, at the
+    position and on the prompt that the certificate names, to within the rounding of hidden states.
 
     **Raises:** `CertificateError` where the certificate does not say which layer it is about.
 
@@ -29,16 +42,76 @@ def verify_layer(certificate: Certificate, model: Model | nn.Module | str | Path
     >>> ff.verify_layer(certificate, model).ok
     True
     """
-    if certificate.subject is None:
+    subject = certificate.subject
+    if subject is None:
         raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")
-    part = operator(as_model(model), certificate.subject)
-    if not isinstance(certificate, CurvatureCertificate):
-        mlp = expert(part, certificate.subject["expert"]) if "expert" in certificate.subject else part
-        return verify(certificate, mlp)
+    loaded = as_model(model)
+    try:
+        if not isinstance(certificate, CurvatureCertificate):
+            part = operator(loaded, subject)
+            checked = verify(certificate, expert(part, subject["expert"]) if "expert" in subject else part)
+            return _without_note(checked)
+        part, reasons = _placed(certificate, loaded, subject)
+    except FisherflatError as error:
+        return Verification(False, (f"subject: {str(error).removeprefix('subject: ')}",))
+    if reasons:
+        return Verification(False, tuple(f"subject: {reason}" for reason in reasons))
     chart = certificate.chart
-    if part.input.shape != chart.point.shape:
-        return Verification(False, (f"subject: the layer takes {list(part.input.shape)}, the chart has another shape",))
-    if (part.input - chart.point).abs().max() > AGREEMENT * part.input.abs().max():
-        return Verification(False, ("subject: what enters the layer on this prompt is not the chart's point",))
-    mean = freeze(part, chart.point, certificate.frozen) if certificate.frozen else part
-    return verify(certificate, mean, chart)
+    base = chart.point if certificate.base is None else certificate.base
+    try:
+        mean = freeze(part, base, certificate.frozen) if certificate.frozen else part
+    except FisherflatError as error:
+        return Verification(False, (f"graph: the part could not be traced: {error}",))
+    return _without_note(verify(certificate, mean, chart))
+
+
+def _without_note(checked: Verification) -> Verification:
+    return replace(checked, notes=tuple(note for note in checked.notes if not note.startswith("subject:")))
+
+
+def _placed(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> tuple[Part, list[str]]:
+    """The part, and what is not as the subject says about the chart on it."""
+    if set(subject) != {"layer", "part", "position", "moves", "token_ids"}:
+        return operator(model, subject), ["its fields are not layer, part, position, moves and token_ids"]
+    moving, place = movement(subject["moves"]), subject["position"]
+    encoded = model.encode(subject["token_ids"])
+    if place is not None and not (type(place) is int and 0 <= place < len(encoded.ids)):
+        return operator(model, subject), [f"there is no position {place!r} in the prompt"]
+    if moving is None:
+        part = operator(model, subject)
+        return part, [*_same_point(c, part), *_same_vectors(c, tokens(encoded, place), subject["moves"])]
+    named, part, chart = placed(model, subject["layer"], subject["part"], moving, encoded, place)
+    reasons = [*_same_point(c, part)]
+    if named != subject:
+        reasons.append("the prompt is not the one that is moved on")
+    if c.chart.kind != chart.kind:
+        reasons.append(f"the chart is called {c.chart.kind!r}, and what moves makes {chart.kind!r}")
+    if c.chart.basis.shape != chart.basis.shape or not all(map(_along, c.chart.basis, chart.basis.cpu())):
+        reasons.append("the chart's basis is not what moves in this layer, at this position")
+    return part, reasons
+
+
+def _same_point(c: CurvatureCertificate, part: Part) -> Iterator[str]:
+    point, here = c.chart.point, part.input.cpu()
+    if here.shape != point.shape:
+        yield f"the layer takes {list(here.shape)}, the chart has another shape"
+    elif (here - point).abs().max() > AGREEMENT * here.abs().max():
+        yield "what enters the layer on this prompt is not the chart's point"
+
+
+def _same_vectors(c: CurvatureCertificate, places: list[int], settings: dict[str, Any]) -> Iterator[str]:
+    """Whether the vectors that move are those of the digest, and move at these places alone."""
+    basis = c.chart.basis
+    still = [i for i in range(basis.shape[1]) if i not in places] if basis.dim() == 3 else []
+    rows = basis[:, places] if basis.dim() == 3 else basis
+    moves = basis.dim() == 3 and not basis[:, still].any() and bool((rows == rows[:, :1]).all())
+    if c.chart.kind != "vectors" or not moves or settings["dim"] != len(basis):
+        yield "the chart's basis does not move the tokens of the position by vectors"
+    elif digests.of_bytes(digests.raw(rows[:, 0])) != settings["sha256"]:
+        yield "the chart's vectors are not those of the digest"
+
+
+def _along(stated: Tensor, here: Tensor) -> bool:
+    """Whether two directions are the same, or opposite, to rounding."""
+    small = AGREEMENT * here.abs().max()
+    return bool(min((stated - here).abs().max(), (stated + here).abs().max()) <= small)

@@ -95,7 +95,8 @@ class _Parts:
                 if axis not in over
             )
         if name == "convolution":
-            return frozenset(axis for axis in self.tokens[sources[0]] if axis != 1)
+            spatial = frozenset(axis for axis in self.tokens[sources[0]] if axis != 1)
+            return spatial or frozenset(axis for axis in range(2, rank) if node.shape[axis] > 1)
         # by entries, or of unknown kind but the same shape: aligned from the last axis on
         shift = {source: rank - len(source.shape) for source in sources}
         return frozenset(
@@ -115,7 +116,12 @@ class _Parts:
                     place = axis - own
                     if place != summed:
                         found.add(rank + (kept if place == kept else place))
-        return frozenset(axis for axis in found if axis >= 0)
+        numbered = {axis for axis in found if axis >= 0}
+        moving = [side for side in (left, right) if isinstance(side, Node) and side in self.moving]
+        if not numbered and len(moving) == 1 and rank > 1:  # the same weights for each of its rows
+            rows = rank + (-2 if moving[0] is left else -1)
+            numbered = {rows} if node.shape[rows] > 1 else set()
+        return frozenset(numbered)
 
     def _moved(self, node: Node, sources: list[Node]) -> frozenset[int]:
         """The axes along which an op that moves entries leaves the numbers of the tokens."""
@@ -168,16 +174,18 @@ class _Parts:
 
     def _product(self, node: Node) -> str | None:
         """What kind of product of rows a node is: of queries and keys, a weighing, or with constants alone."""
-        name, pair = _name(node), len(self.tokens[node]) > 1
+        name, numbered = _name(node), len(self.tokens[node]) > 0
         sides = [side for side in node.args[-2:] if isinstance(side, Node) and side in self.moving]
-        if name == "mul" and len(set(sides)) == 2:
-            return "score" if pair and all(len(self.tokens[side]) == 1 for side in sides) else None
+        if name == "mul" and len(set(sides)) == 2:  # term by term, to be summed over features
+            sums = [user for user in self.users[node] if _name(user) == "sum"]
+            terms = sums and not any(_reduced(user) & self.tokens[node] for user in sums)
+            return "score" if terms and len(sums) == len(self.users[node]) else None
         if name not in _MATMULS:
             return "projection" if name == "convolution" else None
         over = self._over_tokens(node)
         if len(sides) == 2:
             if not over:
-                return "score" if pair else "weighing"
+                return "score" if numbered else "weighing"
             return None if all(len(self.tokens[side]) > 1 for side in sides) else "weighing"
         constant = next(side for side in node.args[-2:] if side not in sides)
         if over:
@@ -280,7 +288,8 @@ class _Parts:
     def _mixes(self, node: Node) -> bool:
         name = _name(node)
         if name in _MATMULS:
-            return self._over_tokens(node) or len(self.tokens[node]) > 1
+            made = any(self._is_made(side) for side in node.args[-2:])  # another input's keys and values
+            return made or self._over_tokens(node) or len(self.tokens[node]) > 1
         if name in ("convolution", "cumsum", "linalg_solve_triangular"):
             return True
         if name in _SUMS:

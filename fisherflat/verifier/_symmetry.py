@@ -8,22 +8,23 @@ scales and signs is read from its ops instead of its name, and balls come from t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
 import flint
 import numpy as np
 import torch
-from flint import arb, fmpq
+from flint import arb, arb_series, fmpq
 
-from fisherflat.certificates import Bound, Counterexample, Finding, SymmetryCertificate, digests
+from fisherflat.certificates import UNNAMED, Bound, Counterexample, Finding, SymmetryCertificate, digests
 from fisherflat.errors import EnclosureError, FisherflatError, UnsupportedOpError
 from fisherflat.jets.graph import Graph
 from fisherflat.parts import trace
 from fisherflat.verifier import scaling
 from fisherflat.verifier._evaluator import evaluate
 from fisherflat.verifier._polynomials import Polynomial
+from fisherflat.verifier._tables import FUNCTIONS
 
 #: bits beyond those of the prover; units that identities are checked on
 EXTRA, UNITS = 64, 8
@@ -73,6 +74,16 @@ def failures(certificate: SymmetryCertificate, mlp: Any) -> tuple[str, ...]:
         )
 
 
+def notes(c: SymmetryCertificate) -> tuple[str, ...]:
+    """What the certificate says and nothing checks."""
+    said = [f"{f.symmetry}: the note about what is open is the prover's word" for f in c.findings if f.note]
+    if c.activation not in NAMED:
+        said.insert(0, "activation: the name is the prover's word")
+    if c.subject is not None:
+        said.append("subject: where the MLP came from is the prover's word; fisherflat.verify_layer checks it")
+    return tuple(said)
+
+
 def _differences(c: SymmetryCertificate, units: Any, graph: Graph) -> Iterator[str]:
     here = {"gate": units.gate, "up": units.up, "value": units.value, "bias": units.bias}
     mine = [(name, tuple(tensor.shape)) for name, tensor in here.items() if tensor is not None]
@@ -82,7 +93,6 @@ def _differences(c: SymmetryCertificate, units: Any, graph: Graph) -> Iterator[s
         "width": (c.width, units.width),
         "outputs": (c.outputs, units.value.shape[1]),
         "constant": (c.constant, units.constant),
-        "activation": (c.activation, units.name),
         "weights": (stated, mine),
     }
     for name, (theirs, ours) in sizes.items():
@@ -94,9 +104,38 @@ def _differences(c: SymmetryCertificate, units: Any, graph: Graph) -> Iterator[s
                 yield f"weights: the numbers of {weight.name!r} are not those of the certificate"
     if c.degree is not None and scaling.degree(graph) != Fraction(c.degree):
         yield f"degree: the ops of the activation do not show that it is homogeneous of degree {c.degree:g}"
+    if c.activation not in (units.name, UNNAMED):
+        yield f"activation: the certificate says {c.activation}, the MLP has {units.name}"
+    if c.activation in NAMED and not _is_named(graph, c.activation):
+        yield f"activation: its values are not those of {c.activation}"
     constants = {id(tensor): digests.of_tensor(tensor) for _, tensor in graph.constants()}
     if c.graph != digests.of_graph(graph, constants):
         yield "graph: the activation is not that of the certificate"
+
+
+#: what a named activation is; others have the names of their ops
+NAMED: dict[str, Callable[[arb_series], arb_series]] = {
+    "identity": lambda s: s,
+    "relu2": lambda s: FUNCTIONS["relu"](s) ** 2,
+    "gelu_tanh": lambda s: FUNCTIONS["gelu"](s, "tanh"),
+    **{name: FUNCTIONS[name] for name in ("relu", "sigmoid", "softplus", "tanh", "silu", "gelu")},
+}
+#: where the values of activations are compared
+_PLACES = tuple(fmpq(*place) for place in ((-25, 1), (-3, 1), (-1, 3), (1, 5), (1, 1), (7, 2), (30, 1)))
+
+
+def _is_named(graph: Graph, name: str) -> bool:
+    """Whether the graph has the values of the activation of a name, in balls, at some points."""
+    try:
+        pairs = [(_value(graph, z), NAMED[name](arb_series([arb(z)], prec=1))[0]) for z in _PLACES]
+    except (UnsupportedOpError, EnclosureError):
+        return False
+    return all(mine.overlaps(named) for mine, named in pairs)
+
+
+def _value(graph: Graph, z: fmpq) -> arb:
+    """The activation at a number."""
+    return evaluate(graph, Polynomial([np.array([arb(z)], dtype=object)], 0)).value[0]
 
 
 class _Checker:
@@ -198,7 +237,7 @@ class _Checker:
         return self._phi(2 * z) * self._phi(other), self._phi(2 * other) * self._phi(z)
 
     def _phi(self, z: fmpq) -> arb:
-        return evaluate(self.graph, Polynomial([np.array([arb(z)], dtype=object)], 0)).value[0]
+        return _value(self.graph, z)
 
     def _factors(self, unit: int, a: float, b: float) -> tuple[fmpq, fmpq]:
         """`g·x` and `u·x` at `x = a g + b u`, exactly."""

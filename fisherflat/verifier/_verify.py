@@ -61,4 +61,5 @@ def verify(certificate: Certificate, mean: Any, chart: Chart | None = None) -> V
         from fisherflat.verifier import _symmetry as verify_symmetry
 
         reasons = verify_symmetry.failures(certificate, mean)
+        notes = verify_symmetry.notes(certificate)
     return Verification(not reasons, reasons, notes)
