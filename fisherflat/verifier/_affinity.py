@@ -149,7 +149,7 @@ class Affinity:
                 or node.kwargs.get("rounding_mode") is not None
             ):
                 return None
-            if name == "pow" and not isinstance(node.args[1], (int, float)):
+            if name == "pow" and isinstance(node.args[1], Node):
                 return None
             divisor = node.args[1] if name == "div" else node.args[0] if name in _ROOTS or self._is_root(node) else None
             limited = isinstance(divisor, Node) and self.orders[divisor] != "constant" and not self.positive[divisor]
@@ -162,9 +162,9 @@ class Affinity:
     @staticmethod
     def _is_root(node: Node) -> bool:
         """A power with an exponent that is no natural number."""
-        if _name(node) != "pow" or not isinstance(node.args[1], (int, float)):
+        if _name(node) != "pow":
             return False
-        return node.args[1] < 0 or node.args[1] % 1 != 0
+        return not _is_number(node.args[1]) or node.args[1] < 0 or node.args[1] % 1 != 0
 
     def _note_sign(self, node: Node) -> None:
         """Whether a node is positive, or at least not negative, whatever the input is."""

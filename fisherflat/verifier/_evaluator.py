@@ -17,6 +17,19 @@ from torch import Tensor
 
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.graph import Graph, Node
+from fisherflat.verifier._decisions import (
+    COMPARISONS,
+    LOGIC,
+    STEPS,
+    counted,
+    divided,
+    largest_over,
+    logic,
+    ranked,
+    toward_zero,
+)
+from fisherflat.verifier._functions import FUNCTIONS
+from fisherflat.verifier._moves import JOINED, LINEAR, convolution
 from fisherflat.verifier._polynomials import (
     ZERO,
     Array,
@@ -34,7 +47,6 @@ from fisherflat.verifier._polynomials import (
     substituted,
     times_constant,
 )
-from fisherflat.verifier._tables import COMPARISONS, FUNCTIONS, JOINED, LINEAR, convolution, ranked, toward_zero
 
 
 def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, steps: Sequence[arb] = ()) -> Polynomial:
@@ -131,6 +143,25 @@ def _nearby(x: Polynomial) -> Array:
     return np.asarray(x.value + arb(0, 1) * arb(2) ** -100000, dtype=object) if x.moves else x.value
 
 
+#: ops that look at nothing but a shape -> the number that they fill it with; `None` where that is their last argument
+_FILLED = {"zeros_like": 0, "ones_like": 1, "new_zeros": 0, "new_ones": 1, "full_like": None, "new_full": None}
+
+
+def _is_mask(node: Node) -> bool:
+    """Whether a node holds truths rather than numbers."""
+    name = node.op.removeprefix("aten.")
+    if name == "_to_copy":
+        return node.kwargs["dtype"] is torch.bool
+    if name in COMPARISONS or name in LOGIC or name.startswith("is") or name in ("any", "all"):
+        return True
+    moved = name in LINEAR or name in ("cat", "stack")
+    return moved and bool(node.inputs) and all(map(_is_mask, node.inputs))
+
+
+def _scaled(x: Polynomial, factor: float) -> Polynomial:
+    return x if factor == 1 else x.each(lambda part: part * arb(factor))
+
+
 class _Op:
     """One node, evaluated."""
 
@@ -153,6 +184,9 @@ class _Op:
             return self._solved(*args, **kwargs)
         if name in ("_softmax", "logsumexp"):
             return (softmax if name == "_softmax" else logsumexp)(self.values[args[0]], *args[1:], **kwargs)
+        if name == "_log_softmax":
+            total = logsumexp(self.values[args[0]], args[1], True)
+            return plus(self.values[args[0]], total.each(lambda part: -part))
         if name in LINEAR:
             options = [self._control(a) for a in args[1:]]
             return self._polynomial(args[0]).each(lambda part: LINEAR[name](part, *options, **kwargs))
@@ -161,18 +195,51 @@ class _Op:
         if name == "convolution" and isinstance(args[1], Tensor):
             weight = exact(args[1])
             out = self.values[args[0]].each(lambda part: convolution(part, weight, *args[3:]))
-            return out if args[2] is None else plus(out, self._polynomial(args[2].reshape(-1, 1)))
+            if args[2] is None:
+                return out
+            return plus(out, self._polynomial(args[2].reshape(-1, *[1] * (args[1].dim() - 2))))
+        if (decided := self._decided(name, args, kwargs)) is not None:
+            return self._constant(decided)
         if name in COMPARISONS:
             a, b = (_nearby(self._polynomial(leaf)) for leaf in args)
             return self._constant(COMPARISONS[name](a, b))
-        if name == "_to_copy" and kwargs["dtype"] is not torch.bool:
+        if name == "_to_copy":
             x = self.values[args[0]]
-            return x if kwargs["dtype"].is_floating_point else self._constant(toward_zero(_nearby(x)))
-        if name in ("zeros_like", "ones_like"):
-            return self._constant(np.full(self.node.shape, arb(int(name == "ones_like")), dtype=object))
+            if kwargs["dtype"].is_floating_point:
+                return x
+            to_bool = kwargs["dtype"] is torch.bool
+            return self._constant(logic("logical_or", _nearby(x), _nearby(x)) if to_bool else toward_zero(_nearby(x)))
+        if name in _FILLED:
+            number = _FILLED[name] if _FILLED[name] is not None else args[-1]
+            if isinstance(number, (int, float)):
+                return self._constant(np.full(self.node.shape, arb(number), dtype=object))
+        if name in ("amax", "amin") or (name in ("max", "min") and len(args) == 1 and not kwargs):
+            given = dict(zip(("dim", "keepdim"), args[1:], strict=False)) | kwargs
+            x = self.values[args[0]]
+            over = largest_over(_nearby(x), given.get("dim"), given.get("keepdim", False), name in ("amax", "max"))
+            return x.each(over)
         if name in ("topk", "sort") or (name in ("max", "min", "argmax", "argmin") and len(args) > 1):
             return self._chosen(*args, **kwargs)
         raise self._unknown()
+
+    def _decided(self, name: str, args: Any, kwargs: Any) -> Array | None:
+        """What is a constant near the point: logic, steps and whole parts; `None` for other ops."""
+        if name in LOGIC:
+            return logic(name, *(_nearby(self._polynomial(leaf)) for leaf in args))
+        if name in STEPS and not args[1:] and not kwargs:
+            return np.asarray(STEPS[name](_nearby(self._polynomial(args[0]))), dtype=object)
+        if name == "trunc":
+            return toward_zero(_nearby(self._polynomial(args[0])))
+        if name in ("any", "all"):
+            given = dict(zip(("dims", "keepdim"), args[1:], strict=False)) | {
+                "dims" if key == "dim" else key: value for key, value in kwargs.items()
+            }
+            return counted(name, _nearby(self._polynomial(args[0])), **given)
+        mode = "floor" if name == "floor_divide" else kwargs.get("rounding_mode") if name == "div" else None
+        if mode is not None:
+            first, second = (_nearby(self._polynomial(leaf)) for leaf in args)
+            return divided(first, second, mode)
+        return None
 
     def _constant(self, value: Array) -> Polynomial:
         return Polynomial([value, *[None] * (len(monomials(self.k)) - 1)], self.k)
@@ -193,11 +260,9 @@ class _Op:
             return leaf
         value = self.values[leaf].value
         whole = filled((int(x.unique_fmpz()) for x in value.ravel()), value.shape).astype(np.int64)
-        return whole.astype(bool) if self.name in ("where", "masked_fill") else whole
+        return whole.astype(bool) if self.name in ("where", "masked_fill") or _is_mask(leaf) else whole
 
-    def _arithmetic(self, a: Any, b: Any, alpha: float = 1, rounding_mode: Any = None) -> Polynomial:
-        if rounding_mode is not None:
-            raise self._unknown()
+    def _arithmetic(self, a: Any, b: Any, alpha: float = 1) -> Polynomial:
         x, y = self._polynomial(a), self._polynomial(b)
         if self.name == "mul":
             return bilinear(x, y, np.multiply)
@@ -206,20 +271,19 @@ class _Op:
                 return bilinear(x, composed(y, lambda s: 1 / s), np.multiply)
             return x.each(lambda part: part / y.value)
         first, second = (y, x) if self.name == "rsub" else (x, y)
-        factor = arb(alpha) if self.name == "add" else -arb(alpha)
-        return plus(first, second if factor == 1 else second.each(lambda part: part * factor))
+        return plus(first, _scaled(second, alpha if self.name == "add" else -alpha))
 
     def _product(self, *args: Any, beta: float = 1, alpha: float = 1) -> Polynomial:
         bias, (a, b) = (args[0], args[1:]) if self.name == "addmm" else (None, args)
-        if beta != 1 or alpha != 1:
-            raise self._unknown()
         if self.name != "bmm" and isinstance(b, Tensor):
             product = times_constant(self.values[a], b)
         elif self.name != "bmm" and isinstance(a, Tensor):
             product = times_constant(self.values[b].each(lambda part: part.T), a.T).each(lambda part: part.T)
         else:
             product = bilinear(self._polynomial(a), self._polynomial(b), dot)
-        return product if bias is None else plus(product, self._polynomial(bias))
+        if bias is None:
+            return product
+        return plus(_scaled(self._polynomial(bias), beta), _scaled(product, alpha))
 
     def _solved(self, a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Polynomial:
         if not left or a.shape[:-2] != b.shape[:-2]:

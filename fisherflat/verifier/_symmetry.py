@@ -23,8 +23,8 @@ from fisherflat.jets.graph import Graph
 from fisherflat.parts import trace
 from fisherflat.verifier import scaling
 from fisherflat.verifier._evaluator import evaluate
+from fisherflat.verifier._functions import FUNCTIONS
 from fisherflat.verifier._polynomials import Polynomial
-from fisherflat.verifier._tables import FUNCTIONS
 
 #: bits beyond those of the prover; units that identities are checked on
 EXTRA, UNITS = 64, 8

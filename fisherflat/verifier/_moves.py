@@ -1,0 +1,292 @@
+"""How the verifier moves entries: each op of torch as what NumPy does to the array of one part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from flint import arb
+
+from fisherflat.errors import UnsupportedOpError
+from fisherflat.verifier._polynomials import ZERO, Array
+
+
+def _sliced(x: Array, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Array:
+    return x[(slice(None),) * (dim % x.ndim) + (slice(start, end, step),)]
+
+
+def _padded(x: Array, pad: Any, value: Any = ZERO) -> Array:
+    """`constant_pad_nd`, whose amounts come in pairs from the last axis on; negative ones crop."""
+    for position in range(len(pad) // 2):
+        axis, (before, after) = x.ndim - 1 - position, pad[2 * position : 2 * position + 2]
+        x = np.moveaxis(x, axis, 0)
+        x = x[max(-before, 0) : len(x) - max(-after, 0)]
+        blank = [np.full((max(amount, 0), *x.shape[1:]), value, dtype=object) for amount in (before, after)]
+        x = np.moveaxis(np.concatenate([blank[0], x, blank[1]]), 0, axis)
+    return x
+
+
+def _reduced(x: Array, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Array:
+    if x.ndim == 0:
+        return x
+    axes = (
+        tuple(range(x.ndim)) if dim is None or dim == [] else tuple(dim) if isinstance(dim, (list, tuple)) else (dim,)
+    )
+    return np.asarray(x.sum(axes, keepdims=keepdim), dtype=object)
+
+
+def _averaged(x: Array, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Array:
+    total = _reduced(x, dim, keepdim)
+    return np.asarray(total / (x.size // max(total.size, 1)), dtype=object)
+
+
+def _diagonal(x: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
+    return np.diagonal(x, offset, dim1, dim2)
+
+
+def _lower(x: Array, diagonal: int) -> Array:
+    return np.tri(x.shape[-2], x.shape[-1], diagonal).astype(bool)
+
+
+def _indexed(x: Array, indices: Any) -> Array:
+    return x[tuple(slice(None) if index is None else index for index in indices)]
+
+
+def _gathered(x: Array, dim: int, index: Array, sparse_grad: bool = False) -> Array:
+    cropped = x[tuple(slice(None) if axis == dim % x.ndim else slice(n) for axis, n in enumerate(index.shape))]
+    return np.take_along_axis(cropped, index, dim)
+
+
+def _diag_embedded(x: Array, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Array:
+    n, rank = x.shape[-1] + abs(offset), x.ndim + 1
+    out = np.full((*x.shape[:-1], n, n), ZERO, dtype=object)
+    places = np.arange(x.shape[-1])
+    out[..., places + max(-offset, 0), places + max(offset, 0)] = x
+    return np.moveaxis(out, (-2, -1), (dim1 % rank, dim2 % rank))
+
+
+def _windows(x: Array, dim: int, size: int, step: int) -> Array:
+    if x.ndim == 0:
+        return x.reshape(1)
+    starts = range(0, x.shape[dim] - size + 1, step)
+    pieces = [np.moveaxis(np.take(x, range(start, start + size), dim), dim, -1) for start in starts]
+    return np.stack(pieces, dim % x.ndim)
+
+
+def _turned(x: Array, k: int = 1, dims: Sequence[int] = (0, 1)) -> Array:
+    return np.rot90(x, k, (dims[0], dims[1]))
+
+
+def _bordered(mode: str) -> Callable[..., Array]:
+    """Amounts in pairs from the last axis on."""
+
+    def pad(x: Array, amounts: Sequence[int]) -> Array:
+        pairs = [(amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2)][::-1]
+        crop = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape[-len(pairs) :], pairs, strict=True))
+        widths = [(0, 0)] * (x.ndim - len(pairs)) + [(max(a, 0), max(b, 0)) for a, b in pairs]
+        place: Any = (..., *crop)
+        return np.pad(x[place], widths, mode=mode)  # type: ignore[call-overload]
+
+    return pad
+
+
+def _shuffled(x: Array, factor: int) -> Array:
+    *batch, channels, h, w = x.shape
+    x = x.reshape(*batch, channels // factor**2, factor, factor, h, w)
+    n = len(batch)
+    x = x.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2)
+    return x.reshape(*batch, channels // factor**2, h * factor, w * factor)
+
+
+def _unshuffled(x: Array, factor: int) -> Array:
+    *batch, channels, h, w = x.shape
+    x = x.reshape(*batch, channels, h // factor, factor, w // factor, factor)
+    n = len(batch)
+    x = x.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3)
+    return x.reshape(*batch, channels * factor**2, h // factor, w // factor)
+
+
+def _channels_shuffled(x: Array, groups: int) -> Array:
+    n, channels, *rest = x.shape
+    return x.reshape(n, groups, channels // groups, *rest).swapaxes(1, 2).reshape(x.shape)
+
+
+def _taps(extent: Sequence[int], kernel: Sequence[int], dilation: Any, stride: Any) -> tuple[list[int], list[Any]]:
+    """How often a kernel fits, and for each of its taps the entries that it meets."""
+    counts = [(n - d * (k - 1) - 1) // s + 1 for n, k, d, s in zip(extent, kernel, dilation, stride, strict=True)]
+    slices = [
+        tuple(
+            slice(t * d, t * d + s * (n - 1) + 1, s) for t, d, s, n in zip(tap, dilation, stride, counts, strict=True)
+        )
+        for tap in product(*map(range, kernel))
+    ]
+    return counts, slices
+
+
+def _columns(x: Array, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Array:
+    """`im2col`: the patches of an image as columns."""
+    lone = x.ndim == 3
+    x = _zero_bordered(x[None] if lone else x, padding)
+    counts, slices = _taps(x.shape[2:], kernel, dilation, stride)
+    patches = np.stack([x[:, :, one, two] for one, two in slices], 2)
+    out = patches.reshape(x.shape[0], -1, math.prod(counts))
+    return out[0] if lone else out
+
+
+def _zero_bordered(x: Array, padding: Sequence[int]) -> Array:
+    return _padded(x, [amount for axis in reversed(padding) for amount in (axis, axis)])
+
+
+def _embedded(weight: Array, index: Array, *options: Any, **named: Any) -> Array:
+    return weight[index]
+
+
+#: op -> how NumPy does the same to the array of one part
+LINEAR: dict[str, Callable[..., Array]] = {
+    "reshape": lambda x, shape: x.reshape(shape),
+    "permute": lambda x, dims: x.transpose(dims),
+    "expand": lambda x, shape, implicit=False: np.broadcast_to(x, shape),
+    "select": lambda x, dim, index: x.take(index, dim),
+    "slice": _sliced,
+    "sum": _reduced,
+    "mean": _averaged,
+    "cumsum": lambda x, dim, dtype=None: np.add.accumulate(x, dim),
+    "neg": lambda x: -x,
+    "flip": lambda x, dims: np.flip(x, tuple(dims)),
+    "roll": lambda x, shifts, dims=(): (
+        np.roll(x, tuple(shifts), tuple(dims) or None) if dims else np.roll(x, shifts[0])
+    ),
+    "repeat": lambda x, repeats: np.tile(x, tuple(repeats)),
+    "tril": lambda x, diagonal=0: np.where(_lower(x, diagonal), x, ZERO),
+    "triu": lambda x, diagonal=0: np.where(_lower(x, diagonal - 1), ZERO, x),
+    "diagonal": _diagonal,
+    "index": _indexed,
+    "index_select": lambda x, dim, index: x.take(index, dim),
+    "gather": _gathered,
+    "channel_shuffle": _channels_shuffled,
+    "diag_embed": _diag_embedded,
+    "embedding": _embedded,
+    "im2col": _columns,
+    "pixel_shuffle": _shuffled,
+    "pixel_unshuffle": _unshuffled,
+    **{f"reflection_pad{n}d": _bordered("reflect") for n in (1, 2, 3)},
+    **{f"replication_pad{n}d": _bordered("edge") for n in (1, 2, 3)},
+    "rot90": _turned,
+    "trace": lambda x: np.asarray(x.trace() + ZERO, dtype=object),
+    "unfold": _windows,
+}
+
+
+def _scattered(x: Array, source: Array, dim: int, index: int) -> Array:
+    out = np.moveaxis(x.copy(), dim, 0)
+    out[index] = source
+    return np.moveaxis(out, 0, dim)
+
+
+def _slice_scattered(x: Array, source: Array, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Array:
+    out = x.copy()
+    _sliced(out, dim, start, end, step)[...] = source
+    return out
+
+
+def _diagonal_scattered(x: Array, source: Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Array:
+    out = x.copy()
+    matrices = np.moveaxis(out, (dim1, dim2), (-2, -1))
+    places = np.arange(source.shape[-1])
+    matrices[..., places + max(-offset, 0), places + max(offset, 0)] = source
+    return out
+
+
+def _put(x: Array, indices: Any, values: Array, accumulate: bool = False) -> Array:
+    out = x.copy()
+    places = _places(indices)
+    if accumulate:
+        np.add.at(out, places, values)
+    else:
+        out[places] = values
+    return out
+
+
+def _places(indices: Any) -> Any:
+    return tuple(slice(None) if index is None else index for index in indices)
+
+
+def _copied(x: Array, dim: int, index: Array, source: Array) -> Array:
+    out = x.copy()
+    out[(slice(None),) * (dim % max(x.ndim, 1)) + (index,)] = source
+    return out
+
+
+def _added(x: Array, dim: int, index: Array, source: Array, alpha: float = 1) -> Array:
+    out = x.copy()
+    places: Any = (slice(None),) * (dim % max(x.ndim, 1)) + (index,)
+    np.add.at(out, places, source * arb(alpha))
+    return out
+
+
+def _scattered_along(add: bool) -> Callable[..., Array]:
+    def scatter(x: Array, dim: int, index: Array, source: Array) -> Array:
+        out = x.copy()
+        places = [*np.indices(index.shape)]
+        places[dim % max(x.ndim, 1)] = index
+        entries = source if source.ndim == 0 else source[tuple(map(slice, index.shape))]
+        if add:
+            np.add.at(out, tuple(places), entries)
+        else:
+            out[tuple(places)] = entries
+        return out
+
+    return scatter
+
+
+#: op -> which of its arguments are entries, and what NumPy does to the arrays of one part of them
+JOINED: dict[str, tuple[tuple[int, ...], Callable[..., Array]]] = {
+    "cat": ((0,), lambda parts, dim=0: np.concatenate([part for part in parts if part.shape != (0,)], dim)),
+    "stack": ((0,), lambda parts, dim=0: np.stack(parts, dim)),
+    "where": ((1, 2), np.where),
+    "masked_fill": ((0, 2), lambda x, mask, value: np.where(mask, value, x)),
+    "constant_pad_nd": ((0, 2), _padded),
+    "select_scatter": ((0, 1), _scattered),
+    "slice_scatter": ((0, 1), _slice_scattered),
+    "diagonal_scatter": ((0, 1), _diagonal_scattered),
+    "index_add": ((0, 3), _added),
+    "index_copy": ((0, 3), _copied),
+    "index_fill": ((0, 3), _copied),
+    "index_put": ((0, 2), _put),
+    "scatter": ((0, 3), _scattered_along(False)),
+    "scatter_add": ((0, 3), _scattered_along(True)),
+}
+
+
+def convolution(
+    x: Array,
+    weight: Array,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> Array:
+    """A convolution over any number of axes: the sum over the taps of the kernel."""
+    if transposed:
+        raise UnsupportedOpError("transposed convolutions are not in the verifier's tables")
+    rank = weight.ndim - 2
+    stride, padding, dilation = (tuple(o) * rank if len(o) < rank else tuple(o) for o in (stride, padding, dilation))
+    lone = x.ndim == rank + 1
+    x = _zero_bordered(x[None] if lone else x, padding)
+    counts, slices = _taps(x.shape[2:], weight.shape[2:], dilation, stride)
+    taps = weight.reshape(*weight.shape[:2], -1)
+    ins, outs, pieces = x.shape[1] // groups, weight.shape[0] // groups, []
+    for group in range(groups):
+        inputs, kernel = x[:, group * ins : (group + 1) * ins], taps[group * outs : (group + 1) * outs]
+        terms = [
+            np.tensordot(inputs[(slice(None), slice(None), *window)], kernel[:, :, tap], (1, 1))
+            for tap, window in enumerate(slices)
+        ]
+        pieces.append(np.moveaxis(sum(terms[1:], terms[0]), -1, 1))
+    out = np.concatenate(pieces, 1).reshape(x.shape[0], -1, *counts)
+    return out[0] if lone else out
