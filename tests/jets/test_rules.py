@@ -10,6 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from cases import composites
 from cases import rules as rule_cases
 from cases.differences import dyadic, dyadic_series, mpmath_jet, taylor_jet, taylor_jet_in_blocks, torch_jet
 from torch import Tensor
@@ -31,6 +32,7 @@ POLYNOMIAL = {
     **rule_cases.CHOICES,
     **rule_cases.CONSTANT,
     **rule_cases.DECOMPOSED,
+    **{f"{name}, in parts": cases for name, cases in composites.POLYNOMIAL.items()},
 }
 CASES = [(name, case) for name, cases in POLYNOMIAL.items() for case in cases]
 IDS = [f"{name}-{number}" for name, cases in POLYNOMIAL.items() for number in range(len(cases))]
@@ -47,7 +49,11 @@ def assert_close(got: Tensor, want: Tensor, tolerance: float) -> None:
 def test_affine_and_bilinear_ops(name: str, case: rule_cases.Case) -> None:
     shape, f = case
     graph = trace(f, dyadic(shape, 0, 2.0**-9))
-    assert name in rule_cases.DECOMPOSED or any(node.op == f"aten.{name}" for node in graph.nodes)
+    assert (
+        name in rule_cases.DECOMPOSED
+        or name.endswith(", in parts")
+        or any(node.op == f"aten.{name}" for node in graph.nodes)
+    )
     for order, k, points in ((1, 2, 2), (2, 3, 1)):
         x = dyadic_series(shape, order, k, points, seed=k)
         assert_close(taylor_jet(graph, x, k), torch_jet(f, x, k), 1e-8)
@@ -59,7 +65,7 @@ def test_affine_and_bilinear_ops(name: str, case: rule_cases.Case) -> None:
 
 
 def test_each_op_with_a_rule_is_tested() -> None:
-    tested = {*POLYNOMIAL, *FUNCTIONS, *TRANSCENDENTAL}
+    tested = {*POLYNOMIAL, *FUNCTIONS, *TRANSCENDENTAL, *composites.POLYNOMIAL}
     names = {op.name for op in OPS.values()}
     assert names <= tested
     written_out: dict[Any, set[str]] = {}
@@ -264,6 +270,7 @@ TRANSCENDENTAL: dict[str, list[Case]] = {
         ((3, 4), lambda x: torch.xlogy(torch.zeros(4), x * x) + x, lambda x: x),
     ],
     "logit": [((3, 4), lambda x: torch.logit(x / 9 + 0.5), lambda x: LOG((x / 9 + 0.5) / (0.5 - x / 9)))],
+    **composites.TRANSCENDENTAL,
 }
 
 

@@ -79,6 +79,22 @@ def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accu
     return torch.where(mask.to(torch.bool), x + values if accumulate else values, x)
 
 
+@decomposes("index_fill.int_Tensor")
+def _index_fill(x: Tensor, dim: int, index: Tensor, value: Tensor) -> Tensor:
+    filled = torch.zeros(x.shape[dim] if x.dim() else 1, dtype=torch.bool, device=x.device)
+    filled[index] = True
+    shape = [1] * x.dim()
+    if x.dim():
+        shape[dim] = -1
+    return torch.where(filled.reshape(shape), value, x)
+
+
+@decomposes("put")
+def _put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    index, source = index.reshape(-1), source.reshape(-1)
+    return x.reshape(-1).index_put((index,), source, accumulate).reshape(x.shape)
+
+
 @decomposes("masked_select")
 def _masked_select(x: Tensor, mask: Tensor) -> Tensor:
     x, mask = torch.broadcast_tensors(x, mask)
@@ -93,6 +109,11 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 @decomposes("as_strided")
 def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: int | None = None) -> Tensor:
     """A gather of the entries that the strides meet, because coefficients need not lie in memory as the value did."""
+    return x.reshape(-1)[_met(x, size, stride, offset)]
+
+
+def _met(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: int | None) -> Tensor:
+    """The positions, in the order of `x`, of the entries that strides over its memory meet."""
     memory = torch.arange(x.untyped_storage().nbytes() // x.element_size(), device=x.device)
     entry = torch.full_like(memory, -1)
     entry[memory.as_strided(x.shape, x.stride(), x.storage_offset())] = torch.arange(
@@ -101,18 +122,30 @@ def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: i
     index = entry[memory.as_strided(size, stride, x.storage_offset() if offset is None else offset)]
     if (index < 0).any():
         raise IndexError("as_strided reaches outside of the tensor that it is called on")
-    return x.reshape(-1)[index]
+    return index
 
 
-@decomposes("kthvalue")
+@decomposes("as_strided_scatter")
+def _as_strided_scatter(
+    x: Tensor, source: Tensor, size: Sequence[int], stride: Sequence[int], offset: int | None = None
+) -> Tensor:
+    index = _met(x, size, stride, offset).reshape(-1)
+    if len(index.unique()) < len(index):
+        raise ValueError("as_strided_scatter writes to an entry twice, in no order that is defined")
+    return x.reshape(-1).index_put((index,), source.expand(size).reshape(-1)).reshape(x.shape)
+
+
+@decomposes("kthvalue.default")
 def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    if not x.dim():
+        return x.clone(), torch.zeros((), dtype=torch.long, device=x.device)
     values, indices = (part.narrow(dim, k - 1, 1) for part in x.sort(dim=dim, stable=True))
     return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
 
 
 @decomposes("median.dim")
 def _median(x: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    return _kthvalue(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+    return _kthvalue(x, (x.shape[dim] + 1) // 2 if x.dim() else 1, dim, keepdim)
 
 
 @decomposes("median.default")
@@ -120,10 +153,42 @@ def _median_of_all(x: Tensor) -> Tensor:
     return _median(x.reshape(-1))[0]
 
 
+@decomposes("nanmedian.dim")
+def _nanmedian(x: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
+    """Sorted, what is no number stands behind the numbers."""
+    if not x.dim():
+        return x.clone(), torch.zeros((), dtype=torch.long, device=x.device)
+    values, indices = x.sort(dim=dim, stable=True)
+    middle = ((x.isnan().logical_not().count_nonzero(dim).unsqueeze(dim) - 1) // 2).clamp(min=0)
+    found = values.gather(dim, middle), indices.gather(dim, middle)
+    return found if keepdim else tuple(part.squeeze(dim) for part in found)
+
+
+@decomposes("nanmedian.default")
+def _nanmedian_of_all(x: Tensor) -> Tensor:
+    return _nanmedian(x.reshape(-1))[0]
+
+
 @decomposes("aminmax")
 def _aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     dims = [] if dim is None else [dim]
     return x.amin(dims, keepdim), x.amax(dims, keepdim)
+
+
+@decomposes("_unsafe_masked_index")
+def _unsafe_masked_index(x: Tensor, mask: Tensor, indices: Sequence[Tensor | None], fill: float) -> Tensor:
+    return torch.where(mask, aten.index.Tensor(x, _within(x, indices)), fill)
+
+
+@decomposes("_unsafe_masked_index_put_accumulate")
+def _unsafe_masked_put(x: Tensor, mask: Tensor, indices: Sequence[Tensor | None], values: Tensor) -> Tensor:
+    return aten.index_put.default(x, _within(x, indices), torch.where(mask, values, 0.0), True)
+
+
+def _within(x: Tensor, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Positions outside of the tensor, which a mask leaves out, as some in it."""
+    sizes = x.shape[: len(indices)]
+    return [None if index is None else index.clamp(0, n - 1) for index, n in zip(indices, sizes, strict=True)]
 
 
 def _pieces(x: Tensor, sizes: Sequence[int], dim: int) -> tuple[Tensor, ...]:
@@ -151,3 +216,33 @@ def _unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 for _name in ("as_strided", "diagonal", "select", "slice", "unfold"):
     TABLE[getattr(aten, f"{_name}_copy")] = getattr(aten, _name)
 TABLE[aten.narrow_copy] = torch.narrow
+
+
+@decomposes("block_diag")
+def _block_diag(blocks: Sequence[Tensor]) -> Tensor:
+    matrices = [torch.atleast_2d(block) for block in blocks]
+    width, before, rows = sum(m.shape[1] for m in matrices), 0, []
+    for m in matrices:
+        rows.append(torch.nn.functional.pad(m, (before, width - before - m.shape[1])))
+        before += m.shape[1]
+    return torch.cat(rows)
+
+
+@decomposes("_chunk_cat")
+def _chunk_cat(tensors: Sequence[Tensor], dim: int, count: int) -> Tensor:
+    """Each tensor in so many chunks along `dim`, padded to equal length; the chunks of all side by side."""
+    flat = []
+    for x in tensors:
+        length = -(-x.shape[dim] // count)
+        missing = [0, 0] * (x.dim() - 1 - dim % x.dim()) + [0, length * count - x.shape[dim]]
+        padded = torch.nn.functional.pad(x, missing)
+        flat.append(padded.reshape(*x.shape[:dim], count, -1))
+    return torch.cat(flat, -1)
+
+
+@decomposes("unfold_backward")
+def _unfold_backward(gradient: Tensor, shape: Sequence[int], dim: int, size: int, step: int) -> Tensor:
+    """The transpose of reading windows: each entry is the sum of all that were read from it."""
+    index = torch.arange(shape[dim], device=gradient.device).unfold(0, size, step).reshape(-1)
+    pieces = gradient.movedim(-1, dim % len(shape) + 1).flatten(dim % len(shape), dim % len(shape) + 1)
+    return gradient.new_zeros(shape).index_add(dim, index, pieces)

@@ -178,3 +178,34 @@ def _log2(x: Tensor) -> Tensor:
 @decomposes("log10")
 def _log10(x: Tensor) -> Tensor:
     return torch.log(x) / math.log(10)
+
+
+@decomposes("deg2rad")
+def _deg2rad(x: Tensor) -> Tensor:
+    return x * (math.pi / 180)
+
+
+@decomposes("rad2deg")
+def _rad2deg(x: Tensor) -> Tensor:
+    return x * (180 / math.pi)
+
+
+@decomposes("angle")
+def _angle(x: Tensor) -> Any:
+    """Of a real number: 0 or half a turn."""
+    return NotImplemented if x.is_complex() else torch.where(x.isnan(), x, torch.where(x < 0, math.pi, 0.0))
+
+
+@decomposes("_softmax_backward_data")
+def _softmax_backward(gradient: Tensor, y: Tensor, dim: int, dtype: Any) -> Tensor:
+    return y * (gradient - (gradient * y).sum(dim, keepdim=True))
+
+
+@decomposes("_log_softmax_backward_data")
+def _log_softmax_backward(gradient: Tensor, y: Tensor, dim: int, dtype: Any) -> Tensor:
+    return gradient - y.exp() * gradient.sum(dim, keepdim=True)
+
+
+@decomposes("native_dropout_backward")
+def _dropout_backward(gradient: Tensor, mask: Tensor, scale: float) -> Tensor:
+    return gradient * mask.to(gradient.dtype) * scale

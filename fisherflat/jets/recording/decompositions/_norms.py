@@ -50,25 +50,61 @@ def _group_norm(
     return _scaled(normal.reshape(x.shape), w, b), mean.reshape(n, groups), rstd.reshape(n, groups)
 
 
-@decomposes("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit")
+def _batch(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, eps: float) -> tuple[Tensor, ...]:
+    """The output of a batch norm, and the mean and inverse scale of the batch where it reads them off the batch."""
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    if training or mean is None:  # instance norm comes here as a batch of one channel each
+        normal, mean, rstd = _standardised(x, [0, *range(2, x.dim())], eps)
+        statistics = mean.reshape(-1), rstd.reshape(-1)
+    else:
+        normal = (x - mean.reshape(shape)) * torch.rsqrt(var + eps).reshape(shape)
+        statistics = x.new_zeros(0), x.new_zeros(0)
+    w, b = (None if t is None else t.reshape(shape) for t in (weight, bias))
+    return _scaled(normal, w, b), *statistics
+
+
+@decomposes("native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit.default")
 def _batch_norm(
     x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
 ) -> Any:
-    shape = [1, -1] + [1] * (x.dim() - 2)
-    if training or mean is None:  # instance norm comes here as a batch of one channel each
-        dims = [0, *range(2, x.dim())]
-        normal, batch_mean, rstd = _standardised(x, dims, eps)
-    else:
-        rstd = torch.rsqrt(var + eps).reshape(shape)
-        batch_mean = mean.reshape(shape)
-        normal = (x - batch_mean) * rstd
-    w, b = (None if t is None else t.reshape(shape) for t in (weight, bias))
-    return _scaled(normal, w, b), batch_mean.reshape(-1), rstd.reshape(-1)
+    return _batch(x, weight, bias, mean, var, training, eps)
+
+
+@decomposes("_native_batch_norm_legit.no_stats")
+def _batch_norm_without(x: Tensor, weight: Any, bias: Any, training: bool, momentum: float, eps: float) -> Any:
+    return _batch(x, weight, bias, None, None, True, eps)
 
 
 @decomposes("_native_batch_norm_legit_no_training")
 def _batch_norm_eval(x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, momentum: float, eps: float) -> Any:
-    return _batch_norm(x, weight, bias, mean, var, False, momentum, eps)
+    return _batch(x, weight, bias, mean, var, False, eps)
+
+
+@decomposes("_batch_norm_no_update")
+def _batch_norm_read(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any:
+    return (*_batch(x, weight, bias, mean, var, False, eps), x.new_zeros(0, dtype=torch.uint8))
+
+
+@decomposes("_native_batch_norm_legit_functional")
+def _batch_norm_functional(
+    x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, training: bool, momentum: float, eps: float
+) -> Any:
+    """With the running statistics as they are afterwards."""
+    updated = _updated(x, mean, var, momentum) if training else (mean.clone(), var.clone())
+    return (*_batch(x, weight, bias, mean, var, training, eps), *updated)
+
+
+@decomposes("_batch_norm_with_update_functional")
+def _batch_norm_update(
+    x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, momentum: float, eps: float
+) -> Any:
+    reserve = x.new_zeros(0, dtype=torch.uint8)
+    return (*_batch(x, weight, bias, mean, var, True, eps), reserve, *_updated(x, mean, var, momentum))
+
+
+def _updated(x: Tensor, mean: Tensor, var: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
+    variance, centre = _variance(x, [0, *range(2, x.dim())], 1, False)
+    return mean + momentum * (centre - mean), var + momentum * (variance - var)
 
 
 def _variance(x: Tensor, dim: Any, correction: Any, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -125,6 +161,8 @@ def _vector_norm(x: Tensor, order: float = 2, dim: Any = None, keepdim: bool = F
         return torch.sqrt((x * x).sum(dims, keepdim=keepdim))
     if order == 1:
         return x.abs().sum(dims, keepdim=keepdim)
+    if order == 0:
+        return (x != 0).to(x.dtype).sum(dims, keepdim=keepdim)
     if math.isinf(order):
         return x.abs().amax(dims, keepdim=keepdim) if order > 0 else x.abs().amin(dims, keepdim=keepdim)
     return (x.abs() ** order).sum(dims, keepdim=keepdim) ** (1 / order)
@@ -138,3 +176,32 @@ def _norm(x: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *, dtyp
 @decomposes("_cdist_forward")
 def _cdist(a: Tensor, b: Tensor, p: float, mode: int | None) -> Tensor:
     return torch.linalg.vector_norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, -1)
+
+
+@decomposes("dist")
+def _dist(a: Tensor, b: Tensor, p: float = 2) -> Tensor:
+    return _vector_norm(a - b, float(p))
+
+
+@decomposes("_pdist_forward")
+def _pdist(x: Tensor, p: float = 2) -> Tensor:
+    rows, columns = torch.triu_indices(len(x), len(x), 1, device=x.device)
+    return torch.linalg.vector_norm(x[rows] - x[columns], p, -1)
+
+
+@decomposes("renorm")
+def _renorm(x: Tensor, p: float, dim: int, most: float) -> Tensor:
+    """Slices longer than `most` are cut to it."""
+    dims = [d for d in range(x.dim()) if d != dim % x.dim()]
+    return _shortened(x, _vector_norm(x, float(p), dims, True), most)
+
+
+def _shortened(x: Tensor, length: Tensor, most: float) -> Tensor:
+    return torch.where(length > most, x * (most / (length + 1e-7)), x)
+
+
+@decomposes("embedding_renorm")
+def _embedding_renorm(weight: Tensor, indices: Tensor, most: float, p: float) -> Tensor:
+    used = torch.zeros(len(weight), 1, dtype=torch.bool, device=weight.device)
+    used[indices.reshape(-1)] = True
+    return torch.where(used, _shortened(weight, _vector_norm(weight, float(p), [1], True), most), weight)
