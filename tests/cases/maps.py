@@ -60,7 +60,7 @@ class Case(NamedTuple):
 
 def as_functions(case: dict[str, Any]) -> Case:
     """A reference case in torch functions, from its definition."""
-    return Case(_FUNCTIONS[case["kind"]](case), _chart(case), ff.Gaussian(_covariance(case)), double(case["at"]))
+    return Case(FUNCTIONS[case["kind"]](case), _chart(case), ff.Gaussian(_covariance(case)), double(case["at"]))
 
 
 def as_layers(case: dict[str, Any]) -> Case:
@@ -90,7 +90,7 @@ def _chart(case: dict[str, Any]) -> ff.charts.Chart:
 # -- in torch functions ------------------------------------------------------------------------------------------------
 
 
-def _pattern(weights: dict[str, Any], x: Tensor) -> Tensor:
+def pattern(weights: dict[str, Any], x: Tensor) -> Tensor:
     heads, (n, d) = weights["heads"], x.shape
     q, k = (_split(x @ double(weights[name]), heads) for name in ("Wq", "Wk"))
     scores = q @ k.mT / math.sqrt(d // heads)
@@ -103,7 +103,7 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(0, 1)
 
 
-def _attend(weights: dict[str, Any], x: Tensor, pattern: Tensor) -> Tensor:
+def attend(weights: dict[str, Any], x: Tensor, pattern: Tensor) -> Tensor:
     y = (pattern @ _split(x @ double(weights["Wv"]), weights["heads"])).transpose(0, 1)
     if "gate" in weights:
         factor = ACTIVATIONS[weights["gate"]["activation"]](x @ double(weights["Wg"]))
@@ -113,9 +113,9 @@ def _attend(weights: dict[str, Any], x: Tensor, pattern: Tensor) -> Tensor:
 
 def _self_attention(case: dict[str, Any]) -> Map:
     if case["reading"] == "live":
-        return lambda x: _attend(case, x, _pattern(case, x))
-    frozen = _pattern(case, double(case["tokens"]))
-    return lambda x: _attend(case, x, frozen)
+        return lambda x: attend(case, x, pattern(case, x))
+    frozen = pattern(case, double(case["tokens"]))
+    return lambda x: attend(case, x, frozen)
 
 
 def _gated_mlp(weights: dict[str, Any]) -> Map:
@@ -133,14 +133,14 @@ def _block_stack(case: dict[str, Any]) -> Map:
     def f(x: Tensor) -> Tensor:
         for block in case["blocks"]:
             z = F.rms_norm(x, x.shape[-1:], eps=case["eps"])
-            x = x + _attend(block["attention"], z, _pattern(block["attention"], z))
+            x = x + attend(block["attention"], z, pattern(block["attention"], z))
             x = x + _gated_mlp(block["mlp"])(F.rms_norm(x, x.shape[-1:], eps=case["eps"]))
         return x
 
     return f
 
 
-_FUNCTIONS: dict[str, Callable[[dict[str, Any]], Map]] = {
+FUNCTIONS: dict[str, Callable[[dict[str, Any]], Map]] = {
     "formula": lambda case: formula(case["components"]),
     "layer_norm": lambda case: lambda x: F.layer_norm(x, x.shape, eps=case["eps"]),
     "rms_norm": lambda case: lambda x: F.rms_norm(x, x.shape, eps=case["eps"]),

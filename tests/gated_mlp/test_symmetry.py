@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases.gated_mlps import DEGREES, layer, normal
 from cases.tiny_models import tiny_model
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,19 +16,6 @@ import fisherflat as ff
 from fisherflat.errors import InputError
 from fisherflat.layers import MLP_ACTIVATIONS, GatedMLP
 from fisherflat.models import Model
-
-DEGREES = {"identity": 1, "relu": 1, "relu2": 2}
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def layer(activation: str, bias: bool = False, dim: int = 5, hidden: int = 4) -> GatedMLP:
-    mlp = GatedMLP(dim, hidden, activation, bias).double()
-    for index, parameter in enumerate(mlp.parameters()):
-        parameter.data.copy_(normal(*parameter.shape, seed=index))
-    return mlp
 
 
 @pytest.mark.parametrize("options", [{}, {"mlp_bias": True}], ids=["no bias", "bias"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_symmetry import DEGREES, layer, normal
+from cases.gated_mlps import DEGREES, layer, normal
 from torch import Tensor
 from torch.func import functional_call, jacrev
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from cases import rules as rule_cases
 from cases.differences import taylor_jet
+from cases.functions import OPTIONS, TRUTH
+from cases.transcendental import TRANSCENDENTAL
 from flint import arb
 from mpmath import mpf
-from test_elementary import OPTIONS, TRUTH
-from test_rules import TRANSCENDENTAL
 from torch import Tensor
 
 import fisherflat as ff

@@ -44,9 +44,9 @@ def exactly(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Map:
     def f(x: Tensor) -> Tensor:
         zero["here"] = 0 * x.sum()
         if case.get("reading") == "frozen_pattern":
-            pattern = reference._pattern(case, reference.double(case["tokens"]) + zero["here"])
-            return reference._attend(case, x, pattern)
-        return reference._FUNCTIONS[case["kind"]](case)(x)
+            pattern = reference.pattern(case, reference.double(case["tokens"]) + zero["here"])
+            return reference.attend(case, x, pattern)
+        return reference.FUNCTIONS[case["kind"]](case)(x)
 
     return f
 

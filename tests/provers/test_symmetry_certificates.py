@@ -10,7 +10,7 @@ from typing import Any
 import mpmath
 import pytest
 import torch
-from test_symmetry import DEGREES, layer, normal
+from cases.gated_mlps import DEGREES, layer, normal
 from torch.nn import functional as F
 
 import fisherflat as ff

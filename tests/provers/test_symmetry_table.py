@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_symmetry import DEGREES, layer, normal
+from cases.gated_mlps import DEGREES, layer, normal
 
 import fisherflat as ff
 from fisherflat.errors import InputError
