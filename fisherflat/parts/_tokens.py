@@ -196,7 +196,7 @@ def reduced(node: Node) -> frozenset[int]:
     """The axes of its operand that a reduction sums over."""
     rank = len(node.inputs[0].shape)
     dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    if dims is None or (isinstance(dims, (tuple, list)) and not dims):
+    if not rank or dims is None or (isinstance(dims, (tuple, list)) and not dims):
         return frozenset(range(rank))
     return frozenset(dim % rank for dim in ([dims] if isinstance(dims, int) else dims))
 
