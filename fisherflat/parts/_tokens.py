@@ -198,7 +198,7 @@ def reduced(node: Node) -> frozenset[int]:
     dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
     if not rank or dims is None or (isinstance(dims, (tuple, list)) and not dims):
         return frozenset(range(rank))
-    return frozenset(dim % rank for dim in ([dims] if isinstance(dims, int) else dims))
+    return frozenset(dim % max(rank, 1) for dim in ([dims] if isinstance(dims, int) else dims))
 
 
 def _rows(shape: tuple[int, ...], dim: int, origin: Origin | None = None) -> Numbering:

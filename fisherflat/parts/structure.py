@@ -22,6 +22,10 @@ from fisherflat.jets.rules import Series, series_in
 NAMES = ("constant", "affine", "nonlinear")
 
 
+#: what a rule may raise for shapes that it was not written for
+_FOREIGN = (ArithmeticError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+
+
 class StructureAlgebra(TensorAlgebra):
     """The algebra of `fisherflat.jets.rules` without numbers: tensors on the meta device, of which only C matters."""
 
@@ -35,13 +39,16 @@ class StructureAlgebra(TensorAlgebra):
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         # what is constant piece by piece is not affine, except where the input's numbers are not read at all
         moving = any(series.order for series in series_in(args, kwargs)) and not OPS[node.packet].shape_only
-        order = 2 if moving else 0
+        return self._outputs(node, 2 if moving else 0, k)
+
+    def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        return self._outputs(node, 2, k)
+
+    def _outputs(self, node: Node, order: int, k: int) -> Any:
+        """The output of a node, or all of them."""
         if node.shape and isinstance(node.shape[0], tuple):
             return tuple(self._blank(shape, order, k) for shape in node.shape)
         return self._blank(node.shape, order, k)
-
-    def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
-        return self._blank(node.shape, 2, k)
 
     def _blank(self, shape: tuple[int, ...], order: int, k: int) -> Series:
         return Series(torch.empty(self.count(order, k), 1, *shape, dtype=torch.float64, device="meta"), k)
@@ -73,7 +80,7 @@ def read(graph: Graph, start: Node | None = None) -> Structure:
             continue
         try:
             values[node] = apply(xp, node, values.__getitem__, k)
-        except UnsupportedOpError:  # more than the engines can do, but certainly not affine
+        except (UnsupportedOpError, *_FOREIGN):  # more than the engines can do, and not known to be affine
             values[node] = xp.fallback(node, (), {}, k)
     orders = {node: max(series.order for series in series_in(value)) for node, value in values.items()}
     order = orders[graph.output]

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from flint import arb, arb_mat
 
-from fisherflat.errors import EnclosureError
+from fisherflat.errors import EnclosureError, UnsupportedOpError
 from fisherflat.jets import pair_index, size
 from fisherflat.jets.balls import BallAlgebra, BallArray, balls, matrix
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.ops import apply, evaluate
+from fisherflat.jets.ops import apply
 from fisherflat.jets.rules import Series
 from fisherflat.provers._search import Plane
 from fisherflat.spaces.charts import Chart
@@ -37,7 +37,7 @@ def jet(graph: Graph, chart: Chart, box: Box) -> np.ndarray:
     if isinstance(output, torch.Tensor):
         values = balls(output)[None, None]
     elif all(coordinate.is_exact() for coordinate in box):
-        values = evaluate(graph, BallAlgebra(), _input(chart, box)).data.balls  # type: ignore[union-attr]
+        values = _at(graph, chart, box, output).data.balls
     else:
         values = _over(graph, chart, box, output).data.balls
     out = np.full((size(chart.k), values[0].size), arb(0), dtype=object)
@@ -53,6 +53,30 @@ def _input(chart: Chart, box: Box) -> Series:
     return Series(BallArray(x), chart.k)
 
 
+def _at(graph: Graph, chart: Chart, point: Box, output: Node) -> Series:
+    """The graph at a point; intermediate values are dropped after their last use."""
+    xp, last = BallAlgebra(), graph.last_use()
+    values: dict[Node, Any] = {graph.input: _input(chart, point)}
+    for node in graph.nodes:
+        if node.target is not None:
+            values[node] = _applied(xp, node, values, chart.k)
+        for dead in last.get(node, ()):
+            del values[dead]
+    return values[output]
+
+
+def _applied(xp: BallAlgebra, node: Node, values: dict[Node, Any], k: int) -> Any:
+    """The rule of a node in balls, where it has one that works there."""
+    try:
+        return apply(xp, node, values.__getitem__, k)
+    except EnclosureError:
+        raise
+    except Exception as error:  # a rule that balls cannot follow: then nothing is claimed
+        unsupported = UnsupportedOpError(f"{node.op} at {node.source} has no rule in ball arithmetic: {error}")
+        unsupported.node = node  # type: ignore[attr-defined]
+        raise unsupported from error
+
+
 def _over(graph: Graph, chart: Chart, box: Box, output: Node) -> Series:
     """The graph over a box, next to the graph at its centre: what is known there bounds how far values and slopes vary.
 
@@ -65,8 +89,8 @@ def _over(graph: Graph, chart: Chart, box: Box, output: Node) -> Series:
     there: dict[Node, Any] = {graph.input: _input(chart, centre)}
     over: dict[Node, Any] = {graph.input: _input(chart, box)}
     for node in graph.nodes[1:]:
-        there[node] = apply(xp, node, there.__getitem__, k)
-        over[node] = apply(xp, node, over.__getitem__, k)
+        there[node] = _applied(xp, node, there, k)
+        over[node] = _applied(xp, node, over, k)
         _tighten(over[node], there[node], steps)
         for dead in last.get(node, ()):
             del there[dead], over[dead]

@@ -49,6 +49,10 @@ _ROOTS = words("log sqrt rsqrt reciprocal")
 _OTHERS = words("log1p tan acos acosh asin atanh erfinv")
 
 
+#: real-analytic where they are defined, besides what is affine
+ANALYTIC = _ENTIRE | _ROOTS | _OTHERS | {"pow"}
+
+
 class Affinity:
     """What the nodes of a graph are as functions of its input.
 
@@ -144,10 +148,7 @@ class Affinity:
             if self.orders[node] == "constant" or node.target is None:
                 continue
             name, where = _name(node), f"{node.op} at {node.source}"
-            if (
-                name not in _AFFINE | _ENTIRE | _ROOTS | _OTHERS | {"pow"}
-                or node.kwargs.get("rounding_mode") is not None
-            ):
+            if name not in _AFFINE | ANALYTIC or node.kwargs.get("rounding_mode") is not None:
                 return None
             if name == "pow" and isinstance(node.args[1], Node):
                 return None

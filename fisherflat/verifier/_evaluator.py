@@ -15,7 +15,7 @@ import torch
 from flint import arb
 from torch import Tensor
 
-from fisherflat.errors import UnsupportedOpError
+from fisherflat.errors import EnclosureError, UnsupportedOpError
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.verifier._decisions import (
     COMPARISONS,
@@ -64,9 +64,9 @@ def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, step
     last = graph.last_use()
     for node in graph.nodes:
         if node.target is not None:
-            values[node] = _Op(node, values, x.k).result()
+            values[node] = _result(node, values, x.k)
             if middle is not None:
-                centre[node] = _Op(node, centre, x.k).result()
+                centre[node] = _result(node, centre, x.k)
                 values[node] = _narrowed(values[node], centre[node], steps)
         for dead in last.get(node, ()):
             values.pop(dead)
@@ -83,7 +83,7 @@ def node_values(graph: Graph, x: Polynomial, wanted: Iterable[Node]) -> dict[Nod
     needed = _ancestors(wanted)
     for node in graph.nodes[1:]:
         if node in needed:
-            values[node] = _Op(node, values, x.k).result()
+            values[node] = _result(node, values, x.k)
     return values
 
 
@@ -100,7 +100,7 @@ def result(graph: Graph, last: Node, moving: dict[Node, Polynomial], fixed: dict
             for source in node.inputs:
                 if source not in values:
                     values[source] = Polynomial([fixed[source].value, *[None] * (len(monomials(k)) - 1)], k)
-            values[node] = _Op(node, values, k).result()
+            values[node] = _result(node, values, k)
     return values[last]
 
 
@@ -112,6 +112,23 @@ def _ancestors(nodes: Iterable[Node], stop: Collection[Node] = ()) -> set[Node]:
             pending += [source for source in node.inputs if source not in found]
             found.update(node.inputs)
     return found
+
+
+def _result(node: Node, values: dict[Node, Any], k: int) -> Any:
+    """The value of a node.
+
+    **Raises:** `UnsupportedOpError` also where the tables know an op and not all of its options.
+    """
+    try:
+        return _Op(node, values, k).result()
+    except (EnclosureError, UnsupportedOpError):
+        raise
+    except _FOREIGN as error:
+        raise UnsupportedOpError(f"{node.op} at {node.source} is beyond the verifier's tables: {error}") from error
+
+
+#: what NumPy and FLINT raise for arguments that an op of the tables was not written for
+_FOREIGN = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:
@@ -173,6 +190,8 @@ class _Op:
         name, args, kwargs = self.name, self.node.args, self.node.kwargs
         if name == "getitem":
             return self.values[args[0]][args[1]]
+        if (decided := self._decided(name, args, kwargs)) is not None:
+            return self._constant(decided)
         if name in FUNCTIONS and isinstance(args[0], Node) and not any(isinstance(a, Node) for a in args[1:]):
             options = [a.item() if isinstance(a, Tensor) else a for a in args[1:]]
             return composed(self.values[args[0]], lambda s: FUNCTIONS[name](s, *options, **kwargs))
@@ -198,8 +217,6 @@ class _Op:
             if args[2] is None:
                 return out
             return plus(out, self._polynomial(args[2].reshape(-1, *[1] * (args[1].dim() - 2))))
-        if (decided := self._decided(name, args, kwargs)) is not None:
-            return self._constant(decided)
         if name in COMPARISONS:
             a, b = (_nearby(self._polynomial(leaf)) for leaf in args)
             return self._constant(COMPARISONS[name](a, b))
@@ -276,7 +293,7 @@ class _Op:
     def _product(self, *args: Any, beta: float = 1, alpha: float = 1) -> Polynomial:
         bias, (a, b) = (args[0], args[1:]) if self.name == "addmm" else (None, args)
         if self.name != "bmm" and isinstance(b, Tensor):
-            product = times_constant(self.values[a], b)
+            product = times_constant(self._polynomial(a), b)
         elif self.name != "bmm" and isinstance(a, Tensor):
             product = times_constant(self.values[b].each(lambda part: part.T), a.T).each(lambda part: part.T)
         else:

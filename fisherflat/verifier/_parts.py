@@ -34,6 +34,11 @@ _ENTRY = words(
     "abs add sub rsub mul div neg clamp clamp_min clamp_max elu exp expm1 gelu leaky_relu log log1p log_sigmoid pow "
     "reciprocal relu rsqrt sigmoid silu softplus sqrt tanh maximum minimum erf sin cos atan _to_copy sinh cosh"
 )
+#: what moves in jumps alone
+_STEPS = words(
+    "lt le gt ge eq ne logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
+    "isnan isinf argmax argmin argsort floor ceil round trunc sign sgn any all"
+)
 _ROOTS = frozenset(("rsqrt", "sqrt", "pow"))
 _SUMS = ("sum", "mean")
 _REDUCTIONS = ("sum", "mean", "amax", "amin", "logsumexp", "max", "prod", "cumsum", "_softmax", "_log_softmax")
@@ -58,14 +63,18 @@ def failures(found: Comparison) -> Iterator[str]:
 class _Parts:
     """The parts of a live graph.
 
-    **Attributes:** `tokens`: node -> the axes that number tokens; empty for what does not move.
+    **Attributes:** `moving`: the nodes that move, and not in jumps alone; `tokens`: node -> the axes that number
+    tokens, empty for others.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph, self.users = graph, graph.users()
         self.moving = {graph.input}
         for node in graph.nodes[1:]:
-            if any(source in self.moving for source in node.inputs):
+            index = (
+                _name(node) == "getitem" and node.args[1] > 0 and _name(node.args[0]) in ("topk", "sort", "max", "min")
+            )
+            if not index and _name(node) not in _STEPS and any(source in self.moving for source in node.inputs):
                 self.moving.add(node)
         rank = len(graph.input.shape)
         self.tokens: dict[Node, frozenset[int]] = {graph.input: frozenset((rank - 2,) if rank > 1 else ())}
@@ -84,7 +93,7 @@ class _Parts:
             return frozenset(axis for axis in self.tokens[sources[0]] if axis < rank)
         if name in _MATMULS:
             return self._of_matmul(node)
-        if name in _MOVES:
+        if name in _MOVES - {"where", "masked_fill"}:
             return self._moved(node, sources)
         if name in ("sum", "mean", "amax", "amin", "logsumexp", "prod"):
             over = _reduced(node)
