@@ -15,6 +15,7 @@ from cases.rules import GRID, c
 from torch import Tensor
 
 from fisherflat.errors import FallbackWarning, UnsupportedOpError
+from fisherflat.jets.graph import Graph, Node, getitem
 from fisherflat.parts import trace
 
 
@@ -137,7 +138,6 @@ def raised_by(f: Callable[[Tensor], Tensor]) -> str:
         ("special_bessel_j0", lambda x: torch.special.bessel_j0(x)),  # torch has no derivative
         ("special_zeta", lambda x: torch.special.zeta(x * x + 2, 1.0)),  # nor a second one here
         ("bincount", lambda x: x * x.argmax(1).bincount().sum()),  # whose length depends on values
-        ("_pdist_forward", lambda x: torch.nn.functional.pdist(x)),
         ("scatter_reduce", lambda x: x.scatter_reduce(0, GRID[:1, :3] * 0, x[1:], "prod")),  # whose gradient branches
     ],
 )
@@ -145,3 +145,82 @@ def test_what_torch_cannot_differentiate_is_an_error_with_a_way_out(op: str, f: 
     message = raised_by(f)
     assert f"aten.{op} at test_fallback.py" in message
     assert "write that step in simpler ops" in message
+
+
+def formula(value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]) -> Any:
+    """A function with a derivative of our choice, as torch might have it."""
+
+    class Formula(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x: Tensor) -> Tensor:
+            return value(x)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return gradient * slope(*ctx.saved_tensors)
+
+    return Formula.apply
+
+
+def by_fallback(value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The jet of an op with that derivative by the fallback."""
+    start = Node(0, None, (), {}, tuple(x.shape[2:]))
+    op = Node(1, formula(value, slope), (start,), {}, tuple(x.shape[2:]), source="here")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        return taylor_jet(Graph([start, op], op, {}), x, 2)
+
+
+SERIES = dyadic_series((4,), 2, 2, 3, seed=2)
+AT_ZERO = torch.cat([torch.zeros(1, 3, 4, dtype=torch.float64), SERIES[1:]])
+
+
+@pytest.mark.parametrize(
+    ("value", "slope", "x"),
+    [
+        (lambda x: x**3, lambda x: x**2 * 2, SERIES),
+        (lambda x: x**3, lambda x: x.detach() ** 2 * 3, SERIES),  # right to first order only
+        (lambda x: x**2, lambda x: 2 * x + (x == 0) / (x == 0), SERIES),  # no number
+        (torch.sinc, lambda x: x * 0, AT_ZERO),  # a removable singularity
+        (lambda x: x.sin(), lambda x: x.cos() * (1 + (x > 1) * 0.01), SERIES),  # a little off, in some entries
+    ],
+)
+def test_derivatives_that_are_not_those_of_the_values_are_refused(value: Any, slope: Any, x: Tensor) -> None:
+    with pytest.raises(UnsupportedOpError, match="do not fit its values"):
+        by_fallback(value, slope, x)
+
+
+@pytest.mark.parametrize(
+    ("value", "slope", "x"),
+    [
+        (lambda x: x**3, lambda x: x**2 * 3, SERIES),
+        (lambda x: (x * 1e4).sin(), lambda x: (x * 1e4).cos() * 1e4, SERIES),  # steps on another scale see nothing
+        (lambda x: (x + 1e-6).abs().log(), lambda x: 1 / (x + 1e-6), AT_ZERO),  # a pole nearby
+        (lambda x: (x - 1e-4).relu(), lambda x: (x > 1e-4).to(x), AT_ZERO),  # a kink nearby
+        (lambda x: x.abs(), lambda x: x.sign(), AT_ZERO),  # at a kink, where there is no derivative to compare with
+        (lambda x: x * x.abs(), lambda x: 2 * x * x.sign(), AT_ZERO),
+        (lambda x: x.exp(), lambda x: x.exp(), SERIES.float()),
+        (lambda x: x * 0 + 2, lambda x: x * 0, SERIES),
+    ],
+)
+def test_derivatives_that_may_be_those_of_the_values_are_not(value: Any, slope: Any, x: Tensor) -> None:
+    assert torch.equal(by_fallback(value, slope, x)[:, 0], value(x[0]))
+
+
+def test_an_output_without_derivatives_is_an_error_where_it_is_used() -> None:
+    start = Node(0, None, (), {}, (4,))
+    both = Node(1, lambda x: (x.sin(), x.detach() * 2), (start,), {}, ((4,), (4,)), source="here")
+    outputs = [Node(2, getitem, (both, position), {}, (4,)) for position in (0, 1)]
+    used = Node(3, torch.ops.aten.mul.Tensor, (outputs[1], start), {}, (4,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        taylor_jet(Graph([start, both, outputs[0]], outputs[0], {}), SERIES, 2)
+        for nodes in ([start, both, outputs[1]], [start, both, outputs[1], used]):
+            with pytest.raises(UnsupportedOpError, match=r"does not know the derivatives of an output of .* at here"):
+                taylor_jet(Graph(nodes, nodes[-1], {}), SERIES, 2)

@@ -3,6 +3,9 @@
 Derivatives along a direction are the transpose of a transpose: reverse over reverse, twice over for second derivatives.
 Forward mode is not used at all: nested, its formulas are wrong for some ops (PyTorch issues 196700, 198017), and even
 one forward derivative of a reverse one is wrong for others (`scatter_reduce` with products) or missing.
+
+What comes out is compared with values of the op nearby (`trusted`): torch's formulas return 0 or no number at removable
+singularities, and those for symmetric matrices are no derivatives of what the op computes from one triangle.
 """
 
 from __future__ import annotations
@@ -19,10 +22,25 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from fisherflat.errors import FallbackWarning, UnsupportedOpError
 from fisherflat.jets._jet import pairs
 from fisherflat.jets.engines._chunks import is_out_of_memory
+from fisherflat.jets.engines._trust import trusted
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import Series
 
 Tensors = tuple[Tensor, ...]
+
+
+class Unknown(Series):
+    """An output whose derivatives torch does not know: an error as soon as it is asked for them."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self, said: str) -> None:
+        self._said = said
+
+    @property
+    def data(self) -> Any:
+        """Not known."""
+        raise UnsupportedOpError(self._said)
 
 
 def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int, total: int, start: int) -> Any:
@@ -30,9 +48,10 @@ def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k:
 
     **Args:** `start`: the row of the first second derivative that the op's own source is added to.
 
-    An output that torch does not differentiate is a series of order 0 where it holds integers, else `None`.
+    An output that torch does not differentiate is a series of order 0 where it holds integers, else `Unknown`.
 
-    **Raises:** `UnsupportedOpError` where torch cannot differentiate the op twice.
+    **Raises:** `UnsupportedOpError` where torch cannot differentiate the op twice, or its derivatives are not those of
+    its values.
     """
     _warn_once(node)
     leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
@@ -79,9 +98,16 @@ def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k:
             f"{node.op} at {node.source} has no second-order rule, and torch cannot differentiate it alone ({error}); "
             'write that step in simpler ops, or use engine="autodiff"'
         ) from error
-    moving = iter([Series(torch.stack(parts), k) for parts in zip(*rows, strict=True)])
+    found = [torch.stack(parts) for parts in zip(*rows, strict=True)]
+    if not trusted(lambda x: vmap(smooth)(x, still), data, found, k):
+        raise UnsupportedOpError(
+            f"{node.op} at {node.source} has no second-order rule, and torch's derivatives of it do not fit its values "
+            "there (a singularity, or a formula that takes a matrix for symmetric); write that step in simpler ops"
+        )
+    moving = iter([Series(coefficients, k) for coefficients in found])
+    said = f"torch does not know the derivatives of an output of {node.op} at {node.source}; do without that output"
     out = tuple(
-        next(moving) if moves else None if value.is_floating_point() else Series(value[None], k)
+        next(moving) if moves else Unknown(said) if value.is_floating_point() else Series(value[None], k)
         for value, moves in zip(values, differentiable, strict=True)
     )
     return out if node.shape and isinstance(node.shape[0], tuple) else out[0]
