@@ -17,6 +17,10 @@ aten = torch.ops.aten
 
 EXP, SQRT = np.frompyfunc(mpmath.exp, 1, 1), np.frompyfunc(mpmath.sqrt, 1, 1)
 
+LENGTHS = torch.tensor([[0, 2, 1, 1], [3, 0, 0, 1]])
+SEGMENTS = aten.segment_reduce.default
+
+
 #: op -> (input shape, function) ..., piecewise polynomial of degree two at most
 POLYNOMIAL: dict[str, list[Case]] = {
     "kthvalue": [((3, 4), lambda x: x.kthvalue(2, 0)[0]), ((1,), lambda x: x[0].kthvalue(1)[0] * x)],
@@ -56,6 +60,16 @@ POLYNOMIAL: dict[str, list[Case]] = {
     "rad2deg": [((3, 4), lambda x: x.rad2deg() / 57)],
     "angle": [((3, 4), lambda x: x.angle() * x)],
     "native_dropout_backward": [((3, 4), lambda x: aten.native_dropout_backward(x * x, MASK, 1.5))],
+    "prod": [((1,), lambda x: x[0].prod(0, keepdim=True) * x)],
+    "amax": [((1,), lambda x: x[0].amax(0) * x), ((1,), lambda x: torch.aminmax(x[0], dim=0)[0] * x)],
+    "max.dim": [((1,), lambda x: x[0].max(0)[0] * x), ((1,), lambda x: x[0].min(-1, keepdim=True)[0] * x)],
+    "segment_reduce": [
+        ((4, 3), lambda x: SEGMENTS(x, "sum", lengths=LENGTHS[0], initial=0.5)),
+        ((2, 4, 3), lambda x: SEGMENTS(x, "mean", lengths=LENGTHS, axis=1, initial=1.0)),
+        ((4, 3), lambda x: SEGMENTS(x, "max", offsets=torch.tensor([0, 3, 3, 4]), initial=0.0)),
+        ((2, 4), lambda x: SEGMENTS(x, "min", lengths=LENGTHS, axis=1, initial=0.25)),
+        ((4,), lambda x: SEGMENTS(x, "prod", lengths=torch.tensor([2, 2]))),
+    ],
     "linalg_vector_norm": [((3, 4), lambda x: torch.linalg.vector_norm(x.relu(), 0, 1)[:, None] * x)],
 }
 

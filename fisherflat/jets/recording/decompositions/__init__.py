@@ -13,9 +13,10 @@ from fisherflat.jets.recording.decompositions import _entries as entries
 from fisherflat.jets.recording.decompositions import _functions as functions
 from fisherflat.jets.recording.decompositions import _norms as norms
 from fisherflat.jets.recording.decompositions import _products as products
+from fisherflat.jets.recording.decompositions import _segments as segments
 from fisherflat.jets.recording.decompositions._table import TABLE
 
-__all__ = ["TABLE", "decomposition", "entries", "functions", "norms", "products"]
+__all__ = ["TABLE", "decomposition", "entries", "functions", "norms", "products", "segments"]
 
 
 def decomposition(op: Any) -> Callable[..., Any] | None:

@@ -169,6 +169,16 @@ def _nanmedian_of_all(x: Tensor) -> Tensor:
     return _nanmedian(x.reshape(-1))[0]
 
 
+@decomposes("amax", "amin")
+def _extreme_of_one(x: Tensor, dim: Any = (), keepdim: bool = False) -> Any:
+    return NotImplemented if x.dim() else x.clone()
+
+
+@decomposes("max.dim", "min.dim")
+def _extreme_of_one_along(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+    return NotImplemented if x.dim() else (x.clone(), torch.zeros((), dtype=torch.long, device=x.device))
+
+
 @decomposes("aminmax")
 def _aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     dims = [] if dim is None else [dim]

@@ -61,8 +61,8 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 @decomposes("prod")
 def _prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Pairwise, so that it takes log2(n) products and is right where entries vanish."""
-    if dim is None:
-        x, dim = x.reshape(-1), 0
+    if dim is None or not x.dim():
+        x, dim, keepdim = x.reshape(-1), 0, False
     while x.shape[dim] > 1:
         half = x.shape[dim] // 2
         product = x.narrow(dim, 0, half) * x.narrow(dim, half, half)
