@@ -15,7 +15,7 @@ _Only = Annotated[list[str] | None, typer.Option("--only", help=f"This section; 
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the tables and the figures.", file_okay=False)] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the tables and the figures.")] = Path(
         "fisherflat-demo"
     ),
     resolution: Annotated[int, typer.Option(help="Grid points a side.", min=2)] = 121,

@@ -107,7 +107,7 @@ def test_the_fixed_covariance_is_that_of_what_entered(gated: DepthStudy) -> None
 def test_what_a_study_of_a_gated_model_says(gated: DepthStudy) -> None:
     said = " ".join(gated.sentences())
     for start in (
-        "After the last block the mean scalar curvature, over 2 points, is",
+        "After the last block the mean scalar curvature over 2 points is",
         "Attributed to layers: ",
         "Attributed to parts: ",
         "Transport: ",
