@@ -17,7 +17,7 @@ from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import AutodiffEngine, TaylorEngine, in_chunks
 from fisherflat.jets.graph import Graph
-from fisherflat.jets.recording import Mapping
+from fisherflat.jets.recording import Mapping, recorded
 from fisherflat.parts import traced
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Family, Gaussian
@@ -37,13 +37,17 @@ class Engine(Protocol):
 
 
 def _taylor(mapping: Mapping, chart: Chart, ambient_dim: int, memory: int | None) -> Engine:
-    graph = traced(mapping, chart.point.to(mapping.dtype))
+    graph = traced(mapping, chart)
     return TaylorEngine(graph, chart, ambient_dim, mapping.dtype, memory)
+
+
+def _autodiff(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
+    return AutodiffEngine(*recorded(mapping, chart), chart, dim, memory)
 
 
 #: name -> how it is built from the map, the chart, the number of outputs and a budget in bytes
 ENGINES: dict[str, Callable[[Mapping, Chart, int, int | None], Engine]] = {
-    "autodiff": AutodiffEngine,
+    "autodiff": _autodiff,
     "taylor": _taylor,
 }
 

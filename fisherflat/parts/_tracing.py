@@ -10,21 +10,25 @@ from torch import Tensor
 from torch.func import vjp
 
 from fisherflat._arrays import as_float64
-from fisherflat.errors import InputError, TraceError
+from fisherflat.errors import InputError
 from fisherflat.jets.graph import ROLES, Graph, Held, Holding, Live, Node, Tangent, fold, run
 from fisherflat.jets.ops import STRUCTURAL
-from fisherflat.jets.recording import Mapping, record
+from fisherflat.jets.recording import Mapping, graphed, recorded
 from fisherflat.parts._activations import ends
 from fisherflat.parts._flow import Flow, entries, moving
 from fisherflat.parts._roles import assign, held
+from fisherflat.spaces.charts import Chart
 
 
 def trace(module: Callable[[Tensor], Tensor], at: Any) -> Graph:
     """The graph of `module(at)`: nodes with op, role, module path and source line. `print` it for a table.
 
     **Args:** `module`: an `nn.Module` or a callable, one tensor to one tensor; `at`: an input of the shape to trace,
-    taken to float64. The graph holds for every input of that shape unless control flow depends on the input's values,
-    which is an error.
+    taken to float64, or a chart, on which the trace is then checked. The graph holds for every input of that shape
+    unless control flow depends on the input's values, which is an error.
+
+    The trace, with every cast that the module has, gives the module's own value at `at` and at three more points to the
+    last places, and says what it does without casts to lower precision.
 
     **Raises:** `TraceError`, `MapError` where the call itself fails, `InputError` for a bad `at`.
 
@@ -33,35 +37,21 @@ def trace(module: Callable[[Tensor], Tensor], at: Any) -> Graph:
     >>> [node.op for node in graph.nodes if node.role == "mlp_gate" and not node.factor]
     ['aten.mul']
     """
-    point = as_float64(at, "at")
+    place = at if isinstance(at, Chart) else as_float64(at, "at")
+    point = place.point if isinstance(place, Chart) else place
     mapping = Mapping(module, point.dtype, point.device)
     mapping.check(point)
-    return traced(mapping, point)
+    return traced(mapping, place)
 
 
-def traced(mapping: Mapping, point: Tensor) -> Graph:
-    """The graph of a map in its working precision; a graph itself is taken as it is."""
+def traced(mapping: Mapping, at: Tensor | Chart, near: Tensor | None = None) -> Graph:
+    """The graph of a map in its working precision; a graph itself is taken as it is. See `recorded`."""
     if isinstance(mapping.mean, Graph):
-        return mapping.mean.to(mapping.dtype, point.device)
-    graph = record(mapping, point)
-    _check_value(graph, mapping, point)
+        device = at.point.device if isinstance(at, Chart) else at.device
+        return mapping.mean.to(mapping.dtype, device)
+    graph = graphed(*recorded(mapping, at, near))
     assign(graph)
     return graph
-
-
-#: relative to the largest output; a map may round to low precision on its way, the graph does not
-_TOLERANCE = 0.05
-
-
-def _check_value(graph: Graph, mapping: Mapping, point: Tensor) -> None:
-    """Whether the graph says what the map says: what was traced wrongly must not be measured."""
-    with torch.no_grad():
-        mine, value = graph(point), mapping(point.clone())  # which may write into its input
-    if not torch.allclose(mine, value.to(mine), rtol=0, atol=_TOLERANCE * float(value.abs().max()), equal_nan=True):
-        raise TraceError(
-            "the traced graph does not give the map's own value: the map writes into tensors in a way that the trace "
-            'cannot follow, or is not a function of its input alone; rewrite it, or use engine="autodiff"'
-        )
 
 
 def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = ("pattern",)) -> Graph:

@@ -47,7 +47,7 @@ def check(
     if reasons:
         return tuple(reasons), ()
     try:
-        graph = trace(mean, chart.point).to(torch.float64, torch.device("cpu"))
+        graph = trace(mean, chart).to(torch.float64, torch.device("cpu"))
         found = Comparison(graph) if graph.holdings else None
     except FisherflatError as error:
         return (f"graph: the map could not be traced: {error}",), ()

@@ -164,10 +164,15 @@ DECOMPOSED: dict[str, list[Case]] = {
         ((3, 4), lambda x: x.index_put((x[:, 0] > 0,), x[1] * x[1])),
         ((3, 4), lambda x: x.index_put((x < 0,), x[0, 0], accumulate=True)),
     ],
-    "_unsafe_index": [
-        ((1, 2, 4), lambda x: torch.nn.functional.interpolate(x, 6)),
-        ((1, 1, 3, 4), lambda x: torch.nn.functional.interpolate(x, scale_factor=2)),
-    ],
+    "_unsafe_index": [((3, 4), lambda x: aten._unsafe_index(x, [torch.tensor([2, 0, 2])]))],
+    **{
+        f"{op}{rank}d": [
+            ((1, 2, *size), lambda x, mode=mode: torch.nn.functional.interpolate(x, scale_factor=1.5, mode=mode)),
+            ((1, 1, *size), lambda x, mode=mode: torch.nn.functional.interpolate(x, 5, mode=mode)),
+        ]
+        for rank, size in ((1, (4,)), (2, (3, 4)), (3, (2, 3, 2)))
+        for op, mode in (("upsample_nearest", "nearest"), ("_upsample_nearest_exact", "nearest-exact"))
+    },
     "masked_select": [((3, 4), lambda x: x.masked_select(MASK)), ((4,), lambda x: x.masked_select(MASK))],
     "take": [((3, 4), lambda x: x.take(GRID * 3)), ((3, 4), lambda x: x.take(x.argmax(1)))],
     "as_strided": [
@@ -394,6 +399,9 @@ CONSTANT: dict[str, list[Case]] = {
         "_to_copy": lambda x: (x * 3).long(),
     }.items()
 }
+
+#: what they return depends on the kind of their argument alone, so that a trace holds it as a constant
+OF_KIND = {name for name in CONSTANT if name.startswith("new_") or name.endswith("_like")}
 
 DECOMPOSED |= {
     "addcmul": [((3, 4), lambda x: torch.addcmul(x, x, c(4), value=2))],

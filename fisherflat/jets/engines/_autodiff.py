@@ -1,4 +1,8 @@
-"""The `torch.func` engine: for any callable, and the oracle that the other engines are tested against.
+"""The `torch.func` engine: torch's own derivatives of the map, the oracle that the other engine is tested against.
+
+What is differentiated is the tape, the torch ops that the map called, and not the map once more: so custom autograd
+functions, `detach` and derivatives inside the map are what they compute, the user's code runs in no transform, and
+nothing of torch is patched. It shares no decomposition and no rule with the other engine.
 
 Second derivatives are reverse over reverse: each output's gradient, differentiated in reverse again. Forward mode is
 left out on purpose. Nested, it returns wrong second derivatives through fused norms without saying so (PyTorch issues
@@ -8,10 +12,9 @@ cost grows with the number D of outputs, which are differentiated one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch.func import jacrev, vjp, vmap
@@ -20,7 +23,8 @@ from fisherflat._typing import Float, Tensor
 from fisherflat.errors import FisherflatError, TraceError, UnsupportedOpError
 from fisherflat.jets._jet import pairs, size
 from fisherflat.jets.engines._chunks import is_out_of_memory, memory_budget
-from fisherflat.jets.recording import Mapping, Raised
+from fisherflat.jets.engines._derivatives import check
+from fisherflat.jets.recording import Tape
 from fisherflat.spaces.charts import Chart
 
 
@@ -28,18 +32,23 @@ class AutodiffEngine:
     """2-jets of `mean(chart(u))` by nested transforms of `torch.func`.
 
     As in a traced graph, casts to a lower precision are dropped, and `detach` and `no_grad` inside the map do not hide
-    what it depends on: the derivatives are those of the function that the map computes.
+    what it depends on: the derivatives are those of the function that the map computes. Those of each op are compared
+    with differences of its values once, and its values at several points at once with those at each.
 
-    **Args:** `mapping`, the map in its working precision; `chart`, on the device to run on; `dim`, the number D of
-    outputs; `memory`, a budget in bytes (default: a share of what is free), within which outputs are taken together.
+    **Args:** `tape`, of the map, and `points` where it was checked; `chart`, on the device to run on; `dim`, the number
+    D of outputs; `memory`, a budget in bytes (default: a share of what is free), within which outputs are taken
+    together.
 
-    **Raises:** `UnsupportedOpError` for an op without second derivative, `TraceError` for a map that torch cannot
-    differentiate (random numbers, branches on values, NumPy).
+    **Raises:** `UnsupportedOpError` for an op whose second derivative torch does not know.
     """
 
-    def __init__(self, mapping: Mapping, chart: Chart, dim: int, memory: int | None = None) -> None:
-        self._mapping, self._chart, self._dim, self._memory = mapping, chart, dim, memory
+    def __init__(self, tape: Tape, points: Sequence[Tensor], chart: Chart, dim: int, memory: int | None = None) -> None:
+        self._chart, self._dim, self._memory = chart, dim, memory
+        self._dtype = points[0].dtype
+        self._map = tape.raised(self._dtype)
         self.chunk_memory = memory
+        with _differentiating():
+            self._batches = check(tape, points, chart)
 
     @property
     def bytes_per_point(self) -> int:
@@ -55,15 +64,17 @@ class AutodiffEngine:
             kept += tensor.numel() * tensor.element_size()
             return tensor
 
-        point = self._chart.point.to(self._mapping.dtype, copy=True).requires_grad_()
+        point = self._chart.point.to(self._dtype, copy=True).requires_grad_()
         hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
-        with _differentiating(self._mapping.dtype), hooks:
-            self._mapping(point.clone())
+        with _differentiating(), hooks:
+            self._map(point.clone())
         return 2 * max(kept, point.numel() * point.element_size()) * (1 + self._chart.k)
 
     @property
     def _together(self) -> int:
         """How many outputs are differentiated at a time: all, or what fits for one point."""
+        if not self._batches:
+            return 1
         budget = memory_budget(self._chart.point.device, self._memory)
         return max(1, min(self._dim, budget // self._bytes_per_output - 1))
 
@@ -72,12 +83,14 @@ class AutodiffEngine:
         k = self._chart.k
 
         def f(v: Tensor) -> Tensor:
-            return self._mapping(self._chart(v)).reshape(-1).to(v.dtype)
+            return self._map(self._chart(v)).reshape(-1).to(v.dtype)
 
-        with _differentiating(self._mapping.dtype):
+        with _differentiating():
             # a view for each point: torch's batch_norm cannot be differentiated twice where only one of two is batched
             cotangents = torch.eye(self._dim, dtype=u.dtype, device=u.device).expand(u.shape[0], -1, -1)
-            value, jacobian, hessian = vmap(_two_jet(f, self._together))(u.clone(), cotangents)
+            chunk = None if self._batches else 1
+            jets = vmap(_two_jet(f, self._together, chunk), chunk_size=chunk)
+            value, jacobian, hessian = jets(u.clone(), cotangents)
         out = u.new_empty(u.shape[0], size(k), self._dim)
         out[:, 0] = value.detach()
         out[:, 1 : 1 + k] = jacobian.detach().transpose(1, 2)
@@ -86,10 +99,12 @@ class AutodiffEngine:
         return out
 
 
-def _two_jet(f: Callable[[Tensor], Tensor], together: int) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+def _two_jet(
+    f: Callable[[Tensor], Tensor], together: int, chunk: int | None
+) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
     """From `u` and the unit vectors of the output to `f`, gradients and Hessians, so many outputs at a time.
 
-    They have the shapes `[D]`, `[D, k]` and `[D, k, k]`.
+    `chunk`: how many rows of a Hessian at a time. They have the shapes `[D]`, `[D, k]` and `[D, k, k]`.
     """
 
     def row(cotangent: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,18 +112,18 @@ def _two_jet(f: Callable[[Tensor], Tensor], together: int) -> Callable[[Tensor, 
             (slope,) = vjp(f, v)[1](cotangent)
             return slope, slope
 
-        hessian, slope = jacrev(gradient, has_aux=True)(u)
+        hessian, slope = jacrev(gradient, has_aux=True, chunk_size=chunk)(u)
         return slope, hessian
 
     return lambda u, cotangents: (f(u), *vmap(row, in_dims=(0, None), chunk_size=together)(cotangents, u))
 
 
 @contextmanager
-def _differentiating(dtype: torch.dtype) -> Iterator[None]:
-    """Where torch differentiates the map: all of it, and with errors of ours."""
+def _differentiating() -> Iterator[None]:
+    """Where torch differentiates the map, with errors of ours."""
     try:
         # outside grad mode torch takes shortcuts that leave second derivatives wrong (linalg.solve, det) or undefined
-        with torch.inference_mode(False), torch.enable_grad(), _AsComputed(dtype):
+        with torch.inference_mode(False), torch.enable_grad():
             yield
     except FisherflatError:
         raise
@@ -120,18 +135,4 @@ def _differentiating(dtype: torch.dtype) -> Iterator[None]:
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        raise TraceError(
-            f"torch cannot differentiate this map: {error}. It must be torch ops throughout, without random numbers "
-            "(put modules into eval mode), branches on values and writing into constants"
-        ) from error
-
-
-class _AsComputed(Raised):
-    """Takes away what would come between the map's value and its derivatives: rounding on the way, and hiding."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.detach:
-            return args[0]
-        if func is torch._C._set_grad_enabled and not args[0]:
-            return None
-        return super().__torch_function__(func, types, args, kwargs)
+        raise TraceError(f"torch cannot differentiate this map: {error}. Write it in simpler ops") from error

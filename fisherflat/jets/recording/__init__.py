@@ -1,8 +1,10 @@
-"""From a user's map to its graph."""
+"""From a user's map to its tape, checked against the map, and to its graph."""
 
 from __future__ import annotations
 
-from fisherflat.jets.recording._mapping import Mapping, Raised, evaluating, in_double
-from fisherflat.jets.recording._record import record
+from fisherflat.jets.recording._mapping import Mapping
+from fisherflat.jets.recording._modes import evaluating, in_double
+from fisherflat.jets.recording._replay import graphed, recorded
+from fisherflat.jets.recording._tape import Tape, plainly
 
-__all__ = ["Mapping", "Raised", "evaluating", "in_double", "record"]
+__all__ = ["Mapping", "Tape", "evaluating", "graphed", "in_double", "plainly", "recorded"]

@@ -3,107 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from fisherflat.errors import MapError, PrecisionWarning
-
-
-@contextmanager
-def evaluating(module: object) -> Iterator[None]:
-    """Run `module` in eval mode, through attention kernels whose ops have derivatives, and in double where it is so.
-
-    The fused attention kernels have no forward mode, the encoder fast path hides a whole layer in one op, and custom
-    autograd functions hide theirs from transforms. A model that casts to single precision on its way would round there,
-    or fail where such a value meets a weight in double.
-    """
-    modes = [(m, m.training) for m in module.modules()] if isinstance(module, nn.Module) else []
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    try:
-        for m, _ in modes:
-            m.training = False
-        torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH), _functions_in_the_open(), in_double(module):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        for m, training in modes:
-            m.training = training
-
-
-class Raised(TorchFunctionMode):
-    """Casts to a lower precision than `dtype` go to `dtype` instead."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._dtype = dtype
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
-            return args[0].to(self._dtype)
-        args, kwargs = tree_map(self._raised, (args, kwargs or {}))
-        return func(*args, **kwargs)
-
-    def _raised(self, leaf: Any) -> Any:
-        low = isinstance(leaf, torch.dtype) and leaf.is_floating_point and leaf.itemsize < self._dtype.itemsize
-        return self._dtype if low else leaf
-
-
-@contextmanager
-def in_double(module: object) -> Iterator[None]:
-    """New tensors and casts are in double where all floating weights of `module` are."""
-    weights = module.parameters() if isinstance(module, nn.Module) else ()
-    kinds = {weight.dtype for weight in weights if weight.is_floating_point()}
-    if kinds != {torch.float64}:
-        yield
-        return
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with Raised(torch.float64):
-            yield
-    finally:
-        torch.set_default_dtype(default)
-
-
-@contextmanager
-def _functions_in_the_open() -> Iterator[None]:
-    """Custom autograd functions as their forward formula alone: it is the map, and is what is differentiated."""
-
-    class Context(SimpleNamespace):
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            return lambda *args: None  # save_for_backward and the like
-
-    def apply(cls: Any, *args: Any) -> Any:
-        combined = cls.setup_context is torch.autograd.function._SingleLevelFunction.setup_context
-        return cls.forward(Context(), *args) if combined else cls.forward(*args)
-
-    with mock.patch.object(torch.autograd.Function, "apply", classmethod(apply)):
-        yield
+from fisherflat.jets.recording._copies import own
+from fisherflat.jets.recording._modes import Repeatable, evaluating
 
 
 class Mapping:
     """`mean` as a function `x -> y` of one tensor, in eval mode, with floating weights in the working precision.
 
-    **Args:** `mean`: an `nn.Module` or a callable. The weights of a module are promoted to `dtype` in a copy when they
-    are not in it (float16 and bfloat16 with a `PrecisionWarning`); the module itself is not touched. Other callables
-    are called as they are.
+    **Args:** `mean`: an `nn.Module` or a callable. What runs is a copy of the module (`own`) that shares its weights;
+    those that are not in `dtype` are promoted (float16 and bfloat16 with a `PrecisionWarning`). The user's module is
+    not touched. Other callables are called as they are.
 
-    **Attributes:** `weights`: name -> tensor, for a module (empty otherwise); `module`: the module or `None`.
+    **Attributes:** `weights`: name -> tensor, for a module (empty otherwise); `module`: the copy, or `None`; `modules`:
+    those that run, also where a callable holds them.
     """
 
     def __init__(self, mean: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device) -> None:
         self.mean, self.dtype = mean, dtype
-        self.module = mean if isinstance(mean, nn.Module) else None
+        self.module = own(mean) if isinstance(mean, nn.Module) else None
+        self.modules = [self.module] if self.module is not None else _held_by(mean)
         self.weights: dict[str, Tensor] = {}
         self._swapped: dict[str, Tensor] = {}
         if self.module is None:
@@ -131,30 +56,60 @@ class Mapping:
         self.weights = {name: self._swapped.get(name, tensor) for name, tensor in state.items()}
 
     def __call__(self, x: Tensor) -> Any:
-        """The map at `x`, of the shape of the chart's point and in the working precision; `check` says if it is one."""
-        with evaluating(self.module):
-            if self.module is not None and self._swapped:
+        """The map at `x`, of the shape of the chart's point and in the working precision; `value` says if it is one."""
+        with evaluating(*self.modules):
+            if self.module is None:
+                return self.mean(x)
+            if self._swapped:
                 return torch.func.functional_call(self.module, self._swapped, (x,))
-            return self.mean(x)
+            return self.module(x)
 
-    def check(self, point: Tensor) -> Tensor:
-        """The value at `point`, flattened to `[D]`.
+    def value(self, x: Tensor, guard: Repeatable | None = None) -> Tensor:
+        """The map at `x`, without a tape and without random numbers.
 
-        **Raises:** `MapError` where the map fails there, or returns anything but one tensor of real numbers.
+        **Raises:** `TraceError` for a map that draws random numbers, `MapError` for one that returns anything but one
+        tensor of real numbers, and whatever the map raises.
         """
+        guard = guard or Repeatable()
         try:
-            with torch.no_grad():
-                y = self(point.clone())  # a map that writes into its input must not move the chart
-        except Exception as error:
-            raise MapError(
-                f"the map failed on the chart's point, of shape {list(point.shape)} and {point.dtype}: "
-                f"{type(error).__name__}: {error}. Chart and map must fit: the map takes one tensor of this shape, "
-                "without a batch axis, and its own constants must be in this precision (module.double())"
-            ) from error
+            with torch.no_grad(), guard:
+                y = self(x.clone())  # a map that writes into its input must not move the chart
+        finally:
+            if guard.refused is not None:
+                raise guard.refused
         if not isinstance(y, Tensor):
             raise MapError(
                 f"the map must return one tensor, it returned {type(y).__name__}; wrap it, e.g. lambda x: module(x)[0]"
             )
         if not y.is_floating_point():
             raise MapError(f"the map returned {y.dtype}; outputs must be real floating-point numbers")
-        return y.reshape(-1)
+        return y
+
+    def check(self, point: Tensor) -> Tensor:
+        """The value at `point`, flattened to `[D]`.
+
+        **Raises:** `MapError` where the map fails there, and what `value` raises.
+        """
+        guard = Repeatable()
+        try:
+            return self.value(point, guard).reshape(-1)
+        except Exception as error:
+            if isinstance(error, MapError) or error is guard.refused:
+                raise
+            raise MapError(
+                f"the map failed on the chart's point, of shape {list(point.shape)} and {point.dtype}: "
+                f"{type(error).__name__}: {error}. Chart and map must fit: the map takes one tensor of this shape, "
+                "without a batch axis, and its own constants must be in this precision (module.double())"
+            ) from error
+
+
+def _held_by(function: Any) -> list[nn.Module]:
+    """Modules that a callable holds in its attributes, its bound object or its closure: to name weights and paths."""
+    held = [*vars(function).values()] if hasattr(function, "__dict__") else []
+    held += [getattr(function, "__self__", None)]
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # a variable that has no value yet
+            continue
+    return [thing for thing in held if isinstance(thing, nn.Module)]

@@ -101,6 +101,11 @@ def _masked_select(x: Tensor, mask: Tensor) -> Tensor:
     return x[mask]
 
 
+@decomposes("roll")
+def _roll(x: Tensor, shifts: Any, dims: Any = ()) -> Any:
+    return NotImplemented if x.dim() else x.clone()  # batched, torch rolls through the points
+
+
 @decomposes("take")
 def _take(x: Tensor, index: Tensor) -> Tensor:
     return x.reshape(-1)[index]
@@ -220,6 +225,20 @@ def _split_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> tuple[Tensor,
 @decomposes("unbind", "unbind_copy")
 def _unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(x.select(dim, i) for i in range(x.shape[dim]))
+
+
+def _nearest(op: Any) -> Any:
+    def repeated(x: Tensor, size: Sequence[int], *scales: Any) -> Tensor:
+        """Each entry is one of the input: which one is what the op does with positions."""
+        places = torch.arange(x[0, 0].numel(), dtype=torch.float64, device=x.device).reshape(1, 1, *x.shape[2:])
+        index = op(places, size, *scales).long().reshape(-1)
+        return x.flatten(2).index_select(2, index).reshape(*x.shape[:2], *size)
+
+    return repeated
+
+
+for _name in (f"{kind}{rank}d" for kind in ("upsample_nearest", "_upsample_nearest_exact") for rank in (1, 2, 3)):
+    decomposes(f"{_name}.default")(_nearest(getattr(aten, _name).default))
 
 
 # copies of views are views here, where nothing is written to

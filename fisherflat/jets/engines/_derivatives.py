@@ -1,0 +1,203 @@
+"""Whether torch knows the derivatives of the ops of a tape: each is compared with differences of its values.
+
+An op without a formula, or with one that says something else than its values do, is found where it stands. Inputs are
+moved as the chart moves them, so that a formula that only holds for, say, symmetric matrices is right for those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from fisherflat.errors import UnsupportedOpError
+from fisherflat.jets.graph import Node, getitem, leaves, mapped_leaves
+from fisherflat.jets.recording import Tape, plainly
+from fisherflat.spaces.charts import Chart
+
+#: steps of the differences, as shares of the fourth root of the precision, in coordinates of the chart
+_STEPS = (1.0, 0.1, 0.01)
+#: what a derivative may be off, relative to the terms it is made of
+_SHARE = 2e-2
+
+Tensors = list[Tensor]
+
+
+@dataclass(eq=False)
+class _Call:
+    """A node at three neighbouring points: its arguments and its outputs, of which some are used (`None` for all)."""
+
+    node: Node
+    used: set[int] | None
+    args: list[Any]
+    out: list[Tensors]
+
+    def function(self, at: int) -> tuple[Callable[..., Tensors], Tensors]:
+        """The op as a function of its real inputs that move, and these."""
+        args, kwargs = self.args[at]
+        flat = list(leaves(self.node.args)) + list(leaves(self.node.kwargs))
+        given = list(leaves(args)) + list(leaves(kwargs))
+        real = [i for i, leaf in enumerate(flat) if isinstance(leaf, Node) and _is_real(given[i])]
+
+        def call(*moved: Tensor) -> Tensors:
+            filled = list(given)
+            for position, tensor in zip(real, moved, strict=True):
+                filled[position] = tensor
+            source = iter(filled)
+            full_args, full_kwargs = mapped_leaves(lambda _: next(source), (self.node.args, self.node.kwargs))
+            return _reals(plainly(self.node, full_args, full_kwargs), self.used)
+
+        return call, [given[i] for i in real]
+
+
+def check(tape: Tape, points: Sequence[Tensor], chart: Chart) -> bool:
+    """Whether all ops of a tape can be batched over points; its derivatives are compared around two of `points`.
+
+    **Raises:** `UnsupportedOpError` for an op whose first or second derivative torch does not know, or has wrong.
+    """
+    generator = torch.Generator().manual_seed(5)
+    batches = True
+    suspects: dict[Node, str] | None = None
+    for base in [*points[1:], *points[:1]][:2]:
+        v = torch.randn(chart.k, generator=generator, dtype=torch.float64).to(chart.point.device)
+        direction = torch.tensordot(v, chart.basis, 1).to(base.dtype)
+        for share in _STEPS:
+            h = share * torch.finfo(base.dtype).eps ** 0.25
+            calls = _calls(tape, [base + sign * h * direction for sign in (-1, 0, 1)])
+            if suspects is None:
+                batches = all(map(_batches, calls))
+            faults = {call.node: _fault(call) for call in calls if suspects is None or call.node in suspects}
+            suspects = {node: fault for node, fault in faults.items() if fault}
+            if not suspects:
+                return batches
+    node, fault = next(iter((suspects or {}).items()))
+    raise UnsupportedOpError(
+        f"torch has no second derivative of {node.op} at {node.source} ({fault}); write that step in simpler ops, or "
+        'use engine="taylor"'
+    )
+
+
+def _calls(tape: Tape, points: Tensors) -> list[_Call]:
+    """The nodes that have real inputs and outputs, at the points."""
+    calls: dict[Node, _Call] = {}
+    used: dict[Node, set[int]] = {}
+    for node in tape.nodes:
+        if node.target is getitem:
+            used.setdefault(node.args[0], set()).add(node.args[1])
+
+    def step(node: Node, args: Any, kwargs: Any) -> Any:
+        out = plainly(node, args, kwargs)
+        if node.target is getitem:
+            return out
+        call = calls.setdefault(node, _Call(node, used.get(node), [], []))
+        call.args.append((args, kwargs))
+        call.out.append(_reals(out, call.used))
+        return out
+
+    run = tape.raised(points[0].dtype, step)
+    with torch.no_grad():
+        for point in points:
+            run(point)
+    return [call for call in calls.values() if call.out[0] and len(call.out) == len(points)]
+
+
+def _fault(call: _Call) -> str:
+    """What is wrong with the derivatives of a node, if anything."""
+    before, at, after = (call.function(i) for i in range(3))
+    moved = [a - b for a, b in zip(after[1], before[1], strict=True)]
+    changes = [a - b for a, b in zip(call.out[2], call.out[0], strict=True)]
+    if not all(bool(t.isfinite().all()) for t in (*moved, *changes)) or not any(m.any() for m in moved):
+        return ""  # nothing can be said there
+    weights = [_seeded(o) for o in call.out[1]]
+    directions = [_seeded(m) for m in moved]
+    try:
+        slopes = [_gradient(function, inputs, weights) for function, inputs in (before, at, after)]
+        bend = _gradient_of(slopes[1], at[1], directions) if slopes[1] is not None else None
+    except (RuntimeError, NotImplementedError) as error:
+        return str(error).split("\n")[0]
+    eps = torch.finfo(call.out[1][0].dtype).eps
+    zeros = [torch.zeros_like(m) for m in moved]
+    first = slopes[1] if slopes[1] is not None else zeros
+    noise = eps * sum(float((w * o).abs().sum()) for w, o in zip(weights, call.out[1], strict=True))
+    if not _equal(weights, changes, first, moved, noise):
+        return "its derivative is not that of its values"
+    if slopes[0] is None or slopes[2] is None:
+        return ""
+    turned = [a.detach() - b.detach() for a, b in zip(slopes[2], slopes[0], strict=True)]
+    noise = eps * sum(float((d * s.detach()).abs().sum()) for d, s in zip(directions, first, strict=True))
+    if not _equal(directions, turned, bend if bend is not None else zeros, moved, noise):
+        return "its second derivative is not that of its values"
+    return ""
+
+
+def _equal(weights: Tensors, changes: Tensors, slopes: Tensors, moved: Tensors, noise: float) -> bool:
+    """Whether `weights . changes` is `slopes . moved`."""
+    with torch.no_grad():
+        left = [w * c for w, c in zip(weights, changes, strict=True)]
+        right = [s * m for s, m in zip(slopes, moved, strict=True)]
+        size = max(sum(float(t.abs().sum()) for t in terms) for terms in (left, right))
+        gap = abs(sum(float(t.sum()) for t in left) - sum(float(t.sum()) for t in right))
+    return not gap > _SHARE * size + 100 * noise
+
+
+def _gradient(function: Callable[..., Tensors], inputs: Tensors, weights: Tensors) -> Tensors | None:
+    with torch.enable_grad():
+        x = [i.detach().requires_grad_() for i in inputs]
+        total = [(w * o).sum() for w, o in zip(weights, function(*x), strict=True) if o.requires_grad]
+        if not total:
+            return None
+        found = torch.autograd.grad(sum(total), x, create_graph=True, allow_unused=True)  # type: ignore[arg-type]
+        inputs[:] = x
+        return [torch.zeros_like(i) if g is None else g for i, g in zip(x, found, strict=True)]
+
+
+def _gradient_of(slopes: Tensors, inputs: Tensors, directions: Tensors) -> Tensors | None:
+    with torch.enable_grad():
+        total = [(d * s).sum() for d, s in zip(directions, slopes, strict=True) if s.requires_grad]
+        if not total:
+            return None
+        found = torch.autograd.grad(sum(total), inputs, allow_unused=True)  # type: ignore[arg-type]
+        return [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, found, strict=True)]
+
+
+def _batches(call: _Call) -> bool:
+    """Whether the op of several points at once is the op of each."""
+    parts = [call.function(i) for i in range(3)]
+    if _moving_integers(call):
+        return True
+    stacked = [torch.stack([inputs[j].detach() for _, inputs in parts]) for j in range(len(parts[0][1]))]
+    try:
+        with torch.no_grad():
+            together = vmap(lambda *x: tuple(parts[1][0](*x)))(*stacked)
+    except (RuntimeError, NotImplementedError, ValueError):
+        return False
+    for j, out in enumerate(together):
+        singly = torch.stack([call.out[i][j] for i in range(3)])
+        scale = float(singly.abs().nan_to_num(posinf=0).max()) if singly.numel() else 0.0
+        if not torch.allclose(out, singly, rtol=1e-3, atol=1e-6 * scale, equal_nan=True):
+            return False
+    return True
+
+
+def _moving_integers(call: _Call) -> bool:
+    """Whether integers or booleans that depend on the input are among the arguments."""
+    args, kwargs = call.args[0]
+    given = zip(leaves((call.node.args, call.node.kwargs)), leaves((args, kwargs)), strict=True)
+    return any(isinstance(name, Node) and isinstance(leaf, Tensor) and not _is_real(leaf) for name, leaf in given)
+
+
+def _seeded(like: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(like.numel())
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+
+
+def _reals(out: Any, used: set[int] | None) -> Tensors:
+    return [leaf for i, leaf in enumerate(leaves(out)) if _is_real(leaf) and (used is None or i in used)]
+
+
+def _is_real(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()

@@ -1,0 +1,124 @@
+"""How a map is run while it is measured: by modes of this thread alone, so that nothing else in the process sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fisherflat.errors import TraceError
+from fisherflat.jets.graph import leaves, mapped_leaves
+from fisherflat.jets.recording._origin import origin
+
+aten = torch.ops.aten
+
+
+@contextmanager
+def evaluating(*modules: object) -> Iterator[None]:
+    """Run modules op by op, and in double where all their weights are.
+
+    A model that casts to single precision on its way would round there, or fail where such a value meets a weight in
+    double. Where a function mode is on, torch's encoder layers take no fast path that hides a whole layer in one op.
+    """
+    with _Seen(), in_double(*modules):
+        yield
+
+
+class _Seen(TorchFunctionMode):
+    """Changes nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def in_double(*modules: object) -> Iterator[None]:
+    """New tensors and casts are in double where all floating weights of the modules are."""
+    weights = [weight for module in modules if isinstance(module, nn.Module) for weight in module.parameters()]
+    if {weight.dtype for weight in weights if weight.is_floating_point()} != {torch.float64}:
+        yield
+        return
+    with _Raised(torch.float64):
+        yield
+
+
+class _Raised(TorchFunctionMode):
+    """Casts to a lower precision than `dtype` go to `dtype` instead, and so do numbers of torch's default precision."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
+            return args[0].to(self._dtype)
+        args, kwargs = mapped_leaves(self._raised, (args, kwargs or {}))
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor) and self._is_low(out.dtype) and not any(map(_is_real, leaves((args, kwargs)))):
+            return self._anew(func, args, kwargs, out)
+        return out
+
+    def _is_low(self, dtype: torch.dtype) -> bool:
+        return dtype.is_floating_point and dtype.itemsize < self._dtype.itemsize
+
+    def _raised(self, leaf: Any) -> Any:
+        return self._dtype if isinstance(leaf, torch.dtype) and self._is_low(leaf) else leaf
+
+    def _anew(self, func: Any, args: Any, kwargs: Any, low: Tensor) -> Tensor:
+        """What was made of numbers and integers alone, in the higher precision from the start."""
+
+        def number(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor) and not leaf.is_floating_point():
+                return leaf.to(self._dtype)
+            return torch.tensor(leaf, dtype=self._dtype) if isinstance(leaf, float) else leaf
+
+        trials: list[Callable[[], Any]] = [
+            lambda: func(*args, **{**kwargs, "dtype": self._dtype}),
+            lambda: func(*mapped_leaves(number, args), **mapped_leaves(number, kwargs)),
+        ]
+        for trial in trials:
+            try:
+                out = trial()
+            except (TypeError, RuntimeError, ValueError):
+                continue
+            if isinstance(out, Tensor) and out.dtype == self._dtype and out.shape == low.shape:
+                return out
+        return low.to(self._dtype)
+
+
+def _is_real(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+class Repeatable(TorchDispatchMode):
+    """Refuses random numbers before they are drawn: the map would be none, and the process's generator would move.
+
+    **Attributes:** `refused`: the refusal, also where the map itself catches it.
+    """
+
+    refused: TraceError | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            refuse_random(func, args, kwargs or {}, {})
+        except TraceError as error:
+            self.refused = error
+            raise
+        return func(*args, **(kwargs or {}))
+
+
+def refuse_random(func: Any, args: Any, kwargs: Any, paths: dict[int, str]) -> None:
+    """**Raises:** `TraceError` where an op draws random numbers."""
+    if torch.Tag.nondeterministic_seeded not in func.tags or func.overloadpacket is aten._fused_sdp_choice:
+        return
+    names = [argument.name for argument in func._schema.arguments]
+    defaults = {argument.name: argument.default_value for argument in func._schema.arguments}
+    given = defaults | dict(zip(names, args, strict=False)) | kwargs
+    if given.get("dropout_p", 1) == 0 or not given.get("train", True) or not given.get("training", True):
+        return
+    raise TraceError(f"{func.overloadpacket} draws random numbers ({origin(paths)[1]}); put the module into eval mode")
