@@ -220,7 +220,7 @@ class Recorder(TorchDispatchMode):
             if reason:
                 self.refuse(reason)
         values, named = mapped_leaves(self._value, (args, kwargs))
-        out = func(*values, **named)
+        out = _mapped(_material, func(*values, **named))
         if packet in UNWRITTEN:
             return self._blank(out)
         outs = [leaf for leaf in leaves(out) if isinstance(leaf, Tensor)]
@@ -395,6 +395,11 @@ class Recorder(TorchDispatchMode):
 
 def _moves(tensor: Tensor) -> bool:
     return isinstance(tensor, Watched) and tensor._view.moves
+
+
+def _material(out: Tensor) -> Tensor:
+    """With its numbers in memory: below this mode torch no longer looks for zeros and signs that are only noted."""
+    return torch.zeros_like(out) if out._is_zerotensor() else out.resolve_conj().resolve_neg()
 
 
 def _shapes(out: Any) -> tuple[tuple[int, ...], ...]:
