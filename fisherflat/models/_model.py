@@ -15,7 +15,7 @@ from torch import nn
 from fisherflat._arrays import as_float64
 from fisherflat._typing import Tensor
 from fisherflat.errors import CheckpointError, FisherflatError, InputError
-from fisherflat.jets.recording import evaluating
+from fisherflat.jets.recording import evaluating, own
 from fisherflat.models._block_list import find_stack, lists_of_modules, most_weights
 from fisherflat.models._blocks import Block, Blocks
 from fisherflat.models._part import Part
@@ -71,12 +71,11 @@ class Model:
             raise InputError(f'part is "encoder" or "decoder", got {part!r}')
         if part is not None and not two:
             raise InputError(f"{name} is not an encoder-decoder, so it has no part {part!r}; leave part out")
-        whole: Any = module
+        whole: Any = module if weights is not None else own(module)  # the user's own is not touched
         #: what runs on a prompt; in a decoder's case with the encoder
-        self.module: nn.Module = whole.get_encoder() if two and part != "decoder" else module
+        self.module: nn.Module = whole.get_encoder() if two and part != "decoder" else whole
         self._searched: nn.Module = whole.get_decoder() if part == "decoder" else self.module
-        self.module.eval()
-        self.weights = weights or Weights(module)
+        self.weights = weights or Weights(whole)
         self.tokenizer, self.name, self.part = tokenizer, name, part or ("encoder" if two else None)
         self.stored_dtypes = tuple(stored_dtypes)
         self._blocks_path = blocks

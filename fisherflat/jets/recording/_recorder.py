@@ -94,7 +94,7 @@ class Recorder(TorchDispatchMode):
     def started(self, at: Tensor) -> Tensor:
         """The map's input."""
         value = at.detach().clone()
-        return self._watched(View(value, self._buffer(value, self._node(None, (), {}, value))))
+        return Watched(View(value, self._buffer(value, self._node(None, (), {}, value))), self)
 
     def ended(self, y: Any) -> Tape:
         """The tape, of the output `y`."""
@@ -165,9 +165,6 @@ class Recorder(TorchDispatchMode):
         buffer = Buffer(value, node, external)
         self._buffers[key(value)] = buffer
         return buffer
-
-    def _watched(self, view: View) -> Watched:
-        return Watched(view, self)
 
     def _value(self, leaf: Any) -> Any:
         return leaf._view.value if isinstance(leaf, Watched) else leaf
@@ -241,7 +238,7 @@ class Recorder(TorchDispatchMode):
         if not moving:
             dense = [t for t in map(self._value, tensors) if t.layout == torch.strided]
             self._origins.join(packet, [t for t in dense if packet not in OF_KIND], out)
-            return _mapped(lambda o: self._watched(View(o, self._buffer(o, None))), out)
+            return _mapped(lambda o: Watched(View(o, self._buffer(o, None)), self), out)
         symbols, options = mapped_leaves(self._symbol, (args, kwargs))
         node = self._node(func, symbols, options, out)
         if isinstance(out, Tensor):
@@ -255,7 +252,7 @@ class Recorder(TorchDispatchMode):
     def _result(self, out: Tensor, node: Node) -> Watched:
         view = View(out, self._buffer(out, node))
         view.hold(node)
-        return self._watched(view)
+        return Watched(view, self)
 
     def _blank(self, out: Tensor) -> Watched:
         """Memory without values is zeros that must not be read."""
@@ -265,7 +262,7 @@ class Recorder(TorchDispatchMode):
             buffer.blank = torch.empty_strided(out.size(), out.stride(), dtype=torch.bool, device=out.device).fill_(
                 True
             )
-        return self._watched(View(out, buffer))
+        return Watched(View(out, buffer), self)
 
     def _views(self, func: Any, args: Any, kwargs: Any, out: Any, sources: dict[int, Tensor]) -> Any:
         position = iter(range(len(out) if not isinstance(out, Tensor) else 1))
@@ -275,10 +272,10 @@ class Recorder(TorchDispatchMode):
             if not isinstance(source, Watched):
                 known = self._buffers.get(key(source))
                 buffer = known if known is not None else self._buffer(source, None, external=True)
-                return self._watched(View(after, buffer))
+                return Watched(View(after, buffer), self)
             parent = source._view
             if parent.buffer.external:
-                return self._watched(View(after, parent.buffer))
+                return Watched(View(after, parent.buffer), self)
             step = step_to(func.overloadpacket, args, kwargs, parent.value, after, index)
             steps = parent.steps
             if step is None and func.overloadpacket is aten.as_strided:
@@ -292,7 +289,7 @@ class Recorder(TorchDispatchMode):
             made = View(after, parent.buffer, (*steps, step))
             if parent.moves and made.steps[:-1] == parent.steps:
                 made.hold(made.steps[-1].taken(self._emitted, parent.symbol(self._emitted)))
-            return self._watched(made)
+            return Watched(made, self)
 
         return _mapped(view, out)
 
@@ -329,7 +326,7 @@ class Recorder(TorchDispatchMode):
             out = func(*values, **named)
             if returns_targets(func):
                 return returned(func, written)
-            return _mapped(lambda o: self._watched(View(o, self._buffer(o, None))), out)
+            return _mapped(lambda o: Watched(View(o, self._buffer(o, None)), self), out)
         outside = next((t for t in written if not isinstance(t, Watched) or t._view.buffer.external), None)
         if outside is not None:
             self.refuse(

@@ -19,10 +19,22 @@ Step = Callable[[Node, Any, Any], Any]
 
 
 def plainly(node: Node, args: Any, kwargs: Any) -> Any:
-    """The op itself; a softmax that casts its input on the way is one that does not."""
+    """The op itself; a softmax that casts its input on the way is one that does not.
+
+    An op that reads one triangle of a matrix gets it on both sides: torch's derivatives hold for symmetric matrices.
+    """
     if node.target in (aten._softmax.default, aten._log_softmax.default):
         args = (*args[:2], False)
+    elif node.packet is aten._linalg_eigh:
+        args = (_mirrored(args[0], (*args[1:], "L")[0] == "U"), *args[1:])
+    elif node.packet is aten.linalg_cholesky_ex:
+        args = (_mirrored(args[0], kwargs.get("upper", False)), *args[1:])
     return node.target(*args, **kwargs)
+
+
+def _mirrored(x: Tensor, upper: bool) -> Tensor:
+    half, rest = (x.triu(), x.triu(1)) if upper else (x.tril(), x.tril(-1))
+    return half + (rest.mH if x.is_complex() else rest.mT)
 
 
 class Tape:

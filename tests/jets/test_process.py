@@ -1,0 +1,170 @@
+"""What measuring leaves alone: other threads, torch's settings, the user's modules and random numbers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import fisherflat as ff
+from fisherflat.errors import FisherflatError
+
+
+class Clipped(torch.autograd.Function):
+    """The identity, whose gradient is clipped: what it computes is not what it says its derivative is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        assert ctx.needs_input_grad == (True,)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return (grad * x).clamp(-0.1, 0.1)
+
+
+def trained(steps: int) -> list[Tensor]:
+    """The weights of a small model after some steps that depend on all that measuring used to touch."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(8, 8, generator=generator, requires_grad=True)
+    layer = nn.TransformerEncoderLayer(8, 2, 8, 0.0, batch_first=True)
+    norm = nn.BatchNorm1d(8)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
+    optimizer = torch.optim.SGD([weight, *layer.parameters()], lr=0.05)
+    for _ in range(steps):
+        x = torch.randn(4, 3, 8, generator=generator)
+        hidden = Clipped.apply(x @ weight)
+        query = norm(hidden.flatten(0, 1)).view_as(hidden)
+        attended = F.scaled_dot_product_attention(query, hidden, hidden)
+        loss = (layer(attended) - torch.ones(8)).square().mean() + torch.full((1,), 0.1).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return [weight.detach(), *(p.detach() for p in layer.parameters()), norm.running_mean, norm.running_var]
+
+
+class Measured(nn.Module):
+    """A module in training as it comes, with dropout, a norm with statistics, a counter and a custom function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.norm, self.drop = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5)
+        self.second = nn.Linear(6, 5)
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(1)
+        hidden = self.drop(torch.tanh(self.norm(self.first(x)[None])[0]))
+        return self.second(Cubed.apply(hidden))
+
+
+class Cubed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x**3 + x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.zeros_like(grad)
+
+
+CHART = ff.charts.affine(torch.ones(4), torch.eye(4)[:2])
+U = torch.tensor([[0.1, 0.2], [0.3, -0.1]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+@pytest.mark.parametrize("double", [True, False])
+def test_training_in_another_thread_is_undisturbed(engine: str, double: bool) -> None:
+    alone = trained(40)
+    beside: list[Tensor] = []
+    module = Measured().double() if double else Measured()
+    thread = threading.Thread(target=lambda: beside.extend(trained(40)))
+    values, rounds = [], 0
+    thread.start()
+    while thread.is_alive() or rounds < 2:
+        values.append(ff.StatisticalManifold(module, CHART, engine=engine).scalar_curvature(U))
+        rounds += 1
+    thread.join()
+    assert len(beside) == len(alone)
+    for mine, yours in zip(alone, beside, strict=True):
+        assert torch.equal(mine, yours)
+    for value in values:
+        torch.testing.assert_close(value, values[0], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+def test_measuring_changes_nothing_that_others_see(engine: str) -> None:
+    module = Measured().double()
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    versions = [tensor._version for tensor in module.state_dict(keep_vars=True).values()]
+    settings = lambda: (  # noqa: E731
+        torch.get_default_dtype(),
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.backends.cuda.flash_sdp_enabled(),
+        torch.backends.cuda.math_sdp_enabled(),
+        torch.is_grad_enabled(),
+        torch.autograd.Function.apply,
+        [part.training for part in module.modules()],
+        [list(part._forward_pre_hooks) for part in module.modules()],
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),
+    )
+    before, seen, watching = settings(), [], threading.Event()
+
+    def watch() -> None:
+        while not watching.is_set():
+            seen.append((settings()[0], settings()[1:6], settings()[6]))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        manifold = ff.StatisticalManifold(module, CHART, engine=engine)
+        manifold.scalar_curvature(U)
+        ff.trace(module, CHART.point)
+        ff.freeze(module, CHART.point, ("norm",))
+        with pytest.raises(FisherflatError):
+            ff.StatisticalManifold(lambda x: module.train()(x), CHART, engine=engine).metric(U)
+    finally:
+        watching.set()
+        thread.join()
+    assert settings() == before
+    assert {(kind, flags[:5]) for kind, flags, _ in seen} == {(before[0], before[1:6])}
+    assert all(training == before[6] for *_, training in seen)
+    assert module.seen == []
+    assert versions == [tensor._version for tensor in module.state_dict(keep_vars=True).values()]
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_the_forward_formula_is_differentiated_whatever_its_backward_says() -> None:
+    module = Measured().double().eval()
+    found = [ff.StatisticalManifold(module, CHART, engine=e).jet(U).coefficients for e in ("taylor", "autodiff")]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+    assert found[0][:, 1:].abs().max() > 1e-3
+
+
+def test_a_copy_of_a_tree_of_modules_stands_on_its_own() -> None:
+    from fisherflat.jets.recording import own
+
+    module = nn.Sequential(nn.Linear(3, 3), nn.GRU(3, 2), nn.ModuleDict({"a": nn.Dropout()}))
+    module.bound = module[0].forward
+    module.pair = (module[0], [module[1]])
+    copy = own(module)
+    assert module.training and not any(part.training for part in copy.modules())
+    assert copy.bound.__self__ is copy[0] and copy.pair[0] is copy[0] and copy.pair[1][0] is copy[1]
+    assert [a is b for a, b in zip(module.parameters(), copy.parameters(), strict=True)] == [True] * 6
+    handle = copy[0].register_forward_hook(lambda *args: None)
+    assert not module[0]._forward_hooks
+    handle.remove()
+    copy[1].flatten_parameters()
+    assert copy[1](torch.ones(2, 3))[0].shape == (2, 2)
