@@ -37,6 +37,7 @@ _SIMPLE = (
 )
 _SUMS = _packets("add", "sub", "rsub")
 _PRODUCTS = _packets("mul", "mm", "bmm", "matmul")
+_QUOTIENTS = _packets("div", "addmm", "convolution", "linalg_solve_triangular")
 #: the argument that says where entries go
 _PLACES = {
     packet: place
@@ -97,8 +98,9 @@ def _order(node: Node, orders: dict[Node, str]) -> str:
         return _placed(node, orders, moving)
     if node.packet in _PRODUCTS and len(moving) == 2:
         return PIECES if sorted(orders[source] == CHOICE for source in moving) == [False, True] else NONLINEAR
-    linear = node.packet in LINEAR | STRUCTURAL | {aten._to_copy} or (is_affine(node) and len(moving) == 1)
-    linear |= node.packet in _SUMS
+    linear = node.packet in LINEAR | STRUCTURAL | _SUMS | {aten._to_copy}
+    linear |= node.packet in _PRODUCTS | _QUOTIENTS and len(moving) == 1 and is_affine(node)
+    linear &= node.kwargs.get("rounding_mode") is None
     return PIECES if linear and CHOICE not in kinds and "reduce" not in str(node.target) else NONLINEAR
 
 

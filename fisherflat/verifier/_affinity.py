@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -94,6 +95,8 @@ class Affinity:
         if name == "getitem":
             ranked = _name(node.args[0]) in _RANKED
             return "choice" if kinds == {"choice"} or (ranked and node.args[1] > 0) else pieces
+        if name in ("amax", "amin") and math.prod(node.shape) == math.prod(moving[0].shape):
+            return pieces if pieces in kinds else "affine"  # the largest of one
         if name in _RANKED:
             return "choice" if name.startswith("arg") or kinds == {"choice"} else pieces
         if name in _COMPARISONS:

@@ -20,7 +20,7 @@ from fisherflat.parts import trace
 from fisherflat.spaces.charts import Chart
 from fisherflat.verifier import _identity as identity
 from fisherflat.verifier._affinity import ANALYTIC, Affinity
-from fisherflat.verifier._evaluator import evaluate
+from fisherflat.verifier._evaluator import FOREIGN, evaluate
 from fisherflat.verifier._held import Comparison, HeldError
 from fisherflat.verifier._polynomials import matrix
 from fisherflat.verifier._surface import Surface, rational, real
@@ -66,6 +66,8 @@ def check(
             reasons = [f"verifier: {error}"]
         except EnclosureError as error:
             reasons = [f"enclosure: the verifier's arithmetic leaves open what the certificate decides ({error})"]
+        except FOREIGN as error:  # numbers that nothing was written for: what cannot be computed is not believed
+            reasons = [f"verifier: what decides cannot be computed: {type(error).__name__}: {error}"]
     return tuple(reasons), tuple(identity.notes(certificate, graph))
 
 
@@ -157,7 +159,11 @@ class _Checker:
 
     def _affine(self) -> None:
         self._require(self.affinity.order in ("constant", "affine"), "flatness: the graph is not affine")
-        value, derivatives = self.surface.jet([arb(0)] * self.k)
+        try:
+            value, derivatives = self.surface.jet([arb(0)] * self.k)
+        except UnsupportedOpError:  # structure looks at no numbers, but a rank does
+            self._require(self.c.rank == (0, False), "rank: the verifier lacks an op that the prover had")
+            return
         # and by numbers: far away, the map is what its slopes at the origin say
         far = (4 * torch.randn(self.k, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).tolist()
         there = evaluate(self.graph, self.surface.input([arb(c) for c in far], 0)).value.ravel()
@@ -172,6 +178,8 @@ class _Checker:
     def _rank(self, jacobian: np.ndarray) -> None:
         assert self.c.rank is not None
         least, is_exact = self.c.rank
+        if self.c.rank == (0, False):  # which says nothing
+            return
         rows: list[Any] = []
         for row in jacobian:
             tried = matrix(np.stack([*rows, row]))

@@ -123,12 +123,12 @@ def _result(node: Node, values: dict[Node, Any], k: int) -> Any:
         return _Op(node, values, k).result()
     except (EnclosureError, UnsupportedOpError):
         raise
-    except _FOREIGN as error:
+    except FOREIGN as error:
         raise UnsupportedOpError(f"{node.op} at {node.source} is beyond the verifier's tables: {error}") from error
 
 
 #: what NumPy and FLINT raise for arguments that an op of the tables was not written for
-_FOREIGN = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+FOREIGN = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:
@@ -195,6 +195,9 @@ class _Op:
         if name in FUNCTIONS and isinstance(args[0], Node) and not any(isinstance(a, Node) for a in args[1:]):
             options = [a.item() if isinstance(a, Tensor) else a for a in args[1:]]
             return composed(self.values[args[0]], lambda s: FUNCTIONS[name](s, *options, **kwargs))
+        if name == "pow" and isinstance(args[0], (int, float)) and args[0] > 0 and isinstance(args[1], Node):
+            base = arb(args[0]).log()
+            return composed(self.values[args[1]], lambda s: (s * base).exp())
         if name in ("mul", "add", "sub", "rsub", "div"):
             return self._arithmetic(*args, **kwargs)
         if name in ("mm", "bmm", "addmm"):
@@ -209,7 +212,7 @@ class _Op:
         if name in LINEAR:
             options = [self._control(a) for a in args[1:]]
             return self._polynomial(args[0]).each(lambda part: LINEAR[name](part, *options, **kwargs))
-        if name in JOINED and kwargs.keys() <= {"dim"}:
+        if name in JOINED and kwargs.keys() <= {"dim", "alpha"}:
             return self._joined(*JOINED[name], args, kwargs)
         if name == "convolution" and isinstance(args[1], Tensor):
             weight = exact(args[1])

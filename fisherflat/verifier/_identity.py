@@ -94,6 +94,7 @@ def _weights(c: CurvatureCertificate, graph: Graph) -> Iterator[str]:
     stated = {weight.name: weight for weight in c.weights}
     if c.schema == 1:  # which numbers constants, and has digests of those too
         if c.argument not in NUMERICAL:
+            yield from _shapes(graph, c)
             here = {name: tensor for name, tensor in here.items() if not _is_numbered(name)}
             stated = {name: weight for name, weight in stated.items() if not _is_numbered(name)}
         elif graph.holdings:
@@ -104,6 +105,13 @@ def _weights(c: CurvatureCertificate, graph: Graph) -> Iterator[str]:
         elif (stated[name].shape, stated[name].sha256) != (tuple(here[name].shape), digests.of_tensor(here[name])):
             hint = " (torch computed them, and another processor rounds otherwise)" if _is_numbered(name) else ""
             yield f"weights: the numbers of {name!r} are not those of the certificate{hint}"
+
+
+def _shapes(graph: Graph, c: CurvatureCertificate) -> Iterator[str]:
+    """What the first schema says of constants whose numbers do not matter."""
+    here = [tuple(tensor.shape) for name, tensor in graph.constants() if _is_numbered(name)]
+    if here != [weight.shape for weight in c.weights if _is_numbered(weight.name)]:
+        yield "weights: the constants that torch computed are not of the shapes of the certificate's"
 
 
 def _is_numbered(name: str) -> bool:

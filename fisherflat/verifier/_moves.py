@@ -180,9 +180,14 @@ LINEAR: dict[str, Callable[..., Array]] = {
 }
 
 
+def _entries(source: Array) -> Any:
+    """What is written into an array: an array without axes would be written as it is."""
+    return source if source.ndim else source[()]
+
+
 def _scattered(x: Array, source: Array, dim: int, index: int) -> Array:
     out = np.moveaxis(x.copy(), dim, 0)
-    out[index] = source
+    out[index] = _entries(source)
     return np.moveaxis(out, 0, dim)
 
 
@@ -206,7 +211,7 @@ def _put(x: Array, indices: Any, values: Array, accumulate: bool = False) -> Arr
     if accumulate:
         np.add.at(out, places, values)
     else:
-        out[places] = values
+        out[places] = _entries(values)
     return out
 
 
@@ -215,12 +220,17 @@ def _places(indices: Any) -> Any:
 
 
 def _copied(x: Array, dim: int, index: Array, source: Array) -> Array:
-    out = x.copy()
-    out[(slice(None),) * (dim % max(x.ndim, 1)) + (index,)] = source
+    out = x.copy() if x.ndim else x.reshape(1).copy()
+    if x.ndim == 0:
+        out[index] = _entries(source)
+        return out.reshape(())
+    out[(slice(None),) * (dim % max(x.ndim, 1)) + (index,)] = _entries(source)
     return out
 
 
 def _added(x: Array, dim: int, index: Array, source: Array, alpha: float = 1) -> Array:
+    if x.ndim == 0:
+        return _added(x.reshape(1), 0, index, source.reshape(-1), alpha).reshape(())
     out = x.copy()
     places: Any = (slice(None),) * (dim % max(x.ndim, 1)) + (index,)
     np.add.at(out, places, source * arb(alpha))
@@ -229,10 +239,12 @@ def _added(x: Array, dim: int, index: Array, source: Array, alpha: float = 1) ->
 
 def _scattered_along(add: bool) -> Callable[..., Array]:
     def scatter(x: Array, dim: int, index: Array, source: Array) -> Array:
+        if x.ndim == 0:
+            return scatter(x.reshape(1), 0, index.reshape(-1), source.reshape(-1)).reshape(())
         out = x.copy()
         places = [*np.indices(index.shape)]
         places[dim % max(x.ndim, 1)] = index
-        entries = source if source.ndim == 0 else source[tuple(map(slice, index.shape))]
+        entries = _entries(source if source.ndim == 0 else source[tuple(map(slice, index.shape))])
         if add:
             np.add.at(out, tuple(places), entries)
         else:
