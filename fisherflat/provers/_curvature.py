@@ -157,11 +157,11 @@ class _Prover:
         """The certificate at a point, or at one that is searched for."""
         k = self.chart.k
         origin = at if at is not None else (0.0,) * k
-        if self.structure.order < 2:
+        if pieces.order(self.graph, self.orders) in (pieces.CONSTANT, pieces.AFFINE):
             return self._written(_Proof("affine"), origin, rank=self._rank())
         if k == 1:
             return self._written(_Proof("one coordinate"), origin)
-        if pieces.order(self.graph, self.orders) == pieces.PIECES:
+        if pieces.order(self.graph, self.orders) == pieces.PIECES and pieces.kinks(self.graph, self.orders):
             return self._written(_Proof("affine by pieces"), origin)
         point, plane = self._place(at)
         proof = self._decided(point, plane)

@@ -7,6 +7,8 @@ of them. Added to them it would be a jump that is no choice of pieces, and nothi
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -86,6 +88,8 @@ def _order(node: Node, orders: dict[Node, str]) -> str:
     if node.target is getitem:
         index = node.args[0].packet in _RANKED and node.args[1] > 0
         return CHOICE if index or kinds == {CHOICE} else PIECES
+    if node.packet in (aten.amax, aten.amin) and math.prod(node.shape) == math.prod(moving[0].shape):
+        return orders[moving[0]]  # the largest of one
     if node.packet in _RANKED:
         return CHOICE if node.packet in _RANKS or kinds == {CHOICE} else PIECES
     if node.packet in _COMPARISONS:
@@ -100,8 +104,8 @@ def _order(node: Node, orders: dict[Node, str]) -> str:
         return PIECES if sorted(orders[source] == CHOICE for source in moving) == [False, True] else NONLINEAR
     linear = node.packet in LINEAR | STRUCTURAL | _SUMS | {aten._to_copy}
     linear |= node.packet in _PRODUCTS | _QUOTIENTS and len(moving) == 1 and is_affine(node)
-    linear &= node.kwargs.get("rounding_mode") is None
-    return PIECES if linear and CHOICE not in kinds and "reduce" not in str(node.target) else NONLINEAR
+    linear &= node.kwargs.get("rounding_mode") is None and "reduce" not in str(node.target)
+    return PIECES if linear and kinds <= {AFFINE, PIECES} and PIECES in kinds else NONLINEAR
 
 
 def _placed(node: Node, orders: dict[Node, str], moving: list[Node]) -> str:

@@ -96,7 +96,7 @@ class Affinity:
             ranked = _name(node.args[0]) in _RANKED
             return "choice" if kinds == {"choice"} or (ranked and node.args[1] > 0) else pieces
         if name in ("amax", "amin") and math.prod(node.shape) == math.prod(moving[0].shape):
-            return pieces if pieces in kinds else "affine"  # the largest of one
+            return self.orders[moving[0]]  # the largest of one
         if name in _RANKED:
             return "choice" if name.startswith("arg") or kinds == {"choice"} else pieces
         if name in _COMPARISONS:

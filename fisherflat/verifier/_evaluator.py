@@ -29,6 +29,7 @@ from fisherflat.verifier._decisions import (
     toward_zero,
 )
 from fisherflat.verifier._functions import FUNCTIONS
+from fisherflat.verifier._matrices import cholesky, determinant, inverse, log_determinant, solved
 from fisherflat.verifier._moves import JOINED, LINEAR, convolution
 from fisherflat.verifier._polynomials import (
     ZERO,
@@ -179,6 +180,9 @@ def _scaled(x: Polynomial, factor: float) -> Polynomial:
     return x if factor == 1 else x.each(lambda part: part * arb(factor))
 
 
+_MATRICES = ("_linalg_det", "_linalg_slogdet", "linalg_inv_ex", "linalg_cholesky_ex", "_linalg_solve_ex")
+
+
 class _Op:
     """One node, evaluated."""
 
@@ -195,9 +199,12 @@ class _Op:
         if name in FUNCTIONS and isinstance(args[0], Node) and not any(isinstance(a, Node) for a in args[1:]):
             options = [a.item() if isinstance(a, Tensor) else a for a in args[1:]]
             return composed(self.values[args[0]], lambda s: FUNCTIONS[name](s, *options, **kwargs))
-        if name == "pow" and isinstance(args[0], (int, float)) and args[0] > 0 and isinstance(args[1], Node):
-            base = arb(args[0]).log()
-            return composed(self.values[args[1]], lambda s: (s * base).exp())
+        if name == "pow" and isinstance(args[1], (Node, Tensor)):
+            base, exponent = (self._polynomial(a) for a in args)
+            product = bilinear(composed(base, lambda s: s.log()), exponent, np.multiply)
+            return composed(product, lambda s: s.exp())
+        if name in _MATRICES:
+            return self._of_matrices(name, *args, **kwargs)
         if name in ("mul", "add", "sub", "rsub", "div"):
             return self._arithmetic(*args, **kwargs)
         if name in ("mm", "bmm", "addmm"):
@@ -304,6 +311,26 @@ class _Op:
         if bias is None:
             return product
         return plus(_scaled(self._polynomial(bias), beta), _scaled(product, alpha))
+
+    def _of_matrices(self, name: str, a: Any, *args: Any, **kwargs: Any) -> Any:
+        """Ops of whole matrices: their first outputs, which are all that is read of them."""
+        x = self._polynomial(a)
+        if name == "_linalg_det" and not args and not kwargs:
+            return (determinant(x),)
+        if name == "_linalg_slogdet" and not args and not kwargs:
+            return log_determinant(x)
+        if name == "linalg_inv_ex":
+            return (inverse(x),)
+        if name == "linalg_cholesky_ex":
+            upper = kwargs.get("upper", args[0] if args else False)
+            if x.moves or upper:
+                lower = np.tril(np.ones(x.value.shape[-2:], dtype=bool))
+                x = x.each(lambda part: np.where(lower.T if upper else lower, part, part.swapaxes(-2, -1)))
+            return (cholesky(x, upper),)
+        b = self._polynomial(args[0])
+        if name == "_linalg_solve_ex" and kwargs.get("left", True) and b.value.ndim == x.value.ndim:
+            return (solved(x, b),)
+        raise self._unknown()
 
     def _solved(self, a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Polynomial:
         if not left or a.shape[:-2] != b.shape[:-2]:

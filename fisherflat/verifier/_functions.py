@@ -79,6 +79,21 @@ def _celu(s: arb_series, alpha: float = 1.0) -> arb_series:
     return s if _side(s) > 0 else ((s / arb(alpha)).exp() - 1) * arb(alpha)
 
 
+def _mish(s: arb_series) -> arb_series:
+    grown = s.exp() * (s.exp() + 2)  # tanh log(1 + e^x), written out
+    return s * grown / (grown + 2)
+
+
+def _sinc(s: arb_series) -> arb_series:
+    if s[0] == 0:
+        return 1 - (s * arb.pi()) ** 2 / 6
+    return (s * arb.pi()).sin() / (s * arb.pi())
+
+
+def _digamma(s: arb_series) -> arb_series:
+    return arb_series([s[0], 1], prec=4).lgamma().derivative()  # of the argument itself: s is it, and its shift
+
+
 FUNCTIONS: dict[str, Callable[..., arb_series]] = {
     "abs": lambda s: s * _side(s),
     "acos": lambda s: s.acos(),
@@ -93,17 +108,23 @@ FUNCTIONS: dict[str, Callable[..., arb_series]] = {
     "clamp_min": _clamp,
     "cos": lambda s: s.cos(),
     "cosh": lambda s: (s.exp() + (-s).exp()) / 2,
+    "digamma": _digamma,
     "elu": _elu,
     "erf": lambda s: s.erf(),
     "erfc": lambda s: s.erfc(),
     "erfinv": _erfinv,
     "exp": lambda s: s.exp(),
+    "exp2": lambda s: (s * arb(2).log()).exp(),
     "expm1": lambda s: s.exp() - 1,
     "gelu": _gelu,
     "leaky_relu": lambda s, slope=0.01: s if _side(s) > 0 else s * arb(slope),
+    "lgamma": lambda s: s.lgamma(),
     "log": lambda s: s.log(),
+    "log10": lambda s: s.log() / arb(10).log(),
     "log1p": lambda s: (1 + s).log(),
+    "log2": lambda s: s.log() / arb(2).log(),
     "log_sigmoid": lambda s: -(1 + (-s).exp()).log(),
+    "mish": _mish,
     "pow": _power,
     "reciprocal": lambda s: 1 / s,
     "relu": lambda s: s if _side(s) > 0 else 0 * s,
@@ -111,8 +132,10 @@ FUNCTIONS: dict[str, Callable[..., arb_series]] = {
     "sigmoid": _sigmoid,
     "silu": lambda s: s * _sigmoid(s),
     "sin": lambda s: s.sin(),
+    "sinc": _sinc,
     "sinh": lambda s: (s.exp() - (-s).exp()) / 2,
     "softplus": _softplus,
+    "special_ndtr": lambda s: (-s / arb(2).sqrt()).erfc() / 2,
     "sqrt": lambda s: s.sqrt(),
     "tan": lambda s: s.tan(),
     "tanh": _tanh,

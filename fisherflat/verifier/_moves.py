@@ -80,17 +80,25 @@ def _turned(x: Array, k: int = 1, dims: Sequence[int] = (0, 1)) -> Array:
     return np.rot90(x, k, (dims[0], dims[1]))
 
 
-def _bordered(mode: str) -> Callable[..., Array]:
-    """Amounts in pairs from the last axis on."""
+def _bordered(place: Callable[[Array, int], Array]) -> Callable[..., Array]:
+    """Amounts in pairs from the last axis on, negative ones crop; `place` says which entry stands beyond a border."""
 
     def pad(x: Array, amounts: Sequence[int]) -> Array:
-        pairs = [(amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2)][::-1]
-        crop = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape[-len(pairs) :], pairs, strict=True))
-        widths = [(0, 0)] * (x.ndim - len(pairs)) + [(max(a, 0), max(b, 0)) for a, b in pairs]
-        place: Any = (..., *crop)
-        return np.pad(x[place], widths, mode=mode)  # type: ignore[call-overload]
+        for position in range(len(amounts) // 2):
+            axis, (before, after) = x.ndim - 1 - position, amounts[2 * position : 2 * position + 2]
+            length = x.shape[axis]
+            x = np.take(x, place(np.arange(-before, length + after), length), axis)
+        return x
 
     return pad
+
+
+def _mirrored(places: Array, length: int) -> Array:
+    return length - 1 - np.abs(length - 1 - np.abs(places))
+
+
+def _clipped(places: Array, length: int) -> Array:
+    return np.clip(places, 0, length - 1)
 
 
 def _shuffled(x: Array, factor: int) -> Array:
@@ -153,7 +161,7 @@ LINEAR: dict[str, Callable[..., Array]] = {
     "slice": _sliced,
     "sum": _reduced,
     "mean": _averaged,
-    "cumsum": lambda x, dim, dtype=None: np.add.accumulate(x, dim),
+    "cumsum": lambda x, dim, dtype=None: np.add.accumulate(x, dim) if x.ndim else x,
     "neg": lambda x: -x,
     "flip": lambda x, dims: np.flip(x, tuple(dims)),
     "roll": lambda x, shifts, dims=(): (
@@ -172,8 +180,8 @@ LINEAR: dict[str, Callable[..., Array]] = {
     "im2col": _columns,
     "pixel_shuffle": _shuffled,
     "pixel_unshuffle": _unshuffled,
-    **{f"reflection_pad{n}d": _bordered("reflect") for n in (1, 2, 3)},
-    **{f"replication_pad{n}d": _bordered("edge") for n in (1, 2, 3)},
+    **{f"reflection_pad{n}d": _bordered(_mirrored) for n in (1, 2, 3)},
+    **{f"replication_pad{n}d": _bordered(_clipped) for n in (1, 2, 3)},
     "rot90": _turned,
     "trace": lambda x: np.asarray(x.trace() + ZERO, dtype=object),
     "unfold": _windows,

@@ -1,0 +1,172 @@
+"""Linear algebra of matrices of polynomials, as on paper: elimination, and nothing that torch or FLINT would do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from flint import arb
+
+from fisherflat.errors import EnclosureError
+from fisherflat.verifier._polynomials import ZERO, Array, Part, Polynomial, bilinear, composed, plus
+
+#: up to this many rows a determinant is a sum over permutations, so that no pivot has to be found
+SMALL = 3
+
+
+def determinant(a: Polynomial) -> Polynomial:
+    """The determinants of stacks of square matrices."""
+    n = a.value.shape[-1]
+    if n == 0:
+        return a.each(lambda part: np.full(part.shape[:-2], arb(1), dtype=object))
+    if n <= SMALL:
+        terms = [(_parity(order), order) for order in permutations(range(n))]
+        return _summed([_times(_product([_entry(a, i, j) for i, j in enumerate(order)]), s) for s, order in terms])
+    sign, pivots, _ = eliminated(a, None)
+    return _times(_product(pivots), sign)
+
+
+def log_determinant(a: Polynomial) -> tuple[Polynomial, Polynomial]:
+    """The sign of a determinant, and the logarithm of its size."""
+    found = determinant(a)
+
+    def side(x: arb) -> arb:
+        if x.contains(0):
+            raise EnclosureError("the sign of a determinant is open")
+        return arb(1 if x > 0 else -1)
+
+    sign = np.asarray(np.frompyfunc(side, 1, 1)(found.value), dtype=object)
+    constant = Polynomial([sign, *[None] * (len(found.parts) - 1)], found.k)
+    return constant, composed(found.each(lambda part: part * sign), lambda s: s.log())
+
+
+def solved(a: Polynomial, b: Polynomial) -> Polynomial:
+    """`a^-1 b`, for stacks of matrices."""
+    _, _, x = eliminated(a, b)
+    assert x is not None
+    return x
+
+
+def inverse(a: Polynomial) -> Polynomial:
+    """`a^-1`."""
+    n = a.value.shape[-1]
+    eye = np.full(a.value.shape, ZERO, dtype=object)
+    eye[..., range(n), range(n)] = arb(1)
+    return solved(a, Polynomial([eye, *[None] * (len(a.parts) - 1)], a.k))
+
+
+def eliminated(a: Polynomial, b: Polynomial | None) -> tuple[int, list[Polynomial], Polynomial | None]:
+    """Gauss and Jordan: the sign of the row exchanges, the pivots, and `a^-1 b`.
+
+    The pivot is the entry of the column that is largest in the middle, for all matrices of a stack together.
+    """
+    n, sign = a.value.shape[-1], 1
+    rows = [_row(a, i) for i in range(n)]
+    right = [_row(b, i) for i in range(n)] if b is not None else None
+    pivots: list[Polynomial] = []
+    for column in range(n):
+        sizes = [min((float(abs(x.mid())) for x in _column(rows[i], column).value.ravel()), default=1.0)
+                 for i in range(column, n)]  # fmt: skip
+        best = column + int(np.argmax(sizes))
+        if best != column:
+            sign = -sign
+            rows[column], rows[best] = rows[best], rows[column]
+            if right is not None:
+                right[column], right[best] = right[best], right[column]
+        pivots.append(_column(rows[column], column))
+        over = composed(pivots[-1], lambda s: 1 / s)
+        for i in range(n) if right is not None else range(column + 1, n):
+            if i != column:
+                factor = bilinear(_column(rows[i], column), over, np.multiply)
+                rows[i] = _minus(rows[i], _scaled(rows[column], factor))
+                if right is not None:
+                    right[i] = _minus(right[i], _scaled(right[column], factor))
+    if right is None:
+        return sign, pivots, None
+    done = [_scaled(row, composed(pivot, lambda s: 1 / s)) for row, pivot in zip(right, pivots, strict=True)]
+    return sign, pivots, _stacked(done)
+
+
+def cholesky(a: Polynomial, upper: bool = False) -> Polynomial:
+    """The lower triangular root of stacks of positive definite matrices, row by row."""
+    n = a.value.shape[-1]
+    roots: dict[tuple[int, int], Polynomial] = {}
+    for i in range(n):
+        for j in range(i + 1):
+            rest = _entry(a, i, j)
+            for m in range(j):
+                rest = _minus(rest, bilinear(roots[i, m], roots[j, m], np.multiply))
+            if i == j:
+                roots[i, j] = composed(rest, lambda s: s.sqrt())
+            else:
+                roots[i, j] = bilinear(rest, composed(roots[j, j], lambda s: 1 / s), np.multiply)
+    zero = _times(_entry(a, 0, 0), 0)
+
+    def row(i: int) -> Polynomial:
+        cells = [roots.get((j, i) if upper else (i, j), zero) for j in range(n)]
+        return _joined(cells, lambda parts: np.stack(parts, -1))
+
+    return _stacked([row(i) for i in range(n)])
+
+
+# -- rows and entries --------------------------------------------------------------------------------------------------
+
+
+def _entry(a: Polynomial, i: int, j: int) -> Polynomial:
+    return a.each(lambda part: part[..., i, j])
+
+
+def _row(a: Polynomial, i: int) -> Polynomial:
+    return a.each(lambda part: part[..., i, :])
+
+
+def _column(row: Polynomial, j: int) -> Polynomial:
+    return row.each(lambda part: part[..., j])
+
+
+def _scaled(row: Polynomial, factor: Polynomial) -> Polynomial:
+    return bilinear(row, factor.each(lambda part: np.asarray(part, dtype=object)[..., None]), np.multiply)
+
+
+def _minus(a: Polynomial, b: Polynomial) -> Polynomial:
+    return plus(a, b.each(lambda part: -part))
+
+
+def _times(a: Polynomial, number: int) -> Polynomial:
+    return a.each(lambda part: part * arb(number))
+
+
+def _product(factors: list[Polynomial]) -> Polynomial:
+    out = factors[0]
+    for factor in factors[1:]:
+        out = bilinear(out, factor, np.multiply)
+    return out
+
+
+def _summed(terms: list[Polynomial]) -> Polynomial:
+    out = terms[0]
+    for term in terms[1:]:
+        out = plus(out, term)
+    return out
+
+
+def _parity(order: tuple[int, ...]) -> int:
+    return math.prod(1 if a < b else -1 for i, a in enumerate(order) for b in order[i + 1 :])
+
+
+def _stacked(rows: list[Polynomial]) -> Polynomial:
+    return _joined(rows, lambda parts: np.stack(parts, -2))
+
+
+def _joined(pieces: list[Polynomial], function: Callable[[list[Array]], Array]) -> Polynomial:
+    parts: list[Part] = []
+    shape = pieces[0].value.shape
+    for m in range(len(pieces[0].parts)):
+        held: list[Any] = [piece.parts[m] for piece in pieces]
+        some = any(part is not None for part in held)
+        blank = np.full(shape, ZERO, dtype=object)
+        parts.append(function([blank if part is None else part for part in held]) if some else None)
+    return Polynomial(parts, pieces[0].k)
