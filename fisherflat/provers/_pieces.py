@@ -104,8 +104,11 @@ def _order(node: Node, orders: dict[Node, str]) -> str:
         return PIECES if sorted(orders[source] == CHOICE for source in moving) == [False, True] else NONLINEAR
     linear = node.packet in LINEAR | STRUCTURAL | _SUMS | {aten._to_copy}
     linear |= node.packet in _PRODUCTS | _QUOTIENTS and len(moving) == 1 and is_affine(node)
+    linear &= node.packet is not aten.convolution or node.args[0] in moving
     linear &= node.kwargs.get("rounding_mode") is None and "reduce" not in str(node.target)
-    return PIECES if linear and kinds <= {AFFINE, PIECES} and PIECES in kinds else NONLINEAR
+    if not linear or not kinds <= {AFFINE, PIECES}:
+        return NONLINEAR
+    return PIECES if PIECES in kinds else AFFINE
 
 
 def _placed(node: Node, orders: dict[Node, str], moving: list[Node]) -> str:
