@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import mpmath
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fisherflat as ff
-from fisherflat.errors import DegenerateImmersionError, InputError, MapError
 from fisherflat.geometry import Geometry
 from fisherflat.jets import Jet
 
@@ -352,55 +349,3 @@ def test_christoffel_symbols_are_those_of_the_metric(name: str) -> None:
     geometry = surface.at(u)
     torch.testing.assert_close(geometry.metric, torch.from_numpy(g), rtol=1e-14, atol=1e-15)
     torch.testing.assert_close(geometry.christoffel, torch.from_numpy(expected), rtol=1e-13, atol=1e-14)
-
-
-# -- points without geometry -------------------------------------------------------------------------------------------
-
-
-def folded(degenerate: str) -> Geometry:
-    """Of `(u², v, u v)`, which is singular along (0, 0); one more point is not finite."""
-    u = double([[1.0, 0.5], [0.0, 0.0], [0.5, 1.0], [0.2, 0.3]])
-    jacobian = torch.zeros(4, 2, 3, dtype=torch.float64)
-    jacobian[:, 0, 0], jacobian[:, 0, 2], jacobian[:, 1, 1], jacobian[:, 1, 2] = 2 * u[:, 0], u[:, 1], 1, u[:, 0]
-    second = double([[[2, 0, 0], [0, 0, 1], [0, 0, 0]]] * 4)
-    value = torch.stack([u[:, 0] ** 2, u[:, 1], u[:, 0] * u[:, 1]], -1)[:, None]
-    second[2, 1, 1] = math.inf
-    points = u if degenerate == "raise" else None
-    return Geometry(Jet(torch.cat([value, jacobian, second], 1), 2), degenerate, points)
-
-
-def test_without_geometry_is_nan_on_request_and_only_there() -> None:
-    geometry = folded("nan")
-    assert geometry.degenerate.tolist() == [False, True, True, False]
-    for name in ("scalar_curvature", "riemann", "ricci", "christoffel", "second_fundamental_form", "mean_curvature"):
-        flat = (
-            getattr(geometry, name).flatten(1)
-            if getattr(geometry, name).dim() > 1
-            else getattr(geometry, name)[:, None]
-        )
-        assert flat[[1, 2]].isnan().all(), name
-        assert flat[[0, 3]].isfinite().all(), name
-    assert geometry.volume_density.isnan().tolist() == [False, True, True, False]
-    assert geometry.condition_number.isnan().tolist() == [False, True, True, False]
-    assert geometry.metric[[0, 1, 3]].isfinite().all()  # a metric there is, if a singular one
-
-
-def test_points_without_geometry_are_named() -> None:
-    with pytest.raises(MapError, match=r"not finite at u = \[0.5, 1\].*domain"):
-        folded("raise")
-    with pytest.raises(InputError, match="degenerate must be one of"):
-        folded("ignore")
-    flat = Jet(double([[[0, 0, 0], [1, 2, 3], [2, 4, 6], [0, 0, 1], [0, 0, 0], [1, 0, 0]]]), 2)
-    with pytest.raises(
-        DegenerateImmersionError, match=r"rank 1 < k = 2 at point 0, singular values \[8.37, .*singular"
-    ):
-        Geometry(flat)
-    with pytest.raises(DegenerateImmersionError, match=r"rank 0 < k = 2 .*does not depend on the coordinates"):
-        Geometry(Jet(torch.zeros(6, 3, dtype=torch.float64), 2))
-
-
-@pytest.mark.parametrize(("x", "y"), [([1.0, 1.0], [2.0, 2.0]), ([0.0, 0.0], [0.0, 1.0]), ([1.0, 0.0], [0.0, 0.0])])
-def test_vectors_that_span_no_plane_are_refused(x: list[float], y: list[float]) -> None:
-    geometry = random_geometry(0, 2, 1)
-    with pytest.raises(InputError, match="span no plane; pass two independent"):
-        geometry.sectional_curvature(double(x), double(y))

@@ -1,23 +1,19 @@
-"""The manifold: batches and chunks, precision, modules as they are found, points and input that are refused."""
+"""The manifold: batches and chunks, precision, and modules as they are found."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from cases.closeness import assert_same
-from cases.maps import SURFACES, double, formula
+from cases.maps import double
+from cases.surfaces import plane, random, torus
 from torch import Tensor, nn
 
 import fisherflat as ff
 from fisherflat.errors import (
-    DegenerateImmersionError,
-    DegenerateImmersionWarning,
-    FisherflatError,
     InputError,
     MapError,
     OutOfMemoryError,
@@ -30,24 +26,6 @@ QUANTITIES = ("metric", "christoffel", "second_fundamental_form", "riemann", "ri
 QUANTITIES += ("mean_curvature", "volume_density")
 
 pytestmark = pytest.mark.parametrize("engine", ENGINES)
-
-
-def torus(engine: str, **options: Any) -> ff.StatisticalManifold:
-    return ff.StatisticalManifold(formula(SURFACES["torus"]), ff.charts.identity(2), engine=engine, **options)
-
-
-def folded(engine: str, **options: Any) -> ff.StatisticalManifold:
-    """`(u², v, u v)`, singular at the origin alone."""
-    f = formula(("u0**2", "u1", "u0*u1"))
-    return ff.StatisticalManifold(f, ff.charts.identity(2), engine=engine, **options)
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
-
-
-def plane(width: int, k: int = 2) -> ff.charts.Chart:
-    return ff.charts.affine(random(width), random(k, width, seed=1))
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------
@@ -302,160 +280,3 @@ def test_random_numbers_are_refused(engine: str) -> None:
     with pytest.raises(TraceError, match=r"random.*test_manifold.*eval mode"):
         ff.StatisticalManifold(lambda x: dropout(x), ff.charts.identity(2), engine=engine)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-# -- points without geometry -------------------------------------------------------------------------------------------
-
-
-def test_degenerate_points_are_named(engine: str) -> None:
-    message = r"rank 1 < k = 2 at u = \[0, 0\], singular values \[1, 0\]: the metric is singular.*degenerate=\"nan\""
-    for memory in (None, 1):
-        with pytest.raises(DegenerateImmersionError, match=message) as refused:
-            folded(engine, memory=memory).scalar_curvature([[1.0, 0.5], [0.0, 0.0]])
-    assert isinstance(refused.value, ArithmeticError)
-    with pytest.raises(DegenerateImmersionError, match=r"u = \[0, 0\] \(and at 2 more\)"):
-        folded(engine).at([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
-    assert folded(engine).jet([0.0, 0.0]).value.tolist() == [0, 0, 0]  # a jet is there nevertheless
-
-
-@pytest.mark.parametrize("memory", [None, 1])
-def test_degenerate_points_are_nan_on_request_with_one_count(memory: int | None, engine: str) -> None:
-    u = double([[[1.0, 0.5], [0.0, 0.0]], [[0.0, 0.0], [0.2, 0.1]]])
-    surface = folded(engine, degenerate="nan", memory=memory)
-    expected = folded(engine).scalar_curvature(u.reshape(4, 2)[[0, 3]])
-    measures: list[Callable[[], Tensor]] = [
-        lambda: surface.scalar_curvature(u),
-        lambda: surface.at(u).scalar_curvature,
-        lambda: 2 * surface.sectional_curvature(u, [1.0, 0.0], [0.0, 1.0]),
-    ]
-    for measure in measures:
-        with pytest.warns(DegenerateImmersionWarning, match="2 of 4 points are degenerate") as noted:
-            curvature = measure()
-        assert len(noted) == 1
-        assert curvature.isnan().tolist() == [[False, True], [True, False]]
-        torch.testing.assert_close(curvature[[0, 1], [0, 1]], expected, rtol=1e-12, atol=1e-14)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        surface.scalar_curvature([1.0, 1.0])  # nothing to say where all is well
-
-
-def test_points_outside_the_domain_are_named_or_nan(engine: str) -> None:
-    def f(x: Tensor) -> Tensor:
-        return torch.stack([x[0].log(), x[1], x.prod()])
-
-    chart = ff.charts.affine([1.0, 0.0], torch.eye(2))
-    with pytest.raises(MapError, match=r"not finite at u = \[-2, 0.5\]; is the point in the map's domain"):
-        ff.StatisticalManifold(f, chart, engine=engine).metric([[0.0, 0.0], [-2.0, 0.5]])
-    surface = ff.StatisticalManifold(f, chart, engine=engine, degenerate="nan")
-    with pytest.warns(DegenerateImmersionWarning, match="1 of 2 points"):
-        assert surface.scalar_curvature([[0.0, 0.0], [-2.0, 0.5]]).isnan().tolist() == [False, True]
-
-
-# -- bad input ---------------------------------------------------------------------------------------------------------
-
-nan, inf = float("nan"), float("inf")
-
-
-@pytest.mark.parametrize(
-    ("u", "words"),
-    [
-        ([0.0, nan], r"u holds 1 NaN or infinite entries, the first at index \[1\]"),
-        ([[0.0, inf], [nan, 0.0]], r"u holds 2 NaN or infinite entries, the first at index \[0, 1\]"),
-        ([0.0, 0.0, 0.0], r"u must end in an axis of length k = 2; it has shape \[3\]"),
-        (0.0, r"u must end in an axis of length k = 2; it has shape \[\]"),
-        (torch.zeros(0, 2), "u .*(empty|no points)"),
-        (torch.tensor([0, 1]), r"u has dtype torch.int64.*u.double\(\)"),
-        (np.array([0, 1]), "u has dtype torch.int64"),
-        (torch.tensor([True, False]), "u has dtype torch.bool"),
-        ("origin", "u cannot be read as numbers"),
-        (None, "u cannot be read as numbers"),
-        ([[0.0, 1.0], [0.0]], "u cannot be read as numbers"),
-    ],
-)
-def test_bad_points_are_refused(u: Any, words: str, engine: str) -> None:
-    surface = torus(engine)
-    for method in (surface.scalar_curvature, surface.at, surface.jet):
-        with pytest.raises(InputError, match=words):
-            method(u)
-
-
-def test_numbers_of_python_and_numpy_are_taken(engine: str) -> None:
-    surface = torus(engine)
-    expected = surface.metric(double([0.0, 1.0]))
-    for u in ([0, 1], (0.0, 1.0), np.array([0.0, 1.0]), np.array([0.0, 1.0], dtype=np.float32)):
-        assert_same(surface.metric(u), expected)
-
-
-TWO = ff.charts.identity(2)
-
-
-@pytest.mark.parametrize(
-    ("make", "kind", "words"),
-    [
-        (
-            lambda e: ff.StatisticalManifold(lambda x: (x, x), TWO, engine=e),
-            MapError,
-            r"one tensor, it returned tuple.*\[0\]",
-        ),
-        (lambda e: ff.StatisticalManifold(lambda x: 1.0, TWO, engine=e), MapError, "one tensor, it returned float"),
-        (lambda e: ff.StatisticalManifold(lambda x: x.long(), TWO, engine=e), MapError, "returned torch.int64"),
-        (lambda e: ff.StatisticalManifold(lambda x: x + 1j, TWO, engine=e), MapError, "returned torch.complex128"),
-        (
-            lambda e: ff.StatisticalManifold(nn.Linear(3, 3), TWO, engine=e),
-            MapError,
-            r"failed on the chart's point, of shape \[2\].*Chart and map must fit",
-        ),
-        (
-            lambda e: ff.StatisticalManifold(ff.layers.GatedMLP(3, 3), TWO, engine=e),
-            MapError,
-            r"chart's point, of shape \[2\].*a gated MLP of width 3 expects.*Chart and map must fit",
-        ),
-        (
-            lambda e: ff.StatisticalManifold(lambda x: x @ torch.ones(2, 2, dtype=torch.float32), TWO, engine=e),
-            MapError,
-            r"(Double and Float|double != float).*module.double\(\)",
-        ),
-        (
-            lambda e: ff.StatisticalManifold(ff.freeze(nn.Tanh(), torch.zeros(3)), TWO, engine=e),
-            MapError,
-            r"traced for an input of .*\[3\], not \[2\]",
-        ),
-        (
-            lambda e: ff.StatisticalManifold(lambda x: x[:1], TWO, engine=e),
-            InputError,
-            "k = 2 .* only D = 1 outputs.*at most",
-        ),
-        (lambda e: torus(e, dtype=torch.float16), InputError, "dtype must be torch.float64 or torch.float32"),
-        (lambda e: torus(e, degenerate="skip"), InputError, "degenerate must be one of"),
-        (lambda e: torus(e + "s"), InputError, "engine must be one of .*'autodiff', 'taylor'"),
-    ],
-)
-def test_bad_manifolds_are_refused_at_construction(
-    make: Callable[[str], Any], kind: type[Exception], words: str, engine: str
-) -> None:
-    with pytest.raises(kind, match=words):
-        make(engine)
-
-
-def test_no_dependence_on_the_coordinates_is_refused(engine: str) -> None:
-    constant = torch.ones(3, dtype=torch.float64)
-    with pytest.raises(FisherflatError, match="does not depend on"):
-        ff.StatisticalManifold(lambda x: constant, TWO, engine=engine).metric([0.0, 0.0])
-    # on the input, but not on what the chart moves
-    chart = ff.charts.token(random(3, 2), 0, torch.eye(2))
-    with pytest.raises(DegenerateImmersionError, match=r"rank 0 < k = 2 .*does not depend on the coordinates there"):
-        ff.StatisticalManifold(lambda x: x[1:] ** 2, chart, engine=engine).metric([0.0, 0.0])
-    with pytest.raises(DegenerateImmersionError, match="rank 1 < k = 2"):
-        ff.StatisticalManifold(lambda x: x[0, :1] * constant, chart, engine=engine).scalar_curvature([0.1, 0.2])
-
-
-def test_what_is_not_torch_is_refused(engine: str) -> None:
-    def through_numpy(x: Tensor) -> Tensor:
-        return torch.from_numpy(np.sin(x.numpy()))
-
-    def branching(x: Tensor) -> Tensor:
-        return 2 * x if x[0] > 0 else x
-
-    for f in (through_numpy, branching):
-        with pytest.raises(TraceError):
-            ff.StatisticalManifold(f, TWO, engine=engine).metric([0.1, 0.2])

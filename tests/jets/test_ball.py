@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from cases import rules as rule_cases
+from cases.decompositions import DECOMPOSED
 from cases.differences import taylor_jet
 from cases.functions import OPTIONS, TRUTH
 from cases.transcendental import TRANSCENDENTAL
@@ -170,7 +171,7 @@ POLYNOMIAL = {
     **rule_cases.PRODUCTS,
     **rule_cases.CHOICES,
     **rule_cases.CONSTANT,
-    **rule_cases.DECOMPOSED,
+    **DECOMPOSED,
 }
 CASES = [(name, shape, f) for name, cases in POLYNOMIAL.items() for shape, f in cases]
 CASES += [(name, shape, f) for name, cases in TRANSCENDENTAL.items() for shape, f, _ in cases]

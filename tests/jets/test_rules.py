@@ -8,6 +8,7 @@ import pytest
 import torch
 from cases import composites
 from cases import rules as rule_cases
+from cases.decompositions import DECOMPOSED
 from cases.differences import dyadic, dyadic_series, mpmath_jet, taylor_jet, taylor_jet_in_blocks, torch_jet
 from cases.transcendental import TRANSCENDENTAL
 from cases.transcendental import Case as Hard
@@ -29,7 +30,7 @@ POLYNOMIAL = {
     **rule_cases.PRODUCTS,
     **rule_cases.CHOICES,
     **rule_cases.CONSTANT,
-    **rule_cases.DECOMPOSED,
+    **DECOMPOSED,
     **{f"{name}, in parts": cases for name, cases in composites.POLYNOMIAL.items()},
 }
 CASES = [(name, case) for name, cases in POLYNOMIAL.items() for case in cases]
@@ -47,7 +48,7 @@ def assert_close(got: Tensor, want: Tensor, tolerance: float) -> None:
 def test_affine_and_bilinear_ops(name: str, case: rule_cases.Case) -> None:
     shape, f = case
     graph = trace(f, dyadic(shape, 0, 2.0**-9))
-    folded = name in rule_cases.DECOMPOSED or name in rule_cases.OF_KIND or name.endswith(", in parts")
+    folded = name in DECOMPOSED or name in rule_cases.OF_KIND or name.endswith(", in parts")
     assert folded or any(node.op == f"aten.{name}" for node in graph.nodes)
     for order, k, points in ((1, 2, 2), (2, 3, 1)):
         x = dyadic_series(shape, order, k, points, seed=k)
