@@ -117,7 +117,7 @@ def test_measuring_changes_nothing_that_others_see(engine: str) -> None:
         [part.training for part in module.modules()],
         [list(part._forward_pre_hooks) for part in module.modules()],
         torch.get_rng_state().tolist(),
-        np.random.get_state()[1].tolist(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002  (what a user may depend on)
     )
     before, seen, watching = settings(), [], threading.Event()
 

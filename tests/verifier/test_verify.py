@@ -17,7 +17,7 @@ import fisherflat as ff
 from fisherflat.certificates import Bound, CurvatureCertificate, Weight, files
 from fisherflat.errors import CertificateError
 from fisherflat.jets.ops import OPS
-from fisherflat.verifier import _tables as tables
+from fisherflat.verifier import _moves
 
 aten = torch.ops.aten
 
@@ -255,7 +255,7 @@ def test_an_op_taken_for_affine_by_both_is_found_by_numbers(monkeypatch: pytest.
     monkeypatch.setitem(
         OPS, torch.ops.aten.neg, dataclasses.replace(OPS[torch.ops.aten.neg], rule=OPS[torch.ops.aten.sum].rule)
     )
-    monkeypatch.setitem(tables.LINEAR, "neg", lambda x: -x * x)
+    monkeypatch.setitem(_moves.LINEAR, "neg", lambda x: -x * x)
     mean, chart = lambda u: torch.cat([u, -u]), ff.charts.identity(2)
     (reason,) = ff.verify(ff.certify(mean, chart), mean, chart).reasons
     assert reason.startswith("flatness")
