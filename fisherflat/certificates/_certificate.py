@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
@@ -59,6 +60,9 @@ class Certificate:
 
 
 def versions() -> dict[str, str]:
-    """What a certificate was made with."""
-    installed = {name: metadata.version(name) for name in ("torch", "python-flint", "numpy")}
-    return {"fisherflat": __version__, "python": platform.python_version(), **installed}
+    """What a certificate was made with: what computes, and what the code of layers is from."""
+    found = {"fisherflat": __version__, "python": platform.python_version()}
+    for name in ("torch", "python-flint", "numpy", "transformers"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

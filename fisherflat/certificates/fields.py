@@ -152,7 +152,7 @@ def as_number(value: Any, finite: bool = True) -> float:
 
 def as_nonnegative(number: float) -> float:
     """A number that is not negative."""
-    if number < 0:
+    if math.copysign(1.0, number) < 0:
         raise ValueError("it is negative")
     return number
 

@@ -291,7 +291,7 @@ class _Prover:
             family=self.family,
             frozen=self.graph.frozen,
             precision=self.precision,
-            point=tuple(point),
+            point=tuple(x + 0.0 for x in point),  # no zeros with a sign
             radius=self.radius if verdict != "flat" else 0.0,
             plane=plane if self.chart.k > 2 and proof.enclosure is not None else None,
             cells=proof.cells,

@@ -51,3 +51,56 @@ def gated_mlp() -> nn.Module:
         for seed, parameter in enumerate(mlp.parameters(), 11):
             parameter.copy_(numbers(seed, *parameter.shape))
     return mlp
+
+
+class Unit(nn.Module):
+    """An RMS norm, a gated MLP and its residual, in plain functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for seed, (name, shape) in enumerate({"gate": (4, 6), "up": (4, 6), "down": (6, 4)}.items(), 21):
+            self.register_parameter(name, nn.Parameter(numbers(seed, *shape), requires_grad=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x * (x.pow(2).mean(-1, keepdim=True) + 2.0**-10).rsqrt()
+        return x + (torch.tanh(h @ self.gate) * (h @ self.up)) @ self.down
+
+
+class Plain(nn.Module):
+    """An MLP without a gate, and its residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Parameter(numbers(24, 4, 6), requires_grad=False)
+        self.down = nn.Parameter(numbers(25, 6, 4), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.tanh(x @ self.up) @ self.down
+
+
+#: what is certified: name -> the map, the chart and the point
+SUBJECTS = {
+    "flat": lambda: (ff.freeze(Attention(), HIDDEN), CHART, None),
+    "frozen": lambda: (ff.freeze(Attention("silu"), HIDDEN), CHART, (0.5, -0.25)),
+    "norm": lambda: (ff.freeze(Unit(), HIDDEN, ("norm",)), CHART, (0.5, -0.25)),
+    "tangent": lambda: (ff.freeze(nn.Sequential(Plain(), Attention()), HIDDEN, ("activation",)), CHART, (0.25, 0.125)),
+    "live": lambda: (Attention("gelu"), CHART, (0.5, -0.25)),
+}  # fmt: skip
+#: reading of the attention of the first layer of the shipped `python-llama`, on a prompt
+LAYERS = {"layer-frozen": "frozen pattern", "layer-live": "live"}
+PROMPT = "def f(x):"
+
+
+def made(name: str) -> ff.Certificate:
+    """The certificate of a name, made here."""
+    if name in LAYERS:
+        return ff.certify_layer(ff.load("python-llama"), 0, prompt=PROMPT, reading=LAYERS[name])
+    mean, chart, at = SUBJECTS[name]()
+    return ff.certify(mean, chart, at=at)
+
+
+def verified(name: str, certificate: ff.Certificate) -> ff.Verification:
+    """What the verifier says of it, here."""
+    if name in LAYERS:
+        return ff.verify_layer(certificate, ff.load("python-llama"))
+    return ff.verify(certificate, *SUBJECTS[name]()[:2])
