@@ -182,6 +182,10 @@ def _can_be_computed(graph: Graph, found: Comparison | None, bits: int) -> bool:
         return False
 
 
+#: a distance below two to this power is stated as that
+FAR_BELOW = -20_000
+
+
 def deviations(graph: Graph, found: Comparison | None, numbers: dict[int, Tensor]) -> dict[int, Bound]:
     """`id` of a constant -> how far at most its `numbers` are from what it stands for; none where that is not finite.
 
@@ -210,6 +214,10 @@ def _equal(x: float, y: Any) -> bool:
 
 def _bound(number: arb) -> Bound:
     mantissa, exponent = (int(part) for part in number.man_exp())
+    if (
+        exponent + mantissa.bit_length() < FAR_BELOW
+    ):  # a masked weight is the exponential of minus a billion: its fraction would fill the memory
+        return Bound(Fraction(2) ** FAR_BELOW)
     return Bound(Fraction(mantissa) * Fraction(2) ** exponent)
 
 
