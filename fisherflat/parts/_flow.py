@@ -21,6 +21,7 @@ from fisherflat.jets.ops import (
     STRUCTURAL,
     SUMS,
     UNARY,
+    exponent,
 )
 
 aten = torch.ops.aten
@@ -112,7 +113,7 @@ class Flow:
     def is_square(self, node: Node) -> bool:
         """The square of what moves."""
         if node.packet is aten.pow:
-            return bool(node.args[1] == 2)
+            return exponent(node) == 2
         return node.packet is aten.mul and len(self.sources[node]) == 2 and len(set(self.sources[node])) == 1
 
     def is_product(self, node: Node) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fisherflat.jets.graph import Node
+from fisherflat.jets.ops import exponent
 from fisherflat.parts._flow import Flow
 
 aten = torch.ops.aten
@@ -34,7 +35,7 @@ def mark(flow: Flow) -> set[Node]:
 def _is_root_of_squares(flow: Flow, root: Node) -> bool:
     if root.packet not in _ROOTS or not flow.sources[root]:
         return False
-    if root.packet is aten.pow and root.args[1] not in (0.5, -0.5):
+    if root.packet is aten.pow and exponent(root) not in (0.5, -0.5):
         return False
     reduction = flow.back(flow.sources[root][0], flow.is_scaling)
     return reduction.packet in (aten.mean, aten.sum) and flow.is_square(flow.sources[reduction][0])

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.engines import TensorAlgebra
-from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.ops import OPS, apply
+from fisherflat.jets.graph import Graph, Node, getitem
+from fisherflat.jets.ops import OPS, apply, is_affine
 from fisherflat.jets.rules import Series, series_in
 
 #: by the order of a series
@@ -39,12 +39,16 @@ class StructureAlgebra(TensorAlgebra):
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         # what is constant piece by piece is not affine, except where the input's numbers are not read at all
         moving = any(series.order for series in series_in(args, kwargs)) and not OPS[node.packet].shape_only
-        return self._outputs(node, 2 if moving else 0, k)
+        return self.outputs(node, 2 if moving else 0, k)
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
-        return self._outputs(node, 2, k)
+        return self.outputs(node, 2, k)
 
-    def _outputs(self, node: Node, order: int, k: int) -> Any:
+    def convolve(self, node: Node, a: Tensor, b: Tensor, options: tuple[Any, ...]) -> Tensor:
+        lead = torch.broadcast_shapes(*(x.shape[: x.dim() - len(node.shape)] for x in (a, b)))
+        return torch.empty(*lead, *node.shape, dtype=torch.float64, device="meta")
+
+    def outputs(self, node: Node, order: int, k: int) -> Any:
         """The output of a node, or all of them."""
         if node.shape and isinstance(node.shape[0], tuple):
             return tuple(self._blank(shape, order, k) for shape in node.shape)
@@ -78,10 +82,20 @@ def read(graph: Graph, start: Node | None = None) -> Structure:
         if node is start:
             values[node] = xp._blank(node.shape, 1, k)
             continue
+        reached = max((_order(values[source]) for source in node.inputs), default=0)
+        op = OPS.get(node.packet)
+        if node.target is not getitem and (op is None or op.kind in ("smooth", "choice")):  # whose rules need numbers
+            values[node] = xp.outputs(node, 2 if reached and not is_affine(node) else reached, k)
+            continue
         try:
             values[node] = apply(xp, node, values.__getitem__, k)
         except (UnsupportedOpError, *_FOREIGN):  # more than the engines can do, and not known to be affine
             values[node] = xp.fallback(node, (), {}, k)
-    orders = {node: max(series.order for series in series_in(value)) for node, value in values.items()}
+    orders = {node: _order(value) for node, value in values.items()}
     order = orders[graph.output]
     return Structure(orders, order, next(n for n in graph.nodes if orders[n] == 2) if order == 2 else None)
+
+
+def _order(value: Any) -> int:
+    """The order of a series, or the largest of several."""
+    return max(series.order for series in series_in(value))

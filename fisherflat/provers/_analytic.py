@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fisherflat.certificates import Analytic
 from fisherflat.jets.graph import Graph, Node, getitem
-from fisherflat.jets.ops import OPS
+from fisherflat.jets.ops import OPS, exponent
 from fisherflat.parts.structure import Structure
 
 aten = torch.ops.aten
@@ -64,8 +64,8 @@ def _argument(node: Node) -> Node | None:
 
 def _is_power(node: Node) -> bool:
     """A natural power, a polynomial."""
-    exponent = node.args[1] if node.packet is aten.pow else None
-    return isinstance(exponent, (int, float)) and exponent >= 0 and float(exponent).is_integer()
+    number = exponent(node)
+    return number is not None and number >= 0 and number.is_integer()
 
 
 def _sign(node: Node, signs: dict[Node, bool | None]) -> bool | None:
@@ -76,7 +76,7 @@ def _sign(node: Node, signs: dict[Node, bool | None]) -> bool | None:
     first, second = (*values, None, None)[:2]
     if node.packet is aten.mul and len(node.inputs) == 2 and node.inputs[0] is node.inputs[1]:
         return bool(first)
-    if _is_power(node) and node.args[1] % 2 == 0:
+    if _is_power(node) and exponent(node) % 2 == 0:  # type: ignore[operator]
         return bool(first)
     sign = OPS[node.packet].sign if node.packet in OPS else "any"
     if sign == "nonnegative":

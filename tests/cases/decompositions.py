@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
-from cases.rules import GRID, MASK, Case, c
+from cases.rules import GRID, MASK, ORDER, Case, c
 
 aten = torch.ops.aten
 
@@ -144,4 +145,120 @@ DECOMPOSED |= {
     "relu6": [((3, 4), lambda x: torch.nn.functional.relu6(x * 4))],
     "hardswish": [((3, 4), lambda x: torch.nn.functional.hardswish(x * 3))],
     "hardsigmoid": [((3, 4), lambda x: torch.nn.functional.hardsigmoid(x * 3))],
+}
+
+F = torch.nn.functional
+TARGETS = torch.tensor([1, 0, 3])
+PLACES = torch.tensor([[2, 0, 2, 1], [0, 0, 2, 1]])
+
+
+def grid(x: Tensor) -> Tensor:
+    """Places in a grid of three by four, some outside, none where two pieces meet."""
+    return x[:2].reshape(1, 2, 2, 2) * 0.15 + torch.linspace(-1.1, 1.15, 8, dtype=x.dtype).reshape(1, 2, 2, 2)
+
+
+def sampled(x: Tensor, mode: str, padding: str, align: bool) -> Tensor:
+    return F.grid_sample(x[None, None], grid(x), mode, padding, align)
+
+
+DECOMPOSED |= {
+    "roll": [((1,), lambda x: torch.roll(x[0] * x[0], 1))],
+    "copysign": [
+        ((3, 4), lambda x: torch.copysign(x, c(4))),
+        ((3, 4), lambda x: torch.copysign(x * x, x[0])),
+        ((3, 4), lambda x: torch.copysign(x, -2.0)),
+        ((3, 4), lambda x: torch.copysign(c(3, 4), x) * x),
+    ],
+    "nansum": [
+        ((3, 4), lambda x: torch.where(MASK, x * x, torch.nan).nansum(0)),
+        ((3, 4), lambda x: x.nansum()),
+        ((3, 4), lambda x: torch.where(MASK, x, torch.nan).nanmean(1, keepdim=True)),
+    ],
+    "scatter_reduce": [
+        (
+            (3, 4),
+            lambda x, options=(reduce, own): x.scatter_reduce(
+                0, PLACES, x[:2] * x[1:], options[0], include_self=options[1]
+            ),
+        )
+        for reduce in ("sum", "mean", "amax", "amin")
+        for own in (True, False)
+    ]
+    + [
+        ((3, 4), lambda x: x.scatter_reduce(1, GRID[:, :2], c(2, 2), "prod")),
+        ((3, 4), lambda x: c(3, 4).scatter_reduce(1, GRID[:, :2], x, "prod", include_self=False)),
+        ((3, 4), lambda x: x.scatter_reduce(0, x.argsort(0), x * 2, "amax")),
+        ((1,), lambda x: x[0].scatter_reduce(0, torch.tensor(0), x[0] * 2, "prod")),
+    ],
+    "scatter.reduce": [
+        ((3, 4), lambda x: x.scatter(0, PLACES, x[:2], reduce="add")),
+        ((3, 4), lambda x: c(3, 4).scatter(1, GRID[:, :3], x, reduce="multiply")),
+        ((3, 4), lambda x: x.scatter(0, ORDER[None], 3, reduce="multiply")),
+    ],
+    "index_reduce": [
+        ((3, 4), lambda x: x.index_reduce(1, ORDER, c(3, 4), "prod")),
+        ((3, 4), lambda x: x.index_reduce(0, ORDER[1:], x * x, "mean")),
+        ((3, 4), lambda x: x.index_reduce(0, ORDER[1:], x * x, "amax", include_self=False)),
+    ],
+    "mse_loss": [
+        ((3, 4), lambda x: F.mse_loss(x, x * 2 + c(4))),
+        ((3, 4), lambda x: F.mse_loss(x, c(3, 4), reduction="sum")),
+    ],
+    "smooth_l1_loss": [
+        ((3, 4), lambda x: F.smooth_l1_loss(x, c(3, 4) / 2, reduction="none", beta=0.75)),
+        ((3, 4), lambda x: F.smooth_l1_loss(x, x[0] * 2 + 0.03, beta=0.0)),
+    ],
+    "huber_loss": [((3, 4), lambda x: F.huber_loss(x, c(3, 4) / 2, reduction="none", delta=0.75))],
+    "multi_margin_loss": [
+        ((3, 4), lambda x: F.multi_margin_loss(x, TARGETS, weight=c(4) + 3)),
+        ((3, 4), lambda x: F.multi_margin_loss(x, TARGETS, p=2, margin=0.8, reduction="none")),
+    ],
+    "multilabel_margin_loss_forward": [
+        ((3, 4), lambda x: F.multilabel_margin_loss(x, torch.tensor([[3, 0, -1, 1], [-1, 0, 0, 0], [1, 2, 3, 0]]))),
+        ((4,), lambda x: F.multilabel_margin_loss(x, torch.tensor([3, -1, 0, 1]), reduction="sum")),
+    ],
+    "_embedding_bag_forward_only": [
+        ((3, 4), lambda x, mode=mode: F.embedding_bag(ORDER, x, torch.tensor([0, 3]), mode=mode))
+        for mode in ("sum", "mean", "max")
+    ]
+    + [
+        ((3, 4), lambda x: F.embedding_bag(ORDER, x, torch.tensor([0, 0, 3]), mode="sum", per_sample_weights=x[0])),
+        ((3, 4), lambda x: F.embedding_bag(ORDER, x, torch.tensor([0, 3]), mode="mean", padding_idx=2)),
+        ((3, 4), lambda x: F.embedding_bag(ORDER, x, torch.tensor([0, 1, 4]), mode="max", include_last_offset=True)),
+    ],
+    "max_unpool2d": [
+        ((1, 4, 4), lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)),
+        ((1, 2, 4), lambda x: F.max_unpool1d(*F.max_pool1d(x, 2, return_indices=True), 2) * 2),
+    ],
+    "max_unpool3d": [((1, 2, 2, 4), lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2))],
+    "grid_sampler_2d": [
+        ((3, 4), lambda x, options=(mode, padding, align): sampled(x, *options))
+        for mode in ("bilinear", "nearest")
+        for padding, align in (("zeros", False), ("border", True), ("reflection", False), ("reflection", True))
+    ],
+    "grid_sampler_3d": [
+        ((2, 3, 3), lambda x: F.grid_sample(x[None, None], x[None, None] * 0.7, align_corners=False)),
+        (
+            (2, 3, 3),
+            lambda x: F.grid_sample(x[None, None], x[None, None] * 0.7, "nearest", "border", align_corners=True),
+        ),
+    ],
+    "complex numbers": [
+        ((3, 4), lambda x: torch.view_as_real(torch.complex(x, x.flip(0)) * torch.complex(c(4), x[0]))),
+        ((3, 4), lambda x: torch.view_as_real(torch.view_as_complex(x.reshape(6, 2)).conj() * (2 - 3j))),
+        ((3, 4), lambda x: torch.view_as_real(torch.complex(x, -x) @ torch.complex(x.T, c(4, 3)))),
+        ((3, 4), lambda x: torch.complex(x, x * 2)[1:].T.reshape(2, 4).sum(0).imag),
+        ((3, 4), lambda x: torch.view_as_real(torch.cat([torch.complex(x, c(3, 4)), x.to(torch.complex128)]).square())),
+        ((3, 4), lambda x: torch.view_as_real(torch.addmm(z := torch.complex(x[:, :3], x[:, 1:]), z, z, beta=2j))),
+        ((3, 4), lambda x: torch.vdot(torch.complex(x[0], x[1]), torch.complex(c(4), x[2])).real),
+        ((3, 4), lambda x: torch.complex(x, x.flip(1)).var(1)),
+    ],
+    "fft": [
+        ((3, 5), lambda x: torch.view_as_real(torch.fft.fft(x))),
+        ((3, 4), lambda x: torch.view_as_real(torch.fft.ifft2(torch.complex(x, x * x)))),
+        ((3, 6), lambda x: torch.view_as_real(torch.fft.rfft2(x, norm="ortho"))),
+        ((3, 4), lambda x: torch.fft.irfft(torch.complex(x, x.flip(0)), n=7)),
+        ((3, 4), lambda x: torch.fft.irfftn(torch.fft.rfftn(x) * (1 + 2j), x.shape)),
+        ((3, 4), lambda x: torch.fft.hfft(torch.complex(x, x.flip(0)), norm="forward")),
+    ],
 }

@@ -17,6 +17,8 @@ MASK = torch.tensor([[True, False, True, False], [False, False, True, True], [Tr
 ORDER = torch.tensor([2, 0, 2, 1])
 GRID = torch.tensor([[2, 0, 1, 1], [0, 0, 2, 1]])  # rows of an index into three rows
 
+SAMPLES = torch.tensor([[[0.3, 0.7, 0.45], [0.1, 0.9, 0.6]]], dtype=torch.float64)
+
 
 def c(*shape: int, seed: int = 7) -> Tensor:
     """A constant of sixteenths, the same at every call."""
@@ -135,6 +137,8 @@ STRUCTURAL: dict[str, list[Case]] = {
     ],
     "unfold": [((5, 4), lambda x: x.unfold(0, 3, 1)), ((4,), lambda x: x.unfold(-1, 2, 2))],
     "rot90": [((3, 4), lambda x: x.rot90()), ((2, 3, 4), lambda x: x.rot90(3, (1, 2)))],
+    "reflection_pad3d": [((1, 2, 2, 3), lambda x: torch.nn.functional.pad(x, (2, 1, 1, 0, 1, 1), "reflect"))],
+    "replication_pad3d": [((1, 2, 2, 3), lambda x: torch.nn.functional.pad(x, (2, 1, 1, 0, 1, 1), "replicate"))],
     "reflection_pad1d": [((3, 4), lambda x: torch.nn.functional.pad(x, (2, 1), "reflect"))],
     "reflection_pad2d": [((2, 3, 4), lambda x: torch.nn.functional.pad(x, (2, 1, 1, 0), "reflect"))],
     "replication_pad1d": [((3, 4), lambda x: torch.nn.functional.pad(x, (2, 1), "replicate"))],
@@ -176,6 +180,16 @@ LINEAR: dict[str, list[Case]] = {
     "upsample_bilinear2d": [((1, 1, 3, 4), lambda x: torch.nn.functional.interpolate(x, (5, 8), mode="bilinear"))],
     "upsample_linear1d": [
         ((1, 2, 4), lambda x: torch.nn.functional.interpolate(x, 8, mode="linear", align_corners=True))
+    ],
+    "upsample_trilinear3d": [
+        ((1, 1, 2, 2, 3), lambda x: torch.nn.functional.interpolate(x, (3, 3, 5), mode="trilinear"))
+    ],
+    "upsample_bicubic2d": [((1, 1, 3, 4), lambda x: torch.nn.functional.interpolate(x, (5, 8), mode="bicubic"))],
+    "_upsample_bilinear2d_aa": [
+        ((1, 1, 3, 4), lambda x: torch.nn.functional.interpolate(x, (2, 3), mode="bilinear", antialias=True))
+    ],
+    "_upsample_bicubic2d_aa": [
+        ((1, 1, 3, 4), lambda x: torch.nn.functional.interpolate(x, (2, 3), mode="bicubic", antialias=True))
     ],
     "col2im": [((1, 8, 2), lambda x: torch.nn.functional.fold(x, (3, 4), (2, 4), (1, 1), 0, (1, 1))[..., :3])],
 }
@@ -260,6 +274,13 @@ PRODUCTS: dict[str, list[Case]] = {
         ((2, 3, 4), lambda x: torch.nn.functional.conv2d(x, c(1, 2, 2, 2), stride=2)),
         ((1, 2, 5), lambda x: torch.nn.functional.conv1d(x, c(1, 2, 2), dilation=2)),
         ((2, 3), lambda x: torch.nn.functional.conv_transpose1d(x, c(2, 1, 3), c(1), stride=2)),
+        # moving kernels
+        ((2, 4), lambda x: torch.nn.functional.conv1d(x, x[None, :, :2] * 2, x[0, :1])),
+        ((2, 4), lambda x: torch.nn.functional.conv1d(c(2, 4), x[:, :2].reshape(2, 2, 1), x[0, 2:])),
+        ((2, 4), lambda x: torch.nn.functional.conv1d(c(2, 4), c(2, 2, 1), x[0, :2])),
+        ((2, 4), lambda x: torch.nn.functional.conv1d(x, x[:, None, 1:] * x[0, 0], padding=1, groups=2, dilation=2)),
+        ((2, 3, 3), lambda x: torch.nn.functional.conv2d(x, x[None, :, :2, 1:], stride=2, padding=1)),
+        ((2, 3), lambda x: torch.nn.functional.conv_transpose1d(x, x[:, None] * 2, x[0, :1], stride=2)),
     ],
     "pow": [
         ((3, 4), lambda x: x**2),
@@ -300,6 +321,12 @@ CHOICES: dict[str, list[Case]] = {
         ((1, 2, 5), lambda x: torch.nn.functional.max_pool1d(x, 3, 1, 1)),
     ],
     "max_pool3d_with_indices": [((1, 2, 3, 4), lambda x: torch.nn.functional.max_pool3d(x, 2, 1))],
+    "fractional_max_pool2d": [
+        ((1, 2, 4, 5), lambda x: torch.nn.functional.fractional_max_pool2d(x, 2, 2, _random_samples=SAMPLES[..., :2]))
+    ],
+    "fractional_max_pool3d": [
+        ((1, 2, 4, 4, 5), lambda x: torch.nn.functional.fractional_max_pool3d(x, 2, 2, _random_samples=SAMPLES))
+    ],
     "adaptive_max_pool2d": [
         ((2, 3, 4), lambda x: torch.nn.functional.adaptive_max_pool2d(x, 2)),
         ((2, 5), lambda x: torch.nn.functional.adaptive_max_pool1d(x, 2)),

@@ -35,7 +35,8 @@ LINE = [
 LINE += [-x for x in LINE] + [1e-300]
 UNIT = [2.0**-27, -0.125, -0.5, 0.75, -0.96875, 0.999999, -1e-300]
 POSITIVE = [1e-300, 1e-200, 1e-100, 2.0**-27, 2.0**-10, 0.5, 1.0, 1.0000001, 3.0, 300.0, 2.0**30, 1e200, 1e300]
-DOMAINS = dict.fromkeys(("log", "sqrt", "rsqrt"), POSITIVE)
+DOMAINS = dict.fromkeys(("log", "log2", "log10", "sqrt", "rsqrt"), POSITIVE)
+DOMAINS |= {name: [2.0**-10, 0.5, 1.0, 1.5, 2.25, 7.75, 300.0, -0.25, -3.625] for name in ("lgamma", "digamma")}
 DOMAINS |= dict.fromkeys(("acos", "asin", "atanh", "erfinv"), UNIT)
 DOMAINS |= {
     "acosh": [1.0001, 1.5, 30.0, 1e8],

@@ -18,8 +18,10 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from fisherflat.errors import UnsupportedOpError
-from fisherflat.jets.balls._array import ZERO, BallArray, Constant, ball, balls, filled, operand, product, solution
+from fisherflat.jets.balls._array import ZERO, BallArray, Constant, balls, operand, product, solution
 from fisherflat.jets.balls._decisions import DECISIONS, divided, unsupported
+from fisherflat.jets.balls._matrices import MATRICES
+from fisherflat.jets.balls._moves import SUMMING, accumulates, moved, summed
 from fisherflat.jets.graph import Node
 from fisherflat.jets.ops import STRUCTURAL
 from fisherflat.jets.rules import Algebra, Series, leibniz
@@ -57,12 +59,22 @@ class BallAlgebra(Algebra):
     def solve_triangular(self, a: BallArray, rows: BallArray, upper: bool, unitriangular: bool) -> None:
         rows.balls[...] = solution(a.balls, rows.balls, upper, unitriangular)
 
+    def matrix(self, node: Node, what: str, *arrays: BallArray) -> tuple[Any, ...]:
+        if what not in MATRICES:
+            raise unsupported(node)
+        return MATRICES[what](*arrays)
+
+    def convolve(self, node: Node, a: BallArray, b: BallArray, options: tuple[Any, ...]) -> BallArray:
+        return BallArray(_convolved(a.balls, b.balls, node.shape, options))
+
     def contract(self, node: Node, a: Series, b: Series) -> Series:
         return leibniz(self, node, a, b, self.matmul, self.matmul_add)
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
+        if node.packet in SUMMING and accumulates(node, args, kwargs):
+            return summed(node, args, kwargs, k)
         if node.packet in STRUCTURAL:
-            return _moved(node, args, kwargs, k)
+            return moved(node, args, kwargs, k)
         rule = _LINEAR.get(node.packet)
         if rule is None or not isinstance(args[0], Series):
             raise unsupported(node)
@@ -100,74 +112,6 @@ def _plain(leaf: Any) -> Any:
     return balls(leaf) if isinstance(leaf, Tensor) else leaf
 
 
-# -- ops that move entries ---------------------------------------------------------------------------------------------
-
-#: arguments that say where entries go, rather than being entries
-_CONTROL = {"index", "indices", "mask", "condition", "repeats"}
-
-
-def _moved(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Series:
-    """An op that copies entries, run by torch on their positions: what comes out says which entry goes where.
-
-    Position 0 is an exact zero, which is what such ops fill with.
-    """
-    schema = node.target._schema
-    if node.packet is aten.as_strided or (
-        node.packet is aten.index_put and True in (*args[3:], kwargs.get("accumulate"))
-    ):
-        raise unsupported(node)  # the first depends on how memory is laid out, the second adds entries
-    if node.packet is aten.scatter and "reduce" in schema.overload_name:
-        raise unsupported(node)
-    pool: list[np.ndarray] = [np.full((1, 1), ZERO, dtype=object)]
-    size, dtype = 1, torch.bool
-
-    def placed(entries: np.ndarray) -> Tensor:
-        nonlocal size
-        pool.append(entries.reshape(entries.shape[0], -1))
-        positions = torch.arange(size, size + pool[-1].shape[1], dtype=torch.float64)
-        size += pool[-1].shape[1]
-        return positions.reshape(entries.shape[1:])
-
-    def position(argument: Any, leaf: Any) -> Any:
-        if argument.name in _CONTROL:
-            return _integers(leaf, argument.name in ("mask", "condition"))
-        nonlocal dtype
-        if isinstance(leaf, Series):
-            dtype = torch.promote_types(dtype, leaf.data.dtype)
-            return placed(leaf.data.balls[:, 0])
-        if isinstance(leaf, Tensor):
-            dtype = torch.promote_types(dtype, leaf.dtype)
-            return placed(balls(leaf)[None])
-        if str(argument.type) == "number":
-            return float(placed(np.full((1,), ball(leaf), dtype=object)))
-        return leaf
-
-    def entered(argument: Any, value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return type(value)(position(argument, leaf) for leaf in value)
-        return position(argument, value)
-
-    named = {argument.name: argument for argument in schema.arguments}
-    moved_args = [entered(argument, value) for argument, value in zip(schema.arguments, args, strict=False)]
-    moved_kwargs = {name: entered(named[name], value) for name, value in kwargs.items()}
-    where = node.target(*moved_args, **moved_kwargs).long().numpy()
-    entries = np.full((max(part.shape[0] for part in pool), size), ZERO, dtype=object)
-    start = 0
-    for part in pool:
-        entries[: part.shape[0], start : start + part.shape[1]] = part
-        start += part.shape[1]
-    return Series(BallArray(entries[:, where][:, None], dtype), k)
-
-
-def _integers(leaf: Any, boolean: bool) -> Any:
-    """Indices or a mask as a tensor."""
-    if not isinstance(leaf, Series):
-        return leaf
-    values = np.asarray(leaf.data.balls[0, 0], dtype=object)
-    exact = filled((int(x.unique_fmpz()) for x in values.ravel()), values.shape).astype(np.int64)
-    return torch.from_numpy(exact).bool() if boolean else torch.from_numpy(exact)
-
-
 # -- other linear ops: `x` is [C, *shape] ------------------------------------------------------------------------------
 
 
@@ -191,40 +135,36 @@ def _cumsum(x: np.ndarray, shape: Any, dim: int, dtype: Any = None) -> np.ndarra
     return np.add.accumulate(x, _axes(dim, x.ndim - 1)[0]) if x.ndim > 1 else x
 
 
-def _convolution(
-    x: np.ndarray,
-    shape: Any,
-    weight: Tensor,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    *more: Any,
-) -> np.ndarray:
-    """A convolution over one or two axes as a matrix product with the patches that it sees."""
-    groups, spatial = more[-1], x.ndim - 3
+def _convolution(x: np.ndarray, shape: Any, weight: Tensor, bias: Any, *options: Any) -> np.ndarray:
+    out = _convolved(x, balls(weight), shape, options)
+    if bias is not None:
+        out[0] = out[0] + balls(bias).reshape(-1, *(1,) * (len(shape) - 2))
+    return out
+
+
+def _convolved(x: np.ndarray, weight: np.ndarray, shape: Any, options: tuple[Any, ...]) -> np.ndarray:
+    """A convolution `[*lead, *shape]` over one or two axes, as a matrix product with the patches that it sees."""
+    stride, padding, dilation, transposed, _, groups = options
+    spatial = len(shape) - 2
     if transposed or spatial > 2:
         raise UnsupportedOpError("transposed and three-dimensional convolutions have no rule in ball arithmetic")
-    lead = (1,) * (2 - spatial)
+    ones = (1,) * (2 - spatial)
+    extent, lead = x.shape[x.ndim - 2 - spatial :], x.shape[: x.ndim - 2 - spatial]
+    kernel, over = weight.shape[weight.ndim - spatial :], weight.shape[: weight.ndim - 2 - spatial]
 
     def two(option: Any, default: int) -> tuple[int, ...]:
         values = tuple(option) if len(option) == spatial else tuple(option) * spatial
         return (default,) * (2 - spatial) + values
 
-    batch, channels, *extent = x.shape[1:]
-    positions = torch.arange(1, 1 + math.prod(x.shape[1:]), dtype=torch.float64).reshape(
-        batch, channels, *lead, *extent
-    )
-    kernel = (*lead, *weight.shape[2:])
-    where = F.unfold(positions, kernel, two(dilation, 1), two(padding, 0), two(stride, 1)).long().numpy()
-    padded = np.concatenate([np.full((x.shape[0], 1), ZERO, dtype=object), x.reshape(x.shape[0], -1)], 1)
-    patches = padded[:, where].reshape(x.shape[0], batch, groups, -1, where.shape[-1])
-    kernels = balls(weight).reshape(groups, weight.shape[0] // groups, -1)
-    out = product(BallArray(kernels), BallArray(patches)).reshape(x.shape[0], *shape)
-    if bias is not None:
-        out[0] = out[0] + balls(bias).reshape(-1, *(1,) * spatial)
-    return out
+    positions = torch.arange(1, 1 + math.prod(extent), dtype=torch.float64)
+    positions = positions.reshape(*extent[:2], *ones, *extent[2:])
+    where = F.unfold(positions, (*ones, *kernel), two(dilation, 1), two(padding, 0), two(stride, 1)).long().numpy()
+    flat = x.reshape(*lead, -1)
+    padded = np.concatenate([np.full((*lead, 1), ZERO, dtype=object), flat], -1)
+    patches = padded[..., where].reshape(*lead, extent[0], groups, -1, where.shape[-1])
+    kernels = weight.reshape(*over, 1, groups, shape[1] // groups, -1)
+    out = product(BallArray(kernels), BallArray(patches))
+    return out.reshape(*np.broadcast_shapes(lead, over), *shape)
 
 
 _LINEAR: dict[Any, Callable[..., np.ndarray]] = {

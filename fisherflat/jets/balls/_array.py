@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flint import arb, arb_mat
+from flint import arb, arb_mat, ctx
 from torch import Tensor
 
 from fisherflat.errors import EnclosureError, UnsupportedOpError
@@ -127,6 +127,13 @@ class BallArray:
             largest = LARGER.reduce(largest, axis, keepdims=True)
         return BallArray(largest if keepdim else largest.squeeze(tuple(dim)))
 
+    @property
+    def mT(self) -> BallArray:  # as torch has it
+        return BallArray(np.swapaxes(self.balls, -1, -2), self.dtype)
+
+    def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> BallArray:
+        return BallArray(np.diagonal(self.balls, offset, dim1, dim2), self.dtype)
+
     def isinf(self) -> np.ndarray:
         return _IS_INFINITE(self.balls).astype(bool)
 
@@ -144,12 +151,29 @@ class BallArray:
     def sigmoid(self) -> BallArray:
         return BallArray(_SIGMOID(self.balls))
 
+    def exp2(self) -> BallArray:
+        return (self * Logarithm(2)).exp()
+
+    def log2(self) -> BallArray:
+        return self.log() / Logarithm(2)
+
+    def log10(self) -> BallArray:
+        return self.log() / Logarithm(10)
+
+    def polygamma(self, n: int) -> BallArray:
+        """`(-1)^(n+1) n! zeta(n + 1, x)`."""
+        scale = (-1) ** (n + 1) * math.factorial(n)
+        return BallArray(np.frompyfunc(lambda x: arb(n + 1).zeta(x) * scale, 1, 1)(self.balls))
+
+    def sinc_and_derivatives(self) -> tuple[BallArray, BallArray, BallArray]:
+        found = [_sinc(x) for x in self.balls.ravel()]
+        return tuple(BallArray(filled(parts, self.shape)) for parts in zip(*found, strict=True))  # type: ignore[return-value]
+
     def sign(self) -> BallArray:
         return BallArray(SIGN(self.balls))
 
-    def pow(self, exponent: float) -> BallArray:
-        power = ball(exponent)
-        return BallArray(np.frompyfunc(lambda x: x**power, 1, 1)(self.balls))
+    def pow(self, exponent: float | Tensor) -> BallArray:
+        return BallArray(_POWER(self.balls, operand(exponent)))
 
     def clamp_min(self, low: float) -> BallArray:
         return BallArray(LARGER(self.balls, ball(low)))
@@ -159,7 +183,9 @@ class BallArray:
 
 
 def operand(other: Any) -> Any:
-    """What NumPy combines with an array of balls: another one, or a number as a ball."""
+    """What NumPy combines with an array of balls: another one, exact numbers, or a number as a ball."""
+    if isinstance(other, Tensor):
+        return balls(other)
     return other.balls if isinstance(other, BallArray) else other if isinstance(other, np.ndarray) else ball(other)
 
 
@@ -167,6 +193,26 @@ def _sigmoid(x: arb) -> arb:
     if x < -(2.0**20):
         return x.exp() / (1 + x.exp())  # exp(-x) would overflow
     return 1 / (1 + (-x).exp())
+
+
+def _sinc(x: arb) -> tuple[arb, arb, arb]:
+    """`sin(pi x) / (pi x)` and two derivatives, near zero by the power series with a bound of the rest of it."""
+    pi = arb.pi()
+    z = x * pi
+    if not abs(z) < 1:
+        slope = (z.cos() - z.sin() / z) / z
+        return x.sinc_pi(), slope * pi, -(z.sin() + slope * 2) / z * pi**2
+    terms, size, parts = 8, abs(z).upper(), []
+    while size ** (2 * terms) > arb(2) ** -ctx.prec * math.factorial(2 * terms):
+        terms += 2
+    for d in range(3):
+        total = arb(0)
+        for n in range(terms - 1, (d + 1) // 2 - 1, -1):
+            total += (-1) ** n * z ** (2 * n - d) * math.perm(2 * n, d) / math.factorial(2 * n + 1)
+        # no derivative of the function in z exceeds one
+        rest = size ** (2 * terms - d) / math.factorial(2 * terms - d)
+        parts.append((total + arb(0, 1) * rest) * pi**d)
+    return parts[0], parts[1], parts[2]
 
 
 def _sign(x: arb) -> arb:
@@ -183,6 +229,7 @@ LARGER: Any = np.frompyfunc(arb.max, 2, 1)
 SMALLER: Any = np.frompyfunc(arb.min, 2, 1)
 FLOAT: Any = np.frompyfunc(float, 1, 1)
 SIGN: Any = np.frompyfunc(_sign, 1, 1)
+_POWER: Any = np.frompyfunc(lambda x, y: x**y, 2, 1)
 _SIGMOID: Any = np.frompyfunc(_sigmoid, 1, 1)
 _IS_INFINITE: Any = np.frompyfunc(lambda x: not x.is_finite(), 1, 1)
 
@@ -194,7 +241,7 @@ def _entrywise(function: Callable[[arb], arb]) -> Callable[[BallArray], BallArra
 
 for _name in (
     "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "sinh", "cosh", "tanh", "asin", "acos", "atan",
-    "asinh", "acosh", "atanh", "erf", "erfc", "erfinv",
+    "asinh", "acosh", "atanh", "digamma", "lgamma", "erf", "erfc", "erfinv",
 ):  # fmt: skip
     setattr(BallArray, _name, _entrywise(getattr(arb, _name)))
 BallArray.abs = _entrywise(abs)  # type: ignore[attr-defined]
@@ -236,18 +283,18 @@ def product(a: BallArray, b: BallArray) -> np.ndarray:
     right = np.broadcast_to(right, (*batch, *right.shape[-2:]))
     out = np.empty((*batch, left.shape[-2], right.shape[-1]), dtype=object)
     for index in np.ndindex(*batch):
-        out[index] = _entries(matrix(left[index]) * matrix(right[index]))
+        out[index] = entries(matrix(left[index]) * matrix(right[index]))
     return out
 
 
 def _rows_times(rows: np.ndarray, b: BallArray) -> np.ndarray:
     left, inner = matrix(rows), b.shape[0]
     if not isinstance(b, Constant):
-        return _entries(left * matrix(b.balls))
+        return entries(left * matrix(b.balls))
     step = max(1, TILE // max(inner, 1))
     pieces = []
     for tile in b.tensor.to(torch.float64).split(step, 1):
-        pieces.append(_entries(left * arb_mat(inner, tile.shape[1], tile.reshape(-1).tolist())))
+        pieces.append(entries(left * arb_mat(inner, tile.shape[1], tile.reshape(-1).tolist())))
     return np.concatenate(pieces, 1)
 
 
@@ -257,7 +304,7 @@ def matrix(array: np.ndarray) -> arb_mat:
     return arb_mat(rows, columns, array.ravel().tolist())
 
 
-def _entries(product: arb_mat) -> np.ndarray:
+def entries(product: arb_mat) -> np.ndarray:
     return filled(product.entries(), (product.nrows(), product.ncols()))
 
 

@@ -83,12 +83,19 @@ def _of_shape(node: Node, like: np.ndarray, *args: Any, **kwargs: Any) -> np.nda
     return balls(node.target(torch.zeros(like.shape, dtype=torch.float64), *args, **kwargs))
 
 
+def _fresh(node: Node, like: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+    """Memory that nothing has been written into: it may hold anything."""
+    return filled((arb.nan() for _ in range(torch.Size(node.shape).numel())), node.shape)
+
+
 def _signs(node: Node, x: np.ndarray) -> np.ndarray:
     return SIGN(x)
 
 
 def _whole(x: arb, function: Callable[[arb], arb]) -> arb:
     """The integer next to a ball, in one direction."""
+    if x.is_integer():
+        return x  # what moves is no exact number here
     if x.is_finite() and not x.contains_integer() and function(x.lower()) == function(x.upper()):
         return function(x.lower())
     raise EnclosureError(f"the integer part of {x.str(5)} is open")
@@ -132,6 +139,8 @@ def ordered(values: np.ndarray, first: int, descending: bool = True) -> list[int
     order = np.argsort(-floats if descending else floats, kind="stable").tolist()
     chosen, rest = order[:first], order[first:]
     for a, b in [*pairwise(chosen), *((chosen[-1], other) for other in rest)]:
+        if not values[a].is_finite() and values[a] == values[b]:
+            continue  # entries that are masked do not move
         if not (values[a] > values[b] if descending else values[a] < values[b]):
             raise EnclosureError(f"the order of {values[a].str(5)} and {values[b].str(5)} is open")
     return chosen
@@ -160,6 +169,49 @@ def _sorted(node: Node, x: np.ndarray, *args: Any, **kwargs: Any) -> Any:
     return index if options.get("keepdim") else index.reshape(node.shape)
 
 
+def _signbit(node: Node, x: np.ndarray) -> np.ndarray:
+    return np.asarray((ONE - SIGN(x)) / 2, dtype=object)
+
+
+def _nearest(node: Node, x: np.ndarray) -> np.ndarray:
+    """To the nearest integer: the one below a half more, where that is no integer itself."""
+    return np.asarray(_ROUNDED["floor"](x + arb(1) / 2), dtype=object)
+
+
+def _heaviside(node: Node, x: np.ndarray, at_zero: Any) -> np.ndarray:
+    return np.asarray((SIGN(x) + ONE) / 2, dtype=object)
+
+
+def _running(node: Node, x: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the largest (or smallest) entry so far is."""
+    lines = np.moveaxis(x, dim, -1)
+    index = np.empty(lines.shape, dtype=object)
+    for at in np.ndindex(*lines.shape[:-1]):
+        best = 0
+        for place in range(lines.shape[-1]):
+            if place:
+                pair = np.array([lines[at][best], lines[at][place]], dtype=object)
+                best = (best, place)[ordered(pair, 1, node.packet is aten.cummax)[0]]
+            index[(*at, place)] = arb(best)
+    index = np.moveaxis(index, -1, dim)
+    return index, index  # only the indices are used
+
+
+def _pooled(node: Node, x: np.ndarray, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The largest entry of each window; which entries are in it, the op itself says of planes with a single one."""
+    axes = 3 if "3d" in node.packet.__name__ else 2
+    planes, size = x.reshape(-1, *x.shape[-axes:]), int(np.prod(x.shape[-axes:]))
+    single = torch.eye(size, dtype=torch.float64).reshape(size, 1, *x.shape[-axes:])
+    inside = (node.target(single, *args, **kwargs)[0] > 0).reshape(size, -1).numpy()
+    index = np.empty((len(planes), inside.shape[1]), dtype=object)
+    for plane, entries in enumerate(planes):
+        for window, members in enumerate(inside.T):
+            places = np.flatnonzero(members)
+            index[plane, window] = arb(int(places[ordered(entries.ravel()[places], 1)[0]]))
+    index = index.reshape(node.shape[1])
+    return index, index  # only the indices are used
+
+
 #: op -> what decides it, and the dtype of the outcome
 DECISIONS: dict[Any, tuple[Callable[..., Any], torch.dtype]] = {
     aten.lt: (_compared(lambda x, y: x < y, lambda x, y: x >= y), torch.bool),
@@ -169,6 +221,7 @@ DECISIONS: dict[Any, tuple[Callable[..., Any], torch.dtype]] = {
     aten.eq: (_compared(lambda x, y: x == y, lambda x, y: x != y), torch.bool),
     aten.ne: (_compared(lambda x, y: x != y, lambda x, y: x == y), torch.bool),
     **dict.fromkeys((aten.logical_and, aten.logical_or, aten.logical_not, aten.any, aten.all), (_logical, torch.bool)),
+    aten.count_nonzero: (_logical, torch.int64),
     **dict.fromkeys((aten.bitwise_and, aten.bitwise_or, aten.bitwise_not), (_bits, torch.bool)),
     **dict.fromkeys((aten.logical_xor, aten.bitwise_xor), (_logical, torch.bool)),
     aten.isnan: (_is(lambda x: False), torch.bool),
@@ -177,10 +230,18 @@ DECISIONS: dict[Any, tuple[Callable[..., Any], torch.dtype]] = {
     aten.isneginf: (_is(lambda x: not x.is_finite() and x < 0), torch.bool),
     **dict.fromkeys((aten.zeros_like, aten.ones_like, aten.full_like), (_of_shape, torch.float64)),
     **dict.fromkeys((aten.new_zeros, aten.new_ones, aten.new_full), (_of_shape, torch.float64)),
+    **dict.fromkeys((aten.empty_like, aten.new_empty, aten.new_empty_strided), (_fresh, torch.float64)),
     **dict.fromkeys((aten.sign, aten.sgn), (_signs, torch.float64)),
     aten.floor: (_rounded("floor"), torch.float64),
     aten.ceil: (_rounded("ceil"), torch.float64),
     aten.trunc: (_rounded("trunc"), torch.float64),
+    aten.round: (_nearest, torch.float64),
+    aten.signbit: (_signbit, torch.bool),
+    aten.heaviside: (_heaviside, torch.float64),
+    aten.cummax: (_running, torch.int64),
+    aten.cummin: (_running, torch.int64),
+    **dict.fromkeys((aten.max_pool2d_with_indices, aten.max_pool3d_with_indices), (_pooled, torch.int64)),
+    **dict.fromkeys((aten.adaptive_max_pool2d, aten.adaptive_max_pool3d), (_pooled, torch.int64)),
     aten.floor_divide: (divided, torch.float64),
     aten._to_copy: (_cast, torch.float64),
     **dict.fromkeys((aten.argmax, aten.argmin, aten.topk, aten.sort), (_sorted, torch.int64)),

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._fallback import padded
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import Series, aligned
@@ -28,25 +28,27 @@ def applied(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], total: in
         return direct(node.shape, *args, **kwargs)
     leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
     constant = _constant_summands(node, args, kwargs)
-    over_points = tuple(0 if isinstance(leaf, Series) else None for leaf in leaves)
-    over_coefficients = tuple(0 if _is_real(leaf) else None for leaf in leaves)
+    over_points = tuple(isinstance(leaf, Series) for leaf in leaves)
 
     def call(*filled: Any) -> Tensor:
         full_args, full_kwargs = tree_unflatten(filled, structure)
         return node.target(*full_args, **full_kwargs)
 
     def rows(start: int, stop: int) -> Tensor:
-        filled = []
+        """All points of so many coefficients, as one long batch."""
+        filled, points = [], 0
         for position, leaf in enumerate(leaves):
-            if _is_real(leaf):
-                filled.append(padded(leaf.data[start:stop], stop - start))
-            elif isinstance(leaf, Series):
-                filled.append(leaf.data[0])
+            if isinstance(leaf, Series):
+                data = padded(leaf.data[start:stop], stop - start) if _is_real(leaf) else leaf.data[:1]
+                points = data.shape[1]
+                filled.append(data.expand(stop - start, *data.shape[1:]).flatten(0, 1))
             else:
                 filled.append(_zero(leaf) if start > 0 and position in constant else leaf)
-        return vmap(vmap(call, in_dims=over_points), in_dims=over_coefficients)(*filled)
+        return batched(node, call, over_points, filled).unflatten(0, (stop - start, points))
 
-    return torch.cat([rows(0, 1), rows(1, total)]) if constant else rows(0, total)
+    if not constant:
+        return rows(0, total)
+    return torch.cat([rows(0, 1), rows(1, total)]) if total > 1 else rows(0, 1)
 
 
 #: arguments that choose or scale entries; all other tensors, and numbers called `value`, are summands

@@ -21,26 +21,13 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat.errors import FallbackWarning, UnsupportedOpError
 from fisherflat.jets._jet import pairs
+from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._chunks import is_out_of_memory
 from fisherflat.jets.engines._trust import trusted
 from fisherflat.jets.graph import Node
-from fisherflat.jets.rules import Series
+from fisherflat.jets.rules import Series, Unknown
 
 Tensors = tuple[Tensor, ...]
-
-
-class Unknown(Series):
-    """An output whose derivatives torch does not know: an error as soon as it is asked for them."""
-
-    __slots__ = ("_said",)
-
-    def __init__(self, said: str) -> None:
-        self._said = said
-
-    @property
-    def data(self) -> Any:
-        """Not known."""
-        raise UnsupportedOpError(self._said)
 
 
 def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int, total: int, start: int) -> Any:
@@ -68,6 +55,9 @@ def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k:
         out = node.target(*full_args, **full_kwargs)
         return (out,) if isinstance(out, Tensor) else tuple(out)
 
+    def each(*moved: Tensor) -> Tensors:
+        return outputs(moved[: len(at)], moved[len(at) :])
+
     def smooth(x: Tensors, fixed: Tensors) -> Tensors:
         return tuple(out for out, moves in zip(outputs(x, fixed), differentiable, strict=True) if moves)
 
@@ -86,7 +76,7 @@ def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k:
         differentiable = [out.requires_grad for out in probe]
         if not any(differentiable):
             raise NotImplementedError("it has no derivative")
-        values = vmap(outputs)(at, still)
+        values = batched(node, each, (True,) * len(at + still), [*at, *still])
         rows = [vmap(smooth)(at, still)] + [vmap(first)(at, still, row(c)) for c in range(1, total)]
         for c, (i, j) in enumerate(pairs(k), start):
             source = vmap(second)(at, still, row(1 + i), row(1 + j))
@@ -99,7 +89,12 @@ def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k:
             'write that step in simpler ops, or use engine="autodiff"'
         ) from error
     found = [torch.stack(parts) for parts in zip(*rows, strict=True)]
-    if not trusted(lambda x: vmap(smooth)(x, still), data, found, k):
+
+    def nearby(x: Tensors) -> Tensors:
+        outputs = batched(node, each, (True,) * len(x + still), [*x, *still])
+        return tuple(out for out, moves in zip(outputs, differentiable, strict=True) if moves)
+
+    if not trusted(nearby, data, found, k):
         raise UnsupportedOpError(
             f"{node.op} at {node.source} has no second-order rule, and torch's derivatives of it do not fit its values "
             "there (a singularity, or a formula that takes a matrix for symmetric); write that step in simpler ops"

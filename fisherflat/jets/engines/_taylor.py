@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat._typing import Float
-from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets._jet import pair_index, pairs, size
 from fisherflat.jets.engines._affine import applied
-from fisherflat.jets.engines._chunks import is_out_of_memory, memory_budget
+from fisherflat.jets.engines._batched import batched
+from fisherflat.jets.engines._chunks import memory_budget
 from fisherflat.jets.engines._fallback import differentiated
+from fisherflat.jets.engines._matrices import MATRICES
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.ops import evaluate
 from fisherflat.jets.rules import Algebra, Series
@@ -162,6 +162,16 @@ class TensorAlgebra(Algebra):
     def solve_triangular(self, a: Tensor, rows: Tensor, upper: bool, unitriangular: bool) -> None:
         rows.copy_(torch.linalg.solve_triangular(a, rows, upper=upper, unitriangular=unitriangular))
 
+    def convolve(self, node: Node, a: Tensor, b: Tensor, options: tuple[Any, ...]) -> Tensor:
+        rank = len(node.shape)
+        lead = torch.broadcast_shapes(*(x.shape[: x.dim() - rank] for x in (a, b)))
+        flat = [x.expand(*lead, *x.shape[-rank:]).flatten(0, len(lead) - 1) for x in (a, b)]
+        out = batched(node, lambda x, w: aten.convolution(x, w, None, *options), (True, True), flat)
+        return out.unflatten(0, lead)
+
+    def matrix(self, node: Node, what: str, *arrays: Tensor) -> tuple[Any, ...]:
+        return MATRICES[what](*arrays)
+
     def contract(self, node: Node, a: Series, b: Series) -> Series:
         """All products of coefficients in a few large products.
 
@@ -206,17 +216,8 @@ class TensorAlgebra(Algebra):
             out = node.target(*full_args, **full_kwargs)
             return out if isinstance(out, Tensor) else tuple(out)
 
-        axes = tuple(0 if isinstance(leaf, Series) else None for leaf in leaves)
-        values = [leaf.data[0] if isinstance(leaf, Series) else leaf for leaf in leaves]
-        try:
-            out = vmap(call, in_dims=axes)(*values)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            raise UnsupportedOpError(
-                f"{node.op} at {node.source} does not run for several points at once ({error}); "
-                'write that step in simpler ops, or use engine="autodiff"'
-            ) from error
+        moving = tuple(isinstance(leaf, Series) for leaf in leaves)
+        out = batched(node, call, moving, [leaf.data[0] if isinstance(leaf, Series) else leaf for leaf in leaves])
         return tuple(Series(o[None], k) for o in out) if isinstance(out, tuple) else Series(out[None], k)
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:

@@ -230,11 +230,13 @@ class Graph:
                     yield self.names.get(id(leaf), f"constant {len(seen)}"), leaf
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Graph:
-        """The same graph with floating constants in `dtype` and everything on `device`."""
+        """The same graph with floating constants and casts in `dtype` and everything on `device`."""
         moved: dict[int, Tensor] = {}
         names: dict[int, str] = {}
 
         def convert(leaf: Any) -> Any:
+            if isinstance(leaf, torch.dtype) and leaf.is_floating_point:
+                return dtype
             if not isinstance(leaf, Tensor):
                 return leaf
             if id(leaf) not in moved:

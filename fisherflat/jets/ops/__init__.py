@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fisherflat.jets.ops._evaluate import apply, evaluate, is_affine
+from fisherflat.jets.ops._evaluate import apply, evaluate, exponent, is_affine
 from fisherflat.jets.ops._op import Op
 from fisherflat.jets.ops._table import (
     CLAMPS,
@@ -44,6 +44,7 @@ __all__ = [
     "Op",
     "apply",
     "evaluate",
+    "exponent",
     "having",
     "is_affine",
 ]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import Graph, Node, getitem, mapped_leaves
 from fisherflat.jets.ops._table import OPS
 from fisherflat.jets.rules import Algebra, Series
+
+aten = torch.ops.aten
 
 
 def evaluate(graph: Graph, xp: Algebra, x: Series) -> Series | Tensor:
@@ -41,6 +44,14 @@ def apply(xp: Algebra, node: Node, value: Callable[[Node], Any], k: int) -> Any:
     if rule is None:
         return xp.fallback(node, args, kwargs, k)
     return rule(xp, node, *args, **kwargs)
+
+
+def exponent(node: Node) -> float | None:
+    """The exponent of a power, where it is one number."""
+    number = node.args[1] if node.packet is aten.pow else None
+    if isinstance(number, Tensor) and number.numel() == 1:
+        number = number.item()
+    return float(number) if isinstance(number, (int, float)) else None
 
 
 def is_affine(node: Node) -> bool:

@@ -19,11 +19,11 @@ from fisherflat.jets.rules import (
     choices,
     elementwise,
     exponentials,
+    factors,
     linear,
+    matrices,
     power,
     products,
-    scatter,
-    solved,
 )
 
 aten = torch.ops.aten
@@ -44,14 +44,16 @@ _row("structural", linear, "reshape permute expand select slice", sign="same")
 _row("structural", linear, "cat stack flip roll rot90 repeat unfold diagonal diag_embed")
 _row("structural", linear, "where masked_fill tril triu", in_place=True)
 _row("structural", linear, "slice_scatter select_scatter diagonal_scatter index_put index_copy index_fill")
-_row("structural", linear, "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d embedding")
+_row("structural", linear, "reflection_pad1d reflection_pad2d reflection_pad3d")
+_row("structural", linear, "replication_pad1d replication_pad2d replication_pad3d embedding")
 _row("structural", linear, "constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle im2col")
-_row("structural", linear, "index index_select gather", chooses=True)
-_row("structural", scatter, "scatter", chooses=True)
+_row("structural", linear, "index index_select gather scatter", chooses=True)
 
-_row("linear", linear, "neg cumsum trace scatter_add index_add col2im upsample_linear1d upsample_bilinear2d")
+_row("linear", linear, "neg cumsum trace scatter_add index_add col2im")
 _row("linear", linear, "sum mean", reduces=True, sign="same")
 _row("linear", linear, "avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d")
+_row("linear", linear, "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d")
+_row("linear", linear, "_upsample_bilinear2d_aa _upsample_bicubic2d_aa")
 
 _row("sum", products.add, "add")
 _row("sum", products.sub, "sub")
@@ -60,14 +62,26 @@ _row("sum", products.rsub, "rsub")
 _row("product", products.mul, "mul", factors=(0, 1))
 _row("product", products.matmul, "mm bmm", factors=(0, 1), matrix=True, projects=True)
 _row("product", products.addmm, "addmm", factors=(1, 2), matrix=True, projects=True)
-_row("product", products.convolution, "convolution", divisors=(1,), projects=True)
+_row("product", products.convolution, "convolution", factors=(0, 1), projects=True)
 _row("quotient", products.div, "div", divisors=(1,), domain="nonzero")
-_row("smooth", solved, "linalg_solve_triangular", divisors=(0,), matrix=True, analytic=False)
 
-_row("smooth", power, "pow", analytic=False)
+_row("smooth", matrices.triangular_system, "linalg_solve_triangular", divisors=(0,), matrix=True, domain="other")
+_row("smooth", matrices.system, "_linalg_solve_ex", divisors=(0,), domain="other")
+_row("smooth", matrices.inverse, "linalg_inv_ex", domain="other")
+_row("smooth", matrices.determinant, "_linalg_det")
+_row("smooth", matrices.log_determinant, "_linalg_slogdet", domain="other")
+_row("smooth", matrices.exponential, "linalg_matrix_exp")
+_row("smooth", factors.cholesky, "linalg_cholesky_ex", domain="other")
+_row("smooth", factors.qr, "linalg_qr", domain="other")
+_row("smooth", factors.lu, "linalg_lu", analytic=False)
+_row("smooth", factors.lu_packed, "linalg_lu_factor_ex", analytic=False)
+_row("smooth", factors.eigen, "_linalg_eigh", analytic=False)
+_row("smooth", factors.singular, "_linalg_svd", analytic=False)
+
+_row("smooth", power, "pow")
 _row("smooth", exponentials.softmax, "_softmax", sign="nonnegative")
 _row("smooth", exponentials.logsumexp, "logsumexp", reduces=True)
-_row("smooth", exponentials.log_softmax, "_log_softmax", analytic=False)
+_row("smooth", exponentials.log_softmax, "_log_softmax")
 _row("smooth", cast, "_to_copy", analytic=False)
 
 for _name, _function in FUNCTIONS.items():
@@ -80,6 +94,7 @@ _row("choice", choices.extreme, "max", indexed=True, largest=True)
 _row("choice", choices.extreme, "min", indexed=True)
 _row("choice", choices.extreme_over, "amax amin", reduces=True)
 _row("choice", choices.max_pool, "max_pool2d_with_indices max_pool3d_with_indices", indexed=True)
+_row("choice", choices.max_pool, "fractional_max_pool2d fractional_max_pool3d", indexed=True)
 _row("choice", choices.max_pool, "adaptive_max_pool2d adaptive_max_pool3d", indexed=True)
 
 _row("constant", None, "eq ne lt le gt ge isnan isinf isposinf isneginf any all")

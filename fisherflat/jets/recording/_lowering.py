@@ -19,7 +19,7 @@ from fisherflat.jets.recording._forms import is_composite
 from fisherflat.jets.recording._integers import Integers
 from fisherflat.jets.recording._origin import Origins
 from fisherflat.jets.recording._tape import Tape
-from fisherflat.jets.recording.decompositions import decomposition
+from fisherflat.jets.recording.decompositions import complex_numbers, decomposition
 
 aten = torch.ops.aten
 
@@ -52,7 +52,7 @@ class _Lowering(TorchDispatchMode):
         self._nodes: list[Node] = []
         # tensors are kept alive beside what they stand for, so that an id stays theirs
         self._known: dict[int, tuple[Tensor, Node]] = {}
-        self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
+        self._pairs: dict[int, tuple[Tensor, complex_numbers.Pair]] = {}
         self._promoted: dict[int, tuple[Tensor, Tensor]] = {}
         self._weights = dict(tape.weights)
         self._made = Origins(tape.origins)
@@ -147,8 +147,8 @@ class _Lowering(TorchDispatchMode):
             if out is not NotImplemented:
                 return out
         out = func(*args, **kwargs)
-        if any(leaf.is_complex() for leaf in (*tensors, *leaves(out)) if isinstance(leaf, Tensor)):
-            return self._complex(func, args, out)
+        if complex_numbers.is_complex(tensors, out):
+            return self._complex(func, args, kwargs, out)
         return self._simplified(func, args, kwargs, out, tensors[0])
 
     def _simplified(self, func: Any, args: Any, kwargs: Any, out: Any, first: Tensor) -> Any:
@@ -182,26 +182,21 @@ class _Lowering(TorchDispatchMode):
             return out
         return self._noted(func, args, kwargs, out)
 
-    def _complex(self, func: Any, args: Any, out: Tensor) -> Tensor:
-        """Complex numbers as pairs of real ones on a last axis of length two: rotary codes are written with them."""
-
-        def pair(z: Tensor) -> Tensor:
-            return self._pairs[id(z)][1] if id(z) in self._pairs else torch.view_as_real(z)
-
-        packet = func.overloadpacket
-        if packet in (aten.view_as_real, aten.view_as_real_copy):
-            return pair(args[0])
-        if packet in (aten.view_as_complex, aten.view_as_complex_copy):
-            real = args[0]
-        elif packet in _RENAMING:
-            real = pair(args[0])
-        elif packet is aten.mul and all(isinstance(z, Tensor) and z.is_complex() for z in args):
-            with self:
-                (a, b), (c, d) = (pair(z).unbind(-1) for z in args)
-                real = torch.stack((a * c - b * d, a * d + b * c), -1)
-        else:
+    def _complex(self, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
+        """Complex numbers as pairs of real ones."""
+        with self:
+            real = complex_numbers.written_out(func, args, kwargs, self._parts)
+        if real is NotImplemented:
             raise TraceError(
-                f"{packet} of complex numbers at {self._source} is not supported; write that step in real numbers"
+                f"{func.overloadpacket} of complex numbers at {self._source} is not supported; write that step in real "
+                "numbers"
             )
+        if isinstance(real, Tensor):
+            return real
         self._pairs[id(out)] = (out, real)
         return out
+
+    def _parts(self, z: Tensor) -> complex_numbers.Pair:
+        if id(z) in self._pairs:
+            return self._pairs[id(z)][1]
+        return complex_numbers.Pair(*torch.view_as_real(z.resolve_conj()).unbind(-1))

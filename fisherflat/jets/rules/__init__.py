@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from fisherflat.jets.rules import _choices as choices
 from fisherflat.jets.rules import _exponentials as exponentials
+from fisherflat.jets.rules import _factors as factors
+from fisherflat.jets.rules import _matrices as matrices
 from fisherflat.jets.rules import _products as products
 from fisherflat.jets.rules._elementary import FUNCTIONS, Function, Irrational, Logarithm
 from fisherflat.jets.rules._functions import elementwise
-from fisherflat.jets.rules._linear import Rule, cast, linear, scatter, series_in
+from fisherflat.jets.rules._linear import Rule, cast, linear, series_in
 from fisherflat.jets.rules._powers import power
 from fisherflat.jets.rules._products import leibniz
-from fisherflat.jets.rules._series import Algebra, Series, aligned
-from fisherflat.jets.rules._triangular import solved
+from fisherflat.jets.rules._series import Algebra, Series, Unknown, aligned
 
 __all__ = [
     "FUNCTIONS",
@@ -28,16 +29,17 @@ __all__ = [
     "Logarithm",
     "Rule",
     "Series",
+    "Unknown",
     "aligned",
     "cast",
     "choices",
     "elementwise",
     "exponentials",
+    "factors",
     "leibniz",
     "linear",
+    "matrices",
     "power",
     "products",
-    "scatter",
     "series_in",
-    "solved",
 ]

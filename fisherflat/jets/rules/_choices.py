@@ -33,6 +33,8 @@ def extreme(xp: Algebra, node: Node, x: Series, *args: Any, **kwargs: Any) -> An
 
 
 def _extreme_along(xp: Algebra, node: Node, x: Series, dim: int, keepdim: bool, packet: Any) -> tuple[Series, Series]:
+    if not x.shape:
+        return x, xp.values(Node(node.index, aten.argmax.default, (), {}, ()), (x,), {}, x.k)
     shape = list(x.shape)
     shape[dim] = 1
     arg = Node(

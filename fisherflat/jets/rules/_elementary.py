@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 Triple = tuple[Any, Any, Any]
 
 
@@ -42,6 +45,7 @@ class Logarithm(float):
         return self
 
 
+LOG_2, LOG_10 = Logarithm(2), Logarithm(10)
 ROOT_HALF = Irrational(1, 2, 0)
 ROOT_2_OVER_PI = Irrational(2, 1, -1)
 ROOT_4_OVER_PI = Irrational(4, 1, -1)
@@ -192,6 +196,36 @@ def erfinv(x: Any) -> Triple:
     return y, first, y * first * first * 2
 
 
+def ndtr(x: Any) -> Triple:
+    first = (x * x * -0.5).exp() * ROOT_1_OVER_2PI
+    return (-x * ROOT_HALF).erfc() * 0.5, first, -x * first
+
+
+def lgamma(x: Any) -> Triple:
+    return x.lgamma(), x.digamma(), _polygamma(x)[0]
+
+
+def digamma(x: Any) -> Triple:
+    return x.digamma(), *_polygamma(x)
+
+
+def _polygamma(x: Any) -> tuple[Any, Any]:
+    """The derivatives of digamma, `zeta(2, x)` and `-2 zeta(3, x)`; below zero by reflection at 1/2.
+
+    torch's own are good to nine digits.
+    """
+    if not isinstance(x, Tensor):
+        return x.polygamma(1), x.polygamma(2)
+    behind = x < 0
+    y = torch.where(behind, 1 - x, x)
+    first, second = torch.special.zeta(torch.full_like(y, 2), y), torch.special.zeta(torch.full_like(y, 3), y) * -2
+    s, c = torch.sin(x * math.pi), torch.cos(x * math.pi)
+    return (
+        torch.where(behind, (math.pi / s) ** 2 - first, first),
+        torch.where(behind, second - c * 2 * (math.pi / s) ** 3, second),
+    )
+
+
 def gelu(x: Any) -> Triple:
     # x Phi(x), Phi the normal distribution function, Phi' = phi
     distribution = (-x * ROOT_HALF).erfc() * 0.5
@@ -248,21 +282,94 @@ def clamp(x: Any, low: float | None = None, high: float | None = None) -> Triple
     return value, inside, inside * 0
 
 
-def power(x: Any, exponent: float) -> Triple:
-    """`x ** exponent`; factors that vanish are exact zeros also at x = 0."""
+def power(x: Any, exponent: float | Tensor) -> Triple:
+    """`x ** exponent`, one exponent or one for each entry; factors that vanish are exact zeros also at x = 0."""
+    if isinstance(exponent, Tensor):
+        exponent = exponent.double()
+        first, second = (exponent != 0), (exponent != 0) & (exponent != 1)
+        if not all(_is_exact(number) for number in exponent.unique().tolist()):
+            return _rounded_power(x, exponent)
+        lower, lowest = torch.where(first, exponent - 1, 0.0), torch.where(second, exponent - 2, 0.0)
+        return x.pow(exponent), x.pow(lower) * exponent, x.pow(lowest) * exponent * (exponent - 1)
     if exponent == 0:
         return x * 0 + 1, x * 0, x * 0
-    value = x.pow(exponent)
-    if any(Fraction(exponent) - n != Fraction(exponent - n) for n in (1, 2)):  # these exponents would be rounded
-        r = x.reciprocal()
-        first = value * r * exponent
-        return value, first, first * r * exponent - first * r
+    if not _is_exact(exponent):
+        return _rounded_power(x, exponent)
 
     def term(factor: float, p: float) -> Any:
         return x.pow(p) * factor if factor and p else x * 0 + factor
 
-    first = term(exponent, exponent - 1)
-    return value, first, term(exponent - 1, exponent - 2) * exponent
+    return x.pow(exponent), term(exponent, exponent - 1), term(exponent - 1, exponent - 2) * exponent
+
+
+def _is_exact(exponent: float) -> bool:
+    """Whether one and two can be taken away without rounding."""
+    return all(Fraction(exponent) - n == Fraction(exponent - n) for n in (1, 2))
+
+
+def _rounded_power(x: Any, exponent: Any) -> Triple:
+    value, r = x.pow(exponent), x.reciprocal()
+    first = value * r * exponent
+    return value, first, first * r * exponent - first * r
+
+
+def exp2(x: Any) -> Triple:
+    y = x.exp2()
+    first = y * LOG_2
+    return y, first, first * LOG_2
+
+
+def log2(x: Any) -> Triple:
+    r = x.reciprocal()
+    first = r / LOG_2
+    return x.log2(), first, -first * r
+
+
+def log10(x: Any) -> Triple:
+    r = x.reciprocal()
+    first = r / LOG_10
+    return x.log10(), first, -first * r
+
+
+def mish(x: Any) -> Triple:
+    # x t, t the hyperbolic tangent of s = log(1 + e^x); 1 - t^2 from tails
+    s = x.clamp_min(0) + (-x.abs()).exp().log1p()
+    t, density = s.tanh(), (s * 2).sigmoid() * (s * -2).sigmoid() * 4
+    slope, tail = x.sigmoid(), (-x).sigmoid()
+    first = density * slope
+    second = first * (tail - t * slope * 2)
+    return x * t, t + x * first, first * 2 + x * second
+
+
+def celu(x: Any, alpha: float = 1.0) -> Triple:
+    positive = step(x)
+    below = x.clamp_max(0) / alpha
+    slope = (1 - positive) * below.exp()
+    return x.clamp_min(0) + below.expm1() * alpha, positive + slope, slope / alpha
+
+
+def sinc(x: Any) -> Triple:
+    """`sin(pi x) / (pi x)`, near zero by its power series."""
+    return _sinc(x) if isinstance(x, Tensor) else x.sinc_and_derivatives()
+
+
+def _sinc(x: Tensor) -> Triple:
+    z = x * math.pi
+    near = z.abs() < 1
+    square = torch.where(near, z * z, 0.0)
+
+    def series(term: Callable[[int], float]) -> Tensor:
+        """`sum over n > 0 of (-1)^n term(n) z^(2n - 2) / (2n + 1)!`; the last one is below rounding for |z| < 1."""
+        total = torch.zeros_like(z)
+        for n in range(12, 0, -1):
+            total = total * square + (-1) ** n * term(n) / math.factorial(2 * n + 1)
+        return total
+
+    far = torch.where(near, 1.0, z)
+    s, c = torch.sin(far), torch.cos(far)
+    slope = torch.where(near, z * series(lambda n: 2 * n), (c - s / far) / far)
+    bend = torch.where(near, series(lambda n: 2 * n * (2 * n - 1)), -(s + slope * 2) / far)
+    return torch.sinc(x), slope * math.pi, bend * math.pi**2
 
 
 def any_gelu(x: Any, approximate: str = "none") -> Triple:
@@ -296,30 +403,39 @@ FUNCTIONS: dict[str, Function] = {
     "asinh": Function(asinh),
     "atan": Function(atan),
     "atanh": Function(atanh, domain="other"),
+    "celu": Function(celu, kinked=True),
     "clamp": Function(clamp, kinked=True),
     "clamp_max": Function(lambda x, high: clamp(x, None, high), kinked=True),
     "clamp_min": Function(clamp, kinked=True),
     "cos": Function(cos),
     "cosh": Function(cosh),
+    "digamma": Function(digamma, domain="other"),
     "elu": Function(elu, kinked=True),
     "erf": Function(erf),
     "erfc": Function(erfc),
     "erfinv": Function(erfinv, domain="other"),
     "exp": Function(exp, sign="nonnegative"),
+    "exp2": Function(exp2, sign="nonnegative"),
     "expm1": Function(expm1),
     "gelu": Function(any_gelu),
     "leaky_relu": Function(leaky_relu, kinked=True),
+    "lgamma": Function(lgamma, domain="other"),
     "log": Function(log, domain="positive"),
+    "log10": Function(log10, domain="positive"),
     "log1p": Function(log1p, domain="other"),
+    "log2": Function(log2, domain="positive"),
     "log_sigmoid": Function(log_sigmoid),
+    "mish": Function(mish),
     "reciprocal": Function(reciprocal, domain="nonzero", sign="same"),
     "relu": Function(relu, kinked=True),
     "rsqrt": Function(rsqrt, domain="positive", sign="same"),
     "sigmoid": Function(sigmoid, sign="nonnegative"),
     "silu": Function(silu),
     "sin": Function(sin),
+    "sinc": Function(sinc),
     "sinh": Function(sinh),
     "softplus": Function(softplus, kinked=True),
+    "special_ndtr": Function(ndtr, sign="nonnegative"),
     "sqrt": Function(sqrt, domain="positive", sign="same"),
     "tan": Function(tan, domain="other"),
     "tanh": Function(tanh),

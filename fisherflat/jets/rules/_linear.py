@@ -24,12 +24,6 @@ def cast(xp: Algebra, node: Node, x: Series, **kwargs: Any) -> Series:
     return xp.values(node, (x,), kwargs, x.k)
 
 
-def scatter(xp: Algebra, node: Node, *args: Any, **kwargs: Any) -> Series:
-    if "reduce" in kwargs:  # it may multiply
-        return xp.fallback(node, args, kwargs, order_of(args)[1])
-    return linear(xp, node, *args, **kwargs)
-
-
 def series_in(*things: Any) -> Iterator[Series]:
     """The series in nested arguments."""
     return (leaf for leaf in leaves(things) if isinstance(leaf, Series))

@@ -135,6 +135,27 @@ def addmm(xp: Algebra, node: Node, bias: Any, a: Any, b: Any, beta: float = 1, a
 
 
 def convolution(xp: Algebra, node: Node, x: Any, weight: Any, bias: Any, *options: Any) -> Series:
-    if isinstance(weight, Series) or isinstance(bias, Series):
-        return xp.fallback(node, (x, weight, bias, *options), {}, order_of((x, weight, bias))[1])
-    return xp.linear(node, (x, weight, bias, *options), {}, x.order, x.k)
+    """Bilinear in `x` and the weight; a bias that stands still enters the value alone."""
+    if not isinstance(weight, Series) and not isinstance(bias, Series):
+        return xp.linear(node, (x, weight, bias, *options), {}, x.order, x.k)
+
+    def into(a: Any, b: Any, out: Any) -> None:
+        out.copy_(xp.convolve(node, a, b, options))
+
+    def more(out: Any, a: Any, b: Any) -> None:
+        out.add_(xp.convolve(node, a, b, options))
+
+    if isinstance(x, Series) and isinstance(weight, Series):
+        product: Any = leibniz(xp, node, x, weight, into, more)
+    elif isinstance(x, Series) or isinstance(weight, Series):
+        a, b = (s.data if isinstance(s, Series) else xp.constant(s)[None, None] for s in (x, weight))
+        product = Series(xp.convolve(node, a, b, options), order_of(x, weight)[1])
+    else:
+        a, b = xp.constant(x)[None, None], xp.constant(weight)[None, None]
+        product = Series(xp.convolve(node, a, b, options), bias.k)
+    if bias is None:
+        return product
+    ones = (1,) * (len(node.shape) - 2)
+    if isinstance(bias, Series):
+        return add(xp, node, product, Series(bias.data.reshape(*bias.data.shape, *ones), bias.k))
+    return add(xp, node, product, bias.reshape(-1, *ones))

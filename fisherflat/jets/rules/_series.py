@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.graph import Node
 
 
@@ -36,6 +37,20 @@ class Series:
     def shape(self) -> tuple[int, ...]:
         """The shape of the value, without the two leading axes."""
         return tuple(self.data.shape[2:])
+
+
+class Unknown(Series):
+    """An output whose derivatives are not known: an error as soon as it is asked for them."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self, said: str) -> None:
+        self._said = said
+
+    @property
+    def data(self) -> Any:
+        """Not known."""
+        raise UnsupportedOpError(self._said)
 
 
 def aligned(data: Any, rank: int) -> Any:
@@ -106,6 +121,14 @@ class Algebra:
 
     def solve_triangular(self, a: Any, rows: Any, upper: bool, unitriangular: bool) -> None:
         """`rows = a⁻¹ rows` for a triangular `a`, batched and broadcast over leading axes."""
+        raise NotImplementedError
+
+    def matrix(self, node: Node, what: str, *arrays: Any) -> tuple[Any, ...]:
+        """An inverse, a factor or the like of matrices `[P, *batch, n, m]`, for the rule of a node."""
+        raise NotImplementedError
+
+    def convolve(self, node: Node, a: Any, b: Any, options: tuple[Any, ...]) -> Any:
+        """The convolution of `a` with the weights `b`, broadcast over leading axes, with the options of the op."""
         raise NotImplementedError
 
     def contract(self, node: Node, a: Series, b: Series) -> Series:

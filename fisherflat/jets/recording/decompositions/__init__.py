@@ -9,14 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fisherflat.jets.recording.decompositions import _complex as complex_numbers
 from fisherflat.jets.recording.decompositions import _entries as entries
 from fisherflat.jets.recording.decompositions import _functions as functions
+from fisherflat.jets.recording.decompositions import _grids as grids
+from fisherflat.jets.recording.decompositions import _losses as losses
+from fisherflat.jets.recording.decompositions import _matrices as matrices
 from fisherflat.jets.recording.decompositions import _norms as norms
 from fisherflat.jets.recording.decompositions import _products as products
+from fisherflat.jets.recording.decompositions import _reductions as reductions
 from fisherflat.jets.recording.decompositions import _segments as segments
 from fisherflat.jets.recording.decompositions._table import TABLE
 
-__all__ = ["TABLE", "decomposition", "entries", "functions", "norms", "products", "segments"]
+__all__ = [
+    "TABLE",
+    "complex_numbers",
+    "decomposition",
+    "entries",
+    "functions",
+    "grids",
+    "losses",
+    "matrices",
+    "norms",
+    "products",
+    "reductions",
+    "segments",
+]
 
 
 def decomposition(op: Any) -> Callable[..., Any] | None:

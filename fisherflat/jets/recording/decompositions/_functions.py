@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fisherflat.jets.recording.decompositions._table import decomposes
 
+aten = torch.ops.aten
+
 
 @decomposes("glu")
 def _glu(x: Tensor, dim: int = -1) -> Tensor:
@@ -160,24 +162,50 @@ def _hardsigmoid(x: Tensor) -> Tensor:
     return (x + 3).clamp(0, 6) / 6
 
 
-@decomposes("mish")
-def _mish(x: Tensor) -> Tensor:
-    return x * torch.tanh(torch.nn.functional.softplus(x))
+@decomposes("selu")
+def _selu(x: Tensor) -> Tensor:
+    return aten.elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
 
 
-@decomposes("exp2")
-def _exp2(x: Tensor) -> Tensor:
-    return torch.exp(x * math.log(2))
+@decomposes("copysign")
+def _copysign(a: Tensor, b: Any) -> Tensor:
+    """The sign of zero counts."""
+    negative = torch.signbit(torch.as_tensor(b, device=a.device))
+    return torch.where(torch.signbit(a) == negative, a, -a)
 
 
-@decomposes("log2")
-def _log2(x: Tensor) -> Tensor:
-    return torch.log(x) / math.log(2)
+@decomposes("xlog1py")
+def _xlog1py(a: Any, b: Any) -> Tensor:
+    logarithm = b.log1p() if isinstance(b, Tensor) else math.log1p(b)
+    return torch.where(torch.as_tensor(a) == 0, 0.0, a * logarithm)
 
 
-@decomposes("log10")
-def _log10(x: Tensor) -> Tensor:
-    return torch.log(x) / math.log(10)
+@decomposes("special_xlog1py")
+def _special_xlog1py(a: Any, b: Any) -> Tensor:
+    return _xlog1py(a, b)
+
+
+@decomposes("logaddexp2")
+def _logaddexp2(a: Tensor, b: Tensor) -> Tensor:
+    larger, smaller = torch.maximum(a, b), torch.minimum(a, b)
+    return larger + torch.log2(1 + torch.exp2(smaller - larger))
+
+
+@decomposes("special_entr")
+def _entropy(x: Tensor) -> Tensor:
+    inside = torch.where(x > 0, -x * torch.log(x), torch.where(x == 0, 0.0, -math.inf))
+    return torch.where(x.isnan(), x, inside)
+
+
+@decomposes("nansum")
+def _nansum(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    return torch.where(x.isnan(), 0.0, x).sum(dim, keepdim, dtype=dtype)
+
+
+@decomposes("mvlgamma")
+def _multivariate_lgamma(x: Tensor, p: int) -> Tensor:
+    constant = p * (p - 1) / 4 * math.log(math.pi)
+    return sum((torch.lgamma(x - j / 2) for j in range(p)), start=torch.full_like(x, constant))
 
 
 @decomposes("deg2rad")

@@ -108,10 +108,10 @@ def _updated(x: Tensor, mean: Tensor, var: Tensor, momentum: float) -> tuple[Ten
 
 
 def _variance(x: Tensor, dim: Any, correction: Any, keepdim: bool) -> tuple[Tensor, Tensor]:
-    dims = [d % x.dim() for d in dim] if dim else list(range(x.dim()))
-    count = math.prod(x.shape[d] for d in dims)
+    dims = [d % max(x.dim(), 1) for d in dim] if dim else list(range(x.dim()))
+    count = math.prod(x.shape[d] for d in dims) if x.dim() else 1
     mean = x.mean(dims, keepdim=True)
-    centred = x - mean
+    centred = (x - mean).abs() if x.is_complex() else x - mean
     variance = (centred * centred).sum(dims, keepdim=keepdim) / (count - (1 if correction is None else correction))
     return variance, mean if keepdim else x.mean(dims)
 
@@ -156,6 +156,7 @@ def _std_mean(x: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 @decomposes("linalg_vector_norm")
 def _vector_norm(x: Tensor, order: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    x = x.abs() if x.is_complex() else x
     dims = list(range(x.dim())) if dim is None else dim
     if order == 2:
         return torch.sqrt((x * x).sum(dims, keepdim=keepdim))

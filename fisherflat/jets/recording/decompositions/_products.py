@@ -53,9 +53,14 @@ def _addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 
     return beta * x + alpha * torch.bmm(a, b).sum(0)
 
 
-@decomposes("dot", "vdot")
+@decomposes("dot")
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum()
+
+
+@decomposes("vdot")
+def _vdot(a: Tensor, b: Tensor) -> Tensor:
+    return (a.conj() * b).sum()
 
 
 @decomposes("prod")
@@ -119,11 +124,3 @@ def _trilinear(
     for axis in expand_c:
         c = c.unsqueeze(axis)
     return (a * b * c).sum(list(total))
-
-
-@decomposes("linalg_solve_triangular")
-def _solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
-    """`x a = b` as its transpose."""
-    if left:
-        return NotImplemented
-    return torch.linalg.solve_triangular(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ def _segment_reduce(
         offsets = torch.nn.functional.pad(lengths.cumsum(-1), (1, 0))  # type: ignore[union-attr]
     bounds, rows = offsets.reshape(-1, offsets.shape[-1]), x.flatten(0, axis - 1) if axis else x[None]
     found = [
-        torch.stack([_reduced(row[first:last], reduce, initial) for first, last in zip(b[:-1], b[1:], strict=True)])
+        torch.stack([_reduced(row[first:last], reduce, initial) for first, last in pairwise(b)])
         for row, b in zip(rows, bounds.tolist(), strict=True)
     ]
     return torch.stack(found).reshape(*x.shape[:axis], bounds.shape[1] - 1, *x.shape[axis + 1 :])
