@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from cases import rules
+from cases.decompositions import DECOMPOSED
 from torch import Tensor
 
 import fisherflat as ff
@@ -30,7 +31,7 @@ Subject = tuple[str, Callable[[Tensor], Tensor], Chart]
 
 def of_rules() -> Iterator[Subject]:
     """Every call of the table of rules, after something that bends, and beside the coordinates."""
-    tables = (rules.STRUCTURAL, rules.DECOMPOSED, rules.LINEAR, rules.PRODUCTS, rules.CHOICES, rules.CONSTANT)
+    tables = (rules.STRUCTURAL, DECOMPOSED, rules.LINEAR, rules.PRODUCTS, rules.CHOICES, rules.CONSTANT)
     for name, calls in (item for table in tables for item in table.items()):
         for index, (shape, call) in enumerate(calls):
 
