@@ -156,7 +156,7 @@ class _Prover:
     def certificate(self, at: tuple[float, ...] | None) -> CurvatureCertificate:
         """The certificate at a point, or at one that is searched for."""
         k = self.chart.k
-        origin = at if at is not None else (0.0,) * k
+        origin = (0.0,) * k
         if pieces.order(self.graph, self.orders) in (pieces.CONSTANT, pieces.AFFINE):
             return self._written(_Proof("affine"), origin, rank=self._rank())
         if k == 1:

@@ -5,6 +5,17 @@ from __future__ import annotations
 from fisherflat.verifier._held import Comparison, HeldError
 from fisherflat.verifier._identity import CLOSE, NUMERICAL, deviations
 from fisherflat.verifier._layer import verify_layer
+from fisherflat.verifier._parts import parts_that_are_none
 from fisherflat.verifier._verify import Verification, verify
 
-__all__ = ["CLOSE", "NUMERICAL", "Comparison", "HeldError", "Verification", "deviations", "verify", "verify_layer"]
+__all__ = [
+    "CLOSE",
+    "NUMERICAL",
+    "Comparison",
+    "HeldError",
+    "Verification",
+    "deviations",
+    "parts_that_are_none",
+    "verify",
+    "verify_layer",
+]

@@ -119,6 +119,8 @@ class _Checker:
         for name, wanted in meant.items():
             self._require(wanted or not getattr(c, name), f"{name}: it has no meaning for the argument {argument!r}")
         self._require(c.plane is not None or not meant["plane"], "plane: missing")
+        somewhere = c.verdict != "flat" or argument == "full dimension" or c.schema == 1
+        self._require(somewhere or not any(c.point), f"point: it has no meaning for the argument {argument!r}")
 
     def _check_nodes(self) -> None:
         """What is said about single nodes."""

@@ -17,8 +17,8 @@ from fisherflat.certificates import Bound, CurvatureCertificate, digests, versio
 from fisherflat.errors import EnclosureError, UnsupportedOpError
 from fisherflat.jets.graph import Graph, Node, mapped_leaves
 from fisherflat.spaces.charts import Chart
-from fisherflat.verifier import _parts as parts
 from fisherflat.verifier._held import Comparison
+from fisherflat.verifier._parts import parts_that_are_none
 
 #: the arguments that look at numbers; the others hold whatever the constants are
 NUMERICAL = ("enclosure", "full dimension", "zero enclosed")
@@ -131,7 +131,7 @@ def _held(c: CurvatureCertificate, found: Comparison) -> Iterator[str]:
         yield "live: the digest of the graph of which parts are held is not that of the certificate"
     if sorted(stated) != sorted(here):
         yield "held: what the certificate lists is not what is held of the map"
-    for reason in parts.failures(found):
+    for reason in parts_that_are_none(found):
         yield f"held: {reason}"
 
 

@@ -73,6 +73,8 @@ def _placed(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> t
     """The part, and what is not as the subject says about the chart on it."""
     if set(subject) != {"layer", "part", "position", "moves", "token_ids"}:
         return operator(model, subject), ["its fields are not layer, part, position, moves and token_ids"]
+    if type(subject["layer"]) is not int or not isinstance(subject["part"], str):
+        raise CertificateError("subject: a layer is an integer, and a part a text")
     moving, place = movement(subject["moves"]), subject["position"]
     encoded = model.encode(subject["token_ids"])
     if place is not None and not (type(place) is int and 0 <= place < len(encoded.ids)):

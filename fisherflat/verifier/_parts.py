@@ -44,7 +44,7 @@ _SUMS = ("sum", "mean")
 _REDUCTIONS = ("sum", "mean", "amax", "amin", "logsumexp", "max", "prod", "cumsum", "_softmax", "_log_softmax")
 
 
-def failures(found: Comparison) -> Iterator[str]:
+def parts_that_are_none(found: Comparison) -> Iterator[str]:
     """What is held without being what its role says."""
     parts = _Parts(found.graph)
     asked: dict[str, Callable[[Node], bool]] = {

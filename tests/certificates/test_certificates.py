@@ -75,7 +75,8 @@ def test_a_gate_is_what_bends_frozen_attention() -> None:
 
 def test_a_piecewise_linear_map_is_not_called_flat_everywhere() -> None:
     kinked = ff.certify(lambda x: torch.cat([x, x.abs()]), ff.charts.identity(2), at=torch.tensor([1.0, 1.0]))
-    assert kinked.verdict == "undecided"
+    assert (kinked.verdict, kinked.scope) == ("flat", "off kinks")
+    assert [step.op for step in kinked.kinks] == ["aten.abs"]
 
 
 def test_a_box_is_proved_curved_as_a_whole() -> None:
