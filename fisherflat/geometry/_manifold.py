@@ -58,7 +58,8 @@ class StatisticalManifold:
     **Args:**
 
     - `mean`: an `nn.Module` or a callable, one input tensor to one output tensor, no batch axis; outputs of any shape
-      are flattened to `[D]`. A module is evaluated in eval mode, its weights in the working precision.
+      are flattened to `[D]`. A module is evaluated in eval mode, its weights in the working precision and as they are
+      now: once they have changed, the manifold says so and is to be made anew.
     - `chart`: what moves, see `fisherflat.charts`; its device is where everything runs.
     - `family`: `Gaussian(covariance)`, in squared output units, or another `fisherflat.families.Family`.
     - `engine`: `"taylor"` (2-jets through the traced graph) or `"autodiff"` (`torch.func`, for any callable).
@@ -152,6 +153,7 @@ class StatisticalManifold:
             raise InputError(
                 f"the leading axes of {shapes} do not fit together; one vector, or one for each point"
             ) from error
+        self._mapping.unchanged()
         flat = torch.cat([tensor.reshape(-1, self.k) for tensor in (points, *others)], -1)
 
         def piece(chunk: Tensor) -> tuple[Tensor, ...]:

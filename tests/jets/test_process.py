@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fisherflat as ff
-from fisherflat.errors import FisherflatError
+from fisherflat.errors import FisherflatError, MapError
 
 
 class Clipped(torch.autograd.Function):
@@ -168,3 +168,15 @@ def test_a_copy_of_a_tree_of_modules_stands_on_its_own() -> None:
     handle.remove()
     copy[1].flatten_parameters()
     assert copy[1](torch.ones(2, 3))[0].shape == (2, 2)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_weights_that_change_afterwards_are_noticed(double: bool) -> None:
+    module = nn.Linear(4, 3).double() if double else nn.Linear(4, 3)
+    manifold = ff.StatisticalManifold(module, CHART)
+    manifold.metric(U)
+    with torch.no_grad():
+        module.weight.mul_(2)
+    with pytest.raises(MapError, match=r"'weight' has changed .* anew"):
+        manifold.metric(U)
+    ff.StatisticalManifold(module, CHART).metric(U)

@@ -31,9 +31,10 @@ class Mapping:
         self.modules = [self.module] if self.module is not None else _held_by(mean)
         self.weights: dict[str, Tensor] = {}
         self._swapped: dict[str, Tensor] = {}
+        self._versions = [(name, tensor, tensor._version) for name, tensor in _state(mean) if not tensor.is_inference()]
         if self.module is None:
             return
-        state = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        state = dict(_state(self.module))
         misplaced = [name for name, tensor in state.items() if tensor.device.type != device.type]
         if misplaced:
             raise MapError(
@@ -63,6 +64,15 @@ class Mapping:
             if self._swapped:
                 return torch.func.functional_call(self.module, self._swapped, (x,))
             return self.module(x)
+
+    def unchanged(self) -> None:
+        """**Raises:** `MapError` where a weight of the user's module was written into: what is measured is as it was."""
+        changed = next((name for name, tensor, version in self._versions if tensor._version != version), None)
+        if changed is not None:
+            raise MapError(
+                f"the weight {changed!r} has changed since the map was taken up; measure a module as it is by making "
+                "the manifold anew"
+            )
 
     def value(self, x: Tensor, guard: Repeatable | None = None) -> Tensor:
         """The map at `x`, without a tape and without random numbers.
@@ -101,6 +111,10 @@ class Mapping:
                 f"{type(error).__name__}: {error}. Chart and map must fit: the map takes one tensor of this shape, "
                 "without a batch axis, and its own constants must be in this precision (module.double())"
             ) from error
+
+
+def _state(mean: Any) -> list[tuple[str, Tensor]]:
+    return [*mean.named_parameters(), *mean.named_buffers()] if isinstance(mean, nn.Module) else []
 
 
 def _held_by(function: Any) -> list[nn.Module]:
