@@ -91,12 +91,13 @@ def lu(factors: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 def eliminated(x: np.ndarray) -> np.ndarray:
     """l and u without exchanges, which rows as dominant as these do not need."""
-    u, low = x * 1, np.eye(len(x), dtype=object)
-    for j in range(len(x)):
+    r = min(x.shape)
+    u, low = x * 1, np.eye(len(x), r, dtype=int).astype(object)
+    for j in range(r):
         for i in range(j + 1, len(x)):
             low[i, j] = u[i, j] / u[j, j]
             u[i] = u[i] - low[i, j] * u[j]
-    return joined(low, u)
+    return joined(low, u[:r])
 
 
 def shaped(vectors: Tensor) -> Tensor:
@@ -212,7 +213,8 @@ MATRICES: dict[str, list[Case]] = {
     ],
     "linalg_lu": [
         ((3, 3), lambda x: lu(L.lu(near_three(x)[ROWS])), lambda x: eliminated(near_three_(x))),
-        ((3, 3), lambda x: lu(aten.linalg_lu(near_three(x), pivot=True)), lambda x: eliminated(near_three_(x))),
+        ((3, 2), lambda x: lu(L.lu(near_three(x))), lambda x: eliminated(near_three_(x))),
+        ((2, 4), lambda x: lu(L.lu(near_three(x))), lambda x: eliminated(near_three_(x))),
     ],
     "linalg_lu_factor_ex": [
         (
@@ -220,6 +222,8 @@ MATRICES: dict[str, list[Case]] = {
             lambda x: lu(torch.lu_unpack(*L.lu_factor(near_three(x)[ROWS]))),
             lambda x: eliminated(near_three_(x)),
         ),
+        ((3, 2), lambda x: lu(torch.lu_unpack(*L.lu_factor(near_three(x)))), lambda x: eliminated(near_three_(x))),
+        ((2, 4), lambda x: lu(torch.lu_unpack(*L.lu_factor(near_three(x)))), lambda x: eliminated(near_three_(x))),
     ],
     "_linalg_eigh": [
         ((3, 3), lambda x: cat(L.eigh(spread(x))[0], shaped(L.eigh(spread(x))[1])), lambda x: eigen_(spread_(x))),

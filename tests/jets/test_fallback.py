@@ -32,21 +32,8 @@ def ndtri(p: Any) -> Any:
 
 
 ZERO = torch.zeros((), dtype=torch.float64)
-SHIFT = torch.tensor([[3.0, 0], [0, 3], [0, 0]], dtype=torch.float64)
-
-
-def eliminated(x: np.ndarray) -> np.ndarray:
-    """The factors of a matrix of three by two, without exchanges."""
-    x = x + SHIFT.numpy().astype(int)
-    l1, l2 = x[1, 0] / x[0, 0], x[2, 0] / x[0, 0]
-    pivot = x[1, 1] - l1 * x[0, 1]
-    l3 = (x[2, 1] - l2 * x[0, 1]) / pivot
-    return np.array([[1, 0], [l1, 1], [l2, l3], x[0], [0, pivot]], dtype=object)
-
-
 #: op -> (input shape, function, the same in mpmath)
 CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor], Callable[[np.ndarray], Any] | None]] = {
-    "linalg_lu": ((3, 2), lambda x: torch.cat(torch.linalg.lu(x + SHIFT)[1:]), eliminated),
     "polygamma": ((4,), lambda x: torch.polygamma(0, x + 3), scalar(lambda x: mpmath.digamma(x + 3))),
     "pow": ((4,), lambda x: ZERO ** (x + 3) + x * x, lambda x: x * x),
     "mode": ((3, 4), lambda x: (x * x).mode(1)[0], None),

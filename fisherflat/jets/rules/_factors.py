@@ -94,38 +94,53 @@ def qr(xp: Algebra, node: Node, a: Series, mode: str = "reduced") -> Any:
     return implicit(xp, node, a, (q, r), passed, source)
 
 
-def lu(xp: Algebra, node: Node, a: Series, *, pivot: bool = True) -> Any:
-    """`pᵀ a = l u` of a square matrix: `l₀⁻¹ pᵀ a u₀⁻¹` is the product of triangular ones that are near one."""
-    if a.shape[-1] != a.shape[-2]:
-        return xp.fallback(node, (a,), {"pivot": pivot}, a.k)
-    return _lu(xp, node, a, pivot)
+def lu(xp: Algebra, node: Node, a: Series, *, pivot: bool = True) -> tuple[Series, ...]:
+    """`pᵀ a = l u`: of the square block in front, `l₀⁻¹ pᵀ a u₀⁻¹` is a product of triangular matrices near one.
 
-
-def lu_packed(xp: Algebra, node: Node, a: Series, *, pivot: bool = True, check_errors: bool = False) -> Any:
-    """Both factors in one matrix."""
-    if a.shape[-1] != a.shape[-2]:
-        return xp.fallback(node, (a,), {"pivot": pivot}, a.k)
-    _, pivots, _ = xp.values(node, (a,), {"pivot": pivot}, a.k)
-    _, lower, upper = _lu(xp, node, a, pivot)
-    packed = xp.empty(lower.data.shape[0], lower.data, lower.shape)
-    packed.copy_(lower.data.tril(-1) + upper.data)
-    return Series(packed, a.k), pivots, *unread(node, 1)
-
-
-def _lu(xp: Algebra, node: Node, a: Series, pivot: bool) -> tuple[Series, ...]:
+    Rows below it make the rest of l, as `l u₁ = pᵀ a` says, and columns behind it the rest of u.
+    """
     places, low, up = xp.matrix(node, "lu" if pivot else "lu without pivots", a.data[0])
+    r = low.shape[-1]
+    first, below, front, behind = low[..., :r, :], low[..., r:, :], up[..., :r], up[..., r:]
 
-    def parts(m: Any) -> Arrays:
-        return low @ m.tril(-1), m.triu() @ up
+    def stacked(top: Any, bottom: Any, shape: tuple[int, ...], axis: int) -> Any:
+        if not bottom.shape[axis]:
+            return top
+        out = xp.empty(top.shape[0], top, shape)
+        block = out.mT if axis == -1 else out
+        block[..., :r, :].copy_(top.mT if axis == -1 else top)
+        block[..., r:, :].copy_(bottom.mT if axis == -1 else bottom)
+        return out
+
+    def solved(core: Any, left: Any, right: Any) -> Arrays:
+        """Both factors, from the block in front and what the other rows and columns of the product come to."""
+        core = _behind(xp, _before(xp, first, core, True), front)
+        dl, du = first @ core.tril(-1), core.triu() @ front
+        dl = stacked(dl, _behind(xp, left - below @ du, front), low.shape[1:], -2)
+        du = stacked(du, _before(xp, first, right - dl[..., :r, :] @ behind, True), up.shape[1:], -1)
+        return dl, du
 
     def passed(da: Any) -> Arrays:
-        return parts(_behind(xp, _before(xp, low, places.mT @ da, True), up))
+        b = places.mT @ da
+        return solved(b[..., :r, :r], b[..., r:, :r], b[..., :r, r:])
 
-    def source(i: int, first: Arrays) -> Arrays:
-        lower, upper = _before(xp, low, first[0], True), _behind(xp, first[1], up)
-        return parts(-(lower[i] @ upper[i:] + lower[i:] @ upper[i]))
+    def source(i: int, factors: Arrays) -> Arrays:
+        dl, du = factors
+        b = -(dl[i] @ du[i:] + dl[i:] @ du[i])
+        return solved(b[..., :r, :r], b[..., r:, :r], b[..., :r, r:])
 
     return Series(places[None], a.k), *implicit(xp, node, a, (low, up), passed, source)
+
+
+def lu_packed(xp: Algebra, node: Node, a: Series, *, pivot: bool = True, check_errors: bool = False) -> tuple[Any, ...]:
+    """Both factors in one matrix, without the ones."""
+    _, pivots, _ = xp.values(node, (a,), {"pivot": pivot}, a.k)
+    _, lower, upper = lu(xp, node, a, pivot=pivot)
+    packed = xp.empty(lower.data.shape[0], lower.data, a.shape)
+    packed.zero_()
+    packed[..., : lower.shape[-1]].copy_(lower.data.tril(-1))
+    packed[..., : upper.shape[-2], :].add_(upper.data)
+    return Series(packed, a.k), pivots, *unread(node, 1)
 
 
 def _apart(values: Any) -> Any:
