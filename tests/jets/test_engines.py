@@ -342,6 +342,6 @@ def test_the_memory_estimate_is_that_of_a_run(name: str, k: int) -> None:
     }[name]().double()
     chart, points = Chart(c(8, 16), dyadic((k, 8, 16), 1, 2.0**-10)), 16
     mapping = Mapping(module, torch.float64, chart.point.device)
-    engine = ENGINES["taylor"](mapping, chart, mapping.check(chart.point).numel())
+    engine = ENGINES["taylor"](mapping, chart, mapping.check(chart.point).numel(), None)
     u = torch.zeros(points, k, dtype=torch.float64)
     assert engine.bytes_per_point / 2 < peak(lambda: engine.jet(u), u.device) / points < engine.bytes_per_point * 2
