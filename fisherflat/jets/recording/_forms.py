@@ -53,17 +53,23 @@ def functional(func: Any) -> Any:
     """The op that returns what `func` writes, and takes the same arguments without outputs; `None` if there is none."""
     schema, packet = func._schema, func.overloadpacket
     if any(argument.is_out for argument in schema.arguments):
-        wanted = [(a.name, str(a.type)) for a in schema.arguments if not a.is_out]
-        for name in packet.overloads():
-            other = getattr(packet, name)._schema
-            if not other.is_mutable and [(a.name, str(a.type)) for a in other.arguments] == wanted:
-                return getattr(packet, name)
-        return None
+        others = (getattr(packet, name) for name in packet.overloads())
+        return next((o for o in others if not o._schema.is_mutable and _taken(o._schema) == _taken(schema)), None)
     if not packet.__name__.endswith("_"):
         return None
     space = getattr(torch.ops, func.namespace)
-    form = getattr(getattr(space, packet.__name__.rstrip("_"), None), func._overloadname, None)
-    return None if form is None or form._schema.is_mutable else form
+    plain = getattr(space, packet.__name__.rstrip("_"), None)
+    if plain is None:
+        return None
+    # its overload may go by another name: `transpose.int` for `transpose_`
+    forms = [getattr(plain, name) for name in (func._overloadname, *plain.overloads()) if hasattr(plain, name)]
+    same = (form for form in forms if not form._schema.is_mutable and _taken(form._schema) == _taken(schema))
+    return next(same, None)
+
+
+def _taken(schema: Any) -> list[tuple[str, str]]:
+    """What an op takes, by name and type, without the places for its outputs."""
+    return [(argument.name, str(argument.type)) for argument in schema.arguments if not argument.is_out]
 
 
 def targets(func: Any, args: Any, kwargs: Any) -> list[Tensor] | None:
