@@ -158,14 +158,11 @@ def step_to(packet: Any, args: Any, kwargs: Any, before: Tensor, after: Tensor, 
         return Step(aten.slice.Tensor, span, before, after, aten.slice_scatter.default, span)
     if packet is aten.select:
         return Step(aten.select.int, args[1:], before, after, aten.select_scatter.default, args[1:])
-    if packet in (aten.split, aten.split_with_sizes, aten.unsafe_split, aten.unsafe_split_with_sizes):
+    if packet in (aten.split, aten.unsafe_split, aten.split_with_sizes, aten.unsafe_split_with_sizes):
         axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)
         length = before.shape[axis]
-        sizes = (
-            args[1]
-            if packet in (aten.split_with_sizes, aten.unsafe_split_with_sizes)
-            else [args[1]] * (-(-length // args[1]) if args[1] else 1)
-        )
+        given = args[1]
+        sizes = given if isinstance(given, (list, tuple)) else [given] * (-(-length // given) if given else 1)
         start = sum(sizes[:position])
         span = bounds(before, axis, start, start + sizes[position])
         return Step(aten.slice.Tensor, span, before, after, aten.slice_scatter.default, span)

@@ -127,7 +127,10 @@ def plain_attention(func: Any) -> Callable[..., Any] | None:
         mask = given.get("attn_mask", given.get("attn_bias"))
         query, key, value = (given[name] for name in ("query", "key", "value"))
         causal, scale = given.get("is_causal", False), given.get("scale")
-        out = aten._scaled_dot_product_attention_math.default(query, key, value, mask, 0.0, causal, scale=scale)[0]
+        grouped = query.dim() > 2 and query.shape[-3] != key.shape[-3]
+        out = aten._scaled_dot_product_attention_math.default(
+            query, key, value, mask, 0.0, causal, scale=scale, enable_gqa=grouped
+        )[0]
         return (out, *(query.new_zeros(()) if kind == "Tensor" else 0 for kind in kinds[1:]))
 
     return plain

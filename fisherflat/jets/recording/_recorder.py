@@ -284,6 +284,8 @@ class Recorder(TorchDispatchMode):
                 inside = step_in_memory(parent.value, after)
                 back = (None, ()) if inside is None else (inside.back, inside.back_args)
                 step = Step(func, args[1:], parent.value, after, *back)
+            elif step is None:
+                step = step_in_memory(parent.value, after)
             if step is None:
                 self.refuse(f"{func.overloadpacket} looks at memory in a way that a trace cannot follow")
             made = View(after, parent.buffer, (*steps, step))

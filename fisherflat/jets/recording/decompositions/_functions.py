@@ -221,7 +221,11 @@ def _rad2deg(x: Tensor) -> Tensor:
 @decomposes("angle")
 def _angle(x: Tensor) -> Any:
     """Of a real number: 0 or half a turn."""
-    return NotImplemented if x.is_complex() else torch.where(x.isnan(), x, torch.where(x < 0, math.pi, 0.0))
+    return (
+        NotImplemented
+        if x.is_complex()
+        else torch.where(x.isnan(), x, torch.where(x < 0, torch.full_like(x, math.pi), 0.0))
+    )
 
 
 @decomposes("_softmax_backward_data")
