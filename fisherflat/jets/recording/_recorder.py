@@ -6,8 +6,7 @@ which it calls them. What does not depend on the input is a constant. Writes bec
 
 from __future__ import annotations
 
-import threading
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,9 +32,10 @@ from fisherflat.jets.recording._forms import (
     returns_targets,
     targets,
 )
+from fisherflat.jets.recording._guard import Guard
 from fisherflat.jets.recording._mapping import Mapping
 from fisherflat.jets.recording._modes import refuse_random
-from fisherflat.jets.recording._origin import Origins, origin, place
+from fisherflat.jets.recording._origin import Origins, place
 from fisherflat.jets.recording._tape import Tape
 from fisherflat.jets.recording._watched import Watched
 
@@ -68,13 +68,12 @@ def record(mapping: Mapping, at: Tensor) -> Tape:
         recorder.finished = True
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(Guard, TorchDispatchMode):
     """Notes every op that depends on the input; runs the others, which are constants."""
 
     def __init__(self, mapping: Mapping) -> None:
-        super().__init__()
-        self.thread, self.finished = threading.get_ident(), False
-        self.refused: TraceError | None = None
+        Guard.__init__(self, mapping.modules)
+        TorchDispatchMode.__init__(self)
         self._nodes: list[Node] = []
         self._dtypes: dict[Node, torch.dtype] = {}
         #: by what tensors of one memory share; held, so that the key stays theirs
@@ -83,11 +82,8 @@ class Recorder(TorchDispatchMode):
         self._readers: dict[int, list[Node]] = {}
         self._origins = Origins()
         self._weights = {key(tensor): name for name, tensor in mapping.weights.items()}
-        self._paths: dict[int, str] = {}
-        for root in mapping.modules:
-            for name, module in root.named_modules():
-                self._paths.setdefault(id(module), name)
-            if mapping.module is None:
+        if mapping.module is None:
+            for root in mapping.modules:
                 for name, tensor in root.state_dict(keep_vars=True).items():
                     self._weights.setdefault(key(tensor), name)
 
@@ -112,16 +108,6 @@ class Recorder(TorchDispatchMode):
         self._read([y])
         output = y._view.symbol(self._emitted)
         return Tape(self._nodes, output, self._dtypes, self._weights, self._origins)
-
-    def refuse(self, reason: str) -> NoReturn:
-        """Ends the recording: whatever the map does with the error, nothing is returned."""
-        if self.refused is None:
-            self.refused = TraceError(reason if self.finished else f"{reason} ({self.origin()[1]})")
-        raise self.refused
-
-    def origin(self) -> tuple[str, str]:
-        """The submodule and the line of the user's that called the op."""
-        return origin(self._paths)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -188,11 +174,11 @@ class Recorder(TorchDispatchMode):
             raise self.refused
         packet = func.overloadpacket
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        foreign = next((t for t in tensors if isinstance(t, Watched) and t.recorder is not self), None)
+        foreign = next((t for t in tensors if isinstance(t, Watched) and t.guard is not self), None)
         if foreign is not None:
             self.refuse("the map keeps a tensor from one call to the next; make it a function of its input alone")
         try:
-            refuse_random(func, args, kwargs, self._paths)
+            refuse_random(func, args, kwargs, self.paths)
         except TraceError as error:
             self.refused = error
             raise

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import leaves, mapped_leaves
-
-if TYPE_CHECKING:
-    from fisherflat.jets.recording._buffers import View
-    from fisherflat.jets.recording._recorder import Recorder
+from fisherflat.jets.recording._buffers import View
+from fisherflat.jets.recording._guard import Guard
 
 #: what reads, or lends out, the memory of a tensor; constants may be read
 _READING = {Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.__reduce_ex__, Tensor.__dlpack__}
@@ -31,10 +28,10 @@ class Watched(Tensor):
     """
 
     _view: View
-    recorder: Recorder
+    guard: Guard
 
     @staticmethod
-    def __new__(cls, view: View, recorder: Recorder) -> Watched:
+    def __new__(cls, view: View, guard: Guard) -> Watched:
         value = view.value
         self = Tensor._make_wrapper_subclass(
             cls,
@@ -45,7 +42,7 @@ class Watched(Tensor):
             device=value.device,
         )
         torch._C._set_throw_on_mutable_data_ptr(self)
-        self._view, self.recorder = view, recorder
+        self._view, self.guard = view, guard
         return self
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
@@ -56,10 +53,10 @@ class Watched(Tensor):
         kwargs = kwargs or {}
         if func in _READING or func in _LENDING or func in _MAKING:
             watched = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Watched)]
-            _met(watched[0].recorder)
+            watched[0].guard.met()
             moving = any(leaf._view.moves for leaf in watched)
             if func in _LENDING or (moving and func in _READING) or (func in _MAKING and args[0] is not watched[0]):
-                watched[0].recorder.refuse(
+                watched[0].guard.refuse(
                     f"{func.__name__.strip('_')} takes values of the map out of torch; write that step in torch ops"
                 )
             if func in _READING:
@@ -74,18 +71,8 @@ class Watched(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """An op that does not come by the recorder's mode: in another thread, or after the recording."""
-        _met(next(leaf for leaf in leaves((args, kwargs or {})) if isinstance(leaf, Watched)).recorder)
+        next(leaf for leaf in leaves((args, kwargs or {})) if isinstance(leaf, Watched)).guard.met()
         raise AssertionError("an op of a traced tensor has bypassed the recorder")
-
-
-def _met(recorder: Recorder) -> None:
-    """Refuses what does not happen in the call that is recorded."""
-    if recorder.finished:
-        recorder.refuse(
-            "the map keeps a tensor from one call to the next, so it is not a function of its input alone; make it one"
-        )
-    if recorder.thread != threading.get_ident():
-        recorder.refuse("the map computes in another thread, which a trace cannot follow; compute in the calling one")
 
 
 def _plain(leaf: Any) -> Any:
