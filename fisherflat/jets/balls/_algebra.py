@@ -50,6 +50,11 @@ class BallAlgebra(Algebra):
     def fma(self, out: BallArray, a: BallArray, b: BallArray) -> None:
         out.add_(a * b)
 
+    def anchor(self, rows: BallArray, index: np.ndarray, axis: int) -> None:
+        index = np.broadcast_to(index, (rows.shape[0], *index.shape))
+        rows.sub_(np.take_along_axis(rows.balls, index, axis))
+        np.put_along_axis(rows.balls, index, ZERO, axis)  # a ball less itself is no zero
+
     def matmul(self, a: BallArray, b: BallArray, out: BallArray) -> None:
         out.balls[...] = product(a, b)
 

@@ -134,6 +134,10 @@ class BallArray:
     def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> BallArray:
         return BallArray(np.diagonal(self.balls, offset, dim1, dim2), self.dtype)
 
+    def argmax(self, dim: int, keepdim: bool = False) -> np.ndarray:
+        """Where the middle of a ball is largest; another ball may hold a larger number."""
+        return np.argmax(FLOAT(self.balls).astype(float), dim, keepdims=keepdim)
+
     def isinf(self) -> np.ndarray:
         return _IS_INFINITE(self.balls).astype(bool)
 

@@ -156,6 +156,9 @@ class TensorAlgebra(Algebra):
     def fma(self, out: Tensor, a: Tensor, b: Tensor) -> None:
         out.addcmul_(a, b)
 
+    def anchor(self, rows: Tensor, index: Tensor, axis: int) -> None:
+        rows.sub_(rows.gather(axis, index.expand(rows.shape[0], *index.shape)))
+
     def matmul(self, a: Tensor, b: Tensor, out: Tensor) -> None:
         torch.matmul(a, b, out=out)
 

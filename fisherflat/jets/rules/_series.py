@@ -115,6 +115,10 @@ class Algebra:
         """`out += a * b`, broadcast."""
         raise NotImplementedError
 
+    def anchor(self, rows: Any, index: Any, axis: int) -> None:
+        """Subtract from `rows`, along an axis, the entry at `index` `[P, *shape]`, where an exact zero is left."""
+        raise NotImplementedError
+
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """`out = a @ b`, batched and broadcast over leading axes."""
         raise NotImplementedError
