@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 else:
     try:
-        from jaxtyping import Float, Int
+        from jaxtyping import Bool, Float, Int
     except ImportError:
 
         class _Unchecked:
             def __getitem__(self, item: tuple[Any, str]) -> Any:
                 return item[0]
 
-        Float = Int = _Unchecked()
+        Bool = Float = Int = _Unchecked()
 
-__all__ = ["Float", "Int", "Tensor"]
+__all__ = ["Bool", "Float", "Int", "Tensor"]

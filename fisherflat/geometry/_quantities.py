@@ -11,14 +11,23 @@ k + 1 dimensions has `scal = k (k - 1) / r^2 > 0` and `R_0110 > 0`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
+from typing import Any
 
 import torch
 
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import DegenerateImmersionError, InputError, MapError
+from fisherflat.errors import InputError
+from fisherflat.geometry._frame import orthonormal_frame
+from fisherflat.geometry._sectional import largest_sectional
 from fisherflat.jets import Jet, pair_index, pairs
+from fisherflat.jets.engines import Noise, spread
+
+#: how often an error is estimated, of which the largest counts
+_RUNS = 3
 
 #: what to do with points that have no geometry
 POLICIES = ("raise", "nan")
@@ -34,10 +43,16 @@ class Geometry:
     - `jet`: of the whitened map, `[*batch, S, D]`.
     - `degenerate`: `"raise"`, or `"nan"` for NaN at degenerate or non-finite points.
     - `u`: `[*batch, k]`, only to name points in errors.
+    - `scale`: `[k]` or `[*batch, k]`, the lengths of the coordinates' directions, in which the columns of the Jacobian are compared;
+      default the columns' own lengths. Either way rank does not depend on the units of the coordinates.
+    - `change`: `[*batch, k, k]`, lower triangular, where the jet is in other coordinates v of the same points, with
+      `d/dv_a = sum_i change[a, i] d/du_i`. All quantities are in the coordinates u.
 
-    **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry; `k`; `ambient_dim`, D.
+    **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry; `nearly_degenerate` `[*batch]`, whether it
+    is within a factor of a thousand of that; `skewness` `[*batch]`, the condition number
+    of the Jacobian of the jet, its columns scaled; `working`, the jet as it was given; `k`; `ambient_dim`, D.
 
-    **Raises:** `DegenerateImmersionError` where the Jacobian has rank below k (singular values under
+    **Raises:** `DegenerateImmersionError` where the Jacobian has rank below k (singular values, its columns scaled, under
     `8 sqrt(D) eps` of the largest), `MapError` where the jet is not finite, both only under `"raise"`.
 
     >>> import torch, fisherflat as ff
@@ -47,49 +62,120 @@ class Geometry:
     """
 
     degenerate: Tensor
+    nearly_degenerate: Tensor
+    #: the same geometry, computed once more; `None` where all that is known is a jet
+    again: Callable[[], Geometry] | None = None
 
     dim = former("ambient_dim")
 
-    def __init__(self, jet: Jet, degenerate: str = "raise", u: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        jet: Jet,
+        degenerate: str = "raise",
+        u: Tensor | None = None,
+        *,
+        scale: Tensor | None = None,
+        change: Tensor | None = None,
+    ) -> None:
         if degenerate not in POLICIES:
             raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
-        self.jet, self.k, self.ambient_dim = jet, jet.k, jet.coefficients.shape[-1]
-        self._frame, self._triangular = self._orthonormal_frame(degenerate, u)
+        self.working, self.k, self.ambient_dim = jet, jet.k, jet.coefficients.shape[-1]
+        self._back = None if change is None else _inverse(change).to(jet.coefficients)
+        self._forth = None if change is None else change.to(jet.coefficients)
+        frame = orthonormal_frame(jet, degenerate, u, scale)
+        self._frame, self.working_triangular = frame.vectors, frame.triangular
+        self.degenerate, self.nearly_degenerate, self.skewness = frame.degenerate, frame.nearly, frame.skewness
 
-    def _orthonormal_frame(self, degenerate: str, u: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`Q` `[..., D, k]` with orthonormal columns and `R` `[..., k, k]` upper triangular, `J^T = Q R`."""
-        coefficients = self.jet.coefficients
-        finite = torch.isfinite(coefficients.sum((-2, -1)))  # one pass; NaN and infinities survive a sum
-        jacobian = self.jet.jacobian
-        if not finite.all():
-            if degenerate == "raise":
-                raise MapError(
-                    f"the map or its derivatives are not finite {_place(~finite, u)}; is the point in the map's domain?"
-                )
-            jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
-        q, r = torch.linalg.qr(jacobian.transpose(-1, -2))
-        singular = torch.linalg.svdvals(r)
-        threshold = 8 * self.ambient_dim**0.5 * torch.finfo(r.dtype).eps * singular[..., :1]
-        rank = (singular > threshold).sum(-1)
-        bad = ~finite | (rank < self.k)
-        if bad.any():
-            if degenerate == "raise":
-                first = bad.reshape(-1).nonzero()[0, 0]
-                found = int(rank.reshape(-1)[first])
-                values = ", ".join(f"{s:.3g}" for s in singular.reshape(-1, self.k)[first].tolist())
-                hint = (
-                    "the map does not depend on the coordinates there" if found == 0 else "the metric is singular there"
-                )
-                raise DegenerateImmersionError(
-                    f"the Jacobian has rank {found} < k = {self.k} {_place(bad, u)}, singular values [{values}]: {hint}"
-                    '. Choose other directions or fewer of them, or pass degenerate="nan"'
-                )
-            r = r.masked_fill(bad[..., None, None], float("nan"))
-        self.degenerate = bad
-        return q, r
+    def reshaped(self, batch: Sequence[int]) -> Geometry:
+        """The same geometry with its points in another shape."""
+
+        def shaped(tensor: Tensor | None, axes: int) -> Any:
+            return tensor if tensor is None else tensor.reshape((*batch, *tensor.shape[tensor.dim() - axes :]))
+
+        found = copy(self)
+        found.working = Jet(shaped(self.working.coefficients, 2), self.k)
+        for name in ("_frame", "working_triangular", "_back", "_forth"):
+            setattr(found, name, shaped(getattr(self, name), 2))
+        for name in ("degenerate", "nearly_degenerate", "skewness"):
+            setattr(found, name, shaped(getattr(self, name), 0))
+        if self.again is not None:
+            again = self.again
+            found.again = lambda: again().reshaped(batch)
+        return found
+
+    # -- errors --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _perturbed(self) -> list[tuple[Noise, Geometry]]:
+        """The same geometry from arithmetic with noise, a few times."""
+        if self.again is None:
+            raise InputError(
+                "an error is estimated by computing the jet once more, and this Geometry was made of a jet alone; ask "
+                'one that StatisticalManifold.at returns, or measure(u, ["scalar_curvature"], error=True)'
+            )
+        found = []
+        for seed in range(_RUNS):
+            with torch.no_grad(), Noise(seed) as noise:
+                found.append((noise, self.again()))
+        return found
+
+    def error(self, name: str) -> Tensor:
+        """How far a quantity may be from its exact value because of rounding: an estimate, in the quantity's own units.
+
+        Everything is computed three times more with a noise of a few last places in all arithmetic, from the jet to the
+        quantity; the largest difference counts. See docs/precision.md for how often that covers the true error.
+
+        **Args:**
+
+        - `name`: a quantity of this class, as in `StatisticalManifold.measure`.
+
+        **Returns:** a tensor of the quantity's shape; infinite where noise alone makes the point degenerate, NaN where
+        the quantity is.
+
+        **Raises:** `InputError` for another name, or where this geometry was made of a jet alone.
+
+        >>> import torch, fisherflat as ff
+        >>> M = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
+        >>> bool(M.at([0.3, 0.4]).error("scalar_curvature") < 1e-13)
+        True
+        """
+        known = quantities()
+        if name not in known:
+            raise InputError(f"{name!r} is not a quantity of Geometry; the known ones are {', '.join(known)}")
+
+        def perturbed(noise: Noise, geometry: Geometry) -> Tensor:
+            with torch.no_grad(), noise:
+                return getattr(geometry, name)
+
+        return spread(getattr(self, name), (perturbed(*pair) for pair in self._perturbed))
 
     def __repr__(self) -> str:
         return f"Geometry(points={list(self.degenerate.shape)}, k={self.k}, D={self.ambient_dim})"
+
+    # -- coordinates ---------------------------------------------------------------------------------------------------
+
+    def _carried(self, second: Float[Tensor, "*batch k k X"]) -> Float[Tensor, "*batch k k X"]:
+        """What has two lower indices, from the coordinates of the jet to u."""
+        return second if self._back is None else torch.einsum("...ia,...jb,...abx->...ijx", self._back, self._back, second)
+
+    @property
+    def jet(self) -> Jet:
+        """The jet in the coordinates u."""
+        return self._jet
+
+    @cached_property
+    def _jet(self) -> Jet:
+        if self._back is None:
+            return self.working
+        first, second = torch.tensor(pairs(self.k), device=self._back.device).T
+        rows = [self.working.coefficients[..., :1, :], self._back @ self.working.jacobian]
+        return Jet(torch.cat([*rows, self._carried(self.working.hessian)[..., first, second, :]], -2), self.k)
+
+    @cached_property
+    def _triangular(self) -> Float[Tensor, "*batch k k"]:
+        """`R` of the Jacobian in the coordinates u."""
+        inner = self.working_triangular
+        return inner if self._back is None else inner @ self._back.transpose(-1, -2)
 
     # -- first order ---------------------------------------------------------------------------------------------------
 
@@ -142,25 +228,27 @@ class Geometry:
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
         """The second derivatives, split."""
-        return self._project(self.jet.second)
+        return self._project(self.working.second)
 
     @cached_property
     def christoffel(self) -> Float[Tensor, "*batch k k k"]:
         """`[..., m, i, j] = g^ml (d_l f . d_i d_j f)`, the Levi-Civita connection, symmetric in i and j."""
-        symbols = torch.linalg.solve_triangular(self._triangular, self._split[0].transpose(-1, -2), upper=True)
-        return symbols[..., pair_index(self.k).to(symbols.device)]
+        symbols = torch.linalg.solve_triangular(self.working_triangular, self._split[0].transpose(-1, -2), upper=True)
+        symbols = symbols[..., pair_index(self.k).to(symbols.device)]
+        if self._forth is None:
+            return symbols
+        return torch.einsum("...cm,...ijc->...mij", self._forth, self._carried(symbols.movedim(-3, -1)))
 
     @cached_property
     def second_fundamental_form(self) -> Float[Tensor, "*batch k k D"]:
         """`[..., i, j, :] = d_i d_j f - Gamma^m_ij d_m f`, vectors normal to the surface."""
-        normal = self._split[1] + 0 * self._triangular[..., :1, :1]
-        return normal[..., pair_index(self.k).to(normal.device), :]
+        normal = self._split[1] + 0 * self.working_triangular[..., :1, :1]
+        return self._carried(normal[..., pair_index(self.k).to(normal.device), :])
 
-    @cached_property
-    def _change(self) -> Float[Tensor, "*batch m m"]:
+    def _on_frame(self, triangular: Float[Tensor, "*batch k k"]) -> Float[Tensor, "*batch m m"]:
         """From pairs of coordinates `i <= j` to pairs of frame vectors `a <= b`: `II_ab = sum_ij W_ia W_jb II_ij`."""
-        identity = torch.eye(self.k, dtype=self._triangular.dtype, device=self._triangular.device)
-        w = torch.linalg.solve_triangular(self._triangular, identity.expand_as(self._triangular), upper=True)
+        identity = torch.eye(self.k, dtype=triangular.dtype, device=triangular.device)
+        w = torch.linalg.solve_triangular(triangular, identity.expand_as(triangular), upper=True)
         first, second = torch.tensor(pairs(self.k), device=w.device).T
         i, j, a, b = first[None, :], second[None, :], first[:, None], second[:, None]
         return w[..., i, a] * w[..., j, b] + (i != j) * w[..., j, a] * w[..., i, b]
@@ -168,14 +256,14 @@ class Geometry:
     @cached_property
     def _framed(self) -> Float[Tensor, "*batch m D"]:
         """The second fundamental form on the orthonormal frame, one vector for each pair `a <= b`."""
-        return self._change @ self._split[1]
+        return self._on_frame(self.working_triangular) @ self._split[1]
 
     def share(self, second: Float[Tensor, "*batch m D"]) -> Float[Tensor, "*batch m D"]:
         """What a summand of the second derivatives adds to the second fundamental form on the orthonormal frame.
 
         The second fundamental form is linear in the second derivatives, so the shares of summands add up to it exactly.
         """
-        return self._change @ self._project(second)[1]
+        return self._on_frame(self._triangular) @ self._project(second)[1]
 
     @cached_property
     def _gram(self) -> Float[Tensor, "*batch k k k k"]:
@@ -260,7 +348,7 @@ class Geometry:
             operator = riemann[..., a[:, None], b[:, None], b[None, :], a[None, :]]
             found = torch.linalg.eigvalsh(operator)[..., [0, 2]]
         else:
-            found = torch.stack([-_largest_sectional(-riemann), _largest_sectional(riemann)], -1)
+            found = torch.stack([-largest_sectional(-riemann), largest_sectional(riemann)], -1)
         return found.masked_fill(self.degenerate[..., None], float("nan"))
 
     def sectional_curvature(self, x: Tensor, y: Tensor) -> Float[Tensor, "*batch"]:
@@ -282,34 +370,11 @@ class Geometry:
         return torch.einsum("...abcd,...a,...b,...c,...d->...", self._framed_riemann, x, y, y, x)
 
 
-#: of the search for the extreme sectional curvatures: random starts beside the frame's own vectors, and rounds
-_STARTS, _ROUNDS = 8, 16
+def quantities() -> list[str]:
+    """The names of what `Geometry` computes when it is asked for."""
+    return [name for name, thing in vars(Geometry).items() if isinstance(thing, cached_property) and name[0] != "_"]
 
 
-def _largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor, "*batch"]:
-    """The largest `R(x, y, y, x)` found over orthonormal x, y; `riemann` on an orthonormal frame.
-
-    For one vector fixed it is a quadratic form in the other, whose best value is an eigenvalue: each round takes the
-    best x for y and goes on with x in the place of y, so that the value never falls.
-    """
-    k = riemann.shape[-1]
-    generator = torch.Generator().manual_seed(0)
-    random = torch.nn.functional.normalize(torch.randn(_STARTS, k, generator=generator, dtype=torch.float64), dim=-1)
-    y = torch.cat([torch.eye(k, dtype=torch.float64), random]).to(riemann)
-    y = y.expand(*riemann.shape[:-4], *y.shape)
-    # what no form exceeds: it keeps the eigenvector off y itself, where the form vanishes
-    bound = 1 + 2 * riemann.square().sum((-4, -3, -2, -1)).sqrt()[..., None, None, None]
-    for _ in range(_ROUNDS):
-        form = torch.einsum("...abcd,...sb,...sc->...sad", riemann, y, y) - bound * y[..., :, None] * y[..., None, :]
-        values, vectors = torch.linalg.eigh((form + form.transpose(-1, -2)) / 2)
-        y = vectors[..., -1]
-    return values[..., -1].amax(-1)
-
-
-def _place(bad: Tensor, u: Tensor | None) -> str:
-    index = int(bad.reshape(-1).nonzero()[0, 0])
-    where = f"at point {index}"
-    if u is not None:  # points may come in chunks, in which an index would say nothing
-        where = f"at u = [{', '.join(f'{c:.6g}' for c in u.reshape(-1, u.shape[-1])[index].tolist())}]"
-    more = int(bad.sum()) - 1
-    return where + (f" (and at {more} more)" if more else "")
+def _inverse(lower: Float[Tensor, "*batch k k"]) -> Float[Tensor, "*batch k k"]:
+    identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    return torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)

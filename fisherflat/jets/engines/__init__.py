@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from fisherflat.jets.engines._autodiff import AutodiffEngine
 from fisherflat.jets.engines._chunks import in_chunks, memory_budget
+from fisherflat.jets.engines._noise import Noise, spread
 from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, TensorAlgebra, evaluated, footprint, packed, start
 
 __all__ = [
     "CACHED",
     "AutodiffEngine",
+    "Noise",
     "TaylorEngine",
     "TensorAlgebra",
     "evaluated",
@@ -16,5 +18,6 @@ __all__ = [
     "in_chunks",
     "memory_budget",
     "packed",
+    "spread",
     "start",
 ]

@@ -78,8 +78,19 @@ class AutodiffEngine:
         budget = memory_budget(self._chart.point.device, self._memory)
         return max(1, min(self._dim, budget // self._bytes_per_output - 1))
 
-    def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
-        """The coefficients of the 2-jets at the points `u`."""
+    def jet(
+        self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None
+    ) -> Float[Tensor, "P S D"]:
+        """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
+        if basis is None:
+            return self._along_chart(u)
+        points, origin = self._chart(u), u.new_zeros(1, self._chart.k)
+        return torch.cat([self._at(Chart(*at))._along_chart(origin) for at in zip(points, basis, strict=True)])
+
+    def _at(self, chart: Chart) -> AutodiffEngine:
+        return AutodiffEngine(self._mapping, chart, self._dim, self._memory)
+
+    def _along_chart(self, u: Tensor) -> Tensor:
         k = self._chart.k
 
         def f(v: Tensor) -> Tensor:

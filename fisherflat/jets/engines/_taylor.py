@@ -55,30 +55,34 @@ class TaylorEngine:
         """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
         return self._bytes * size(self._chart.k)
 
-    def jet(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P S D"]:
-        """The coefficients of the 2-jets at the points `u`."""
+    def jet(
+        self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None
+    ) -> Float[Tensor, "P S D"]:
+        """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
         k = self._chart.k
         budget = memory_budget(u.device, self._memory)
         directions = k
         while directions > 2 and self._bytes * size(directions) > budget:
             directions -= 1
         if directions < k:
-            return self._by_directions(u, directions)
+            return self._by_directions(u, directions, basis)
         if u.device.type != "cpu":
-            return self._packed(start(self._chart, u))
+            return self._packed(start(self._chart, u, basis))
         out = u.new_empty(u.shape[0], size(k), self._dim)
         step = max(1, CACHED // max(self.bytes_per_point, 1))
         for first in range(0, u.shape[0], step):
-            out[first : first + step] = self._packed(start(self._chart, u[first : first + step]))
+            taken = slice(first, first + step)
+            out[taken] = self._packed(start(self._chart, u[taken], None if basis is None else basis[taken]))
         return out
 
-    def _by_directions(self, u: Tensor, width: int) -> Tensor:
+    def _by_directions(self, u: Tensor, width: int, basis: Tensor | None) -> Tensor:
         """Where not even one point fits: so many directions at a time, until each pair has been together once."""
         k, index = self._chart.k, pair_index(self._chart.k)
         out = u.new_empty(u.shape[0], size(k), self._dim)
         groups = [range(first, min(first + width // 2, k)) for first in range(0, k, width // 2)]
         for point in range(u.shape[0]):
-            x = start(self._chart, u[point : point + 1]).data
+            at = slice(point, point + 1)
+            x = start(self._chart, u[at], None if basis is None else basis[at]).data
             for some, others in combinations_with_replacement(groups, 2):
                 taken = sorted({*some, *others})
                 part = self._packed(Series(x[[0, *(1 + i for i in taken)]], len(taken)))
@@ -91,11 +95,11 @@ class TaylorEngine:
         return packed(algebra, evaluated(algebra, self.graph, x))
 
 
-def start(chart: Chart, u: Float[Tensor, "P k"]) -> Series:
-    """The chart itself as a series: its points and its basis, nothing of second order."""
+def start(chart: Chart, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Series:
+    """The chart itself as a series: its points and its basis, or another one at each point, nothing of second order."""
     x = u.new_empty(1 + chart.k, u.shape[0], *chart.point.shape)
     x[0] = chart(u)
-    x[1:] = chart.basis.to(u.dtype).unsqueeze(1)
+    x[1:] = chart.basis.to(u.dtype).unsqueeze(1) if basis is None else basis.transpose(0, 1)
     return Series(x, chart.k)
 
 

@@ -8,6 +8,7 @@ geometry of the surface `f`.
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any
 
 import torch
@@ -109,6 +110,15 @@ class Gaussian:
         """**Raises:** `CovarianceError` where the covariance does not fit outputs of `ambient_dim` numbers."""
         if self.ambient_dim not in (None, ambient_dim):
             raise CovarianceError(f"the map has {ambient_dim} outputs, the covariance is made for {self.ambient_dim}")
+
+    def factored_anew(self) -> Gaussian:
+        """The same family, with a root of the covariance that is computed once more: where rounding is to be seen."""
+        found = copy(self)
+        if self.covariance.dim() == 2:
+            found._factor, failed = torch.linalg.cholesky_ex(self.covariance)
+            if failed:  # what rounding could have made singular
+                found._factor = torch.full_like(found._factor, math.nan)
+        return found
 
     def whiten(self, vectors: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """`L^-1 v` for each vector, with `Sigma = L L^T`: in units of standard deviations."""

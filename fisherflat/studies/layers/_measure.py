@@ -9,8 +9,7 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning
-from fisherflat.geometry import Geometry, StatisticalManifold
-from fisherflat.jets import Jet
+from fisherflat.geometry import Geometry, StatisticalManifold, refined
 from fisherflat.jets.engines import in_chunks
 from fisherflat.jets.graph import Graph
 from fisherflat.parts import rerouted
@@ -68,7 +67,7 @@ def measure(
     def piece(chunk: Tensor) -> Tensor:
         jet, found = manifold.engine.jet(chunk), []
         for pick, family in surfaces.values():
-            geometry = Geometry(Jet(family.whiten(pick(jet)), chart.k), "nan", chunk)
+            geometry = refined(manifold.engine, chart, chunk, jet, family, "nan", pick)
             found.append(torch.stack([*(read(geometry) for read in QUANTITIES.values()), flat_to_rounding(geometry)]))
         return torch.stack(found).double().cpu()
 

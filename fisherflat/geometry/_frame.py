@@ -1,0 +1,70 @@
+"""The orthonormal frame of a tangent space, and whether there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fisherflat._typing import Bool, Float, Tensor
+from fisherflat.errors import DegenerateImmersionError, MapError
+from fisherflat.jets import Jet
+
+#: within such a factor of being called degenerate, a point is nearly so
+_NEAR = 1024.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """`Q` with orthonormal columns, `R` upper triangular, `J^T = Q R`; where there is none, or nearly none.
+
+    `skewness` is the condition number of R, its columns scaled.
+    """
+
+    vectors: Float[Tensor, "*batch D k"]
+    triangular: Float[Tensor, "*batch k k"]
+    degenerate: Bool[Tensor, "*batch"]
+    nearly: Bool[Tensor, "*batch"]
+    skewness: Float[Tensor, "*batch"]
+
+
+def orthonormal_frame(jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor | None) -> Frame:
+    """The frame of the Jacobian of a jet; arguments and errors are `Geometry`'s."""
+    coefficients, k = jet.coefficients, jet.k
+    finite = torch.isfinite(coefficients.sum((-2, -1)))  # one pass; NaN and infinities survive a sum
+    jacobian = jet.jacobian
+    if not finite.all():
+        if degenerate == "raise":
+            raise MapError(
+                f"the map or its derivatives are not finite {_place(~finite, u)}; is the point in the map's domain?"
+            )
+        jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
+    q, r = torch.linalg.qr(jacobian.transpose(-1, -2))
+    columns = r.norm(dim=-2)
+    units = columns if scale is None else scale.expand_as(columns)
+    singular = torch.linalg.svdvals(r / torch.where(units > 0, units, 1.0)[..., None, :])
+    threshold = 8 * coefficients.shape[-1] ** 0.5 * torch.finfo(r.dtype).eps * singular[..., :1]
+    rank = (singular > threshold).sum(-1)
+    bad = ~finite | (rank < k)
+    if bad.any():
+        if degenerate == "raise":
+            first = bad.reshape(-1).nonzero()[0, 0]
+            found = int(rank.reshape(-1)[first])
+            values = ", ".join(f"{s:.3g}" for s in torch.linalg.svdvals(r).reshape(-1, k)[first].tolist())
+            hint = "the map does not depend on the coordinates there" if found == 0 else "the metric is singular there"
+            raise DegenerateImmersionError(
+                f"the Jacobian has rank {found} < k = {k} {_place(bad, u)}, singular values [{values}]: {hint}"
+                '. Choose other directions or fewer of them, or pass degenerate="nan"'
+            )
+        r = r.masked_fill(bad[..., None, None], float("nan"))
+    nearly = ~bad & (singular[..., -1] <= _NEAR * threshold[..., 0])
+    return Frame(q, r, bad, nearly, singular[..., 0] / singular[..., -1])
+
+
+def _place(bad: Tensor, u: Tensor | None) -> str:
+    index = int(bad.reshape(-1).nonzero()[0, 0])
+    where = f"at point {index}"
+    if u is not None:  # points may come in chunks, in which an index would say nothing
+        where = f"at u = [{', '.join(f'{c:.6g}' for c in u.reshape(-1, u.shape[-1])[index].tolist())}]"
+    more = int(bad.sum()) - 1
+    return where + (f" (and at {more} more)" if more else "")

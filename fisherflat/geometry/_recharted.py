@@ -1,0 +1,110 @@
+"""Geometry in coordinates that suit the surface, where those of the chart do not.
+
+Rounding in curvature grows with the condition number of the metric. So where that is large the 2-jet is taken once more,
+along directions `B' = T B` with `T` near `R^-T` (`J^T = Q R`), which are about orthonormal in the image. Any regular `T`
+is a change of coordinates, so nothing depends on its own rounding; only the directions themselves have to be formed
+without loss, for their terms may cancel. What comes out is carried back to the coordinates of the chart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from fisherflat._typing import Bool, Float, Tensor
+from fisherflat.geometry._precision import combined
+from fisherflat.geometry._quantities import Geometry
+from fisherflat.jets import Jet
+from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.families import Family, Gaussian
+
+#: the condition of the Jacobian from which on it pays: about what costs four digits
+ILL_CONDITIONED = 2.0**7
+#: how often coordinates are changed at most; the second change mends what rounding left of the first
+_CHANGES = 2
+
+#: from the jets of all outputs to those of the surface
+Pick = Callable[[Tensor], Tensor]
+
+
+class Jets(Protocol):
+    """What gives jets: an engine."""
+
+    def jet(
+        self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None
+    ) -> Float[Tensor, "P S D"]:
+        """The 2-jets at the points `u`, along the chart's directions or along others at each point."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Other directions at some points: where, the change of coordinates `T`, elsewhere the identity, and `T B`."""
+
+    where: Bool[Tensor, " P"]
+    change: Float[Tensor, "P k k"]
+    basis: Float[Tensor, "P k *shape"]
+
+
+def lengths(chart: Chart) -> Float[Tensor, " k"]:
+    """How long the directions of a chart are: what a Jacobian's columns are compared in."""
+    return chart.basis.reshape(chart.k, -1).norm(dim=1)
+
+
+def refined(
+    engine: Jets,
+    chart: Chart,
+    u: Float[Tensor, "P k"],
+    jet: Float[Tensor, "P S D"],
+    family: Family,
+    degenerate: str,
+    pick: Pick = lambda jet: jet,
+) -> Geometry:
+    """The geometry of a surface from its jet, in better coordinates at the points that need them.
+
+    **Args:** `jet`, the engine's at `u`; `pick`, which of its outputs the surface has.
+
+    **Returns:** it; it can tell the errors of its quantities.
+    """
+    scale = lengths(chart).to(u).expand(len(u), -1)
+    geometry = Geometry(Jet(family.whiten(pick(jet)), chart.k), degenerate, u, scale=scale)
+    near, directions = geometry.nearly_degenerate, None
+    for _ in range(_CHANGES if chart.k > 1 else 0):
+        poor = (geometry.skewness > ILL_CONDITIONED) & ~geometry.degenerate
+        if not poor.any():
+            break
+        directions = _better(chart, geometry, poor, directions)
+        working = geometry.working.coefficients.clone()
+        scale = torch.where(poor[:, None], 1.0, scale)  # what comes is about orthonormal
+        working[poor] = family.whiten(pick(engine.jet(u[poor].contiguous(), directions.basis[poor])))
+        geometry = Geometry(Jet(working, chart.k), degenerate, u, scale=scale, change=directions.change)
+    geometry.nearly_degenerate = near
+
+    def again() -> Geometry:
+        basis = None
+        if directions is not None or u.dtype != torch.float64:
+            given = directions.basis if directions is not None else chart.basis.to(u).expand(len(u), *chart.basis.shape)
+            basis = given * 1  # perturbed where there is noise: these directions have been rounded, the chart's are exact
+            if directions is not None and u.dtype == torch.float64:
+                basis = torch.where(directions.where.reshape(-1, *(1,) * (basis.dim() - 1)), basis, given)
+        rounded = family.factored_anew() if isinstance(family, Gaussian) else family
+        found = Jet(rounded.whiten(pick(engine.jet(u, basis))), chart.k)
+        return Geometry(found, "nan", u, scale=scale, change=None if directions is None else directions.change)
+
+    geometry.again = again
+    return geometry
+
+
+def _better(chart: Chart, geometry: Geometry, poor: Bool[Tensor, " P"], before: Directions | None) -> Directions:
+    """Directions about orthonormal in the image at the points that are `poor`, those of `before` at the others."""
+    basis = chart.basis.to(geometry.degenerate.device)
+    identity = torch.eye(chart.k, dtype=torch.float64, device=basis.device)
+    change = identity.expand(len(poor), -1, -1).clone() if before is None else before.change.clone()
+    inner = geometry.working_triangular[poor].double().transpose(-1, -2)
+    change[poor] = torch.linalg.solve_triangular(inner, change[poor], upper=False)
+    dtype = geometry.working.coefficients.dtype
+    found = basis.to(dtype).expand(len(poor), *basis.shape).clone() if before is None else before.basis.clone()
+    found[poor] = combined(change[poor], basis).to(dtype)
+    return Directions(poor if before is None else poor | before.where, change, found)

@@ -1,0 +1,106 @@
+"""Arithmetic with noise, to see how much rounding matters.
+
+Whatever torch computes while the mode is on, is perturbed by a few last places: each result of arithmetic by a relative
+noise of its own, and what enters a reduction (a product of matrices, a sum, a factorisation) as well, because there
+terms that cancel leave a rounding that is large against their sum. What only moves or chooses entries is exact. So the
+same rules run as without noise, and what comes out differs by about as much as rounding could have done (Monte Carlo
+arithmetic: Parker, *Monte Carlo arithmetic: exploiting randomness in floating-point arithmetic*, 1997).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from fisherflat.jets.ops import OPS
+
+aten = torch.ops.aten
+
+#: the size of the noise in units of the precision: 2^-50 in float64
+AMPLITUDE = 4.0
+
+
+def _ops(names: str) -> frozenset[Any]:
+    """Ops by name; those that the installed torch does not know are left out."""
+    return frozenset(getattr(aten, name) for name in names.split() if hasattr(aten, name))
+
+
+#: ops that move or choose entries, or make them from nothing, beyond what the table of ops says
+_EXACT = frozenset(packet for packet, op in OPS.items() if op.kind in ("structural", "choice", "constant")) | _ops(
+    "neg neg_ abs abs_ relu clamp clamp_min clamp_max maximum minimum copy_ copy clone contiguous _to_copy fill_ fill "
+    "zero_ zeros ones full empty eye arange empty_like zeros_like ones_like full_like new_empty new_zeros new_ones "
+    "new_full new_empty_strided empty_strided lift_fresh_copy scalar_tensor masked_fill_ tril_ triu_ index_put_ "
+    "scatter_ index_copy_ index_fill_ nan_to_num nan_to_num_ _unsafe_view _reshape_copy masked_select take resize_ "
+    "_local_scalar_dense item masked_scatter isfinite nonzero"
+)
+#: ops whose results are sums of many terms
+_REDUCTIONS = _ops(
+    "mm bmm addmm baddbmm addbmm dot mv vdot sum mean prod cumsum cumprod _softmax _log_softmax logsumexp var std "
+    "var_mean linalg_vector_norm norm convolution linalg_solve_triangular triangular_solve linalg_qr _linalg_svd "
+    "_linalg_eigh linalg_cholesky_ex native_layer_norm _fused_rms_norm native_group_norm _native_batch_norm_legit "
+    "_softmax_backward_data _log_softmax_backward_data native_layer_norm_backward avg_pool2d scatter_add index_add"
+)
+
+
+class Noise(TorchDispatchMode):
+    """While it is on, the thread's floating-point arithmetic is perturbed.
+
+    **Args:** `seed`, of the noise.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(seed)
+        self._pools: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        packet = func.overloadpacket
+        if packet in _EXACT or any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns):
+            return func(*args, **kwargs)
+        if packet in _REDUCTIONS:
+            written = _written(func, kwargs)
+            args = tree_map(self._perturbed, args)
+            kwargs = {name: v if name in written else tree_map(self._perturbed, v) for name, v in kwargs.items()}
+        found = func(*args, **kwargs)
+        for tensor in found if isinstance(found, (tuple, list)) else (found,):
+            if _is_real(tensor):
+                tensor.mul_(self._factors(tensor))
+        return found
+
+    def _perturbed(self, leaf: Any) -> Any:
+        return leaf * self._factors(leaf) if _is_real(leaf) else leaf
+
+    def _factors(self, like: Tensor) -> Tensor:
+        """Factors near 1 of the shape of a tensor: a window, at a random place, of a pool that is drawn once."""
+        count, key = like.numel(), (like.dtype, like.device)
+        pool = self._pools.get(key)
+        if pool is None or pool.numel() < count + 1024:
+            drawn = torch.rand(max(2**14, 2 * count), generator=self._generator, dtype=torch.float64) - 0.5
+            # no small ones: where one rounding makes the error, each run should see it
+            noise = drawn + 0.5 * drawn.sign()
+            factors = 1 + noise * (AMPLITUDE * torch.finfo(like.dtype).eps)
+            pool = self._pools[key] = factors.to(like.device, like.dtype)
+        start = int(torch.randint(pool.numel() - count, (), generator=self._generator))
+        return pool[start : start + count].view(like.shape)
+
+
+def _is_real(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _written(func: Any, kwargs: dict[str, Any]) -> Iterable[str]:
+    return [a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write and a.name in kwargs]
+
+
+def spread(found: Tensor, again: Iterable[Tensor]) -> Tensor:
+    """The largest difference between numbers and what they were with noise; infinite where that was none at all."""
+    largest = found.abs() * (AMPLITUDE * torch.finfo(found.dtype).eps)
+    for other in again:
+        largest = torch.maximum(largest, (other - found).abs().nan_to_num(nan=float("inf")))
+    return torch.where(found.isnan(), found, largest)
