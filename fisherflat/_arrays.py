@@ -52,3 +52,16 @@ def as_float64(value: Any, name: str) -> Tensor:
             f"{name} holds {int((~finite).sum())} NaN or infinite entries, the first at index {where}; remove them"
         )
     return tensor
+
+
+def product_error(a: Tensor, b: Tensor, product: Tensor) -> Tensor:
+    """`a b - product`, the rounding of a product of tensors, exactly (Dekker, *A floating-point technique*, 1971)."""
+    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    return a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    # into halves of as many bits as half a significand has, whose products are exact
+    spread = x * (2.0 ** (27 if x.dtype == torch.float64 else 12) + 1)
+    high = spread - (spread - x)
+    return high, x - high

@@ -18,7 +18,7 @@ _NEAR = 1024.0
 class Frame:
     """`Q` with orthonormal columns, `R` upper triangular, `J^T = Q R`; where there is none, or nearly none.
 
-    `skewness` is the condition number of R, its columns scaled.
+    `skewness` is 1 over the sine of the smallest angle between a column of the Jacobian and those before it.
     """
 
     vectors: Float[Tensor, "*batch D k"]
@@ -58,7 +58,8 @@ def orthonormal_frame(jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor
             )
         r = r.masked_fill(bad[..., None, None], float("nan"))
     nearly = ~bad & (singular[..., -1] <= _NEAR * threshold[..., 0])
-    return Frame(q, r, bad, nearly, singular[..., 0] / singular[..., -1])
+    skewness = (columns / r.diagonal(dim1=-2, dim2=-1).abs()).amax(-1)
+    return Frame(q, r, bad, nearly, skewness)
 
 
 def _place(bad: Tensor, u: Tensor | None) -> str:

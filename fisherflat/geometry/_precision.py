@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from fisherflat._arrays import product_error
 from fisherflat._typing import Float, Tensor
-
-#: splits a double into halves of 26 bits, whose products are exact
-_SPLITTER = 2.0**27 + 1
 
 
 def combined(change: Float[Tensor, "P a k"], vectors: Float[Tensor, "k *shape"]) -> Float[Tensor, "P a *shape"]:
@@ -24,21 +22,9 @@ def combined(change: Float[Tensor, "P a k"], vectors: Float[Tensor, "k *shape"])
     for i in range(flat.shape[0]):
         a, b = torch.broadcast_tensors(factors[:, :, i, None], flat[i])
         product = a * b
-        error = _product_error(a, b, product)
+        error = product_error(a, b, product)
         new = total + product
         step = new - total
         lost += ((total - (new - step)) + (product - step)) + error
         total = new
     return (total + lost).reshape(*change.shape[:2], *vectors.shape[1:])
-
-
-def _product_error(a: Tensor, b: Tensor, product: Tensor) -> Tensor:
-    """`a b - product`, exactly."""
-    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
-    return a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
-
-
-def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    spread = x * _SPLITTER
-    high = spread - (spread - x)
-    return high, x - high

@@ -49,8 +49,8 @@ class Geometry:
       `d/dv_a = sum_i change[a, i] d/du_i`. All quantities are in the coordinates u.
 
     **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry; `nearly_degenerate` `[*batch]`, whether it
-    is within a factor of a thousand of that; `skewness` `[*batch]`, the condition number
-    of the Jacobian of the jet, its columns scaled; `working`, the jet as it was given; `k`; `ambient_dim`, D.
+    is within a factor of a thousand of that; `working`, the jet as it was given; `skewness` `[*batch]` of its Jacobian, 1
+    over the sine of the smallest angle between a column and those before it; `k`; `ambient_dim`, D.
 
     **Raises:** `DegenerateImmersionError` where the Jacobian has rank below k (singular values, its columns scaled, under
     `8 sqrt(D) eps` of the largest), `MapError` where the jet is not finite, both only under `"raise"`.

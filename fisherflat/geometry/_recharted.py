@@ -21,7 +21,7 @@ from fisherflat.jets import Jet
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Family, Gaussian
 
-#: the condition of the Jacobian from which on it pays: about what costs four digits
+#: the skewness of the Jacobian from which on it pays: about what costs four digits
 ILL_CONDITIONED = 2.0**7
 #: how often coordinates are changed at most; the second change mends what rounding left of the first
 _CHANGES = 2

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 
 import torch
@@ -85,10 +86,12 @@ class AutodiffEngine:
         if basis is None:
             return self._along_chart(u)
         points, origin = self._chart(u), u.new_zeros(1, self._chart.k)
-        return torch.cat([self._at(Chart(*at))._along_chart(origin) for at in zip(points, basis, strict=True)])
+        return torch.cat([self._on(Chart(*at))._along_chart(origin) for at in zip(points, basis, strict=True)])
 
-    def _at(self, chart: Chart) -> AutodiffEngine:
-        return AutodiffEngine(self._mapping, chart, self._dim, self._memory)
+    def _on(self, chart: Chart) -> AutodiffEngine:
+        other = copy(self)
+        other._chart = chart
+        return other
 
     def _along_chart(self, u: Tensor) -> Tensor:
         k = self._chart.k

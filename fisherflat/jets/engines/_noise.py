@@ -9,7 +9,9 @@ arithmetic: Parker, *Monte Carlo arithmetic: exploiting randomness in floating-p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -21,8 +23,8 @@ from fisherflat.jets.ops import OPS
 
 aten = torch.ops.aten
 
-#: the size of the noise in units of the precision: 2^-50 in float64
-AMPLITUDE = 4.0
+#: the size of the noise in units of the precision, of which rounding is at most a half
+AMPLITUDE = 3.0
 
 
 def _ops(names: str) -> frozenset[Any]:
@@ -47,6 +49,21 @@ _REDUCTIONS = _ops(
 )
 
 
+_SUMS = _ops("add add_ sub sub_")
+
+_exactly: ContextVar[bool] = ContextVar("exactly", default=False)
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Where arithmetic is free of noise: in sums and products that are split into their value and their rounding."""
+    token = _exactly.set(True)
+    try:
+        yield
+    finally:
+        _exactly.reset(token)
+
+
 class Noise(TorchDispatchMode):
     """While it is on, the thread's floating-point arithmetic is perturbed.
 
@@ -61,16 +78,17 @@ class Noise(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func.overloadpacket
-        if packet in _EXACT or any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns):
+        if _exactly.get() or packet in _EXACT or any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns):
             return func(*args, **kwargs)
         if packet in _REDUCTIONS:
             written = _written(func, kwargs)
             args = tree_map(self._perturbed, args)
             kwargs = {name: v if name in written else tree_map(self._perturbed, v) for name, v in kwargs.items()}
+        still = _without_effect(*args) if packet in _SUMS else None
         found = func(*args, **kwargs)
         for tensor in found if isinstance(found, (tuple, list)) else (found,):
             if _is_real(tensor):
-                tensor.mul_(self._factors(tensor))
+                tensor.mul_(self._factors(tensor) if still is None else torch.where(still, 1.0, self._factors(tensor)))
         return found
 
     def _perturbed(self, leaf: Any) -> Any:
@@ -92,6 +110,12 @@ class Noise(TorchDispatchMode):
 
 def _is_real(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _without_effect(a: Any, b: Any, *rest: Any) -> Tensor | None:
+    """Where a sum is one of its terms, the other being zero, and so exact."""
+    zeros = [term == 0 for term in (a, b)]
+    return zeros[0] | zeros[1] if any(isinstance(zero, Tensor) for zero in zeros) else None
 
 
 def _written(func: Any, kwargs: dict[str, Any]) -> Iterable[str]:

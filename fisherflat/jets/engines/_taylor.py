@@ -21,6 +21,7 @@ from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._chunks import memory_budget
 from fisherflat.jets.engines._fallback import differentiated
 from fisherflat.jets.engines._matrices import MATRICES
+from fisherflat.jets.engines._norms import norm_in, normalised
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.ops import evaluate
 from fisherflat.jets.rules import Algebra, Series
@@ -159,6 +160,13 @@ class TensorAlgebra(Algebra):
 
     def fma(self, out: Tensor, a: Tensor, b: Tensor) -> None:
         out.addcmul_(a, b)
+
+    def normalised(self, node: Node, a: Series, b: Series) -> Series | None:
+        found = norm_in(node) if self.blocks == 1 else None
+        if found is None:
+            return None
+        position, norm = found
+        return normalised(norm, node, *((a, b) if position == 0 else (b, a)), self.count(2, a.k))
 
     def anchor(self, rows: Tensor, index: Tensor, axis: int) -> None:
         rows.sub_(rows.gather(axis, index.expand(rows.shape[0], *index.shape)))

@@ -91,6 +91,9 @@ def mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
         a, b = b, a
     if not isinstance(b, Series):
         return scaled(xp, node, a, b)
+    normal = xp.normalised(node, a, b) if a.order and b.order else None
+    if normal is not None:
+        return normal
     if b.order > a.order:  # the result takes the dtype of the first, and a mask does not move
         a, b = b, a
     rank = len(node.shape)

@@ -115,6 +115,10 @@ class Algebra:
         """`out += a * b`, broadcast."""
         raise NotImplementedError
 
+    def normalised(self, node: Node, a: Series, b: Series) -> Series | None:
+        """The product of two series where it is a norm that this algebra has a better way for; else `None`."""
+        return None
+
     def anchor(self, rows: Any, index: Any, axis: int) -> None:
         """Subtract from `rows`, along an axis, the entry at `index` `[P, *shape]`, where an exact zero is left."""
         raise NotImplementedError
