@@ -28,6 +28,16 @@ class Frame:
     skewness: Float[Tensor, "*batch"]
 
 
+def _negligible(ambient_dim: int, dtype: torch.dtype) -> float:
+    """What a singular value is to the largest where it is zero to rounding."""
+    return 8 * ambient_dim**0.5 * torch.finfo(dtype).eps
+
+
+def nearly_degenerate(ratio: Float[Tensor, "*batch"], ambient_dim: int) -> Bool[Tensor, "*batch"]:
+    """Whether a ratio of singular values is within a factor of a thousand of a zero."""
+    return ratio <= _NEAR * _negligible(ambient_dim, ratio.dtype)
+
+
 def orthonormal_frame(jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor | None) -> Frame:
     """The frame of the Jacobian of a jet; arguments and errors are `Geometry`'s."""
     coefficients, k = jet.coefficients, jet.k
@@ -43,7 +53,7 @@ def orthonormal_frame(jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor
     columns = r.norm(dim=-2)
     units = columns if scale is None else scale.expand_as(columns)
     singular = torch.linalg.svdvals(r / torch.where(units > 0, units, 1.0)[..., None, :])
-    threshold = 8 * coefficients.shape[-1] ** 0.5 * torch.finfo(r.dtype).eps * singular[..., :1]
+    threshold = _negligible(coefficients.shape[-1], r.dtype) * singular[..., :1]
     rank = (singular > threshold).sum(-1)
     bad = ~finite | (rank < k)
     if bad.any():
@@ -57,7 +67,7 @@ def orthonormal_frame(jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor
                 '. Choose other directions or fewer of them, or pass degenerate="nan"'
             )
         r = r.masked_fill(bad[..., None, None], float("nan"))
-    nearly = ~bad & (singular[..., -1] <= _NEAR * threshold[..., 0])
+    nearly = ~bad & nearly_degenerate(singular[..., -1] / singular[..., 0], coefficients.shape[-1])
     skewness = (columns / r.diagonal(dim1=-2, dim2=-1).abs()).amax(-1)
     return Frame(q, r, bad, nearly, skewness)
 

@@ -93,6 +93,9 @@ class Geometry:
             return tensor if tensor is None else tensor.reshape((*batch, *tensor.shape[tensor.dim() - axes :]))
 
         found = copy(self)
+        for name, thing in vars(Geometry).items():
+            if isinstance(thing, cached_property):
+                vars(found).pop(name, None)
         found.working = Jet(shaped(self.working.coefficients, 2), self.k)
         for name in ("_frame", "working_triangular", "_back", "_forth"):
             setattr(found, name, shaped(getattr(self, name), 2))

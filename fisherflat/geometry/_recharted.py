@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 
 from fisherflat._typing import Bool, Float, Tensor
+from fisherflat.geometry._frame import nearly_degenerate
 from fisherflat.geometry._precision import combined
 from fisherflat.geometry._quantities import Geometry
 from fisherflat.jets import Jet
@@ -68,8 +69,8 @@ def refined(
 
     **Returns:** it; it can tell the errors of its quantities.
     """
-    scale = lengths(chart).to(u).expand(len(u), -1)
-    geometry = Geometry(Jet(family.whiten(pick(jet)), chart.k), degenerate, u, scale=scale)
+    scale = first_scale = lengths(chart).to(u).expand(len(u), -1)
+    geometry = first = Geometry(Jet(family.whiten(pick(jet)), chart.k), degenerate, u, scale=scale)
     near, directions = geometry.nearly_degenerate, None
     for _ in range(_CHANGES if chart.k > 1 else 0):
         poor = (geometry.skewness > ILL_CONDITIONED) & ~geometry.degenerate
@@ -80,6 +81,11 @@ def refined(
         scale = torch.where(poor[:, None], 1.0, scale)  # what comes is about orthonormal
         working[poor] = family.whiten(pick(engine.jet(u[poor].contiguous(), directions.basis[poor])))
         geometry = Geometry(Jet(working, chart.k), degenerate, u, scale=scale, change=directions.change)
+    if directions is not None:
+        # where the directions are no longer than what they do, they were parallel in the chart, and that is mended
+        steepness = (first.working.jacobian.norm(dim=-1) / first_scale).amax(-1)
+        reach = directions.basis.flatten(2).norm(dim=-1).amax(-1)
+        near = near & (~directions.where | nearly_degenerate(1 / (reach * steepness), geometry.ambient_dim))
     geometry.nearly_degenerate = near
 
     def again() -> Geometry:

@@ -1,0 +1,347 @@
+"""Right digits under stress, and errors that cover: against balls, exact changes of coordinates and other precisions."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+import warnings
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from cases.stress import reading, scalar_curvature
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import fisherflat as ff
+from fisherflat.errors import DegenerateImmersionError, InputError, PrecisionWarning
+from fisherflat.geometry import Geometry
+from fisherflat.jets import Jet
+
+DOUBLE = torch.float64
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers in steps of 1/64, so that sums and products by powers of two are exact."""
+    drawn = torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
+    return (drawn * 64).round() / 64
+
+
+def mlp(width: int = 6, hidden: int = 12, outputs: int = 16) -> Callable[[Tensor], Tensor]:
+    a, b = normal(width, hidden, seed=1) / 2, normal(hidden, outputs, seed=2) / 4
+    return lambda x: F.gelu(x @ a) @ b
+
+
+QUERY, KEY, VALUE = (normal(6, 6, seed=seed) / 2 for seed in (3, 4, 5))
+
+
+def attention(x: Tensor) -> Tensor:
+    query, key, value = (weight.to(x.dtype) for weight in (QUERY, KEY, VALUE))
+    return ((x @ query) @ (x @ key).T / 2).softmax(-1) @ (x @ value)
+
+
+def digits(found: Tensor, manifold: ff.StatisticalManifold, u: list[float] | None = None) -> float:
+    truth = scalar_curvature(manifold, u)
+    return -math.log10(max(float(abs((found.item() - truth) / truth)), 1e-17))
+
+
+def at_zero(manifold: ff.StatisticalManifold) -> Tensor:
+    return torch.zeros(manifold.k, dtype=DOUBLE)
+
+
+# -- digits ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+@pytest.mark.parametrize("bits", [8, 24, 40, 44])
+def test_nearly_parallel_charts_keep_their_digits(bits: int, engine: str) -> None:
+    b = normal(2, 6, seed=6)
+    chart = ff.charts.affine(normal(6), torch.stack([b[0], b[0] + 2.0**-bits * b[1]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = ff.StatisticalManifold(mlp(), chart, engine=engine).scalar_curvature([0.0, 0.0])
+    assert digits(found, ff.StatisticalManifold(mlp(), chart)) > 12
+
+
+@pytest.mark.parametrize("k", [3, 4])
+def test_what_is_measured_on_parallel_directions_is_carried_back(k: int) -> None:
+    # the same planes on directions that are not parallel, and from there by a matrix, in which all is exact
+    b, delta = normal(k, 4, 6, seed=7), 2.0**-20
+    change = torch.eye(k, dtype=DOUBLE) * delta
+    change[:, 0] = 1
+    steep = ff.StatisticalManifold(attention, ff.charts.affine(normal(4, 6), torch.einsum("ij,jab->iab", change, b)))
+    plain = ff.StatisticalManifold(attention, ff.charts.affine(normal(4, 6), b))
+    u = torch.zeros(k)
+    a, c = steep.at(u), plain.at(u)
+    back = torch.linalg.inv(change)
+    expected = {
+        "metric": change @ c.metric @ change.T,
+        "christoffel": torch.einsum("ia,jb,cab,cm->mij", change, change, c.christoffel, back),
+        "second_fundamental_form": torch.einsum("ia,jb,abx->ijx", change, change, c.second_fundamental_form),
+        "riemann": torch.einsum("ia,jb,lc,md,abcd->ijlm", change, change, change, change, c.riemann),
+        "ricci": change @ c.ricci @ change.T,
+        "scalar_curvature": c.scalar_curvature,
+        "mean_curvature": c.mean_curvature,
+        "volume_density": c.volume_density * torch.linalg.det(change),
+        "sectional_extremes": c.sectional_extremes,
+    }
+    for name, tensor in expected.items():
+        torch.testing.assert_close(getattr(a, name), tensor, rtol=1e-11, atol=1e-11 * tensor.abs().max().item())
+    torch.testing.assert_close(a.jet.jacobian, change @ c.jet.jacobian, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(a.jet.hessian, torch.einsum("ia,jb,abx->ijx", change, change, c.jet.hessian))
+
+
+def test_points_that_need_no_other_coordinates_keep_theirs() -> None:
+    # (u, v) -> (u, u + h v + v w, ...) with h from the third coordinate: steep at one point, benign at the other
+    def f(x: Tensor) -> Tensor:
+        return torch.stack([x[0], x[0] + x[2] * x[1], x[1] * x[1] + x[0] * x[2], x[2]])
+
+    manifold = ff.StatisticalManifold(f, ff.charts.identity(3))
+    points = [[0.0, 0.0, 2.0**-20], [0.5, 0.25, 1.0], [0.0, 0.0, -(2.0**-30)]]
+    together = manifold.at(points)
+    for position, point in enumerate(points):
+        assert digits(together.scalar_curvature[position], manifold, point) > 11
+        assert digits(together.reshaped((3, 1)).scalar_curvature[position, 0], manifold, point) > 11
+        jacobian = torch.func.jacrev(f)(torch.tensor(point, dtype=DOUBLE))
+        torch.testing.assert_close(together.metric[position], jacobian.T @ jacobian, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(together.jet.jacobian[position], jacobian.T, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("sink", [10.0, 40.0, 100.0])
+@pytest.mark.parametrize("tail", ["softmax", "log_softmax", "logsumexp"])
+def test_saturated_weights_keep_their_digits(sink: float, tail: str) -> None:
+    keys, w, v = normal(5, 4, seed=8), normal(4, 4, seed=9), normal(5, 6, seed=10)
+    shift = torch.tensor([sink, 0, 0, 0, 0], dtype=DOUBLE)
+
+    def f(x: Tensor) -> Tensor:
+        scores = keys @ (w @ x) / 2 + shift
+        if tail == "softmax":
+            return scores.softmax(-1) @ v
+        if tail == "log_softmax":
+            return scores.log_softmax(-1)
+        return torch.cat([keys[:3] @ x, torch.logsumexp(scores, 0, keepdim=True) - scores[:1]])
+
+    manifold = ff.StatisticalManifold(f, ff.charts.affine(normal(4), normal(2, 4, seed=11)))
+    # the scores are known to 2^-53 of the largest, which is what an exponential makes a relative error of
+    assert digits(manifold.scalar_curvature([0.0, 0.0]), manifold) > (11.5 if tail != "logsumexp" else 8)
+
+
+class Llama(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+
+
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rms_norm": lambda x: F.rms_norm(x, x.shape[-1:], eps=1e-5),
+    "as Llama writes it": Llama(),
+    "a quotient": lambda x: x / (1e-5 + (x * x).mean(-1, keepdim=True)).sqrt(),
+    "a power": lambda x: (x.square().sum(-1, keepdim=True) + 1e-4) ** -0.5 * x,
+    "layer_norm": lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-5),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_along_their_own_direction_keep_their_digits(name: str) -> None:
+    point, basis, w = normal(6, seed=12), normal(2, 6, seed=13), normal(6, 9, seed=14) / 2
+    point[2] = 1e4
+    point -= point.mean() if name == "layer_norm" else 0
+    basis[0] = point / 8
+    norm = NORMS[name]
+    manifold = ff.StatisticalManifold(lambda x: torch.tanh(norm(x) @ w), ff.charts.affine(point, basis))
+    found = manifold.measure([0.0, 0.0], ["scalar_curvature"], error=True)
+    truth = scalar_curvature(manifold)
+    assert abs(found["scalar_curvature"].item() - truth) <= found["scalar_curvature_error"].item()
+    if name != "layer_norm":  # what it subtracts first is rounded, and that alone costs these digits
+        assert digits(found["scalar_curvature"], manifold) > 2
+        assert found["scalar_curvature_error"] < abs(found["scalar_curvature"])
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_norms_agree_with_automatic_differentiation_where_directions_are_mixed(order: int) -> None:
+    # one direction along x, others across, and second derivatives of x itself or none
+    point, w = normal(3, 6, seed=15), normal(6, 6, seed=16) / 4
+    basis = torch.cat([point[None], normal(2, 3, 6, seed=17)])
+    inner = (lambda x: x) if order == 1 else (lambda x: x + 2.0**-10 * (x @ w).tanh())
+    for norm in list(NORMS.values())[:4]:
+        jets = [
+            ff.StatisticalManifold(lambda x: norm(inner(x)), ff.charts.affine(point, basis), engine=engine).jet(  # noqa: B023
+                torch.zeros(2, 3)
+            )
+            for engine in ("taylor", "autodiff")
+        ]
+        torch.testing.assert_close(jets[0].coefficients, jets[1].coefficients, rtol=1e-12, atol=1e-14)
+
+
+def test_a_clamped_norm_is_no_norm() -> None:
+    # the length is below the clamp: x / 8, an affine map
+    f = lambda x: torch.cat([F.normalize(x, dim=0, eps=8.0), x.prod(0, keepdim=True)])
+    point = normal(3, seed=18)
+    jet = ff.StatisticalManifold(f, ff.charts.affine(point, torch.stack([point, normal(3)]))).jet([0.0, 0.0])
+    torch.testing.assert_close(jet.jacobian[0, :3], point / 8)
+    assert not jet.hessian[..., :3].any()
+
+
+# -- units -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scales", [(2.0**-27, 2.0**27), (2.0**40, 2.0**-40), (1.0, 2.0**60)])
+def test_rank_and_curvature_do_not_depend_on_units(scales: tuple[float, float]) -> None:
+    basis = normal(2, 6, seed=19)
+    plain = ff.StatisticalManifold(mlp(), ff.charts.affine(normal(6), basis))
+    scaled = ff.StatisticalManifold(
+        mlp(), ff.charts.affine(normal(6), basis * torch.tensor(scales, dtype=DOUBLE)[:, None])
+    )
+    a, b = (m.measure([0.0, 0.0], ["scalar_curvature"], error=True) for m in (plain, scaled))
+    torch.testing.assert_close(b["scalar_curvature"], a["scalar_curvature"], rtol=1e-13, atol=0)
+    assert b["scalar_curvature_error"] < 1e-12 * abs(a["scalar_curvature"])
+
+
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**30])
+def test_errors_scale_with_output_and_covariance(scale: float) -> None:
+    chart = ff.charts.affine(normal(6), normal(2, 6, seed=20))
+    f = mlp()
+    plain = ff.StatisticalManifold(f, chart)
+    for other, factor in (
+        (ff.StatisticalManifold(lambda x: f(x) * scale, chart), scale**-2),
+        (ff.StatisticalManifold(f, chart, ff.Gaussian(scale**2)), scale**2),
+    ):
+        a, b = (m.measure([0.0, 0.0], ["scalar_curvature"], error=True) for m in (plain, other))
+        torch.testing.assert_close(b["scalar_curvature"], a["scalar_curvature"] * factor, rtol=1e-13, atol=0)
+        assert 1 / 20 < b["scalar_curvature_error"] / (a["scalar_curvature_error"] * factor) < 20
+
+
+def test_a_direction_that_changes_nothing_but_roundings_is_degenerate() -> None:
+    # softmax does not see a shift of all its scores, and what is left of it is rounding, of whatever size
+    keys, values = normal(5, 4, seed=21), normal(5, 6, seed=22)
+    f = lambda x: (x[:4] @ keys.T + x[4]).softmax(-1) @ values
+    basis = torch.zeros(2, 5, dtype=DOUBLE)
+    basis[0, :4], basis[1, 4] = normal(4), 2.0**20 / 3
+    with pytest.raises(DegenerateImmersionError):
+        ff.StatisticalManifold(f, ff.charts.affine(normal(5, seed=23), basis)).scalar_curvature([0.1, 0.3])
+
+
+def test_near_degeneracy_is_said_before_it_is_one() -> None:
+    def surface(bits: int) -> ff.StatisticalManifold:
+        return ff.StatisticalManifold(
+            lambda u: torch.stack([u[0], u[0] + 2.0**-bits * u[1], u[1] * u[1]]), ff.charts.identity(2)
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        surface(20).scalar_curvature([0.0, 0.0])
+    with pytest.warns(PrecisionWarning, match="1 of 1 points are nearly degenerate"):
+        surface(42).scalar_curvature([0.0, 0.0])
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_errors_cover_what_balls_say() -> None:
+    readings = [reading(seed) for seed in range(64)]
+    assert not any(r.refused for r in readings)
+    assert sum(r.covered for r in readings) >= 62, [r for r in readings if not r.covered]
+    assert statistics.median(r.pessimism for r in readings) < 40
+    wrong = [r for r in readings if r.value * r.truth < 0 and r.estimate < abs(r.value)]
+    assert not wrong, "a sign is wrong, and the error does not say so"
+    floors = {"parallel chart": 11, "saturated softmax": 11, "inner cancellation": 12, "benign": 12, "outliers": 12}
+    assert not [r for r in readings if r.digits < floors.get(r.kind, 2)]
+
+
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_errors_cover_in_each_engine_and_precision(dtype: torch.dtype, engine: str) -> None:
+    chart = ff.charts.affine(normal(4, 6), normal(3, 4, 6, seed=24))
+    points = normal(6, 3, seed=25) / 8
+    covered, relative = [], []
+    for f in (attention, lambda x: F.layer_norm(x, (6,)) + attention(x), lambda x: F.silu(x) * attention(x)):
+        found = ff.StatisticalManifold(f, chart, engine=engine, dtype=dtype).measure(
+            points, ["scalar_curvature"], error=True
+        )
+        exact = ff.StatisticalManifold(f, chart)
+        for value, error, u in zip(*(found[n].tolist() for n in found), points.tolist(), strict=True):
+            truth = scalar_curvature(exact, u)
+            covered.append(abs(value - truth) <= error)
+            relative.append(error / float(abs(truth)))
+    assert sum(map(bool, covered)) >= 17 and len(covered) == 18
+    assert statistics.median(relative) < 2000 * torch.finfo(dtype).eps
+
+
+def test_errors_come_with_the_shape_of_their_quantities_and_the_same_twice() -> None:
+    manifold = ff.StatisticalManifold(attention, ff.charts.affine(normal(4, 6), normal(3, 4, 6, seed=26)))
+    u = normal(2, 5, 3, seed=27) / 8
+    names = ["metric", "christoffel", "riemann", "ricci", "scalar_curvature", "sectional_extremes", "volume_density"]
+    found, again = (manifold.measure(u, names, error=True) for _ in range(2))
+    assert list(found) == [*names, *(f"{name}_error" for name in names)]
+    geometry = manifold.at(u)
+    for name in names:
+        error = found[f"{name}_error"]
+        assert error.shape == found[name].shape == geometry.error(name).shape
+        assert (error >= 0).all() and torch.isfinite(error).all()
+        torch.testing.assert_close(error, again[f"{name}_error"], rtol=0.5, atol=1e-14)
+        assert (error <= 1e-10 * found[name].abs().max()).all()
+
+
+def test_errors_are_of_the_call_alone() -> None:
+    manifold = ff.StatisticalManifold(attention, ff.charts.affine(normal(4, 6), normal(2, 4, 6, seed=28)))
+    a, results, stop = normal(64, 64), set(), threading.Event()
+    expected = (a @ a).sum().item()
+
+    def elsewhere() -> None:
+        while not stop.is_set():
+            results.add((a @ a).sum().item())
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    try:
+        for _ in range(5):
+            manifold.measure([0.0, 0.0], ["scalar_curvature"], error=True)
+    finally:
+        stop.set()
+        thread.join()
+    assert results == {expected} and (a @ a).sum().item() == expected
+
+
+def test_a_geometry_of_a_jet_alone_has_no_errors() -> None:
+    jet = Jet(normal(6, 4), 2)
+    with pytest.raises(InputError, match="made of a jet alone"):
+        Geometry(jet).error("scalar_curvature")
+    manifold = ff.StatisticalManifold(mlp(), ff.charts.affine(normal(6), normal(2, 6)))
+    with pytest.raises(InputError, match="'torsion' is not a quantity"):
+        manifold.at([0.0, 0.0]).error("torsion")
+
+
+def test_where_there_is_no_geometry_there_is_no_error() -> None:
+    folded = ff.StatisticalManifold(
+        lambda u: torch.stack([u[0] ** 2, u[1], u[0] ** 3 + u[1] ** 2]), ff.charts.identity(2), degenerate="nan"
+    )
+    with pytest.warns(UserWarning):
+        found = folded.measure([[0.0, 0.0], [1.0, 0.0]], ["scalar_curvature"], error=True)
+    assert found["scalar_curvature_error"].isnan().tolist() == [True, False]
+
+
+# -- twice the precision -----------------------------------------------------------------------------------------------
+
+
+def test_combinations_of_directions_lose_nothing() -> None:
+    from fisherflat.geometry._precision import combined
+
+    generator = torch.Generator().manual_seed(0)
+    change = torch.randn(3, 4, 4, dtype=DOUBLE, generator=generator) * 2.0**40
+    vectors = torch.randn(4, 2, 5, dtype=DOUBLE, generator=generator)
+    change[..., 0] = -change[..., 1:].sum(-1)  # so that equal vectors cancel
+    vectors[1:] = vectors[0] + 2.0**-38 * vectors[1:]
+
+    def exact(p: int, a: int, x: Any) -> Fraction:
+        return sum(
+            (Fraction(change[p, a, i].item()) * Fraction(vectors[i][x].item()) for i in range(4)), start=Fraction()
+        )
+
+    found = combined(change, vectors)
+    for p in range(3):
+        for a in range(4):
+            for x in ((i, j) for i in range(2) for j in range(5)):
+                truth = exact(p, a, x)
+                assert abs(Fraction(found[p, a][x].item()) - truth) <= abs(truth) * Fraction(2) ** -51
