@@ -260,5 +260,6 @@ DECOMPOSED |= {
         ((3, 4), lambda x: torch.fft.irfft(torch.complex(x, x.flip(0)), n=7)),
         ((3, 4), lambda x: torch.fft.irfftn(torch.fft.rfftn(x) * (1 + 2j), x.shape)),
         ((3, 4), lambda x: torch.fft.hfft(torch.complex(x, x.flip(0)), norm="forward")),
+        ((2, 8), lambda x: torch.view_as_real(torch.stft(x, 4, 2, window=c(4), center=False, return_complex=True))),
     ],
 }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cases import rules as rule_cases
+from cases import decompositions
 from cases.differences import exactly
 from cases.transcendental import EXP, LOG, POW, SQRT, TANH, W4, W4_, Case, logsumexp, sigmoid, softmax
 
@@ -24,6 +24,9 @@ SELU = np.frompyfunc(lambda t: SCALE * (t if t > 0 else ALPHA * mpmath.expm1(t))
 EXPONENTS = torch.tensor([2.5, -1.0, 0.0, 0.3], dtype=torch.float64)
 EXPONENTS_ = np.array([mpmath.mpf(e) for e in EXPONENTS.tolist()])
 ORDER, PAIRS = torch.tensor([1, 0, 3]), ((0, 1), (0, 2), (1, 2))
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    GRU = torch.nn.GRU(2, 2, batch_first=True).double()
 
 SMOOTH: dict[str, list[Case]] = {
     "pow.Tensor_Tensor": [
@@ -113,6 +116,10 @@ SMOOTH: dict[str, list[Case]] = {
             lambda x: bicubic_(x, lambda i, n: (n - 1) - abs(i % (2 * n - 2) - n + 1)),
         ),
     ],
+    "gru": [
+        ((1, 3, 2), lambda x: GRU(x)[0], lambda x: gru(x[0])[None]),
+        ((3, 1, 2), lambda x: GRU(x.transpose(0, 1))[1], lambda x: gru(x[:, 0])[-1][None, None]),
+    ],
     # -- complex numbers --
     "complex exp": [((3, 4), lambda x: parts(torch.exp(z(x))), lambda x: both(EXP(z_(x))))],
     "complex log": [((3, 4), lambda x: parts(torch.log(z(x) + 3)), lambda x: both(LOG(z_(x) + 3)))],
@@ -168,7 +175,7 @@ def ignoring(x: np.ndarray) -> Any:
 
 
 def bicubic(x: Tensor, padding: str) -> Tensor:
-    return F.grid_sample(x[None, None], rule_cases.grid(x), "bicubic", padding, align_corners=True)
+    return F.grid_sample(x[None, None], decompositions.grid(x), "bicubic", padding, align_corners=True)
 
 
 def keys(t: Any) -> Any:
@@ -192,6 +199,18 @@ def bicubic_(x: np.ndarray, place: Callable[[int, int], int | None]) -> np.ndarr
                     total += x[entry] * keys(along[0] - i) * keys(along[1] - j)
         found.append(total)
     return np.array(found)
+
+
+def gru(x: np.ndarray) -> np.ndarray:
+    """The equations of a gated recurrent unit."""
+    wi, wh, bi, bh = (exactly(weight.detach()) for weight in GRU.all_weights[0])
+    h, states = np.array([mpmath.mpf(0)] * 2), []
+    for token in x:
+        (ri, zi, ni), (rh, zh, nh) = np.split(wi @ token + bi, 3), np.split(wh @ h + bh, 3)
+        reset, update = sigmoid(ri + rh), sigmoid(zi + zh)
+        h = (1 - update) * TANH(ni + reset * nh) + update * h
+        states.append(h)
+    return np.stack(states)
 
 
 def z(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.errors import TraceError
-from fisherflat.jets.graph import Node, leaves
+from fisherflat.jets.graph import Node, getitem, leaves
 from fisherflat.jets.recording._tape import Tape, plainly
 
 aten = torch.ops.aten
@@ -69,6 +69,8 @@ class Integers:
         if kind is None or kind.is_floating_point or kind.is_complex or node.target is None:
             return math.inf
         packet = node.packet
+        if node.target is getitem:  # places, ranks and flags that an op of real numbers gives beside its values
+            return float(max((math.prod(source.shape) for source in node.args[0].inputs), default=1))
         if packet in (aten.add, aten.sub, aten.mul):
             if kind == torch.uint8 and packet is aten.sub:
                 return math.inf

@@ -71,7 +71,7 @@ def _places(pivots: Tensor, rows: int) -> Tensor:
     """The permutation matrix of successive exchanges, counted from one."""
     order = torch.arange(rows, device=pivots.device).expand(*pivots.shape[:-1], rows)
     for row in range(pivots.shape[-1]):
-        other = (pivots[..., row : row + 1] - 1).long()
+        other = pivots[..., row : row + 1].long() - 1
         this = order.gather(-1, torch.full_like(other, row))
         that = order.gather(-1, other)
         order = order.scatter(-1, torch.full_like(other, row), that).scatter(-1, other, this)
