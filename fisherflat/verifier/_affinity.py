@@ -22,7 +22,8 @@ _AFFINE = words(
     "flip roll repeat tril triu diagonal diag_embed constant_pad_nd slice_scatter select_scatter diagonal_scatter "
     "index_put index_copy index_fill index_add scatter scatter_add where masked_fill unfold rot90 reflection_pad1d "
     "reflection_pad2d replication_pad1d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im "
-    "embedding avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d upsample_linear1d upsample_bilinear2d "
+    "embedding reflection_pad3d replication_pad3d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d "
+    "upsample_linear1d upsample_bilinear2d "
     "getitem"
 )
 #: affine in one argument while the others are constant
@@ -168,14 +169,16 @@ class Affinity:
         """A power with an exponent that is no natural number."""
         if _name(node) != "pow":
             return False
-        return not _is_number(node.args[1]) or node.args[1] < 0 or node.args[1] % 1 != 0
+        exponent = _as_number(node.args[1])
+        return exponent is None or exponent < 0 or exponent % 1 != 0
 
     def _note_sign(self, node: Node) -> None:
         """Whether a node is positive, or at least not negative, whatever the input is."""
         name = _name(node)
         first, second = ([*node.args, None, None])[:2]
         squared = name == "mul" and first is second
-        even = name == "pow" and isinstance(second, (int, float)) and second >= 0 and second % 2 == 0
+        exponent = _as_number(second) if name == "pow" else None
+        even = exponent is not None and exponent >= 0 and exponent % 2 == 0
         plus = [self._at_least_zero(a) for a in (first, second)]
         above = [self._above_zero(a) for a in (first, second)]
         plain = len(node.args) == 2 and not node.kwargs
@@ -205,6 +208,13 @@ class Affinity:
 
 def _is_float(dtype: Any) -> bool:
     return dtype is None or dtype.is_floating_point
+
+
+def _as_number(argument: Any) -> float | None:
+    """A number, also one that stands in a tensor; `None` for anything else."""
+    if isinstance(argument, Tensor) and argument.dim() == 0:
+        return float(argument)
+    return float(argument) if _is_number(argument) else None
 
 
 def _is_number(argument: Any) -> bool:

@@ -127,13 +127,12 @@ class _Checker:
         c, nodes = self.c, self.graph.nodes
         first = next((node for node in nodes if self._order(node) not in ("constant", "affine")), None)
         self._require((c.witness is None) == (first is None), "witness: there is none, or none was needed")
-        if identity.recorded_alike(c) or c.schema > 1:
-            self._require(not c.steps or len(c.steps) == len(nodes), "steps: they are not the nodes of the graph")
+        kinks = self.affinity.kinks if c.argument == "affine by pieces" else []
+        self._require(len(c.kinks) == len(kinks), f"kinks: there are {len(kinks)}")
         if identity.recorded_alike(c):
+            self._require(not c.steps or len(c.steps) == len(nodes), "steps: they are not the nodes of the graph")
             expected = [("witness", c.witness, first)] if first is not None else []
             expected += [("steps", step, node) for step, node in zip(c.steps, nodes, strict=False)]
-            kinks = self.affinity.kinks if c.argument == "affine by pieces" else []
-            self._require(len(c.kinks) == len(kinks), f"kinks: there are {len(kinks)}")
             expected += [("kinks", step, node) for step, node in zip(c.kinks, kinks, strict=True)]
             if c.unsupported is not None:
                 self._require(c.unsupported.node < len(nodes), f"unsupported: there is no node %{c.unsupported.node}")

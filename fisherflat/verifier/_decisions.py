@@ -43,6 +43,11 @@ def toward_zero(x: Array) -> Array:
     return np.asarray(np.frompyfunc(decide, 1, 1)(x), dtype=object)
 
 
+def _above(x: arb, y: arb) -> bool:
+    """Whether one entry comes before another: masks, which are infinite, in any order."""
+    return bool(x > y or (x == y and not x.is_finite() and not x.is_nan()))
+
+
 def ranked(x: Array, count: int, dim: int, largest: bool) -> Array:
     """Indices of the first `count` entries along an axis by size, certainly in this order."""
     lines = np.moveaxis(x, dim, -1)
@@ -50,7 +55,7 @@ def ranked(x: Array, count: int, dim: int, largest: bool) -> Array:
     for place in np.ndindex(*out.shape[:-1]):
         line = lines[place] if largest else -lines[place]
         order = sorted(range(len(line)), key=lambda i: -float(line[i]))
-        if any(not line[order[i]] > line[order[j]] for i in range(count) for j in range(i + 1, len(order))):
+        if not all(_above(line[order[i]], line[order[j]]) for i in range(count) for j in range(i + 1, len(order))):
             raise EnclosureError("the order of two entries is open")
         out[place] = order[:count]
     return np.moveaxis(out, -1, dim)
@@ -79,10 +84,18 @@ def logic(name: str, *arguments: Array) -> Array:
     return _numbers(LOGIC[name](*(np.asarray(_TRUTHS(x)).astype(bool) for x in arguments)))
 
 
+def heaviside(x: Array, at_zero: Array) -> Array:
+    """Zero below zero, one above, and what is given at it."""
+    side: Any = np.frompyfunc(lambda x, y: y if x == 0 else arb(int(_sign(x) > 0)), 2, 1)
+    return np.asarray(side(x, at_zero), dtype=object)
+
+
 def counted(name: str, x: Array, dims: Any = None, keepdim: bool = False) -> Array:
-    """`any` or `all` along axes."""
+    """`any` or `all` along axes, or how many entries are not zero."""
     axes = None if dims is None or dims == [] else tuple(dims) if isinstance(dims, (list, tuple)) else (dims,)
     truths = np.asarray(_TRUTHS(x)).astype(bool)
+    if name == "count_nonzero":
+        return _numbers(np.count_nonzero(truths, axis=axes, keepdims=keepdim))
     return _numbers((np.any if name == "any" else np.all)(truths, axis=axes, keepdims=keepdim))
 
 
@@ -113,6 +126,8 @@ def _to_whole(low: Callable[[arb], arb]) -> Any:
     """Rounding that is the same at both ends of a ball, and jumps nowhere in it."""
 
     def decide(x: arb) -> arb:
+        if x.is_finite() and x.is_exact():  # what moves is not, see `_nearby` of the evaluator
+            return low(x)
         if x.is_finite() and not x.contains_integer() and low(x.lower()) == low(x.upper()):
             return low(x.lower())
         raise EnclosureError("the integer part of an entry is open")
@@ -120,9 +135,12 @@ def _to_whole(low: Callable[[arb], arb]) -> Any:
     return np.frompyfunc(decide, 1, 1)
 
 
+_FLOOR: Any = _to_whole(lambda x: x.floor())
 #: op -> what it makes of single entries that move no further
 STEPS: dict[str, Any] = {
-    "floor": _to_whole(lambda x: x.floor()),
+    "round": lambda x: _FLOOR(x + arb(1) / 2),
+    "signbit": np.frompyfunc(lambda x: arb(int(_sign(x) < 0)), 1, 1),
+    "floor": _FLOOR,
     "ceil": _to_whole(lambda x: x.ceil()),
     "sign": np.frompyfunc(_sign, 1, 1),
     "sgn": np.frompyfunc(_sign, 1, 1),

@@ -23,6 +23,7 @@ from fisherflat.verifier._decisions import (
     STEPS,
     counted,
     divided,
+    heaviside,
     largest_over,
     logic,
     ranked,
@@ -30,7 +31,7 @@ from fisherflat.verifier._decisions import (
 )
 from fisherflat.verifier._functions import FUNCTIONS
 from fisherflat.verifier._matrices import cholesky, determinant, inverse, log_determinant, solved
-from fisherflat.verifier._moves import JOINED, LINEAR, convolution
+from fisherflat.verifier._moves import JOINED, LINEAR
 from fisherflat.verifier._polynomials import (
     ZERO,
     Array,
@@ -48,6 +49,7 @@ from fisherflat.verifier._polynomials import (
     substituted,
     times_constant,
 )
+from fisherflat.verifier._windows import adaptive, convolution, fixed, largest_in, mean_over, running
 
 
 def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, steps: Sequence[arb] = ()) -> Polynomial:
@@ -156,9 +158,12 @@ def _narrowed(over: Any, middle: Any, steps: Sequence[arb]) -> Any:
 _BOTH: Any = np.frompyfunc(lambda x, y: x.intersection(y) if x.is_finite() and y.is_finite() else x, 2, 1)
 
 
+_SHAKEN: Any = np.frompyfunc(lambda x: x + arb(0, 1) * arb(2) ** -100000 if x.is_finite() else x, 1, 1)
+
+
 def _nearby(x: Polynomial) -> Array:
     """The values, and where they move a little around them: what is decided has to hold there too."""
-    return np.asarray(x.value + arb(0, 1) * arb(2) ** -100000, dtype=object) if x.moves else x.value
+    return np.asarray(_SHAKEN(x.value), dtype=object) if x.moves else x.value
 
 
 #: ops that look at nothing but a shape -> the number that they fill it with; `None` where that is their last argument
@@ -221,12 +226,20 @@ class _Op:
             return self._polynomial(args[0]).each(lambda part: LINEAR[name](part, *options, **kwargs))
         if name in JOINED and kwargs.keys() <= {"dim", "alpha"}:
             return self._joined(*JOINED[name], args, kwargs)
-        if name == "convolution" and isinstance(args[1], Tensor):
-            weight = exact(args[1])
-            out = self.values[args[0]].each(lambda part: convolution(part, weight, *args[3:]))
+        if name == "convolution":
+            x, weight = self._polynomial(args[0]), self._polynomial(args[1])
+            out = bilinear(x, weight, lambda a, b: convolution(a, b, *args[3:]))
             if args[2] is None:
                 return out
-            return plus(out, self._polynomial(args[2].reshape(-1, *[1] * (args[1].dim() - 2))))
+            behind = [1] * (weight.value.ndim - 2)
+            return plus(out, self._polynomial(args[2]).each(lambda part: part.reshape(-1, *behind)))
+        if "pool" in name:
+            return self._pooled(name, *args, **kwargs)
+        if name in ("cummax", "cummin"):
+            x = self.values[args[0]]
+            index = running(_nearby(x), args[1], name == "cummax")
+            places = filled(map(arb, index.ravel().tolist()), index.shape)
+            return x.each(lambda part: np.take_along_axis(part, index, args[1])), self._constant(places)
         if name in COMPARISONS:
             a, b = (_nearby(self._polynomial(leaf)) for leaf in args)
             return self._constant(COMPARISONS[name](a, b))
@@ -257,7 +270,9 @@ class _Op:
             return np.asarray(STEPS[name](_nearby(self._polynomial(args[0]))), dtype=object)
         if name == "trunc":
             return toward_zero(_nearby(self._polynomial(args[0])))
-        if name in ("any", "all"):
+        if name == "heaviside":
+            return heaviside(*(_nearby(self._polynomial(leaf)) for leaf in args))
+        if name in ("any", "all", "count_nonzero"):
             given = dict(zip(("dims", "keepdim"), args[1:], strict=False)) | {
                 "dims" if key == "dim" else key: value for key, value in kwargs.items()
             }
@@ -331,6 +346,30 @@ class _Op:
         if name == "_linalg_solve_ex" and kwargs.get("left", True) and b.value.ndim == x.value.ndim:
             return (solved(x, b),)
         raise self._unknown()
+
+    def _pooled(self, name: str, leaf: Any, *args: Any, **kwargs: Any) -> Any:
+        """Means and largest entries over windows."""
+        x, rank = self._polynomial(leaf), int(name.partition("pool")[2][0])
+        extent = x.value.shape[x.value.ndim - rank :]
+        if "adaptive" in name:
+            counts, windows = adaptive(extent, args[0])
+            divisor = None
+        elif "avg" in name:
+            names = ("kernel", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+            given = dict(zip(names, args, strict=False)) | kwargs
+            divisor = given.get("divisor_override")
+            options = (given.get("padding", 0), 1, given.get("ceil_mode", False), given.get("count_include_pad", True))
+            counts, windows = fixed(extent, given["kernel"], given.get("stride"), *options)
+        elif name.startswith("max_pool"):
+            given = dict(zip(("kernel", "stride", "padding", "dilation", "ceil_mode"), args, strict=False)) | kwargs
+            options = (given.get("padding", 0), given.get("dilation", 1), given.get("ceil_mode", False), True)
+            counts, windows = fixed(extent, given["kernel"], given.get("stride"), *options)
+        else:
+            raise self._unknown()
+        if "avg" in name:
+            return x.each(mean_over(rank, counts, windows, divisor))
+        pool, index = largest_in(_nearby(x), rank, counts, windows)
+        return x.each(pool), self._constant(filled(map(arb, index.ravel().tolist()), index.shape))
 
     def _solved(self, a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Polynomial:
         if not left or a.shape[:-2] != b.shape[:-2]:

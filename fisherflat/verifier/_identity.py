@@ -124,9 +124,10 @@ def _held(c: CurvatureCertificate, found: Comparison) -> Iterator[str]:
     if base.shape != found.at.shape or digests.raw(base) != digests.raw(found.at):
         yield "base: parts of the map are held at another input than the certificate says"
     alike = recorded_alike(c)
-    stated = [(n.role, n.node, n.op, *((n.module, n.source) if alike else ())) for n in c.held_nodes]
+    # nodes of a graph that was recorded otherwise have other numbers
+    stated = [(n.role, n.op, *((n.node, n.module, n.source) if alike else ())) for n in c.held_nodes]
     nodes = [(role, live.nodes[index]) for index, role in found.held.items()]
-    here = [(r, n.index, n.op, *((n.module_path, n.source) if alike else ())) for r, n in nodes]
+    here = [(r, n.op, *((n.index, n.module_path, n.source) if alike else ())) for r, n in nodes]
     if alike and c.live != digests.of_graph(live, digests.of_constants(live)):
         yield "live: the digest of the graph of which parts are held is not that of the certificate"
     if sorted(stated) != sorted(here):
@@ -152,7 +153,9 @@ def with_numbers(c: CurvatureCertificate, graph: Graph, found: Comparison | None
     if c.schema == 1:
         return graph, []
     computed = [(name, tensor) for name, tensor in graph.constants() if digests.is_computed(name, tensor)]
-    if [(n.name, tuple(n.values.shape)) for n in c.constants] != [(name, tuple(t.shape)) for name, t in computed]:
+    alike = recorded_alike(c)
+    stated = [(n.name if alike else "", tuple(n.values.shape)) for n in c.constants]
+    if stated != [(name if alike else "", tuple(tensor.shape)) for name, tensor in computed]:
         return graph, ["constants: they are not those that the graph has"]
     distances: dict[int, Bound] = {}
     try:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
 from flint import arb
 
-from fisherflat.errors import UnsupportedOpError
 from fisherflat.verifier._polynomials import ZERO, Array
+from fisherflat.verifier._windows import columns, image
 
 
 def _sliced(x: Array, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Array:
@@ -122,32 +120,6 @@ def _channels_shuffled(x: Array, groups: int) -> Array:
     return x.reshape(n, groups, channels // groups, *rest).swapaxes(1, 2).reshape(x.shape)
 
 
-def _taps(extent: Sequence[int], kernel: Sequence[int], dilation: Any, stride: Any) -> tuple[list[int], list[Any]]:
-    """How often a kernel fits, and for each of its taps the entries that it meets."""
-    counts = [(n - d * (k - 1) - 1) // s + 1 for n, k, d, s in zip(extent, kernel, dilation, stride, strict=True)]
-    slices = [
-        tuple(
-            slice(t * d, t * d + s * (n - 1) + 1, s) for t, d, s, n in zip(tap, dilation, stride, counts, strict=True)
-        )
-        for tap in product(*map(range, kernel))
-    ]
-    return counts, slices
-
-
-def _columns(x: Array, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Array:
-    """`im2col`: the patches of an image as columns."""
-    lone = x.ndim == 3
-    x = _zero_bordered(x[None] if lone else x, padding)
-    counts, slices = _taps(x.shape[2:], kernel, dilation, stride)
-    patches = np.stack([x[:, :, one, two] for one, two in slices], 2)
-    out = patches.reshape(x.shape[0], -1, math.prod(counts))
-    return out[0] if lone else out
-
-
-def _zero_bordered(x: Array, padding: Sequence[int]) -> Array:
-    return _padded(x, [amount for axis in reversed(padding) for amount in (axis, axis)])
-
-
 def _embedded(weight: Array, index: Array, *options: Any, **named: Any) -> Array:
     return weight[index]
 
@@ -177,7 +149,8 @@ LINEAR: dict[str, Callable[..., Array]] = {
     "channel_shuffle": _channels_shuffled,
     "diag_embed": _diag_embedded,
     "embedding": _embedded,
-    "im2col": _columns,
+    "col2im": image,
+    "im2col": columns,
     "pixel_shuffle": _shuffled,
     "pixel_unshuffle": _unshuffled,
     **{f"reflection_pad{n}d": _bordered(_mirrored) for n in (1, 2, 3)},
@@ -279,34 +252,3 @@ JOINED: dict[str, tuple[tuple[int, ...], Callable[..., Array]]] = {
     "scatter": ((0, 3), _scattered_along(False)),
     "scatter_add": ((0, 3), _scattered_along(True)),
 }
-
-
-def convolution(
-    x: Array,
-    weight: Array,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-) -> Array:
-    """A convolution over any number of axes: the sum over the taps of the kernel."""
-    if transposed:
-        raise UnsupportedOpError("transposed convolutions are not in the verifier's tables")
-    rank = weight.ndim - 2
-    stride, padding, dilation = (tuple(o) * rank if len(o) < rank else tuple(o) for o in (stride, padding, dilation))
-    lone = x.ndim == rank + 1
-    x = _zero_bordered(x[None] if lone else x, padding)
-    counts, slices = _taps(x.shape[2:], weight.shape[2:], dilation, stride)
-    taps = weight.reshape(*weight.shape[:2], -1)
-    ins, outs, pieces = x.shape[1] // groups, weight.shape[0] // groups, []
-    for group in range(groups):
-        inputs, kernel = x[:, group * ins : (group + 1) * ins], taps[group * outs : (group + 1) * outs]
-        terms = [
-            np.tensordot(inputs[(slice(None), slice(None), *window)], kernel[:, :, tap], (1, 1))
-            for tap, window in enumerate(slices)
-        ]
-        pieces.append(np.moveaxis(sum(terms[1:], terms[0]), -1, 1))
-    out = np.concatenate(pieces, 1).reshape(x.shape[0], -1, *counts)
-    return out[0] if lone else out
