@@ -30,7 +30,7 @@ from fisherflat.verifier._decisions import (
     toward_zero,
 )
 from fisherflat.verifier._functions import FUNCTIONS
-from fisherflat.verifier._matrices import cholesky, determinant, inverse, log_determinant, solved
+from fisherflat.verifier._matrices import MATRICES, of_matrices
 from fisherflat.verifier._moves import JOINED, LINEAR
 from fisherflat.verifier._polynomials import (
     ZERO,
@@ -49,7 +49,7 @@ from fisherflat.verifier._polynomials import (
     substituted,
     times_constant,
 )
-from fisherflat.verifier._windows import adaptive, convolution, fixed, largest_in, mean_over, running
+from fisherflat.verifier._windows import convolution, pooled, running
 
 
 def evaluate(graph: Graph, x: Polynomial, middle: Polynomial | None = None, steps: Sequence[arb] = ()) -> Polynomial:
@@ -185,9 +185,6 @@ def _scaled(x: Polynomial, factor: float) -> Polynomial:
     return x if factor == 1 else x.each(lambda part: part * arb(factor))
 
 
-_MATRICES = ("_linalg_det", "_linalg_slogdet", "linalg_inv_ex", "linalg_cholesky_ex", "_linalg_solve_ex")
-
-
 class _Op:
     """One node, evaluated."""
 
@@ -208,8 +205,9 @@ class _Op:
             base, exponent = (self._polynomial(a) for a in args)
             product = bilinear(composed(base, lambda s: s.log()), exponent, np.multiply)
             return composed(product, lambda s: s.exp())
-        if name in _MATRICES:
-            return self._of_matrices(name, *args, **kwargs)
+        if name in MATRICES:
+            others = [self._polynomial(a) if isinstance(a, (Node, Tensor)) else a for a in args]
+            return self._known(of_matrices(name, *others, **kwargs))
         if name in ("mul", "add", "sub", "rsub", "div"):
             return self._arithmetic(*args, **kwargs)
         if name in ("mm", "bmm", "addmm"):
@@ -234,7 +232,9 @@ class _Op:
             behind = [1] * (weight.value.ndim - 2)
             return plus(out, self._polynomial(args[2]).each(lambda part: part.reshape(-1, *behind)))
         if "pool" in name:
-            return self._pooled(name, *args, **kwargs)
+            x = self._polynomial(args[0])
+            pool, index = self._known(pooled(name, _nearby(x), *args[1:], **kwargs))
+            return x.each(pool) if index is None else (x.each(pool), self._constant(index))
         if name in ("cummax", "cummin"):
             x = self.values[args[0]]
             index = running(_nearby(x), args[1], name == "cummax")
@@ -327,50 +327,6 @@ class _Op:
             return product
         return plus(_scaled(self._polynomial(bias), beta), _scaled(product, alpha))
 
-    def _of_matrices(self, name: str, a: Any, *args: Any, **kwargs: Any) -> Any:
-        """Ops of whole matrices: their first outputs, which are all that is read of them."""
-        x = self._polynomial(a)
-        if name == "_linalg_det" and not args and not kwargs:
-            return (determinant(x),)
-        if name == "_linalg_slogdet" and not args and not kwargs:
-            return log_determinant(x)
-        if name == "linalg_inv_ex":
-            return (inverse(x),)
-        if name == "linalg_cholesky_ex":
-            upper = kwargs.get("upper", args[0] if args else False)
-            if x.moves or upper:
-                lower = np.tril(np.ones(x.value.shape[-2:], dtype=bool))
-                x = x.each(lambda part: np.where(lower.T if upper else lower, part, part.swapaxes(-2, -1)))
-            return (cholesky(x, upper),)
-        b = self._polynomial(args[0])
-        if name == "_linalg_solve_ex" and kwargs.get("left", True) and b.value.ndim == x.value.ndim:
-            return (solved(x, b),)
-        raise self._unknown()
-
-    def _pooled(self, name: str, leaf: Any, *args: Any, **kwargs: Any) -> Any:
-        """Means and largest entries over windows."""
-        x, rank = self._polynomial(leaf), int(name.partition("pool")[2][0])
-        extent = x.value.shape[x.value.ndim - rank :]
-        if "adaptive" in name:
-            counts, windows = adaptive(extent, args[0])
-            divisor = None
-        elif "avg" in name:
-            names = ("kernel", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-            given = dict(zip(names, args, strict=False)) | kwargs
-            divisor = given.get("divisor_override")
-            options = (given.get("padding", 0), 1, given.get("ceil_mode", False), given.get("count_include_pad", True))
-            counts, windows = fixed(extent, given["kernel"], given.get("stride"), *options)
-        elif name.startswith("max_pool"):
-            given = dict(zip(("kernel", "stride", "padding", "dilation", "ceil_mode"), args, strict=False)) | kwargs
-            options = (given.get("padding", 0), given.get("dilation", 1), given.get("ceil_mode", False), True)
-            counts, windows = fixed(extent, given["kernel"], given.get("stride"), *options)
-        else:
-            raise self._unknown()
-        if "avg" in name:
-            return x.each(mean_over(rank, counts, windows, divisor))
-        pool, index = largest_in(_nearby(x), rank, counts, windows)
-        return x.each(pool), self._constant(filled(map(arb, index.ravel().tolist()), index.shape))
-
     def _solved(self, a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Polynomial:
         if not left or a.shape[:-2] != b.shape[:-2]:
             raise self._unknown()
@@ -418,6 +374,12 @@ class _Op:
         if not options.get("keepdim", False):
             chosen, where = (p.each(lambda part: part.squeeze(dim)) for p in (chosen, where))
         return where if self.name.startswith("arg") else (chosen, where)
+
+    def _known(self, found: Any) -> Any:
+        """What the tables found, if anything."""
+        if found is None:
+            raise self._unknown()
+        return found
 
     def _unknown(self) -> UnsupportedOpError:
         return UnsupportedOpError(f"{self.node.op} at {self.node.source} is not in the verifier's tables")

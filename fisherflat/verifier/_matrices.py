@@ -17,6 +17,28 @@ from fisherflat.verifier._polynomials import ZERO, Array, Part, Polynomial, bili
 SMALL = 3
 
 
+#: the ops of torch that are known here
+MATRICES = ("_linalg_det", "_linalg_slogdet", "linalg_inv_ex", "linalg_cholesky_ex", "_linalg_solve_ex")
+
+
+def of_matrices(name: str, x: Polynomial, *args: Any, **kwargs: Any) -> Any:
+    """The first outputs of an op, which are all that is read of it; `None` for options that are not known here."""
+    if name == "_linalg_det" and not args and not kwargs:
+        return (determinant(x),)
+    if name == "_linalg_slogdet" and not args and not kwargs:
+        return log_determinant(x)
+    if name == "linalg_inv_ex":
+        return (inverse(x),)
+    if name == "linalg_cholesky_ex":
+        upper = kwargs.get("upper", args[0] if args else False)
+        lower = np.tril(np.ones(x.value.shape[-2:], dtype=bool))  # which half is read
+        halves = x.each(lambda part: np.where(lower.T if upper else lower, part, part.swapaxes(-2, -1)))
+        return (cholesky(halves, upper),)
+    if name == "_linalg_solve_ex" and kwargs.get("left", True) and args[0].value.ndim == x.value.ndim:
+        return (solved(x, args[0]),)
+    return None
+
+
 def determinant(a: Polynomial) -> Polynomial:
     """The determinants of stacks of square matrices."""
     n = a.value.shape[-1]

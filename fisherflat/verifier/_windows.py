@@ -112,6 +112,34 @@ def image(x: Array, size: Any, kernel: Any, dilation: Any, padding: Any, stride:
 # -- pools -------------------------------------------------------------------------------------------------------------
 
 
+def pooled(name: str, x: Array, *args: Any, **kwargs: Any) -> tuple[Callable[[Array], Array], Array | None] | None:
+    """Means and largest entries over windows: what makes them of any array of the shape of `x`, and the places.
+
+    `None` for pools that are not known here.
+    """
+    rank = int(name.partition("pool")[2][0])
+    extent = x.shape[x.ndim - rank :]
+    divisor = None
+    if "adaptive" in name:
+        counts, windows = adaptive(extent, args[0])
+    elif "avg" in name:
+        names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+        given = dict(zip(names, args, strict=False)) | kwargs
+        divisor = given.get("divisor_override")
+        options = (given.get("padding", 0), 1, given.get("ceil_mode", False), given.get("count_include_pad", True))
+        counts, windows = fixed(extent, given["kernel_size"], given.get("stride"), *options)
+    elif name.startswith("max_pool"):
+        given = dict(zip(("kernel_size", "stride", "padding", "dilation", "ceil_mode"), args, strict=False)) | kwargs
+        options = (given.get("padding", 0), given.get("dilation", 1), given.get("ceil_mode", False), True)
+        counts, windows = fixed(extent, given["kernel_size"], given.get("stride"), *options)
+    else:
+        return None
+    if "avg" in name:
+        return mean_over(rank, counts, windows, divisor), None
+    pool, index = largest_in(x, rank, counts, windows)
+    return pool, filled(map(arb, index.ravel().tolist()), index.shape)
+
+
 def fixed(
     extent: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, padded: bool
 ) -> tuple[list[int], Windows]:
