@@ -34,9 +34,7 @@ class Engine(Protocol):
     def bytes_per_point(self) -> int:
         """How much memory the jet of one point takes, roughly."""
 
-    def jet(
-        self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None
-    ) -> Float[Tensor, "P S D"]:
+    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
 
 
@@ -207,8 +205,8 @@ class StatisticalManifold:
 
         - `u`: `[*batch, k]`.
         - `quantities`: names, e.g. `["scalar_curvature", "metric"]`.
-        - `error`: add for each name, as `"<name>_error"`, an absolute error that covers rounding, from `Geometry.error`;
-          it takes about five times as long.
+        - `error`: add for each name, as `"<name>_error"`, an absolute error that covers rounding, see
+          `Geometry.error`; it takes about five times as long.
 
         **Returns:** by name, tensors `[*batch, ...]`.
 
@@ -290,8 +288,8 @@ def _warn(degenerate: Tensor, near: Tensor) -> None:
         )
     if near.any():
         warnings.warn(
-            f"{int(near.sum())} of {near.numel()} points are nearly degenerate: the map hardly tells some directions of "
-            "the chart apart there, and few digits may be right; measure(u, quantities, error=True) says how many",
+            f"{int(near.sum())} of {near.numel()} points are nearly degenerate: the map hardly tells some directions "
+            "of the chart apart there, and few digits may be right; measure(u, quantities, error=True) says how many",
             PrecisionWarning,
             stacklevel=5,
         )

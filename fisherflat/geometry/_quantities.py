@@ -43,17 +43,17 @@ class Geometry:
     - `jet`: of the whitened map, `[*batch, S, D]`.
     - `degenerate`: `"raise"`, or `"nan"` for NaN at degenerate or non-finite points.
     - `u`: `[*batch, k]`, only to name points in errors.
-    - `scale`: `[k]` or `[*batch, k]`, the lengths of the coordinates' directions, in which the columns of the Jacobian are compared;
-      default the columns' own lengths. Either way rank does not depend on the units of the coordinates.
+    - `scale`: `[k]` or `[*batch, k]`, the lengths of the coordinates' directions, in which the columns of the
+      Jacobian are compared; default the columns' own. Either way rank does not depend on the coordinates' units.
     - `change`: `[*batch, k, k]`, lower triangular, where the jet is in other coordinates v of the same points, with
       `d/dv_a = sum_i change[a, i] d/du_i`. All quantities are in the coordinates u.
 
-    **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry; `nearly_degenerate` `[*batch]`, whether it
-    is within a factor of a thousand of that; `working`, the jet as it was given; `skewness` `[*batch]` of its Jacobian, 1
-    over the sine of the smallest angle between a column and those before it; `k`; `ambient_dim`, D.
+    **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry; `nearly_degenerate` `[*batch]`, whether
+    it is within a factor of a thousand of that; `working`, the jet as it was given; `skewness` `[*batch]` of its
+    Jacobian, 1 over the sine of the smallest angle between a column and those before it; `k`; `ambient_dim`, D.
 
-    **Raises:** `DegenerateImmersionError` where the Jacobian has rank below k (singular values, its columns scaled, under
-    `8 sqrt(D) eps` of the largest), `MapError` where the jet is not finite, both only under `"raise"`.
+    **Raises:** `DegenerateImmersionError` where the Jacobian has rank below k (singular values, its columns scaled,
+    under `8 sqrt(D) eps` of the largest), `MapError` where the jet is not finite, both only under `"raise"`.
 
     >>> import torch, fisherflat as ff
     >>> M = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
@@ -159,7 +159,9 @@ class Geometry:
 
     def _carried(self, second: Float[Tensor, "*batch k k X"]) -> Float[Tensor, "*batch k k X"]:
         """What has two lower indices, from the coordinates of the jet to u."""
-        return second if self._back is None else torch.einsum("...ia,...jb,...abx->...ijx", self._back, self._back, second)
+        return (
+            second if self._back is None else torch.einsum("...ia,...jb,...abx->...ijx", self._back, self._back, second)
+        )
 
     @property
     def jet(self) -> Jet:

@@ -1,8 +1,8 @@
 """Geometry in coordinates that suit the surface, where those of the chart do not.
 
-Rounding in curvature grows with the condition number of the metric. So where that is large the 2-jet is taken once more,
-along directions `B' = T B` with `T` near `R^-T` (`J^T = Q R`), which are about orthonormal in the image. Any regular `T`
-is a change of coordinates, so nothing depends on its own rounding; only the directions themselves have to be formed
+Rounding in curvature grows with the condition number of the metric. So where that is large the 2-jet is taken once
+more, along directions `B' = T B` with `T` near `R^-T` (`J^T = Q R`), about orthonormal in the image. Any regular `T` is
+a change of coordinates, so nothing depends on its own rounding; only the directions themselves have to be formed
 without loss, for their terms may cancel. What comes out is carried back to the coordinates of the chart.
 """
 
@@ -34,9 +34,7 @@ Pick = Callable[[Tensor], Tensor]
 class Jets(Protocol):
     """What gives jets: an engine."""
 
-    def jet(
-        self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None
-    ) -> Float[Tensor, "P S D"]:
+    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The 2-jets at the points `u`, along the chart's directions or along others at each point."""
 
 
@@ -92,7 +90,9 @@ def refined(
         basis = None
         if directions is not None or u.dtype != torch.float64:
             given = directions.basis if directions is not None else chart.basis.to(u).expand(len(u), *chart.basis.shape)
-            basis = given * 1  # perturbed where there is noise: these directions have been rounded, the chart's are exact
+            basis = (
+                given * 1
+            )  # perturbed where there is noise: these directions have been rounded, the chart's are exact
             if directions is not None and u.dtype == torch.float64:
                 basis = torch.where(directions.where.reshape(-1, *(1,) * (basis.dim() - 1)), basis, given)
         rounded = family.factored_anew() if isinstance(family, Gaussian) else family

@@ -155,8 +155,8 @@ def benign(draw: Draws, d: int, k: int) -> ff.StatisticalManifold:
 
 
 KINDS: tuple[Callable[[Draws, int, int], ff.StatisticalManifold], ...] = (
-    parallel_chart, near_degenerate, saturated_softmax, norm_along_itself, full_covariance, inner_cancellation, outliers,
-    benign,
+    parallel_chart, near_degenerate, saturated_softmax, norm_along_itself, full_covariance, inner_cancellation,
+    outliers, benign,
 )  # fmt: skip
 
 
@@ -195,10 +195,10 @@ def _scalar(jet: np.ndarray, M: ff.StatisticalManifold) -> arb:
     normal = _enclosure._block(gram, second, second) - mixed.transpose() * metric.solve(mixed)
     inverse = metric.inv()
     total = arb(0)
-    for i, j, l, m in product(range(k), repeat=4):
-        if pair[i][m] != pair[i][l] or pair[j][l] != pair[j][m]:
-            term = normal[pair[i][m], pair[j][l]] - normal[pair[i][l], pair[j][m]]
-            total += inverse[i, m] * inverse[j, l] * term
+    for i, j, n, m in product(range(k), repeat=4):
+        if pair[i][m] != pair[i][n] or pair[j][n] != pair[j][m]:
+            term = normal[pair[i][m], pair[j][n]] - normal[pair[i][n], pair[j][m]]
+            total += inverse[i, m] * inverse[j, n] * term
     return total
 
 

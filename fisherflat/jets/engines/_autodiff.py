@@ -79,9 +79,7 @@ class AutodiffEngine:
         budget = memory_budget(self._chart.point.device, self._memory)
         return max(1, min(self._dim, budget // self._bytes_per_output - 1))
 
-    def jet(
-        self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None
-    ) -> Float[Tensor, "P S D"]:
+    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
         if basis is None:
             return self._along_chart(u)

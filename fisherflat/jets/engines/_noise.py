@@ -78,7 +78,11 @@ class Noise(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func.overloadpacket
-        if _exactly.get() or packet in _EXACT or any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns):
+        if (
+            _exactly.get()
+            or packet in _EXACT
+            or any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns)
+        ):
             return func(*args, **kwargs)
         if packet in _REDUCTIONS:
             written = _written(func, kwargs)

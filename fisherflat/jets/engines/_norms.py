@@ -140,7 +140,7 @@ def _split(rows: Tensor, x: Tensor, a: Tensor, inner: Any, q: Tensor) -> tuple[T
     """`rows = a x + e` with e orthogonal to x to its own last places, from a first guess of a."""
     with exactly():
         product = a * x
-        e = (rows - product) - product_error(*torch.broadcast_tensors(a, x), product)
+        e = (rows - product) - product_error(a.expand_as(product), x.expand_as(product), product)
         more = inner(e, x) / q
         e -= more * x
     return a + more, e * 1  # as rounded as other arithmetic

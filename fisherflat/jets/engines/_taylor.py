@@ -56,9 +56,7 @@ class TaylorEngine:
         """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
         return self._bytes * size(self._chart.k)
 
-    def jet(
-        self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None
-    ) -> Float[Tensor, "P S D"]:
+    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
         k = self._chart.k
         budget = memory_budget(u.device, self._memory)
