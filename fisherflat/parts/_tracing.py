@@ -44,12 +44,12 @@ def trace(module: Callable[[Tensor], Tensor], at: Any) -> Graph:
     return traced(mapping, place)
 
 
-def traced(mapping: Mapping, at: Tensor | Chart, near: Tensor | None = None) -> Graph:
+def traced(mapping: Mapping, at: Tensor | Chart) -> Graph:
     """The graph of a map in its working precision; a graph itself is taken as it is. See `recorded`."""
     if isinstance(mapping.mean, Graph):
         device = at.point.device if isinstance(at, Chart) else at.device
         return mapping.mean.to(mapping.dtype, device)
-    graph = graphed(*recorded(mapping, at, near))
+    graph = graphed(*recorded(mapping, at))
     assign(graph)
     return graph
 

@@ -19,7 +19,7 @@ UNWRITTEN |= {aten.new_empty_strided}
 #: ops that ask for nothing but the kind of their arguments
 OF_KIND = UNWRITTEN | {aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones, aten.new_full}
 OF_KIND |= {aten.is_same_size, aten._has_compatible_shallow_copy_type, aten.sym_size, aten.sym_stride, aten.sym_numel}
-OF_KIND |= {aten.is_pinned, aten.scalar_tensor, aten._fused_sdp_choice}
+OF_KIND |= {aten._has_same_storage_numel, aten.is_pinned, aten.scalar_tensor, aten._fused_sdp_choice}
 #: writes that read nothing of what they write over
 OVERWRITING = {aten.copy_, aten.fill_, aten.zero_}
 #: ways to change which memory a tensor has

@@ -66,7 +66,7 @@ class Mapping:
             return self.module(x)
 
     def unchanged(self) -> None:
-        """**Raises:** `MapError` where a weight of the user's module was written into: what is measured is not."""
+        """**Raises:** `MapError` where a weight of the user's module was written into since."""
         changed = next((name for name, tensor, version in self._versions if tensor._version != version), None)
         if changed is not None:
             raise MapError(

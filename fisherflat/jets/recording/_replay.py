@@ -28,15 +28,14 @@ _EACH = 3
 _PARTS = 2**20
 
 
-def recorded(mapping: Mapping, at: Tensor | Chart, near: Tensor | None = None) -> tuple[Tape, list[Tensor]]:
+def recorded(mapping: Mapping, at: Tensor | Chart) -> tuple[Tape, list[Tensor]]:
     """The tape of a map, checked, and the points where it was: first the one where it was recorded.
 
-    **Args:** `at`: an input in the working precision, or the chart that inputs come from; `near`: another input to
-    record at, where the map has no value at the first.
+    **Args:** `at`: an input in the working precision, or the chart that inputs come from.
 
     **Raises:** `TraceError` for what no tape can hold, and where the tape does not give the map's own values.
     """
-    base, value = _base(mapping, at, near)
+    base, value = _base(mapping, at)
     tape = record(mapping, base)
     _compare(tape, base, value, mapping)
     points = [base]
@@ -64,14 +63,14 @@ def graphed(tape: Tape, points: list[Tensor]) -> Graph:
     return graph
 
 
-def _base(mapping: Mapping, at: Tensor | Chart, near: Tensor | None) -> tuple[Tensor, Tensor]:
+def _base(mapping: Mapping, at: Tensor | Chart) -> tuple[Tensor, Tensor]:
     """Where to record, and the map's value there: the point itself, or the first one where the map is finite."""
     point = at.point.to(mapping.dtype) if isinstance(at, Chart) else at
     first = mapping.value(point)
     if first.isfinite().all():
         return point, first
     found = (point, first) if first.isfinite().any() else None
-    for site in (*(() if near is None else (near,)), *_sites(at, mapping.dtype)):
+    for site in _sites(at, mapping.dtype):
         value = _tried(mapping, site)
         if value is not None and value.isfinite().all():
             return site, value
