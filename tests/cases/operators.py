@@ -1,7 +1,7 @@
-"""What the engines make of torch's operator database, judged by differences of values.
+"""The table of operators in the docs: what the engines make of torch's own database, judged by differences of values.
 
-`python tests/cases/operators.py --out docs/operators.md` runs all of it and writes the table that is in the docs. What
-has been measured is kept in `--results`, one line an operator, so that an interrupted run goes on where it was.
+`python tests/cases/operators.py --out docs/operators.md` writes it. What has been measured is kept in a file beside the
+page until the page is written, one line an operator, so that an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -9,45 +9,23 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import re
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-import fisherflat as ff
-from cases.operator_maps import OperatorMap, maps, operators
-from cases.romberg import Truth, truth
-from fisherflat.errors import FallbackWarning, FisherflatError
-from fisherflat.jets.engines import _fallback
+from cases.operator_maps import differentiable, maps, operators
+from cases.operator_verdicts import ENGINES, VERDICTS, Found, verdicts
+from fisherflat._files import whole
 
-#: from what must not be to what need not concern anyone
-VERDICTS = (
-    "wrong", "memory", "foreign", "refused", "unresolved", "kink", "fallback", "rules", "undefined", "constant",
-    "random", "nothing real",
-)  # fmt: skip
-ENGINES = ("taylor", "autodiff")
-#: beside the sample itself, where kinks and removable singularities are, a point without anything special about it
-POINTS = torch.tensor([[0.0137, -0.0071], [0.0, 0.0]], dtype=torch.float64)
-#: outputs that the autodiff engine is asked for: it differentiates them one by one
-OUTPUTS = 16
-
-
-@dataclass
-class Found:
-    """The verdict of an engine on a map, and what it rests on."""
-
-    verdict: str
-    detail: str = ""
-    finite: bool = True
+COMMAND = "python tests/cases/operators.py --out docs/operators.md --jobs 2"
 
 
 @dataclass
@@ -73,157 +51,6 @@ def measured(name: str, chosen: Callable[[int], list[int]]) -> Iterator[tuple[st
             yield map_.name, engine, found
 
 
-def verdicts(map_: OperatorMap) -> dict[str, Found]:
-    """What each engine makes of a map."""
-    chart = map_.chart()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if _draws(map_):
-            return dict.fromkeys(ENGINES, Found("random"))
-        try:
-            values = [_evaluated(map_, chart(u)) for u in POINTS]
-        except Exception as error:  # the operator does not run beside its sample
-            return dict.fromkeys(ENGINES, Found("undefined", f"{type(error).__name__}: {error}"))
-        if not values[0].numel():
-            return dict.fromkeys(ENGINES, Found("nothing real"))
-        with poisoned():
-            others = [_evaluated(map_, chart(u)) for u in POINTS]
-        if any((a.isnan() != b.isnan()).any() for a, b in zip(values, others, strict=True)):
-            return dict.fromkeys(ENGINES, Found("random", "the operator itself reads fresh memory"))
-        truths = [_truth(map_, chart, u, len(values[0])) for u in POINTS]
-        found = {engine: _judged(map_, chart, truths, engine) for engine in ENGINES}
-        if found["taylor"].verdict in ("rules", "fallback"):
-            with poisoned():
-                dirty = _judged(map_, chart, truths, "taylor")
-            if dirty.verdict != found["taylor"].verdict:
-                found["taylor"] = Found("memory", f"{dirty.verdict} where fresh memory is not zero: {dirty.detail}")
-    return found
-
-
-def _evaluated(map_: OperatorMap, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return map_.call(x)
-
-
-class _Draws(TorchDispatchMode):
-    """Whether random numbers are drawn."""
-
-    seen = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen |= torch.Tag.nondeterministic_seeded in func.tags
-        return func(*args, **(kwargs or {}))
-
-
-def _draws(map_: OperatorMap) -> bool:
-    watch = _Draws()
-    with suppress(Exception), watch:
-        _evaluated(map_, map_.point.clone())
-    return watch.seen
-
-
-def _truth(map_: OperatorMap, chart: Any, u: Tensor, size: int) -> Truth:
-    def f(v: Tensor) -> Tensor:
-        try:
-            y = _evaluated(map_, chart(v))
-        except Exception:  # outside of the operator's domain
-            return torch.full((size,), torch.nan, dtype=torch.float64)
-        return y if len(y) == size else torch.full((size,), torch.nan, dtype=torch.float64)
-
-    return truth(f, u)
-
-
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """Fresh memory holds NaN, so that what reads it before writing shows."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
-def _judged(map_: OperatorMap, chart: Any, truths: list[Truth], engine: str) -> Found:
-    """The verdict of an engine on both points: the worst, and where it is no fault that of the first."""
-    f, expected = map_.call, truths
-    if engine == "autodiff" and len(truths[0].value) > OUTPUTS:
-        f, expected = _mixed(map_.call, truths)
-    found = _asked(f, chart, POINTS, expected, engine)
-    if found[0].verdict in ("refused", "foreign"):
-        found = [_asked(f, chart, u[None], [t], engine)[0] for u, t in zip(POINTS, expected, strict=True)]
-    if engine == "autodiff":  # entries that have no derivative spoil the gradients of all: 0 * nan
-        found = [
-            one if one.finite or t.smooth.all() else Found("unresolved") for one, t in zip(found, truths, strict=True)
-        ]
-    faults = [one for one in found if one.verdict in ("wrong", "memory", "foreign")]
-    return min(faults or found[:1], key=lambda one: VERDICTS.index(one.verdict))
-
-
-def _asked(f: Any, chart: Any, points: Tensor, truths: list[Truth], engine: str) -> list[Found]:
-    _fallback._warned.clear()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            jets = ff.StatisticalManifold(f, chart, engine=engine).jet(points).coefficients
-        except FisherflatError as error:
-            still = "does not depend on its input" in str(error) and all(map(_still, truths))
-            return [Found("constant" if still else "refused", f"{type(error).__name__}: {error}")] * len(truths)
-        except Exception as error:
-            return [Found("foreign", f"{type(error).__name__}: {error}")] * len(truths)
-    by = "fallback" if any(issubclass(w.category, FallbackWarning) for w in caught) else "rules"
-    return [judge(jet, expected, by) for jet, expected in zip(jets, truths, strict=True)]
-
-
-def _mixed(f: Any, truths: list[Truth]) -> tuple[Any, list[Truth]]:
-    """A few combinations of the outputs that are smooth and known."""
-    known = [(_known(expected).all(0) & expected.smooth).nonzero()[:, 0] for expected in truths]
-    chosen = next((some for some in known if len(some)), torch.arange(OUTPUTS))
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(min(OUTPUTS, len(chosen) + 1), len(chosen), dtype=torch.float64, generator=generator)
-    weights /= len(chosen) ** 0.5
-    return lambda x: weights @ f(x)[chosen], [expected.combined(weights, chosen) for expected in truths]
-
-
-def _size(expected: Truth) -> Tensor:
-    return torch.stack([e.value.nan_to_num(0.0, 0.0, 0.0).abs() for e in expected.jet]).amax(0)
-
-
-def _known(expected: Truth) -> Tensor:
-    """Which of the six coefficients `[6, D]` differences know."""
-    size = _size(expected)
-    return torch.stack([e.error <= 1e-3 * size + 1e-12 for e in expected.jet])
-
-
-def _still(expected: Truth) -> bool:
-    """Whether nothing moves."""
-    return all((e.value.abs() <= e.error).all() for e in expected.jet[1:])
-
-
-def judge(jet: Tensor, expected: Truth, by: str) -> Found:
-    """The verdict on a jet `[6, D]`."""
-    finite, known, size = expected.value.isfinite(), _known(expected), _size(expected)
-    if not finite.any():
-        return Found("undefined")
-    scale = 1e-6 * size + 1e-9 * size[finite].amax()
-    off = torch.stack([~((got - e.value).abs() <= e.error + scale) for got, e in zip(jet, expected.jet, strict=True)])
-    sure = known & expected.smooth & finite
-    sure[0] = finite
-    if (off & sure).any():
-        row, entry = (off & sure).nonzero()[0].tolist()
-        e = expected.jet[row]
-        return Found(
-            "wrong",
-            f"coefficient {row} of output {entry} is {float(jet[row, entry]):.9g}, right {float(e.value[entry]):.9g} "
-            f"+- {float(e.error[entry]):.1e} ({int((off & sure).sum())} of {off.numel()} numbers)",
-            bool(jet.isfinite().all()),
-        )
-    settled = (sure & ~off).all(0)
-    if 2 * settled.sum() >= finite.sum():
-        return Found(by)
-    return Found("kink" if expected.kink[finite & ~settled].any() else "unresolved")
-
-
 # -- the whole database ------------------------------------------------------------------------------------------------
 
 
@@ -239,6 +66,7 @@ def spread(most: int | None) -> Callable[[int], list[int]]:
 
 def _child(name: str, most: int | None, pipe: Any) -> None:
     torch.set_num_threads(1)
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # one line for each op and point
     for found in measured(name, spread(most)):
         pipe.send(found)
     pipe.send(None)
@@ -268,27 +96,6 @@ def row(name: str, most: int | None, limit: float) -> Row:
     return made
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="the page to write")
-    parser.add_argument("--results", type=Path, default=Path("operators.jsonl"), help="what has been measured")
-    parser.add_argument("--only", action="append", default=[], help="an operator, or the beginning of some names")
-    parser.add_argument("--samples", type=int, help="so many samples of an operator at most (default: all)")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=1800, help="seconds for an operator")
-    options = parser.parse_args()
-    names = [n for n in operators() if not options.only or any(n.startswith(only) for only in options.only)]
-    done = rows(options.results)
-    todo = [name for name in names if name not in done]
-    with ThreadPool(options.jobs) as pool, options.results.open("a") as file:
-        for made in pool.imap_unordered(lambda name: row(name, options.samples, options.limit), todo):
-            file.write(json.dumps(vars(made)) + "\n")
-            file.flush()
-            done[made.name] = made
-            print(made.name, f"{made.seconds:.0f} s", {e: dict(c) for e, c in made.counts.items()}, flush=True)
-
-
 def rows(path: Path) -> dict[str, Row]:
     """What has been measured, by operator."""
     lines = path.read_text().splitlines() if path.exists() else []
@@ -296,6 +103,177 @@ def rows(path: Path) -> dict[str, Row]:
     for one in made:
         one.counts = {engine: Counter(counts) for engine, counts in one.counts.items()}
     return {one.name: one for one in made}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="the page to write")
+    parser.add_argument("--only", action="append", help="measure and print these alone (linalg.*), and write no page")
+    parser.add_argument("--samples", type=int, help="so many samples of an operator at most (default: all)")
+    parser.add_argument("--jobs", type=int, default=1, help="so many operators at a time")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds for an operator")
+    options = parser.parse_args()
+    kept = options.out.with_suffix(".rows.jsonl")
+    done = {} if options.only else rows(kept)
+    chosen = [name for name in operators() if any(fnmatch(name, only) for only in options.only or ["*"])]
+    todo = [name for name in chosen if name not in done]
+    with ThreadPool(options.jobs) as pool:
+        for made in pool.imap_unordered(lambda name: row(name, options.samples, options.limit), todo):
+            done[made.name] = made
+            print(
+                f"{len(done)} of {len(chosen)}: {made.name}, {made.seconds:.0f} s",
+                *map(str, cells(made)[1:]),
+                flush=True,
+            )
+            if options.only:
+                print(*(" | ".join(note) for note in made.notes), sep="\n")
+                continue
+            with kept.open("a") as file:
+                file.write(json.dumps(vars(made)) + "\n")
+    if not options.only:
+        with whole(options.out) as path:
+            path.write_text(page([done[name] for name in chosen], options.samples))
+        kept.unlink()
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+#: what each verdict means
+MEANING = {
+    "rules": "right, by rules of the library",
+    "fallback": "right, an op without a rule differentiated alone by torch and compared with values nearby",
+    "refused": "refused with an error of the library",
+    "wrong": "a number that values contradict",
+    "memory": "the answer depends on what fresh memory held",
+    "foreign": "an error of another kind, a crash, or no end",
+    "kink": "the map is not smooth there",
+    "unresolved": "differences of values do not converge far enough to tell",
+    "undefined": "the operator does not run, or is not finite, beside its sample",
+    "constant": "the output does not depend on what moves, and the engine says so",
+    "random": "the operator draws random numbers or returns fresh memory",
+    "nothing real": "no output in double precision",
+}
+ASIDE = ("undefined", "constant", "random", "nothing real")
+
+
+def cells(made: Row) -> list[str]:
+    """A row of the table."""
+    counted = [
+        ", ".join(f"{verdict} {made.counts[engine][verdict]}" for verdict in MEANING if made.counts[engine][verdict])
+        for engine in ENGINES
+    ]
+    return [f"`{made.name}`", *(text or "no floating input" for text in counted)]
+
+
+def kind(made: Row, engine: str) -> str:
+    """The verdict on an operator: the worst on its maps."""
+    found = [verdict for verdict in VERDICTS if made.counts[engine][verdict]]
+    return found[0] if found else "nothing real"
+
+
+def page(made: list[Row], most: int | None) -> str:
+    """The page of the docs."""
+    known = set(differentiable())
+    table = [one for one in made if one.name in known]
+    others = [one for one in made if one.name not in known]
+    samples = "all their samples" if most is None else f"at most {most} of their samples"
+    lines = [
+        "# Operators",
+        "",
+        f"The {len(table)} operators of torch's own database (`torch.testing._internal.common_methods_invocations`, torch "
+        f"{torch.__version__.partition('+')[0]}) that take float64 and have a derivative, on {samples}. Of each sample "
+        "every floating input moves in turn, then all of them together; the outputs are taken as one vector. "
+        f"`{COMMAND}` writes this page; one sample of each operator is a test (`tests/jets/test_operators.py`).",
+        "",
+        *NOTES,
+        "",
+        *_summary(table),
+        "",
+        "| operator | Taylor engine | autodiff engine |",
+        "| --- | --- | --- |",
+        *("| " + " | ".join(cells(one)) + " |" for one in sorted(table, key=lambda one: one.name)),
+        "",
+        "## Refused",
+        "",
+        *_refused(table),
+        "",
+        "## Without a derivative in torch",
+        "",
+        f"{len(others)} more operators take float64 and have no derivative in torch: comparisons, factories, random numbers "
+        "and functions whose derivative torch does not know. Right here means that the derivatives vanish, as they "
+        "should. " + _counts(others),
+        "",
+        "| operator | Taylor engine | autodiff engine |",
+        "| --- | --- | --- |",
+        *("| " + " | ".join(cells(one)) + " |" for one in sorted(others, key=lambda one: one.name) if _moves(one)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+NOTES = [
+    "The truth is *differences of values*: central differences at twelve steps, extrapolated (Romberg), along four "
+    "directions, with an error for each number from two sizes of steps, from the noise at the smallest and from limits "
+    "on both sides (`tests/cases/romberg.py`). No automatic differentiation takes part. A number counts as wrong "
+    "where it differs from the truth by more than that error and 1e-6 of its size. Judged are value, first and second "
+    "derivatives in two random directions, at the sample itself, where kinks and removable singularities are, and at a "
+    "point without anything special beside it. What is wrong at either counts; the rest is the verdict at the second. "
+    "The Taylor engine runs once more where fresh memory is filled with NaN, and must come to the same verdict.",
+    "",
+    *(f"- *{verdict}*: {meaning}." for verdict, meaning in MEANING.items()),
+]
+
+
+def _counts(table: list[Row]) -> str:
+    counted = [Counter(kind(one, engine) for one in table) for engine in ENGINES]
+    return "; ".join(
+        f"{engine}: " + ", ".join(f"{verdict} {some[verdict]}" for verdict in MEANING if some[verdict])
+        for engine, some in zip(ENGINES, counted, strict=True)
+    )
+
+
+def _summary(table: list[Row]) -> list[str]:
+    lines = [
+        "| verdict | maps, Taylor | operators, Taylor | maps, autodiff | operators, autodiff |",
+        "|" + " --- |" * 5,
+    ]
+    for verdict in MEANING:
+        numbers = []
+        for engine in ENGINES:
+            numbers += [
+                sum(one.counts[engine][verdict] for one in table),
+                sum(kind(one, engine) == verdict for one in table),
+            ]
+        lines.append(f"| {verdict} | " + " | ".join(map(str, numbers)) + " |")
+    refused = sum(kind(one, "taylor") == "refused" for one in table)
+    whole_ = sum(set(+one.counts["taylor"]) - set(ASIDE) == {"refused"} for one in table)
+    return [
+        "An operator stands under the worst verdict on any of its maps. "
+        f"The Taylor engine refuses some map of {refused} operators ({100 * refused / len(table):.1f} %), all of {whole_}.",
+        "",
+        *lines,
+    ]
+
+
+def _refused(table: list[Row]) -> list[str]:
+    lines = []
+    for one in sorted(table, key=lambda one: one.name):
+        said = [detail for engine, verdict, _, detail in one.notes if (engine, verdict) == ("taylor", "refused")]
+        if said:
+            total = sum(one.counts["taylor"].values())
+            lines.append(f"- `{one.name}`, {one.counts['taylor']['refused']} of {total} maps: {_plain(said[0])}")
+    return lines or ["None."]
+
+
+def _plain(detail: str) -> str:
+    """An error in one line of a page, without the place in the tests where it arose."""
+    text = re.sub(r" at \w+\.py:\d+", "", " ".join(detail.split()))
+    return text.replace("<", "&lt;").replace("|", "\\|")[:200]
+
+
+def _moves(one: Row) -> bool:
+    """Whether something real depends on something real."""
+    return any(set(+counts) - set(ASIDE) for counts in one.counts.values())
 
 
 if __name__ == "__main__":
