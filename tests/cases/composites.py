@@ -60,7 +60,13 @@ POLYNOMIAL: dict[str, list[Case]] = {
     "rad2deg": [((3, 4), lambda x: x.rad2deg() / 57)],
     "angle": [((3, 4), lambda x: x.angle() * x)],
     "native_dropout_backward": [((3, 4), lambda x: aten.native_dropout_backward(x * x, MASK, 1.5))],
-    "prod": [((1,), lambda x: x[0].prod(0, keepdim=True) * x)],
+    "prod": [((1,), lambda x: x[0].prod(0, keepdim=True) * x), ((3, 4), lambda x: x[:, :0].prod(1) * x[:, 1])],
+    "a summand that is not read": [
+        ((3, 4), lambda x: torch.addmm(c(3) * math.nan, x, x.T, beta=0, alpha=2)[:, :3]),
+        ((3, 4), lambda x: torch.addmv(c(3) * math.inf, x, x[0], beta=0)),
+        ((3, 4), lambda x: torch.addr(c(3, 4) * math.nan, x[:, 0], x[1], beta=0)),
+        ((2, 3, 4), lambda x: torch.addbmm(c(3, 3) * math.nan, x, x.mT, beta=0, alpha=0.5)),
+    ],
     "amax": [((1,), lambda x: x[0].amax(0) * x), ((1,), lambda x: torch.aminmax(x[0], dim=0)[0] * x)],
     "max.dim": [((1,), lambda x: x[0].max(0)[0] * x), ((1,), lambda x: x[0].min(-1, keepdim=True)[0] * x)],
     "segment_reduce": [

@@ -26,11 +26,20 @@ def _lerp(a: Tensor, b: Tensor, weight: Any) -> Tensor:
     return a + weight * (b - a)
 
 
-@decomposes("baddbmm")
-def _baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    product = torch.bmm(a, b)
+def _plus(x: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+    """`beta x + alpha product`; where `beta` is 0, `x` is not read and may hold anything."""
     product = product if alpha == 1 else alpha * product
     return product if beta == 0 else product + (x if beta == 1 else beta * x)
+
+
+@decomposes("baddbmm")
+def _baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _plus(x, torch.bmm(a, b), beta, alpha)
+
+
+@decomposes("addmm")
+def _addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    return _plus(x, torch.mm(a, b), beta, alpha) if beta == 0 else NotImplemented
 
 
 @decomposes("mv")
@@ -40,17 +49,17 @@ def _mv(a: Tensor, b: Tensor) -> Tensor:
 
 @decomposes("addmv")
 def _addmv(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * x + alpha * torch.mv(a, b)
+    return _plus(x, torch.mv(a, b), beta, alpha)
 
 
 @decomposes("addr")
 def _addr(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * x + alpha * torch.outer(a, b)
+    return _plus(x, torch.outer(a, b), beta, alpha)
 
 
 @decomposes("addbmm")
 def _addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * x + alpha * torch.bmm(a, b).sum(0)
+    return _plus(x, torch.bmm(a, b).sum(0), beta, alpha)
 
 
 @decomposes("dot")
@@ -68,6 +77,8 @@ def _prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: An
     """Pairwise, so that it takes log2(n) products and is right where entries vanish."""
     if dim is None or not x.dim():
         x, dim, keepdim = x.reshape(-1), 0, False
+    if not x.shape[dim]:
+        return x.new_ones(()).expand(x.sum(dim, keepdim).shape)
     while x.shape[dim] > 1:
         half = x.shape[dim] // 2
         product = x.narrow(dim, 0, half) * x.narrow(dim, half, half)
