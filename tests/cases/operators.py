@@ -180,9 +180,9 @@ def page(made: list[Row], most: int | None) -> str:
     lines = [
         "# Operators",
         "",
-        f"The {len(table)} operators of torch's own database (`torch.testing._internal.common_methods_invocations`, torch "
-        f"{torch.__version__.partition('+')[0]}) that take float64 and have a derivative, on {samples}. Of each sample "
-        "every floating input moves in turn, then all of them together; the outputs are taken as one vector. "
+        f"The {len(table)} operators of torch's own database (`torch.testing._internal.common_methods_invocations` of "
+        f"torch {torch.__version__.partition('+')[0]}) that take float64 and have a derivative, on {samples}. Of each "
+        "sample every floating input moves in turn, then all of them together; the outputs are taken as one vector. "
         f"`{COMMAND}` writes this page; one sample of each operator is a test (`tests/jets/test_operators.py`).",
         "",
         *NOTES,
@@ -199,9 +199,9 @@ def page(made: list[Row], most: int | None) -> str:
         "",
         "## Without a derivative in torch",
         "",
-        f"{len(others)} more operators take float64 and have no derivative in torch: comparisons, factories, random numbers "
-        "and functions whose derivative torch does not know. Right here means that the derivatives vanish, as they "
-        "should. " + _counts(others),
+        f"{len(others)} more operators take float64 and have no derivative in torch: comparisons, factories, random "
+        "numbers and functions whose derivative torch does not know. Right here means that the derivatives vanish, as "
+        "they should. " + _counts(others),
         "",
         "| operator | Taylor engine | autodiff engine |",
         "| --- | --- | --- |",
@@ -249,7 +249,8 @@ def _summary(table: list[Row]) -> list[str]:
     whole_ = sum(set(+one.counts["taylor"]) - set(ASIDE) == {"refused"} for one in table)
     return [
         "An operator stands under the worst verdict on any of its maps. "
-        f"The Taylor engine refuses some map of {refused} operators ({100 * refused / len(table):.1f} %), all of {whole_}.",
+        f"The Taylor engine refuses some map of {refused} operators ({100 * refused / len(table):.1f} %), and all maps "
+        f"of {whole_}.",
         "",
         *lines,
     ]
