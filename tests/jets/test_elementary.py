@@ -14,7 +14,7 @@ from cases.functions import OPTIONS, TRUTH
 from mpmath import mpf
 
 from fisherflat.jets.rules import FUNCTIONS
-from fisherflat.jets.rules._elementary import power
+from fisherflat.jets.rules._powers import raised as power
 
 # dyadic where float32 can hold it, so that both precisions are asked for the same truth
 LINE = [

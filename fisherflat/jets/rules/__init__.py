@@ -14,9 +14,10 @@ from fisherflat.jets.rules import _exponentials as exponentials
 from fisherflat.jets.rules import _factors as factors
 from fisherflat.jets.rules import _matrices as matrices
 from fisherflat.jets.rules import _products as products
-from fisherflat.jets.rules._elementary import FUNCTIONS, Function, Irrational, Logarithm
+from fisherflat.jets.rules._elementary import FUNCTIONS, Function
 from fisherflat.jets.rules._functions import elementwise
 from fisherflat.jets.rules._linear import Rule, cast, linear, series_in
+from fisherflat.jets.rules._numbers import Irrational, Logarithm
 from fisherflat.jets.rules._powers import power
 from fisherflat.jets.rules._products import leibniz
 from fisherflat.jets.rules._series import Algebra, Series, Unknown, aligned

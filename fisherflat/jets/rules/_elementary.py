@@ -10,47 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from fisherflat.jets.rules._numbers import (
+    LOG_2,
+    LOG_10,
+    ROOT_1_OVER_2PI,
+    ROOT_2_OVER_PI,
+    ROOT_4_OVER_PI,
+    ROOT_HALF,
+    ROOT_PI_OVER_4,
+)
+
 Triple = tuple[Any, Any, Any]
-
-
-class Irrational(float):
-    """A float that remembers which real number it stands for, for arrays that can use the exact one.
-
-    **Attributes:** `square`, `(p, q, n)`: the number is `sign * sqrt(p / q * pi^n)`. It is a plain float to everyone
-    else.
-    """
-
-    square: tuple[int, int, int]
-
-    def __new__(cls, p: int, q: int, n: int) -> Irrational:
-        self = super().__new__(cls, math.sqrt(p / q * math.pi**n))
-        self.square = (p, q, n)
-        return self
-
-
-class Logarithm(float):
-    """`log(base)` as a float that remembers its base, as `Irrational` does its square."""
-
-    base: float
-
-    def __new__(cls, base: float) -> Logarithm:
-        self = super().__new__(cls, math.log(base))
-        self.base = base
-        return self
-
-
-LOG_2, LOG_10 = Logarithm(2), Logarithm(10)
-ROOT_HALF = Irrational(1, 2, 0)
-ROOT_2_OVER_PI = Irrational(2, 1, -1)
-ROOT_4_OVER_PI = Irrational(4, 1, -1)
-ROOT_PI_OVER_4 = Irrational(1, 4, 1)
-ROOT_1_OVER_2PI = Irrational(1, 2, -1)
 
 
 def exp(x: Any) -> Triple:
@@ -280,37 +255,6 @@ def clamp(x: Any, low: float | None = None, high: float | None = None) -> Triple
     if high is not None:
         value, inside = value.clamp_max(high), inside * step(-x + high)
     return value, inside, inside * 0
-
-
-def power(x: Any, exponent: float | Tensor) -> Triple:
-    """`x ** exponent`, one exponent or one for each entry; factors that vanish are exact zeros also at x = 0."""
-    if isinstance(exponent, Tensor):
-        exponent = exponent.double()
-        first, second = (exponent != 0), (exponent != 0) & (exponent != 1)
-        if not all(_is_exact(number) for number in exponent.unique().tolist()):
-            return _rounded_power(x, exponent)
-        lower, lowest = torch.where(first, exponent - 1, 0.0), torch.where(second, exponent - 2, 0.0)
-        return x.pow(exponent), x.pow(lower) * exponent, x.pow(lowest) * exponent * (exponent - 1)
-    if exponent == 0:
-        return x * 0 + 1, x * 0, x * 0
-    if not _is_exact(exponent):
-        return _rounded_power(x, exponent)
-
-    def term(factor: float, p: float) -> Any:
-        return x.pow(p) * factor if factor and p else x * 0 + factor
-
-    return x.pow(exponent), term(exponent, exponent - 1), term(exponent - 1, exponent - 2) * exponent
-
-
-def _is_exact(exponent: float) -> bool:
-    """Whether one and two can be taken away without rounding."""
-    return all(Fraction(exponent) - n == Fraction(exponent - n) for n in (1, 2))
-
-
-def _rounded_power(x: Any, exponent: Any) -> Triple:
-    value, r = x.pow(exponent), x.reciprocal()
-    first = value * r * exponent
-    return value, first, first * r * exponent - first * r
 
 
 def exp2(x: Any) -> Triple:
