@@ -2,7 +2,7 @@
 
 It shares nothing with the engine that proves: no rule, no closed-form derivative, no array class. Values are
 polynomials of degree two in the coordinates (`_polynomials`); functions of one entry are expanded by FLINT's power
-series and entries moved by NumPy (`_tables`). Ops that are not in the tables are refused.
+series and entries moved by NumPy (`_functions`, `_moves`). Ops that are not in the tables are refused.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The files in `tests/data/certificates/other-processor` were made by `certified.made` with
 `ATEN_CPU_CAPABILITY=default`, on a processor with AVX-512: torch then rounds as on a machine without vector
 instructions. So they are from another machine in what counts here, the last bits of what torch computes while freezing
-and tracing; they were not carried over from another computer. They name a version before 0.2.0, so that node numbers and
-source lines, which change with the code, are not compared.
+and tracing; they were not carried over from another computer. They name a version before 0.2.0, so that node numbers
+and source lines, which change with the code, are not compared.
 """
 
 from __future__ import annotations
