@@ -23,7 +23,8 @@ _AFFINE = words(
     "index_put index_copy index_fill index_add scatter scatter_add where masked_fill unfold rot90 reflection_pad1d "
     "reflection_pad2d replication_pad1d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im "
     "embedding reflection_pad3d replication_pad3d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d "
-    "upsample_linear1d upsample_bilinear2d "
+    "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa "
+    "_upsample_bicubic2d_aa "
     "getitem"
 )
 #: affine in one argument while the others are constant
@@ -45,10 +46,14 @@ _PLACED = {
 #: real-analytic for all arguments
 _ENTIRE = words(
     "exp expm1 sin cos sinh cosh tanh atan asinh sigmoid silu gelu erf erfc log_sigmoid log_sigmoid_forward _softmax "
-    "logsumexp mul div mm bmm matmul addmm convolution"
+    "logsumexp mul div mm bmm matmul addmm convolution exp2 mish sinc special_ndtr _log_softmax _linalg_det "
+    "linalg_matrix_exp"
 )
-_ROOTS = words("log sqrt rsqrt reciprocal")
-_OTHERS = words("log1p tan acos acosh asin atanh erfinv")
+_ROOTS = words("log log2 log10 sqrt rsqrt reciprocal")
+_OTHERS = words(
+    "log1p tan acos acosh asin atanh erfinv digamma lgamma _linalg_solve_ex linalg_inv_ex _linalg_slogdet "
+    "linalg_cholesky_ex linalg_qr linalg_solve_triangular"
+)
 
 
 #: real-analytic where they are defined, besides what is affine
@@ -136,8 +141,8 @@ class Affinity:
         if name == "div":
             return len(moving) == 1 and node.args[0] is moving[0] and node.kwargs.get("rounding_mode") is None
         if name == "convolution":
-            return len(moving) == 1 and node.args[0] is moving[0]
-        if name == "linalg_solve_triangular":
+            return len([argument for argument in node.args[:2] if argument in moving]) < 2
+        if name in ("linalg_solve_triangular", "_linalg_solve_ex"):
             return node.args[0] not in moving
         return name in _AFFINE
 
@@ -154,7 +159,7 @@ class Affinity:
             name, where = _name(node), f"{node.op} at {node.source}"
             if name not in _AFFINE | ANALYTIC or node.kwargs.get("rounding_mode") is not None:
                 return None
-            if name == "pow" and isinstance(node.args[1], Node):
+            if name == "pow" and not isinstance(node.args[0], Node):
                 return None
             divisor = node.args[1] if name == "div" else node.args[0] if name in _ROOTS or self._is_root(node) else None
             limited = isinstance(divisor, Node) and self.orders[divisor] != "constant" and not self.positive[divisor]
@@ -184,7 +189,7 @@ class Affinity:
         plain = len(node.args) == 2 and not node.kwargs
         if squared or even:
             self.positive[node], self.nonnegative[node] = above[0], True
-        elif name in ("exp", "sigmoid", "_softmax"):
+        elif name in ("exp", "exp2", "sigmoid", "special_ndtr", "_softmax"):
             self.positive[node], self.nonnegative[node] = False, True
         elif name in words("mean sum sqrt rsqrt reciprocal reshape expand permute select slice"):
             self.positive[node], self.nonnegative[node] = above[0], plus[0]

@@ -8,6 +8,7 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
+import torch
 from flint import arb
 
 from fisherflat.errors import EnclosureError
@@ -18,7 +19,7 @@ SMALL = 3
 
 
 #: the ops of torch that are known here
-MATRICES = ("_linalg_det", "_linalg_slogdet", "linalg_inv_ex", "linalg_cholesky_ex", "_linalg_solve_ex")
+MATRICES = ("_linalg_det", "_linalg_slogdet", "linalg_inv_ex", "linalg_cholesky_ex", "_linalg_solve_ex", "linalg_qr")
 
 
 def of_matrices(name: str, x: Polynomial, *args: Any, **kwargs: Any) -> Any:
@@ -34,6 +35,8 @@ def of_matrices(name: str, x: Polynomial, *args: Any, **kwargs: Any) -> Any:
         lower = np.tril(np.ones(x.value.shape[-2:], dtype=bool))  # which half is read
         halves = x.each(lambda part: np.where(lower.T if upper else lower, part, part.swapaxes(-2, -1)))
         return (cholesky(halves, upper),)
+    if name == "linalg_qr" and (args or ("reduced",))[0] == "reduced" and not kwargs:
+        return orthogonal(x)
     if name == "_linalg_solve_ex" and kwargs.get("left", True) and args[0].value.ndim == x.value.ndim:
         return (solved(x, args[0]),)
     return None
@@ -132,6 +135,36 @@ def cholesky(a: Polynomial, upper: bool = False) -> Polynomial:
         return _joined(cells, lambda parts: np.stack(parts, -1))
 
     return _stacked([row(i) for i in range(n)])
+
+
+def orthogonal(a: Polynomial) -> tuple[Polynomial, Polynomial]:
+    """`a = q r` with orthonormal columns and r upper triangular, by Gram and Schmidt.
+
+    The diagonal of r may have any signs. Those that torch takes near the middle choose the branch; each is smooth.
+    """
+    rows, n = a.value.shape[-2:]
+    if rows < n:
+        raise EnclosureError("a matrix with more columns than rows is not factored here")
+    columns: list[Polynomial] = []
+    cells: dict[tuple[int, int], Polynomial] = {}
+    for j in range(n):
+        rest = a.each(lambda part, j=j: part[..., j])
+        for i, q in enumerate(columns):
+            cells[i, j] = _inner(q, rest)
+            rest = _minus(rest, _scaled(q, cells[i, j]))
+        length = composed(_inner(rest, rest), lambda s: s.sqrt())
+        cells[j, j] = length
+        columns.append(_scaled(rest, composed(length, lambda s: 1 / s)))
+    zero = _times(cells[0, 0], 0)
+    r = _stacked([_joined([cells.get((i, j), zero) for j in range(n)], lambda p: np.stack(p, -1)) for i in range(n)])
+    q = _joined(columns, lambda parts: np.stack(parts, -1))
+    middle = torch.from_numpy(np.asarray(np.frompyfunc(float, 1, 1)(a.value), dtype=np.float64))
+    signs = np.where(torch.linalg.qr(middle).R.diagonal(dim1=-2, dim2=-1).numpy() < 0, arb(-1), arb(1))
+    return q.each(lambda part: part * signs[..., None, :]), r.each(lambda part: part * signs[..., :, None])
+
+
+def _inner(a: Polynomial, b: Polynomial) -> Polynomial:
+    return bilinear(a, b, np.multiply).each(lambda part: np.asarray(part.sum(-1), dtype=object))
 
 
 # -- rows and entries --------------------------------------------------------------------------------------------------
