@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ def evaluating(*modules: object) -> Iterator[None]:
     A model that casts to single precision on its way would round there, or fail where such a value meets a weight in
     double. Where a function mode is on, torch's encoder layers take no fast path that hides a whole layer in one op.
     """
-    with _Seen(), in_double(*modules):
+    with _Raised(torch.float64) if _are_double(*modules) else _Seen():
         yield
 
 
@@ -39,12 +39,13 @@ class _Seen(TorchFunctionMode):
 @contextmanager
 def in_double(*modules: object) -> Iterator[None]:
     """New tensors and casts are in double where all floating weights of the modules are."""
+    with _Raised(torch.float64) if _are_double(*modules) else nullcontext():
+        yield
+
+
+def _are_double(*modules: object) -> bool:
     weights = [weight for module in modules if isinstance(module, nn.Module) for weight in module.parameters()]
-    if {weight.dtype for weight in weights if weight.is_floating_point()} != {torch.float64}:
-        yield
-        return
-    with _Raised(torch.float64):
-        yield
+    return {weight.dtype for weight in weights if weight.is_floating_point()} == {torch.float64}
 
 
 class _Raised(TorchFunctionMode):
@@ -57,7 +58,10 @@ class _Raised(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
             return args[0].to(self._dtype)
-        args, kwargs = mapped_leaves(self._raised, (args, kwargs or {}))
+        args, kwargs = (
+            tuple(map(self._raised, args)),
+            {name: self._raised(option) for name, option in (kwargs or {}).items()},
+        )
         out = func(*args, **kwargs)
         if isinstance(out, Tensor) and self._is_low(out.dtype) and not any(map(_is_real, leaves((args, kwargs)))):
             return self._anew(func, args, kwargs, out)

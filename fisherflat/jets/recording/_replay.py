@@ -54,19 +54,17 @@ def graphed(tape: Tape, points: list[Tensor]) -> Graph:
 
     **Raises:** `TraceError` where it is not the tape without its casts.
     """
-    graph = lowered(tape, points[0])
-    raised = tape.raised(points[0].dtype)
+    graph, point = lowered(tape, points[0]), points[-1]  # elsewhere than where the ops were written in parts
     with torch.no_grad():
-        for point in points[:2]:
-            if not _agree(graph(point), raised(point), _PARTS * torch.finfo(point.dtype).eps):
-                raise TraceError("the ops of this map in simpler ops do not give its value; write it in simpler ops")
+        if not _agree(graph(point), tape.raised(point.dtype)(point), _PARTS * torch.finfo(point.dtype).eps):
+            raise TraceError("the ops of this map in simpler ops do not give its value; write it in simpler ops")
     return graph
 
 
 def _base(mapping: Mapping, at: Tensor | Chart) -> tuple[Tensor, Tensor]:
     """Where to record, and the map's value there: the point itself, or the first one where the map is finite."""
     point = at.point.to(mapping.dtype) if isinstance(at, Chart) else at
-    first = mapping.value(point)
+    first = mapping.first(point)
     if first.isfinite().all():
         return point, first
     found = (point, first) if first.isfinite().any() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,6 +62,16 @@ class Tape:
         self.nodes, self.output = [node for node in nodes if node in needed], output
         self.dtypes, self.weights, self.origins = dtypes, weights, origins
 
+    @cached_property
+    def _last_use(self) -> dict[Node, list[Node]]:
+        """Node -> the nodes whose value is not needed after it."""
+        last = {source: node for node in self.nodes for source in (node, *node.inputs)}
+        dead: dict[Node, list[Node]] = {}
+        for node, user in last.items():
+            if node is not self.output:
+                dead.setdefault(user, []).append(node)
+        return dead
+
     @property
     def precision(self) -> float:
         """The spacing of numbers around one, in the coarsest floating format on the way."""
@@ -101,11 +112,7 @@ class Tape:
 
     def _run(self, x: Tensor, convert: Callable[[Any], Any], step: Step) -> Tensor:
         values: dict[Node, Any] = {}
-        last = {source: node for node in self.nodes for source in (node, *node.inputs)}
-        dead: dict[Node, list[Node]] = {}
-        for node, user in last.items():
-            if node is not self.output:
-                dead.setdefault(user, []).append(node)
+        dead = self._last_use
         for node in self.nodes:
             if node.target is None:
                 values[node] = x
