@@ -206,7 +206,7 @@ class StatisticalManifold:
         - `u`: `[*batch, k]`.
         - `quantities`: names, e.g. `["scalar_curvature", "metric"]`.
         - `error`: add for each name, as `"<name>_error"`, an absolute error that covers rounding, see
-          `Geometry.error`; it takes about five times as long.
+          `Geometry.error`; it takes about ten times as long.
 
         **Returns:** by name, tensors `[*batch, ...]`.
 
