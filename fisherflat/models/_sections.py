@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -293,7 +294,8 @@ def _mixes(part: Part, width: int | None = None) -> bool | None:
 
 def _noise(rows: Tensor) -> Tensor:
     """Something of the size of a hidden state, the same at every call."""
-    noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    # of NumPy, because blocks may be taken apart within a map that is being traced, where torch draws no numbers
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal(rows.shape))
     return noise.to(rows) * rows.abs().max()
 
 
