@@ -275,6 +275,29 @@ def test_errors_cover_in_each_engine_and_precision(dtype: torch.dtype, engine: s
     assert statistics.median(relative) < 2000 * torch.finfo(dtype).eps
 
 
+UNUSUAL: dict[str, Callable[[Tensor], Tensor]] = {
+    "an op without a rule": lambda x: torch.cat([torch.special.i0e(x[:3]), x]),
+    "an inverse": lambda x: torch.cat([x, torch.linalg.inv(x[:4].reshape(2, 2) + 3 * torch.eye(2).to(x)).flatten()]),
+    "a sort": lambda x: torch.cat([x.sort()[0].exp(), x.prod(0, keepdim=True)]),
+    "minus infinity": lambda x: torch.cat([(x + torch.tensor([0, 0, -torch.inf, 0, 0, 0]).to(x)).softmax(0), x * x]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::fisherflat.errors.FallbackWarning")
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_errors_cover_the_difference_of_the_engines(name: str) -> None:
+    chart = ff.charts.affine(normal(6, seed=29), normal(2, 6, seed=30))
+    a, b = (
+        ff.StatisticalManifold(UNUSUAL[name], chart, engine=engine).measure(
+            [[0.1, 0.2], [0.3, -0.1]], ["scalar_curvature"], error=True
+        )
+        for engine in ("taylor", "autodiff")
+    )
+    difference = (a["scalar_curvature"] - b["scalar_curvature"]).abs()
+    assert (difference <= a["scalar_curvature_error"] + b["scalar_curvature_error"]).all()
+    assert (a["scalar_curvature_error"] <= 1e-12 * a["scalar_curvature"].abs()).all()
+
+
 def test_errors_come_with_the_shape_of_their_quantities_and_the_same_twice() -> None:
     manifold = ff.StatisticalManifold(attention, ff.charts.affine(normal(4, 6), normal(3, 4, 6, seed=26)))
     u = normal(2, 5, 3, seed=27) / 8

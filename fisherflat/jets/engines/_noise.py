@@ -113,7 +113,8 @@ class Noise(TorchDispatchMode):
 
 
 def _is_real(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+    # zeros that torch knows to be zeros have no memory to write into, and nothing was rounded
+    return isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf._is_zerotensor()
 
 
 def _without_effect(a: Any, b: Any, *rest: Any) -> Tensor | None:
