@@ -60,12 +60,12 @@ def llama():
 
 
 def test_a_profile_after_every_half_passes_through_that_after_every_block(llama) -> None:
-    fine, coarse = (ff.depth_profile(*llama, "calibrated", halves=halves) for halves in (True, False))
+    fine, coarse = (ff.depth_profile(*llama, family="calibrated", halves=halves) for halves in (True, False))
     assert fine.labels == ("0 attention", "0 mlp", "1 attention", "1 mlp")
     assert fine.passed.tolist() == [0, 0.5, 1, 1.5, 2]
     for found in (
         fine.blocks,
-        ff.depth_profile([half for block in llama[0] for half in block.halves], *llama[1:], "calibrated"),
+        ff.depth_profile([half for block in llama[0] for half in block.halves], *llama[1:], family="calibrated"),
     ):
         depths = slice(None) if found.depth == 2 else slice(None, None, 2)
         torch.testing.assert_close(found.scalar_curvature[depths], coarse.scalar_curvature, rtol=1e-9, atol=1e-13)
