@@ -210,10 +210,13 @@ DECOMPOSED |= {
     ],
     "huber_loss": [((3, 4), lambda x: F.huber_loss(x, c(3, 4) / 2, reduction="none", delta=0.75))],
     "multi_margin_loss": [
+        ((1,), lambda x: F.multi_margin_loss(x[0], torch.tensor(0)) + x),
+        ((4,), lambda x: F.multi_margin_loss(x, torch.tensor(2), reduction="none")),
         ((3, 4), lambda x: F.multi_margin_loss(x, TARGETS, weight=c(4) + 3)),
         ((3, 4), lambda x: F.multi_margin_loss(x, TARGETS, p=2, margin=0.8, reduction="none")),
     ],
     "multilabel_margin_loss_forward": [
+        ((1,), lambda x: F.multilabel_margin_loss(x[0], torch.tensor(0)) + x),
         ((3, 4), lambda x: F.multilabel_margin_loss(x, torch.tensor([[3, 0, -1, 1], [-1, 0, 0, 0], [1, 2, 3, 0]]))),
         ((4,), lambda x: F.multilabel_margin_loss(x, torch.tensor([3, -1, 0, 1]), reduction="sum")),
     ],

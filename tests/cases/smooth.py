@@ -32,6 +32,8 @@ SMOOTH: dict[str, list[Case]] = {
     "pow.Tensor_Tensor": [
         ((4,), lambda x: (x + 3) ** EXPONENTS, lambda x: POW(x + 3, EXPONENTS_)),
         ((4,), lambda x: x ** torch.tensor([2.0, 3, 1, 0], dtype=torch.float64), lambda x: x ** np.array([2, 3, 1, 0])),
+        ((1,), lambda x: (W4 * W4 + 0.5) ** x[0], lambda x: POW(W4_ * W4_ + mpmath.mpf(0.5), x[0])),
+        ((1,), lambda x: (x[0] + 3) ** EXPONENTS, lambda x: POW(x[0] + 3, EXPONENTS_)),
         ((4,), lambda x: (W4 * W4 + 0.5) ** x, lambda x: POW(W4_ * W4_ + mpmath.mpf(0.5), x)),
         ((3, 4), lambda x: (x + 3) ** x[0], lambda x: POW(x + 3, x[0])),
     ],

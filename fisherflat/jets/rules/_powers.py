@@ -12,7 +12,7 @@ from fisherflat.jets.graph import Node
 from fisherflat.jets.rules._elementary import Triple, exp, log
 from fisherflat.jets.rules._functions import unary
 from fisherflat.jets.rules._numbers import Logarithm
-from fisherflat.jets.rules._products import mul, scaled
+from fisherflat.jets.rules._products import mul, scaled, widened
 from fisherflat.jets.rules._series import Algebra, Series
 
 
@@ -24,12 +24,12 @@ def power(xp: Algebra, node: Node, base: Any, exponent: Any) -> Series:
         return mul(xp, node, base, base) if exponent == 2 else unary(xp, node, base, lambda x: raised(x, exponent))
     if isinstance(exponent, Tensor):
         exponent = exponent.expand(node.shape)
-        return unary(xp, node, scaled(xp, node, base, 1), lambda x: raised(x, exponent))
+        return unary(xp, node, widened(xp, node, base), lambda x: raised(x, exponent))
     if isinstance(base, (int, float)) and base > 0:
         return unary(xp, node, scaled(xp, node, exponent, Logarithm(base)), exp)
     if isinstance(base, Tensor) and bool((base > 0).all()):
         logarithm = xp.constant(base.expand(node.shape)).log()
-        return unary(xp, node, scaled(xp, node, exponent, 1), lambda y: _of_exponent(y, logarithm))
+        return unary(xp, node, widened(xp, node, exponent), lambda y: _of_exponent(y, logarithm))
     if not isinstance(base, Series):
         return xp.fallback(node, given, {}, exponent.k)
     return unary(xp, node, mul(xp, node, exponent, unary(xp, node, base, log)), exp)

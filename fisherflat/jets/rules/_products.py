@@ -86,6 +86,13 @@ def scaled(xp: Algebra, node: Node, a: Series, factor: Any) -> Series:
     return Series(out, a.k)
 
 
+def widened(xp: Algebra, node: Node, x: Series) -> Series:
+    """The series broadcast to the shape of a node."""
+    out = xp.empty(x.data.shape[0], x.data, node.shape)
+    out.copy_(aligned(x.data, len(node.shape)))
+    return Series(out, x.k)
+
+
 def mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
     if not isinstance(a, Series):
         a, b = b, a
