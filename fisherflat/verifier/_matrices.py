@@ -142,24 +142,27 @@ def orthogonal(a: Polynomial) -> tuple[Polynomial, Polynomial]:
 
     The diagonal of r may have any signs. Those that torch takes near the middle choose the branch; each is smooth.
     """
-    rows, n = a.value.shape[-2:]
-    if rows < n:
-        raise EnclosureError("a matrix with more columns than rows is not factored here")
+    rows, width = a.value.shape[-2:]
+    n = min(rows, width)  # of more columns the first make q
     columns: list[Polynomial] = []
     cells: dict[tuple[int, int], Polynomial] = {}
     for j in range(n):
-        rest = a.each(lambda part, j=j: part[..., j])
+        rest = _column(a, j)
         for i, q in enumerate(columns):
             cells[i, j] = _inner(q, rest)
             rest = _minus(rest, _scaled(q, cells[i, j]))
         length = composed(_inner(rest, rest), lambda s: s.sqrt())
         cells[j, j] = length
         columns.append(_scaled(rest, composed(length, lambda s: 1 / s)))
+    cells |= {(i, j): _inner(q, _column(a, j)) for i, q in enumerate(columns) for j in range(n, width)}
     zero = _times(cells[0, 0], 0)
-    r = _stacked([_joined([cells.get((i, j), zero) for j in range(n)], lambda p: np.stack(p, -1)) for i in range(n)])
+    r = _stacked(
+        [_joined([cells.get((i, j), zero) for j in range(width)], lambda p: np.stack(p, -1)) for i in range(n)]
+    )
     q = _joined(columns, lambda parts: np.stack(parts, -1))
     middle = torch.from_numpy(np.asarray(np.frompyfunc(float, 1, 1)(a.value), dtype=np.float64))
-    signs = np.where(torch.linalg.qr(middle).R.diagonal(dim1=-2, dim2=-1).numpy() < 0, arb(-1), arb(1))
+    negative = torch.linalg.qr(middle).R.diagonal(dim1=-2, dim2=-1).numpy() < 0
+    signs = np.asarray(np.frompyfunc(lambda below: arb(-1 if below else 1), 1, 1)(negative), dtype=object)
     return q.each(lambda part: part * signs[..., None, :]), r.each(lambda part: part * signs[..., :, None])
 
 
