@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT
 
 import fisherflat as ff
-from fisherflat.gated_mlp._homogeneity import PROOFS
+from fisherflat.gated_mlp import PROOFS
 from fisherflat.jets.graph import ROLES
 from fisherflat.jets.ops import OPS
 from fisherflat.jets.rules import FUNCTIONS

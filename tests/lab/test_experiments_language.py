@@ -22,7 +22,6 @@ from fisherflat.lab.experiments.language_curvature import attention_curvature, b
 from fisherflat.lab.experiments.language_loss import bits_per_byte, causal, encode, nats, unigram_bits_per_byte
 from fisherflat.lab.experiments.python_text import HELD_OUT, TRAINING, standard_library
 from fisherflat.models import Model
-from fisherflat.models._folder import place_of
 from fisherflat.provers import certify_layer
 from fisherflat.verifier import verify_layer
 from fisherflat.zoo import checkpoint, checkpoint_provenance
@@ -56,13 +55,6 @@ def test_the_two_have_the_same_size_up_to_a_percent() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(InputError, match="python-llama and python-qwen3-next"):
         checkpoint("python-gpt")
-
-
-def test_they_go_by_their_names_unless_a_folder_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [place_of(name, download=False) for name in NAMES] == [checkpoint(name) for name in NAMES]
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / LLAMA).mkdir()
-    assert place_of(LLAMA, download=False).resolve() == tmp_path / LLAMA
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 import fisherflat as ff
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.models import Model
+from fisherflat.models._folder import place_of
+from fisherflat.zoo import checkpoint
 
 IDS = [5, 6, 7, 8, 9]
+SHIPPED = ("python-llama", "python-qwen3-next")
 
 
 # -- a bare file -------------------------------------------------------------------------------------------------------
@@ -196,3 +199,15 @@ def test_hidden_states_that_do_not_fit(prompt: Tensor, message: str) -> None:
 def test_analysis_of_hidden_states() -> None:
     found = ff.analyze(Model(tiny_model("llama")), [torch.randn(4, 32)], layers=[0], progress=False)
     assert not found.table["error"].notna().any()
+
+
+# -- shipped models ----------------------------------------------------------------------------------------------------
+
+
+def test_shipped_models_go_by_their_names_unless_a_folder_has_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [place_of(name, download=False) for name in SHIPPED] == [checkpoint(name) for name in SHIPPED]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / SHIPPED[0]).mkdir()
+    assert place_of(SHIPPED[0], download=False).resolve() == tmp_path / SHIPPED[0]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import fisherflat as ff
 from fisherflat.certificates import Bound, Counterexample, Finding, SymmetryCertificate, digests, files
 from fisherflat.errors import CertificateError, InputError
-from fisherflat.gated_mlp._homogeneity import PROOFS
+from fisherflat.gated_mlp import PROOFS
 from fisherflat.layers import MLP_ACTIVATIONS
 from fisherflat.verifier import scaling
 
