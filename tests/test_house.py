@@ -93,3 +93,9 @@ def test_the_verifier_loads_no_prover() -> None:
 def test_no_file_is_long() -> None:
     lengths = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
     assert not {module: length for module, length in lengths.items() if length > 400}
+
+
+def test_no_two_files_of_tests_share_a_name() -> None:
+    """One of them would not be collected, and the run would end there."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}
