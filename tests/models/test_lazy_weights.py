@@ -12,6 +12,7 @@ import torch
 from cases.closeness import CASTS, assert_same
 from cases.tiny_models import save_tiny, tiny_model
 from torch import Tensor
+from torch.nn import Parameter
 
 import fisherflat as ff
 from fisherflat.errors import CheckpointError, CheckpointWarning, InputError
@@ -41,7 +42,8 @@ def living_floats(*, above: int) -> int:
     gc.collect()
     storages = {}
     for thing in gc.get_objects():
-        if issubclass(type(thing), Tensor) and thing.is_floating_point() and not thing.is_meta:
+        # tensors of other kinds, such as those that a trace watches, have no memory of their own
+        if type(thing) in (Tensor, Parameter) and thing.is_floating_point() and not thing.is_meta:
             storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
     return sum(nbytes for nbytes in storages.values() if nbytes >= above)
 

@@ -158,8 +158,8 @@ def test_flat_but_not_affine_is_undecided_with_an_enclosure_of_zero() -> None:
         (lambda u: torch.stack([u[0], u[1], u[0] * u[1] * (1 + u[0]).long()]), "open decision"),
         (lambda u: torch.stack([u[0], u[1], u.sort()[0][0] * u[1]]), "open decision"),
         (lambda u: torch.stack([u[0] * u[1], u[0] * u[1], (u[0] * u[1]) ** 2]), "degenerate immersion"),
-        (lambda u: torch.cat([u, F.avg_pool2d((u * u).reshape(1, 1, 2), 2, 1, 1).flatten()]), "unsupported op"),
-        (lambda u: torch.stack([u[0], u[1], (u[0] * u[1]).round()]), "unsupported op"),
+        (lambda u: torch.cat([u, torch.linalg.eigvalsh(torch.diag(u * u) + torch.eye(2).to(u))]), "unsupported op"),
+        (lambda u: torch.cat([u, torch.linalg.svdvals(torch.outer(u, u) + torch.eye(2).to(u))]), "unsupported op"),
         (lambda u: torch.stack([u[0], u[1], (u[0] * u[1] + 1).log()]), "outside"),
     ],
 )  # fmt: skip
