@@ -117,6 +117,16 @@ def written_into_its_input(x: Tensor) -> Tensor:
     return x
 
 
+def copied_before_it_is_written(x: Tensor) -> Tensor:
+    """As `pad(mode="circular")` does: its corners are copied before they hold anything, and written over."""
+    y, z = torch.empty(5, 6, dtype=x.dtype), torch.full((5, 6), 3.0, dtype=x.dtype)
+    y[1:4, 1:5] = x * x
+    y[:, 0], y[:, 5] = y[:, 4], y[:, 1]
+    z.copy_(y)
+    z[0], z[4], y[::4] = y[3], y[1], 0.0
+    return y * z + torch.nn.functional.pad((x * x)[None, None], (1, 1, 1, 1), mode="circular")[0, 0]
+
+
 def detached(x: Tensor) -> Tensor:
     return x - x.detach().amax(-1, keepdim=True) * x.data
 
@@ -143,6 +153,7 @@ USER_CODE = [
     accumulated,
     out_argument,
     written_into_its_input,
+    copied_before_it_is_written,
     detached,
     dropout,
     numpy_like,
@@ -242,6 +253,13 @@ def by_shape_of_values(x: Tensor) -> Tensor:
     return x * torch.unique(x).sum()  # the line
 
 
+def unwritten(x: Tensor) -> Tensor:
+    y, z = torch.empty(4, dtype=x.dtype), torch.zeros(4, dtype=x.dtype)
+    y[:2] = x[0, :2]
+    z.copy_(y)
+    return x * z  # the line
+
+
 def line_of(f: Callable[..., Any]) -> str:
     lines, start = inspect.getsourcelines(f)
     return f"test_user_code.py:{start + next(i for i, line in enumerate(lines) if '# the line' in line)}"
@@ -251,6 +269,7 @@ def line_of(f: Callable[..., Any]) -> str:
     "f",
     [
         branch,
+        unwritten,
         item,
         listed,
         counted,

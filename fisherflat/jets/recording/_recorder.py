@@ -245,9 +245,7 @@ class Recorder(Guard, TorchDispatchMode):
         out.zero_()
         buffer = self._buffer(out, None)
         if out.numel():
-            buffer.blank = torch.empty_strided(out.size(), out.stride(), dtype=torch.bool, device=out.device).fill_(
-                True
-            )
+            buffer.blank = _no_entries(out).logical_not_()
         return Watched(View(out, buffer), self)
 
     def _views(self, func: Any, args: Any, kwargs: Any, out: Any, sources: dict[int, Tensor]) -> Any:
@@ -307,11 +305,14 @@ class Recorder(Guard, TorchDispatchMode):
         if overwrites:
             rest = [t for t in rest if all(t is not w for w in written)]
         values, named = mapped_leaves(self._value, (args, kwargs))
-        self._read(needed(packet, args, kwargs, rest))
+        blank = _unwritten(args[1]) if packet is aten.copy_ else None
+        if blank is None:
+            self._read(needed(packet, args, kwargs, rest))
         if not any(map(_moves, [*rest, *written])):
             for t in written:
                 self._touched(t)
             out = func(*values, **named)
+            self._leave_blank(written[0], blank)
             if returns_targets(func):
                 return returned(func, written)
             return _mapped(lambda o: Watched(View(o, self._buffer(o, None)), self), out)
@@ -344,7 +345,19 @@ class Recorder(Guard, TorchDispatchMode):
             )
         for target, symbol, result in zip(written, symbols, outs, strict=False):
             self._put(target, symbol, result)
+        self._leave_blank(written[0], blank)
         return returned(func, written)
+
+    def _leave_blank(self, target: Any, blank: Tensor | None) -> None:
+        """Copies of entries that have not been written have not been written either; they may be before they are read."""
+        if blank is None:
+            return
+        if not isinstance(target, Watched) or target._view.buffer.external:
+            self.refuse("the map reads memory that it has not written; fill such tensors before they are used")
+        buffer = target._view.buffer
+        if buffer.blank is None:
+            buffer.blank = _no_entries(buffer.root)
+        target._view.unwritten().copy_(blank)  # type: ignore[union-attr]
 
     def _put(self, target: Any, symbol: Any, result: Tensor) -> None:
         """Let `target` hold `symbol`, whose value is `result`, in its own shape and precision."""
@@ -376,6 +389,17 @@ class Recorder(Guard, TorchDispatchMode):
                 unwritten.fill_(True).logical_not_()
                 if not target._view.buffer.blank.any():  # type: ignore[union-attr]
                     target._view.buffer.blank = None
+
+
+def _unwritten(tensor: Any) -> Tensor | None:
+    """Which entries of a tensor have not been written yet, as a tensor of its own, if there are any."""
+    unwritten = tensor._view.unwritten() if isinstance(tensor, Watched) else None
+    return unwritten.clone() if unwritten is not None and unwritten.any() else None
+
+
+def _no_entries(root: Tensor) -> Tensor:
+    """A mask of `root` that lies in memory as it does, all false."""
+    return torch.empty_strided(root.size(), root.stride(), dtype=torch.bool, device=root.device).fill_(False)
 
 
 def _moves(tensor: Tensor) -> bool:
