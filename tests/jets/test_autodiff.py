@@ -260,6 +260,18 @@ def test_an_op_without_second_derivative_is_refused() -> None:
         mean.metric(U)
 
 
+@pytest.mark.parametrize(("output", "scale"), [(1, 1e-3), (2, 1e3)])
+def test_an_output_without_a_derivative_is_refused_beside_one_that_has_it(output: int, scale: float) -> None:
+    """Torch knows no derivative of the mean and of the inverse scale, which are small here beside the first output."""
+
+    def f(x: Tensor) -> Tensor:
+        outputs = torch.native_layer_norm(x * scale, [4], x[0] + 3, None, 1e-5)
+        return torch.cat([outputs[0].reshape(-1), outputs[output].reshape(-1)])
+
+    with pytest.raises(UnsupportedOpError, match="native_layer_norm .*its derivative is not that of its values"):
+        ff.StatisticalManifold(f, chart_of((3, 4)), engine="autodiff").jet(U)
+
+
 def test_a_constant_that_is_written_into_is_refused() -> None:
     memory = torch.zeros(2, dtype=torch.float64)
     mean = ff.StatisticalManifold(lambda x: memory.add_(x) * 1, ff.charts.identity(2), engine="autodiff")

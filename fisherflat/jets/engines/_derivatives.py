@@ -104,23 +104,35 @@ def _calls(tape: Tape, points: Sequence[Tensor]) -> list[_Call]:
 
 
 def _fault(call: _Call) -> str:
-    """What is wrong with the derivatives of a node, if anything."""
-    before, at, after = (call.function(i) for i in range(3))
+    """What is wrong with the derivatives of a node, if anything.
+
+    Each output is looked at by itself: one without a derivative would be lost among larger ones.
+    """
+    found = (_fault_of(call, output) for output in range(len(call.out[0])))
+    return next((fault for fault in found if fault), "")
+
+
+def _fault_of(call: _Call, output: int) -> str:
+    def alone(function: Callable[..., Tensors], inputs: Tensors) -> tuple[Callable[..., Tensors], Tensors]:
+        return lambda *x: function(*x)[output : output + 1], inputs
+
+    before, at, after = (alone(*call.function(i)) for i in range(3))
+    outs = [out[output] for out in call.out]
     moved = [a - b for a, b in zip(after[1], before[1], strict=True)]
-    changes = [a - b for a, b in zip(call.out[2], call.out[0], strict=True)]
+    changes = [outs[2] - outs[0]]
     if not all(bool(t.isfinite().all()) for t in (*moved, *changes)) or not any(m.any() for m in moved):
         return ""  # nothing can be said there
-    weights = [_seeded(o) for o in call.out[1]]
+    weights = [_seeded(outs[1])]
     directions = [_seeded(m) for m in moved]
     try:
         slopes = [_gradient(function, inputs, weights) for function, inputs in (before, at, after)]
         bend = _gradient_of(slopes[1], at[1], directions) if slopes[1] is not None else None
     except (RuntimeError, NotImplementedError) as error:
         return str(error).split("\n")[0]
-    eps = torch.finfo(call.out[1][0].dtype).eps
+    eps = torch.finfo(outs[1].dtype).eps
     zeros = [torch.zeros_like(m) for m in moved]
     first = slopes[1] if slopes[1] is not None else zeros
-    noise = eps * sum(float((w * o).abs().sum()) for w, o in zip(weights, call.out[1], strict=True))
+    noise = eps * float((weights[0] * outs[1]).abs().sum())
     if not _equal(weights, changes, first, moved, noise):
         return "its derivative is not that of its values"
     if slopes[0] is None or slopes[2] is None:

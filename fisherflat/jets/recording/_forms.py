@@ -67,6 +67,17 @@ def functional(func: Any) -> Any:
     return next(same, None)
 
 
+@cache
+def with_outputs(func: Any) -> Any:
+    """The op that returns the outputs of `func` and, behind them, what `func` writes; `None` if there is none."""
+    beside = getattr(getattr(torch.ops, func.namespace), f"{func.overloadpacket.__name__}_functional", None)
+    form = getattr(beside, func._overloadname, None)
+    if form is None or form._schema.is_mutable:
+        return None
+    written = [argument for argument in func._schema.arguments if argument.alias_info is not None]
+    return form if len(form._schema.returns) == len(func._schema.returns) + len(written) else None
+
+
 def _taken(schema: Any) -> list[tuple[str, str]]:
     """What an op takes, by name and type, without the places for its outputs."""
     return [(argument.name, str(argument.type)) for argument in schema.arguments if not argument.is_out]

@@ -31,6 +31,7 @@ from fisherflat.jets.recording._forms import (
     returned,
     returns_targets,
     targets,
+    with_outputs,
 )
 from fisherflat.jets.recording._guard import Guard
 from fisherflat.jets.recording._mapping import Mapping
@@ -322,8 +323,9 @@ class Recorder(Guard, TorchDispatchMode):
                 f"{packet} writes values of the map into a tensor that was there before, so the next call would find "
                 "them; copy it first"
             )
-        form = functional(func)
-        if form is None or not returns_targets(func):
+        beside = 0 if returns_targets(func) else len(func._schema.returns)
+        form = with_outputs(func) if beside else functional(func)
+        if form is None:
             self.refuse(f"{func} writes into a tensor and has no functional form; rewrite that line")
         given, options = mapped_leaves(self._symbol, (args, kwargs))
         options = {name: option for name, option in options.items() if name not in outputs(func)}
@@ -343,13 +345,14 @@ class Recorder(Guard, TorchDispatchMode):
                 if isinstance(out, Tensor)
                 else [self._node(getitem, (node, i), {}, o) for i, o in enumerate(outs)]
             )
-        for target, symbol, result in zip(written, symbols, outs, strict=False):
+        for target, symbol, result in zip(written, symbols[beside:], outs[beside:], strict=False):
             self._put(target, symbol, result)
         self._leave_blank(written[0], blank)
-        return returned(func, written)
+        results = [self._result(out, node) for out, node in zip(outs[:beside], symbols, strict=False)]
+        return tuple(results) if results else returned(func, written)
 
     def _leave_blank(self, target: Any, blank: Tensor | None) -> None:
-        """Copies of entries that have not been written have not been written either; they may be before they are read."""
+        """Copies of what has not been written have not been written either; they may be, before they are read."""
         if blank is None:
             return
         if not isinstance(target, Watched) or target._view.buffer.external:

@@ -77,7 +77,7 @@ def _soft_margin(x: Tensor, y: Tensor, reduction: int = 1) -> Tensor:
 def _multi_margin(
     x: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None, reduction: int = 1
 ) -> Tensor:
-    rows, classes = torch.atleast_2d(x), target.reshape(-1, 1)
+    rows, classes = x.reshape(-1, x.shape[-1] if x.dim() else 1), target.reshape(-1, 1)
     loss = (margin - rows.gather(1, classes) + rows).clamp_min(0)
     loss = loss if p == 1 else loss * loss
     loss = loss if weight is None else loss * weight[classes]
@@ -89,7 +89,8 @@ def _multi_margin(
 @decomposes("multilabel_margin_loss_forward")
 def _multilabel_margin(x: Tensor, target: Tensor, reduction: int) -> tuple[Tensor, Tensor]:
     """The labels of a row are those before its first negative number."""
-    rows, labels = torch.atleast_2d(x), torch.atleast_2d(target)
+    width = x.shape[-1] if x.dim() else 1
+    rows, labels = x.reshape(-1, width), target.reshape(-1, width)
     given = (labels < 0).cumsum(1) == 0
     index = torch.where(given, labels, 0)
     places = torch.arange(rows.shape[1], device=x.device)
