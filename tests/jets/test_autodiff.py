@@ -268,7 +268,7 @@ def test_an_output_without_a_derivative_is_refused_beside_one_that_has_it(output
         outputs = torch.native_layer_norm(x * scale, [4], x[0] + 3, None, 1e-5)
         return torch.cat([outputs[0].reshape(-1), outputs[output].reshape(-1)])
 
-    with pytest.raises(UnsupportedOpError, match="native_layer_norm .*its derivative is not that of its values"):
+    with pytest.raises(UnsupportedOpError, match=r"native_layer_norm .*its derivative is not that of its values"):
         ff.StatisticalManifold(f, chart_of((3, 4)), engine="autodiff").jet(U)
 
 
