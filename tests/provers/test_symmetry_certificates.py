@@ -91,7 +91,8 @@ def test_weights_activations_and_maps_that_are_others_are_refused() -> None:
         mlp.down.weight[1, 2] += 2**-50
     assert ff.verify(certificate, mlp).reasons == ("weights: the numbers of 'value' are not those of the certificate",)
     reasons = ff.verify(ff.symmetry.certify(layer("silu")), layer("gelu")).reasons
-    assert [reason.partition(":")[0] for reason in reasons] == ["activation", "activation", "graph"]  # its name and its values
+    # of the activation: its name, and its values
+    assert [reason.partition(":")[0] for reason in reasons] == ["activation", "activation", "graph"]
     assert ff.verify(certificate, layer("silu")).reasons[0].startswith("constant")
     assert ff.verify(certificate, lambda x: x).reasons[0].startswith("mlp: it could not be read")
     with pytest.raises(InputError, match="needs no chart"):

@@ -219,3 +219,8 @@ def permutation(packet: Any, args: tuple[Any, ...]) -> tuple[int, ...]:
     a, b = (0, 1) if packet in (aten.t, aten.t_copy) else (args[1] % rank, args[2] % rank)
     order[a], order[b] = order[b], order[a]
     return tuple(order)
+
+
+def no_entries(root: Tensor) -> Tensor:
+    """A mask of `root` that lies in memory as it does, all false."""
+    return torch.empty_strided(root.size(), root.stride(), dtype=torch.bool, device=root.device).fill_(False)

@@ -170,3 +170,13 @@ def returned(func: Any, written: list[Any]) -> Any:
     """What an op returns that returns what it writes into."""
     returns = len(func._schema.returns)
     return None if returns == 0 else written[0] if returns == 1 else tuple(written)
+
+
+def material(out: Tensor) -> Tensor:
+    """With its numbers in memory: below this mode torch no longer looks for zeros and signs that are only noted."""
+    return torch.zeros_like(out) if out._is_zerotensor() else out.resolve_conj().resolve_neg()
+
+
+def shapes(out: Any) -> tuple[tuple[int, ...], ...]:
+    """The shapes of several outputs."""
+    return tuple(tuple(o.shape) if isinstance(o, Tensor) else () for o in out)

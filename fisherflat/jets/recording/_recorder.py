@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fisherflat.errors import FisherflatError, MapError, TraceError
 from fisherflat.jets.graph import Node, getitem, leaves, mapped_leaves
-from fisherflat.jets.recording._buffers import Buffer, Step, View, key, step_in_memory, step_to
+from fisherflat.jets.recording._buffers import Buffer, Step, View, key, no_entries, step_in_memory, step_to
 from fisherflat.jets.recording._forms import (
     BRANCHES,
     EXCHANGING,
@@ -25,11 +25,13 @@ from fisherflat.jets.recording._forms import (
     functional,
     implementation,
     is_composite,
+    material,
     needed,
     outputs,
     plain_attention,
     returned,
     returns_targets,
+    shapes,
     targets,
     with_outputs,
 )
@@ -38,7 +40,7 @@ from fisherflat.jets.recording._mapping import Mapping
 from fisherflat.jets.recording._modes import refuse_random
 from fisherflat.jets.recording._origin import Origins, place
 from fisherflat.jets.recording._tape import Tape
-from fisherflat.jets.recording._watched import Watched
+from fisherflat.jets.recording._watched import Watched, moves, unwritten
 
 aten = torch.ops.aten
 
@@ -116,7 +118,7 @@ class Recorder(Guard, TorchDispatchMode):
         if target is aten.view.dtype:
             self.refuse(f"{target} reads the bits of the map's numbers; use torch ops on numbers")
         path, source = self.origin() if target is not None else ("", "")
-        shape = tuple(out.shape) if isinstance(out, Tensor) else _shapes(out)
+        shape = tuple(out.shape) if isinstance(out, Tensor) else shapes(out)
         node = Node(len(self._nodes), target, args, kwargs, shape, module_path=path, source=source)
         self._nodes.append(node)
         if isinstance(out, Tensor):
@@ -163,8 +165,8 @@ class Recorder(Guard, TorchDispatchMode):
 
     def _read(self, tensors: list[Any]) -> None:
         for tensor in tensors:
-            unwritten = tensor._view.unwritten() if isinstance(tensor, Watched) else None
-            if unwritten is not None and unwritten.any():
+            blank = tensor._view.unwritten() if isinstance(tensor, Watched) else None
+            if blank is not None and blank.any():
                 self.refuse("the map reads memory that it has not written; fill such tensors before they are used")
 
     # -- ops -----------------------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ class Recorder(Guard, TorchDispatchMode):
         with self:
             for written_out in (plain_attention, implementation, is_composite):
                 instead = written_out(func)
-                if instead is not None and (written_out is not plain_attention or any(map(_moves, tensors))):
+                if instead is not None and (written_out is not plain_attention or any(map(moves, tensors))):
                     return instead(*args, **kwargs)
         if packet in EXCHANGING:
             self.refuse(f"{packet} gives a tensor other memory, which a trace cannot follow; make a new tensor")
@@ -198,19 +200,19 @@ class Recorder(Guard, TorchDispatchMode):
 
     def _run(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         packet = func.overloadpacket
-        moving = packet not in OF_KIND and any(map(_moves, tensors))
+        moving = packet not in OF_KIND and any(map(moves, tensors))
         if moving:
-            reason = by_values(func, args, _moves)
+            reason = by_values(func, args, moves)
             if reason:
                 self.refuse(reason)
         values, named = mapped_leaves(self._value, (args, kwargs))
-        out = _mapped(_material, func(*values, **named))
+        out = _mapped(material, func(*values, **named))
         if packet in UNWRITTEN:
             return self._blank(out)
         outs = [leaf for leaf in leaves(out) if isinstance(leaf, Tensor)]
         sources = {key(self._value(t)): t for t in reversed(tensors) if t.layout == torch.strided}
         if any(o.layout != torch.strided or o.is_quantized or o.is_mkldnn for o in outs):
-            if any(map(_moves, tensors)):
+            if any(map(moves, tensors)):
                 self.refuse(f"{packet} makes a tensor that is not dense, which has no trace; use dense tensors")
             return out
         views = all(key(o) in sources for o in outs) and packet is not aten.lift_fresh and bool(outs)
@@ -246,7 +248,7 @@ class Recorder(Guard, TorchDispatchMode):
         out.zero_()
         buffer = self._buffer(out, None)
         if out.numel():
-            buffer.blank = _no_entries(out).logical_not_()
+            buffer.blank = no_entries(out).logical_not_()
         return Watched(View(out, buffer), self)
 
     def _views(self, func: Any, args: Any, kwargs: Any, out: Any, sources: dict[int, Tensor]) -> Any:
@@ -306,10 +308,10 @@ class Recorder(Guard, TorchDispatchMode):
         if overwrites:
             rest = [t for t in rest if all(t is not w for w in written)]
         values, named = mapped_leaves(self._value, (args, kwargs))
-        blank = _unwritten(args[1]) if packet is aten.copy_ else None
+        blank = unwritten(args[1]) if packet is aten.copy_ else None
         if blank is None:
             self._read(needed(packet, args, kwargs, rest))
-        if not any(map(_moves, [*rest, *written])):
+        if not any(map(moves, [*rest, *written])):
             for t in written:
                 self._touched(t)
             out = func(*values, **named)
@@ -330,7 +332,7 @@ class Recorder(Guard, TorchDispatchMode):
         given, options = mapped_leaves(self._symbol, (args, kwargs))
         options = {name: option for name, option in options.items() if name not in outputs(func)}
         plain = {name: option for name, option in named.items() if name not in outputs(func)}
-        whole = packet in OVERWRITING and not any(map(_moves, rest))
+        whole = packet in OVERWRITING and not any(map(moves, rest))
         out = form(*values, **plain)
         outs = [out] if isinstance(out, Tensor) else list(out)
         if whole:
@@ -359,7 +361,7 @@ class Recorder(Guard, TorchDispatchMode):
             self.refuse("the map reads memory that it has not written; fill such tensors before they are used")
         buffer = target._view.buffer
         if buffer.blank is None:
-            buffer.blank = _no_entries(buffer.root)
+            buffer.blank = no_entries(buffer.root)
         target._view.unwritten().copy_(blank)  # type: ignore[union-attr]
 
     def _put(self, target: Any, symbol: Any, result: Tensor) -> None:
@@ -392,30 +394,6 @@ class Recorder(Guard, TorchDispatchMode):
                 unwritten.fill_(True).logical_not_()
                 if not target._view.buffer.blank.any():  # type: ignore[union-attr]
                     target._view.buffer.blank = None
-
-
-def _unwritten(tensor: Any) -> Tensor | None:
-    """Which entries of a tensor have not been written yet, as a tensor of its own, if there are any."""
-    unwritten = tensor._view.unwritten() if isinstance(tensor, Watched) else None
-    return unwritten.clone() if unwritten is not None and unwritten.any() else None
-
-
-def _no_entries(root: Tensor) -> Tensor:
-    """A mask of `root` that lies in memory as it does, all false."""
-    return torch.empty_strided(root.size(), root.stride(), dtype=torch.bool, device=root.device).fill_(False)
-
-
-def _moves(tensor: Tensor) -> bool:
-    return isinstance(tensor, Watched) and tensor._view.moves
-
-
-def _material(out: Tensor) -> Tensor:
-    """With its numbers in memory: below this mode torch no longer looks for zeros and signs that are only noted."""
-    return torch.zeros_like(out) if out._is_zerotensor() else out.resolve_conj().resolve_neg()
-
-
-def _shapes(out: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(o.shape) if isinstance(o, Tensor) else () for o in out)
 
 
 def _mapped(function: Any, out: Any) -> Any:

@@ -77,3 +77,14 @@ class Watched(Tensor):
 
 def _plain(leaf: Any) -> Any:
     return leaf._view.value.detach().clone() if isinstance(leaf, Watched) else leaf
+
+
+def unwritten(tensor: Any) -> Tensor | None:
+    """Which entries of a tensor have not been written yet, as a tensor of its own, if there are any."""
+    found = tensor._view.unwritten() if isinstance(tensor, Watched) else None
+    return found.clone() if found is not None and found.any() else None
+
+
+def moves(tensor: Tensor) -> bool:
+    """Whether a tensor depends on the input of the map that is recorded."""
+    return isinstance(tensor, Watched) and tensor._view.moves
