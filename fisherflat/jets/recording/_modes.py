@@ -62,9 +62,17 @@ class _Raised(TorchFunctionMode):
             tuple(map(self._raised, args)),
             {name: self._raised(option) for name, option in (kwargs or {}).items()},
         )
-        out = func(*args, **kwargs)
+        try:
+            out = func(*args, **kwargs)
+        except RuntimeError:
+            # a number that torch's default precision cannot hold, as a mask of the least number of double is made
+            anew = None if any(map(_is_real, leaves((args, kwargs)))) else self._anew(func, args, kwargs)
+            if anew is None:
+                raise
+            return anew
         if isinstance(out, Tensor) and self._is_low(out.dtype) and not any(map(_is_real, leaves((args, kwargs)))):
-            return self._anew(func, args, kwargs, out)
+            anew = self._anew(func, args, kwargs)
+            return out.to(self._dtype) if anew is None or anew.shape != out.shape else anew
         return out
 
     def _is_low(self, dtype: torch.dtype) -> bool:
@@ -73,8 +81,8 @@ class _Raised(TorchFunctionMode):
     def _raised(self, leaf: Any) -> Any:
         return self._dtype if isinstance(leaf, torch.dtype) and self._is_low(leaf) else leaf
 
-    def _anew(self, func: Any, args: Any, kwargs: Any, low: Tensor) -> Tensor:
-        """What was made of numbers and integers alone, in the higher precision from the start."""
+    def _anew(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        """What was made of numbers and integers alone, in the higher precision from the start; none if it cannot be."""
 
         def number(leaf: Any) -> Any:
             if isinstance(leaf, Tensor) and not leaf.is_floating_point():
@@ -90,9 +98,9 @@ class _Raised(TorchFunctionMode):
                 out = trial()
             except (TypeError, RuntimeError, ValueError):
                 continue
-            if isinstance(out, Tensor) and out.dtype == self._dtype and out.shape == low.shape:
+            if isinstance(out, Tensor) and out.dtype == self._dtype:
                 return out
-        return low.to(self._dtype)
+        return None
 
 
 def _is_real(leaf: Any) -> bool:
