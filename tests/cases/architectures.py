@@ -167,9 +167,9 @@ WIDER |= {
     "kimi_linear": Architecture(
         also=("norm",), costly="of its linear layers, `torch.func` takes minutes: engines not compared there"
     ),
-    "led": Architecture(missing="the MLP has no graph of its own: attention before it writes into a constant"),
+    "led": PLAIN,
     "longcat_flash": Architecture(also=("norm",), missing=_ROUTED),
-    "longformer": Architecture(missing="the MLP has no graph of its own: attention before it writes into a constant"),
+    "longformer": PLAIN,
     "mobilebert": Architecture(missing="queries and keys are of a bottleneck, values of the whole state"),
     "nemotron_h": Architecture(missing="each layer is one part alone: a mixer or an MLP, which is then the block"),
     "neomme": Architecture("gate_proj", also=("norm",)),  # and attention output without what lies along the values
