@@ -5,7 +5,7 @@ See `fisherflat.jets.recording` for how a module call becomes one, `fisherflat.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -125,7 +125,7 @@ def mapped_leaves(function: Callable[[Any], Any], thing: Any) -> Any:
     return function(thing)
 
 
-def getitem(outputs: tuple[Any, ...], position: int) -> Any:
+def getitem(outputs: Sequence[Any], position: int) -> Any:
     """One output of an op that has several."""
     return outputs[position]
 
