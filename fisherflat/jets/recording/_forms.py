@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherflat.jets.graph import leaves
+from fisherflat.jets.graph import leaves, mapped_leaves
 
 aten = torch.ops.aten
 
@@ -172,9 +172,18 @@ def returned(func: Any, written: list[Any]) -> Any:
     return None if returns == 0 else written[0] if returns == 1 else tuple(written)
 
 
-def material(out: Tensor) -> Tensor:
-    """With its numbers in memory: below this mode torch no longer looks for zeros and signs that are only noted."""
-    return torch.zeros_like(out) if out._is_zerotensor() else out.resolve_conj().resolve_neg()
+def material(out: Any) -> Any:
+    """What an op returns, with its numbers in memory: torch looks for zeros and signs that are only noted above modes.
+
+    So a map that resolves them leaves no op on the tape for that, and each op on it has to do so.
+    """
+
+    def resolved(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return torch.zeros_like(leaf) if leaf._is_zerotensor() else leaf.resolve_conj().resolve_neg()
+
+    return mapped_leaves(resolved, out)
 
 
 def shapes(out: Any) -> tuple[tuple[int, ...], ...]:

@@ -206,7 +206,7 @@ class Recorder(Guard, TorchDispatchMode):
             if reason:
                 self.refuse(reason)
         values, named = mapped_leaves(self._value, (args, kwargs))
-        out = _mapped(material, func(*values, **named))
+        out = material(func(*values, **named))
         if packet in UNWRITTEN:
             return self._blank(out)
         outs = [leaf for leaf in leaves(out) if isinstance(leaf, Tensor)]

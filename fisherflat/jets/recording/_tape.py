@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import Node, mapped_leaves
+from fisherflat.jets.recording._forms import material
 from fisherflat.jets.recording._origin import Origins
 
 aten = torch.ops.aten
@@ -30,7 +31,7 @@ def plainly(node: Node, args: Any, kwargs: Any) -> Any:
         args = (_mirrored(args[0], (*args[1:], "L")[0] == "U"), *args[1:])
     elif node.packet is aten.linalg_cholesky_ex:
         args = (_mirrored(args[0], kwargs.get("upper", False)), *args[1:])
-    return node.target(*args, **kwargs)
+    return material(node.target(*args, **kwargs))
 
 
 def _mirrored(x: Tensor, upper: bool) -> Tensor:
@@ -80,7 +81,7 @@ class Tape:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The map at `x`, by the same ops in the same order."""
-        return self._run(x, lambda leaf: leaf, lambda node, args, kwargs: node.target(*args, **kwargs))
+        return self._run(x, lambda leaf: leaf, lambda node, args, kwargs: material(node.target(*args, **kwargs)))
 
     def raised(
         self, dtype: torch.dtype, step: Step = plainly, constant: Callable[[Tensor], Tensor] | None = None

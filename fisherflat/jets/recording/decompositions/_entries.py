@@ -19,7 +19,7 @@ def _masked_fill(x: Tensor, mask: Tensor, value: Tensor) -> Tensor:
 
 
 @decomposes("fill.Scalar")
-def _fill(x: Tensor, value: float) -> Tensor:
+def _fill(x: Tensor, value: complex) -> Tensor:
     return torch.full_like(x, value)
 
 

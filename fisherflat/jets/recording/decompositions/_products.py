@@ -12,12 +12,12 @@ from fisherflat.jets.recording.decompositions._table import decomposes
 
 
 @decomposes("addcmul")
-def _addcmul(x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+def _addcmul(x: Tensor, a: Tensor, b: Tensor, *, value: complex = 1) -> Tensor:
     return x + value * (a * b)
 
 
 @decomposes("addcdiv")
-def _addcdiv(x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+def _addcdiv(x: Tensor, a: Tensor, b: Tensor, *, value: complex = 1) -> Tensor:
     return x + value * (a / b)
 
 
@@ -26,19 +26,19 @@ def _lerp(a: Tensor, b: Tensor, weight: Any) -> Tensor:
     return a + weight * (b - a)
 
 
-def _plus(x: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+def _plus(x: Tensor, product: Tensor, beta: complex, alpha: complex) -> Tensor:
     """`beta x + alpha product`; where `beta` is 0, `x` is not read and may hold anything."""
     product = product if alpha == 1 else alpha * product
     return product if beta == 0 else product + (x if beta == 1 else beta * x)
 
 
 @decomposes("baddbmm")
-def _baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def _baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: complex = 1, alpha: complex = 1) -> Tensor:
     return _plus(x, torch.bmm(a, b), beta, alpha)
 
 
 @decomposes("addmm")
-def _addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+def _addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: complex = 1, alpha: complex = 1) -> Any:
     return _plus(x, torch.mm(a, b), beta, alpha) if beta == 0 else NotImplemented
 
 
@@ -48,17 +48,17 @@ def _mv(a: Tensor, b: Tensor) -> Tensor:
 
 
 @decomposes("addmv")
-def _addmv(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def _addmv(x: Tensor, a: Tensor, b: Tensor, *, beta: complex = 1, alpha: complex = 1) -> Tensor:
     return _plus(x, torch.mv(a, b), beta, alpha)
 
 
 @decomposes("addr")
-def _addr(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def _addr(x: Tensor, a: Tensor, b: Tensor, *, beta: complex = 1, alpha: complex = 1) -> Tensor:
     return _plus(x, torch.outer(a, b), beta, alpha)
 
 
 @decomposes("addbmm")
-def _addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def _addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: complex = 1, alpha: complex = 1) -> Tensor:
     return _plus(x, torch.bmm(a, b).sum(0), beta, alpha)
 
 
