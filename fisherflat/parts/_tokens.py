@@ -6,7 +6,8 @@ left operand's rows and of the right one's columns, and what is summed over an a
 it. So the scores of queries `i` and keys `t` have two numberings, that of `i` and that of `t`, and a product over the
 token axis is one whose two operands have the same numbering along the axis that is summed.
 
-Of two numberings that vary along the same axes the later one counts: `x_t + x_(t-1)` belongs to token `t`. Rows that
+Of two numberings that vary along the same axes the later one counts: `x_t + x_(t-1)` belongs to token `t`, and so do
+values of which some heads are of `x_t` and others of `x_(t-1)`. Rows that
 have no number, because the input is a vector or they were mixed in an unknown way, are numbered where the next
 product with constants applies the same weights to each of them. The columns of such a product are numbered too, with
 the constant as their origin: they are the keys or queries of another input, should that constant be made of one.
@@ -281,6 +282,8 @@ def _agree(a: Tensor | None, b: Tensor | None) -> bool:
     if a is None or b is None or a.shape[-1] != b.shape[-1]:
         return False
     a, b = (_without_copies(rows).flatten(0, -2).unique(dim=0) for rows in (a, b))
+    if len(a) == 1:  # as in a sum, the later token counts where some heads or features are of tokens before
+        b = b.amax(0, keepdim=True)
     if len(a) != len(b):
         return False
     return bool(((a == b) | (a < 0) | (b < 0)).all() and ((a >= 0) & (b >= 0)).any())
