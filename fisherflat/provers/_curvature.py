@@ -43,6 +43,9 @@ from fisherflat.verifier import CLOSE, NUMERICAL, Comparison, HeldError, deviati
 
 #: how often the precision is doubled before the answer is "undecided"
 DOUBLINGS = 2
+#: bits in which any two doubles keep apart in a sum, as scores and a mask of the least double that is added to them do:
+#: what is held may rank such sums
+APART = 2304
 #: bits in which the rank of an affine map of deficient rank is computed, so that nothing is rounded
 EXACT = 4096
 #: how many pieces of a box are tried, over all bisections
@@ -67,7 +70,7 @@ def certify(
     **Args:** `mean`, `chart`, `family` as in `StatisticalManifold`. `at` `[k]`: the point to prove curvature at
     (default: a point of large curvature is searched for). `radius`: prove it on the box of all coordinates within this
     distance of the point, bisecting it within a budget. `precision`: bits of the ball arithmetic, doubled up to twice
-    where they do not suffice.
+    where they do not suffice, and raised further where what is held ranks numbers that only more bits keep apart.
 
     **Returns:** a `CurvatureCertificate`; see there for what exactly is certified.
 
@@ -164,12 +167,19 @@ class _Prover:
         if pieces.order(self.graph, self.orders) == pieces.PIECES and pieces.kinks(self.graph, self.orders):
             return self._written(_Proof("affine by pieces"), origin)
         point, plane = self._place(at)
-        proof = self._decided(point, plane)
+        proof = self._decided(point, plane, [self.precision << doubling for doubling in range(DOUBLINGS + 1)])
         if proof.argument in NUMERICAL:
-            try:
-                return self._written(proof, point, plane, constants=self._constants())
-            except (UnsupportedOpError, EnclosureError):
-                proof = _Proof("held in floats")
+            for bits in sorted({self.precision, max(self.precision, APART)}):
+                if bits > self.precision and proof.argument == "zero enclosed":
+                    proof = self._decided(point, plane, (bits,))  # what is open is open in these bits
+                self.precision = bits
+                try:
+                    return self._written(proof, point, plane, constants=self._constants())
+                except EnclosureError:
+                    continue
+                except UnsupportedOpError:
+                    break
+            proof = _Proof("held in floats")
         return self._written(proof, point, plane)
 
     def _place(self, at: tuple[float, ...] | None) -> tuple[tuple[float, ...], Plane]:
@@ -213,10 +223,9 @@ class _Prover:
             return 0, False  # flat all the same: structure looks at no numbers
         return (least, False) if exact is None else (exact, True)
 
-    def _decided(self, point: Sequence[float], plane: Plane) -> _Proof:
+    def _decided(self, point: Sequence[float], plane: Plane, precisions: Sequence[int]) -> _Proof:
         """First at the point, in as many bits as it takes, then on the box."""
-        for doubling in range(DOUBLINGS + 1):
-            bits = self.precision << doubling
+        for bits in precisions:
             with flint.ctx.workprec(bits):
                 proof = self._over(point, plane, "", 0.0, bits)
             if proof.argument in ("enclosure", "full dimension", "unsupported op"):
