@@ -330,3 +330,20 @@ def test_forward_over_reverse_is_still_wrong_through_linear_algebra(name: str, g
     found = hessian.permute(1, 2, 0)[[0, 0, 1], [0, 1, 1]]
     name = f"{name} by jacfwd(jacrev(...))" + ("" if grad else " under no_grad")
     assert relative_error(found, right) > 0.1, REPAIRED.format(torch.__version__, name)
+
+
+@pytest.mark.parametrize("n", [4, 40, 400])
+def test_one_wrong_entry_of_many_is_seen(n: int) -> None:
+    """Of two values for one place the last one stays; torch's derivative gives the gradient to both."""
+    places = torch.arange(n)
+    chart = ff.charts.affine(random(n), random(2, n, seed=1))
+
+    def unpooled(places: Tensor) -> ff.StatisticalManifold:
+        return ff.StatisticalManifold(
+            lambda x: F.max_unpool1d(x[None], places[None], 1)[0][:4], chart, engine="autodiff"
+        )
+
+    u = torch.zeros(1, 2, dtype=torch.float64)
+    assert torch.allclose(unpooled(places).jet(u).coefficients[0, 1:3], chart.basis[:, :4])
+    with pytest.raises(UnsupportedOpError, match="not that of its values"):
+        unpooled(places.clamp(min=1)).jet(u)
