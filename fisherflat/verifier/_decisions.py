@@ -54,7 +54,8 @@ def ranked(x: Array, count: int, dim: int, largest: bool) -> Array:
     out = np.empty((*lines.shape[:-1], count), dtype=np.int64)
     for place in np.ndindex(*out.shape[:-1]):
         line = lines[place] if largest else -lines[place]
-        order = sorted(range(len(line)), key=lambda i: line[i].mid(), reverse=True)  # floats would hide small gaps
+        middles: list[arb] = [entry.mid() for entry in line.tolist()]  # floats would hide small gaps
+        order = sorted(range(len(middles)), key=middles.__getitem__, reverse=True)
         if not all(_above(line[order[i]], line[order[j]]) for i in range(count) for j in range(i + 1, len(order))):
             raise EnclosureError("the order of two entries is open")
         out[place] = order[:count]
