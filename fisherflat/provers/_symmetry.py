@@ -110,7 +110,7 @@ def _findings(units: GatedUnits, graph: Graph, bits: int) -> Iterator[Finding]:
     else:
         yield _refuted("inverse scaling", units, graph, bits)
     yield _refuted("exchange", units, graph, bits)
-    if known.proved and units.name == "tanh":
+    if units.name == "tanh" and is_named(units.activation, "tanh"):
         yield Finding("factor sign", "odd")
     else:
         yield _refuted("factor sign", units, graph, bits)

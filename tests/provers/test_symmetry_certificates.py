@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import fisherflat as ff
 from fisherflat.certificates import Bound, Counterexample, Finding, SymmetryCertificate, digests, files
 from fisherflat.errors import CertificateError, InputError
-from fisherflat.gated_mlp import PROOFS
+from fisherflat.gated_mlp import PROOFS, gated_units
 from fisherflat.layers import MLP_ACTIVATIONS
 from fisherflat.verifier import scaling
 
@@ -217,3 +217,17 @@ def test_scaling_is_read_from_ops(function: Callable[..., Any], degree: int | No
         torch.testing.assert_close(function(3 * z), 3**degree * function(z))
     if parity is not None:
         torch.testing.assert_close(function(-z), parity * function(z))
+
+
+@pytest.mark.parametrize(
+    ("claimed", "real"), [("relu", "silu"), ("tanh", "relu"), ("identity", "gelu"), ("relu2", "relu")]
+)
+def test_the_name_of_an_activation_is_not_believed(claimed: str, real: str) -> None:
+    units = gated_units(ff.layers.GatedMLP(4, 6, activation=real).double())
+    named = dataclasses.replace(units, name=claimed)
+    certificate = ff.symmetry.certify(named)
+    assert claimed not in certificate.claim
+    assert named.homogeneity.degree == units.homogeneity.degree
+    assert ff.verify(certificate, named).ok
+    false = dataclasses.replace(certificate, activation=claimed)
+    assert any(reason.startswith("activation:") for reason in ff.verify(false, named).reasons)
