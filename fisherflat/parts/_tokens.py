@@ -148,7 +148,7 @@ class Tokens:
         for operand, summed, kept in ((left, -1, -2), (right, -2, -1)):
             if not isinstance(operand, Node) or not (operand is self._input or self._sources[operand]):
                 continue
-            if len(operand.shape) < 2:
+            if len(operand.shape) < 2 or not operand.shape[summed]:  # an empty sum is constant
                 return []
             own = [n for n in self._of[operand] if n.along(summed) is None]
             found = [_over(n, summed, node) for n in own]

@@ -272,6 +272,25 @@ def test_an_output_without_a_derivative_is_refused_beside_one_that_has_it(output
         ff.StatisticalManifold(f, chart_of((3, 4)), engine="autodiff").jet(U)
 
 
+def test_an_op_without_a_derivative_is_refused_also_where_some_of_its_values_are_nan() -> None:
+    mean = ff.StatisticalManifold(torch.special.bessel_y0, chart_of((6,)), engine="autodiff")
+    assert torch.special.bessel_y0(mean.chart(U)).isnan().any()
+    with pytest.raises(UnsupportedOpError, match="special_bessel_y0 .*its derivative is not that of its values"):
+        mean.jet(U)
+
+
+def test_points_are_kept_apart_where_torch_mixes_them_in_the_derivatives_of_an_op() -> None:
+    """The batched derivative of `prelu` with a weight without axes takes points for outputs; its values are right."""
+
+    def f(x: Tensor) -> Tensor:
+        return torch.stack([F.prelu(x[0] - 3, x[1]), x[0] * x[1]])
+
+    u = torch.tensor([[0.1, 0.2], [0.3, -0.4]], dtype=torch.float64)
+    jet = ff.StatisticalManifold(f, ff.charts.identity(2), engine="autodiff").jet(u)
+    torch.testing.assert_close(jet.jacobian[..., 0], torch.stack([u[:, 1], u[:, 0] - 3], -1))
+    torch.testing.assert_close(jet.hessian[..., 0], torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double().expand(2, 2, 2))
+
+
 def test_a_constant_that_is_written_into_is_refused() -> None:
     memory = torch.zeros(2, dtype=torch.float64)
     mean = ff.StatisticalManifold(lambda x: memory.add_(x) * 1, ff.charts.identity(2), engine="autodiff")

@@ -47,3 +47,26 @@ def test_engines_agree_on_both_sides_of_a_kink() -> None:
     torch.testing.assert_close(taylor, autodiff, rtol=1e-12, atol=1e-12)
     # flat on one side, a paraboloid z = u^2 + v^2 with K = 4 on the other: curvature jumps, and no limit is taken
     torch.testing.assert_close(taylor[[0, 2]], torch.tensor([0.0, 8.0], dtype=torch.float64), rtol=1e-9, atol=1e-12)
+
+
+def test_rows_that_a_mask_leaves_empty_weigh_nothing() -> None:
+    """The logarithm over two axes of which a mask leaves one row nothing: as over the rows that it leaves.
+
+    Torch's derivatives are NaN there, and so are the autodiff engine's.
+    """
+    keep = torch.tensor([True, False, True])
+
+    def masked(x: Tensor) -> Tensor:
+        kept = x.masked_fill(~keep[:, None], -torch.inf)
+        return torch.stack([torch.logsumexp(kept.logsumexp(1), 0), torch.logsumexp(kept, (0, 1)), x[0, 0] * x[2, 1]])
+
+    def unmasked(x: Tensor) -> Tensor:
+        total = torch.logsumexp(x[[0, 2]].reshape(-1), 0)
+        return torch.stack([total, total, x[0, 0] * x[2, 1]])
+
+    generator = torch.Generator().manual_seed(3)
+    point, *basis = torch.randn(3, 3, 2, dtype=torch.float64, generator=generator)
+    chart = ff.charts.affine(point, torch.stack(basis))
+    u = torch.tensor([[0.0, 0.0], [0.5, -0.25]], dtype=torch.float64)
+    got, right = (ff.StatisticalManifold(f, chart).jet(u) for f in (masked, unmasked))
+    torch.testing.assert_close(got.coefficients, right.coefficients, rtol=1e-12, atol=1e-12)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
+from torch.func import vjp, vmap
+from torch.utils._pytree import tree_leaves, tree_map
 
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.graph import Node, getitem, leaves, mapped_leaves
@@ -111,15 +113,17 @@ def _fault(call: _Call) -> str:
 
 
 def _fault_of(call: _Call, output: int) -> str:
+    finite = torch.stack([out[output] for out in call.out]).isfinite().all(0)  # of others nothing can be said
+
     def alone(function: Callable[..., Tensors], inputs: Tensors) -> tuple[Callable[..., Tensors], Tensors]:
-        return lambda *x: function(*x)[output : output + 1], inputs
+        return lambda *x: [function(*x)[output][finite]], inputs
 
     before, at, after = (alone(*call.function(i)) for i in range(3))
-    outs = [out[output] for out in call.out]
-    moved = [a - b for a, b in zip(after[1], before[1], strict=True)]
+    outs = [out[output][finite] for out in call.out]
+    moved = [_finite(a - b) for a, b in zip(after[1], before[1], strict=True)]
     changes = [outs[2] - outs[0]]
-    if not all(bool(t.isfinite().all()) for t in (*moved, *changes)) or not any(m.any() for m in moved):
-        return ""  # nothing can be said there
+    if not finite.any() or not any(m.any() for m in moved):
+        return ""
     weights = [_seeded(outs[1])]
     directions = [_seeded(m) for m in moved]
     try:
@@ -135,7 +139,7 @@ def _fault_of(call: _Call, output: int) -> str:
         return "its derivative is not that of its values"
     if slopes[0] is None or slopes[2] is None:
         return ""
-    turned = [a.detach() - b.detach() for a, b in zip(slopes[2], slopes[0], strict=True)]
+    turned = [_finite(a.detach() - b.detach()) for a, b in zip(slopes[2], slopes[0], strict=True)]
     noise = eps * sum(float((d * s.detach()).abs().sum()) for d, s in zip(directions, first, strict=True))
     if not _equal(directions, turned, bend if bend is not None else zeros, moved, noise):
         return "its second derivative is not that of its values"
@@ -174,23 +178,60 @@ def _gradient_of(slopes: Tensors, inputs: Tensors, directions: Tensors) -> Tenso
         return [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, found, strict=True)]
 
 
+def _finite(t: Tensor) -> Tensor:
+    return t.nan_to_num(0.0, 0.0, 0.0)
+
+
 def _batches(call: _Call) -> bool:
-    """Whether the op of several points at once is the op of each."""
-    parts = [call.function(i) for i in range(len(call.out))]
+    """Whether the op and its derivatives at several points at once are those at each.
+
+    They are asked for as the engine asks: points, outputs and rows of second derivatives, each in a batch.
+    """
     if _moving_integers(call):
         return True
-    stacked = [torch.stack([inputs[j].detach() for _, inputs in parts]) for j in range(len(parts[0][1]))]
+    (function, _), *_ = parts = [call.function(i) for i in range(2)]
+    points = [[x.detach() for x in inputs] for _, inputs in parts]
+    weights = tuple(_two(out) for out in call.out[0])
+    directions = tuple(_two(x) for x in points[0])
+
+    def jet(several: Callable[..., Any], *x: Tensor) -> Any:
+        def row(weight: tuple[Tensor, ...]) -> Any:
+            def slopes(*y: Tensor) -> Any:
+                return vjp(lambda *z: tuple(function(*z)), *y)[1](weight)
+
+            first, turned = vjp(slopes, *x)
+            return first, several(turned)(directions)
+
+        return tuple(function(*x)), several(row)(weights)
+
     try:
-        with torch.no_grad():
-            together = vmap(lambda *x: tuple(parts[0][0](*x)))(*stacked)
+        together = vmap(partial(jet, vmap))(*map(torch.stack, zip(*points, strict=True)))
+        singly = [jet(_in_turn, *x) for x in points]
     except (RuntimeError, NotImplementedError, ValueError):
         return False
-    for j, out in enumerate(together):
-        singly = torch.stack([out[j] for out in call.out])
-        scale = float(singly.abs().nan_to_num(posinf=0).max()) if singly.numel() else 0.0
-        if not torch.allclose(out, singly, rtol=1e-6, atol=1e-6 * scale, equal_nan=True):
-            return False
-    return True
+    return all(map(_close, tree_leaves(together), tree_leaves(_stacked(singly))))
+
+
+def _in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What `vmap` computes of a function of a tuple, one after the other."""
+
+    def over(batch: tuple[Tensor, ...]) -> Any:
+        return _stacked([function(tuple(some)) for some in zip(*batch, strict=True)])
+
+    return over
+
+
+def _stacked(found: list[Any]) -> Any:
+    return tree_map(lambda *parts: torch.stack(parts), *found)
+
+
+def _close(together: Tensor, singly: Tensor) -> bool:
+    scale = float(_finite(singly).abs().max()) if singly.numel() else 0.0
+    return torch.allclose(together, singly, rtol=1e-6, atol=1e-6 * scale, equal_nan=True)
+
+
+def _two(like: Tensor) -> Tensor:
+    return torch.stack([_seeded(like), _seeded(like).flip(tuple(range(like.dim()))) + 0.5])
 
 
 def _moving_integers(call: _Call) -> bool:

@@ -70,6 +70,7 @@ def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k:
     def row(c: int) -> Tensors:
         return tuple(d[c] for d in data)
 
+    differentiable: list[bool] = []
     try:
         with torch.enable_grad():
             probe = outputs(tuple(a[0].detach().requires_grad_() for a in at), tuple(f[0] for f in still))
@@ -84,9 +85,10 @@ def differentiated(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k:
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
         if is_out_of_memory(error):
             raise
+        other = ', or use engine="autodiff"' if any(differentiable) else ""
         raise UnsupportedOpError(
             f"{node.op} at {node.source} has no second-order rule, and torch cannot differentiate it alone ({error}); "
-            'write that step in simpler ops, or use engine="autodiff"'
+            f"write that step in simpler ops{other}"
         ) from error
     found = [torch.stack(parts) for parts in zip(*rows, strict=True)]
 

@@ -57,10 +57,11 @@ def softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -
 def _weights(x: Any, axis: int) -> tuple[Any, Any]:
     """`log sum exp x` along an axis, and the softmax."""
     largest = x.amax([axis], True)
-    largest = largest.masked_fill(largest.isinf(), 0.0)
+    infinite = largest.isinf()  # -inf alone is a constant: nothing weighs
+    largest = largest.masked_fill(infinite, 0.0)
     weights = (x - largest).exp()
     total = weights.sum(axis, True)
-    return total.log() + largest, weights / total
+    return total.log() + largest, weights / total.masked_fill(infinite, 1.0)
 
 
 def _covariances(xp: Algebra, node: Node, z: Any, y: Any, axis: int, out: Series) -> Iterator[tuple[Any, Any]]:
