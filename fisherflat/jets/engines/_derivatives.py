@@ -189,7 +189,8 @@ def _batches(call: _Call) -> bool:
     """
     if _moving_integers(call):
         return True
-    (function, _), *_ = parts = [call.function(i) for i in range(2)]
+    parts = [call.function(i) for i in range(2)]
+    function = parts[0][0]
     points = [[x.detach() for x in inputs] for _, inputs in parts]
     weights = tuple(_two(out) for out in call.out[0])
     directions = tuple(_two(x) for x in points[0])

@@ -58,7 +58,7 @@ def extreme_over(xp: Algebra, node: Node, x: Series, dim: Any = (), keepdim: boo
 def max_pool(xp: Algebra, node: Node, x: Any, *args: Any, **kwargs: Any) -> tuple[Series, Series]:
     if not isinstance(x, Series):  # what moves says where the windows lie
         moving = next(a for a in (*args, *kwargs.values()) if isinstance(a, Series))
-        return xp.values(node, (x, *args), kwargs, moving.k)  # type: ignore[return-value]
+        return xp.values(node, (x, *args), kwargs, moving.k)
     _, index = xp.values(node, (x, *args), kwargs, x.k)  # counts along the pooled axes taken together
     pooled = 3 if "3d" in node.packet.__name__ else 2
     flat, where = (Series(s.data.reshape(*s.data.shape[:-pooled], -1), x.k) for s in (x, index))
