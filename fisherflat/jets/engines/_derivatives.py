@@ -200,7 +200,7 @@ def _batches(call: _Call) -> bool:
             def slopes(*y: Tensor) -> Any:
                 return vjp(lambda *z: tuple(function(*z)), *y)[1](weight)
 
-            first, turned = vjp(slopes, *x)
+            first, turned = vjp(slopes, *x)[:2]
             return first, several(turned)(directions)
 
         return tuple(function(*x)), several(row)(weights)
