@@ -50,7 +50,8 @@ def reproduce(
     """
     from fisherflat.lab.reproduce import reproduce
 
-    if not reproduce(out, quick=quick, only=options.words(only), say=say):
+    if not reproduce(out, quick=quick, only=options.words(only)):
+        say("Interrupted. What is finished is kept; the same command goes on from there.")
         raise typer.Exit(130)
     say(f"written: {out / 'report.md'}")
 

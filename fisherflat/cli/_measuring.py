@@ -27,7 +27,7 @@ def inspect(
     found = inspect(options.load_model(path, device, side, blocks, config))
     print(found)
     if out is not None:
-        say(f"written: {found.save(out)}")
+        written(found.save(out))
 
 
 def analyze(

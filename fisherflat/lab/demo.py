@@ -36,6 +36,8 @@ READINGS = (LIVE, "frozen pattern", "frozen gate")
 SHOWN = {"live": "live: nothing held", "frozen pattern": "frozen pattern: held as at the origin"}
 #: how many of the training points are drawn
 DRAWN_POINTS = 120
+#: of a map, what is kept
+_TENSORS = ("u", "scalar_curvature", "metric")
 #: what the language models read
 PROMPT = "def mean(values):\n    return sum(values) / len(values)\n"
 
@@ -88,14 +90,44 @@ class Demo:
     def save(self, folder: str | Path) -> list[Path]:
         """Write curvature_maps.png, curvature_maps.csv (every grid point) and curvature_maps.json (the summary).
 
+        curvature_maps.npz holds the maps with all digits, for `load`.
+
         **Returns:** the files. **Raises:** `InputError` where they cannot be written.
         """
         files = {
             "curvature_maps.png": report.Figure(self.figure, dpi=110),
             "curvature_maps.csv": self._write_csv,
             "curvature_maps.json": self.numbers(),
+            "curvature_maps.npz": self._write_fields,
         }
         return report.write(files, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Demo:
+        """The result that `save` wrote into a folder; its models are those that ship with the package.
+
+        **Raises:** `InputError` where its files are not there or not whole.
+        """
+        with report.reading(folder, "a demonstration") as place:
+            found = report.read_json(place / "curvature_maps.json")["models"]
+            with np.load(place / "curvature_maps.npz", allow_pickle=False) as maps:
+                fields = {
+                    (name, reading): CurvatureField(
+                        extent=SQUARE, **{what: torch.from_numpy(maps[f"{name}/{reading}/{what}"]) for what in _TENSORS}
+                    )
+                    for name, model in found.items()
+                    for reading in model["readings"]
+                }
+        return cls(ring_pair(), {name: model["test_accuracy"] for name, model in found.items()}, fields)
+
+    def _write_fields(self, path: Path) -> None:
+        maps = {
+            f"{name}/{reading}/{what}": getattr(field, what).numpy()
+            for (name, reading), field in self.fields.items()
+            for what in _TENSORS
+        }
+        with path.open("wb") as file:
+            np.savez_compressed(file, **maps)
 
     def _write_csv(self, path: Path) -> None:
         with path.open("w") as file:

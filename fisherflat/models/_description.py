@@ -89,6 +89,14 @@ class LayerDescription:
     readings: dict[str, list[str]]
     unread: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> LayerDescription:
+        """The description that `dataclasses.asdict` and JSON made plain."""
+        made: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in plain.items()}
+        made["gates"] = tuple(GateDescription(**gate) for gate in plain["gates"])
+        made["norms"] = tuple(NormDescription(**norm) for norm in plain["norms"])
+        return cls(**made)
+
 
 def describe(block: Block, config: Any = None) -> LayerDescription:
     """What a block is made of; `config`, of the model, is asked for the width of windows alone.

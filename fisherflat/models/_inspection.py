@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fisherflat._files import made, whole
+from fisherflat.errors import InputError
 from fisherflat.models._description import LayerDescription, describe, parameters
 from fisherflat.models._loading import as_model
 from fisherflat.models._model import Model
@@ -54,13 +55,26 @@ class Inspection:
 
         return pd.DataFrame([_row(layer) for layer in self.layers])
 
-    def save(self, path: str | Path) -> Path:
-        """Write all of it as JSON. **Raises:** `InputError` where that cannot be done."""
+    def save(self, path: str | Path) -> list[Path]:
+        """Write all of it as JSON.
+
+        **Returns:** the file. **Raises:** `InputError` where it cannot be written.
+        """
         path = Path(path)
         made(path.parent)
         with whole(path) as part:
             part.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        return path
+        return [path]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Inspection:
+        """The inspection that `save` wrote. **Raises:** `InputError` where the file holds none."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            layers = tuple(LayerDescription.of(layer) for layer in content.pop("layers"))
+            return cls(**content | {"stored_dtypes": tuple(content["stored_dtypes"]), "layers": layers})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path} does not hold an inspection ({error})") from error
 
     def __rich__(self) -> Any:
         """For a terminal: about the model, its layers, its gates, and the readings that make sense of each part."""

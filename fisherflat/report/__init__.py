@@ -9,7 +9,7 @@ from __future__ import annotations
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._analyze import analyze
 from fisherflat.report._depth_study import DepthStudy, study_depth
-from fisherflat.report._result import Result
+from fisherflat.report._result import Result, read_json, reading
 from fisherflat.report._symmetry_study import SymmetryStudy, study_symmetry
 from fisherflat.report._writer import Figure, blank, write
 
@@ -21,6 +21,8 @@ __all__ = [
     "SymmetryStudy",
     "analyze",
     "blank",
+    "read_json",
+    "reading",
     "study_depth",
     "study_symmetry",
     "write",

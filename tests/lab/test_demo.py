@@ -24,7 +24,7 @@ from fisherflat.lab.experiments.ring import ring_data
 from fisherflat.zoo import ring_pair, ring_provenance
 
 RESOLUTION = 21
-FILES = ["curvature_maps.csv", "curvature_maps.json", "curvature_maps.png"]
+FILES = ["curvature_maps.csv", "curvature_maps.json", "curvature_maps.npz", "curvature_maps.png"]
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,20 @@ def test_only_the_ungated_model_with_its_pattern_held_is_flat(found: Demo) -> No
         ("gated", "frozen pattern"),
         ("gated", "frozen gate"),
     }
+
+
+def test_what_was_saved_is_loaded(found: Demo, folder: Path) -> None:
+    loaded = Demo.load(folder)
+    assert loaded.accuracy == found.accuracy and set(loaded.fields) == set(found.fields)
+    for key, field in found.fields.items():
+        assert loaded.fields[key].extent == field.extent
+        torch.testing.assert_close(loaded.fields[key].scalar_curvature, field.scalar_curvature, rtol=0, atol=0)
+        torch.testing.assert_close(loaded.fields[key].metric, field.metric, rtol=0, atol=0)
+
+
+def test_a_folder_without_a_demonstration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not hold the files of a demonstration"):
+        Demo.load(tmp_path)
 
 
 def test_accuracy_is_that_of_the_provenance_and_the_mean_over_its_regions(found: Demo) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import fisherflat as ff
 from fisherflat.cli import app
+from fisherflat.errors import InputError
 from fisherflat.models import Model
 
 LATENT = {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8}
@@ -144,5 +145,9 @@ def test_the_result_of_a_folder(tmp_path: Path) -> None:
     saved = json.loads(out.read_text())
     assert [layer["attention"] for layer in saved["layers"]] == ["no softmax", "softmax"]
     assert saved["layers"][1]["gates"][0]["activation"] == "sigmoid"
+    assert ff.Inspection.load(out).layers == found.layers
+    (out.parent / "other.json").write_text("[1]")
+    with pytest.raises(InputError, match="does not hold an inspection"):
+        ff.Inspection.load(out.parent / "other.json")
     said = str(found)
     assert "Qwen3NextModel" in said and "output" in said and "frozen pattern+gate" in said

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from fisherflat._files import made, whole
+from fisherflat._progress import progress as shown
 from fisherflat.errors import InputError
 from fisherflat.lab.reproduce import certificates, depth, language, ring, symmetry
 from fisherflat.lab.reproduce._report import results, text
@@ -31,7 +32,7 @@ def reproduce(
     quick: bool = False,
     only: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = print,
+    progress: bool = True,
 ) -> bool:
     """Measure again what the project says about gates, curvature and symmetry, and compare it with the papers.
 
@@ -44,7 +45,7 @@ def reproduce(
     - `out`, a folder; `only`, names of sections (default: all).
     - `quick`: fewer seeds and coarser grids, a minute or two instead of a quarter of an hour.
     - `settings`, name -> settings of a section instead of those.
-    - `say`, is told what happens, a line at a time.
+    - `progress`: whether to show what goes on, on the error stream.
 
     **Returns:** whether all chosen sections are there: false after an interrupt (Ctrl-C), which keeps what is done.
 
@@ -58,18 +59,17 @@ def reproduce(
         for name, module in SECTIONS.items()
     }
     found = {name: Section.load(folder / name, asdict(chosen[name])) for name in SECTIONS}
-    try:
-        for name in only or SECTIONS:
-            if found[name]:
-                say(f"{name}: there already")
-            else:
-                say(f"{name}: measuring ...")
-                found[name] = section = _measured(SECTIONS[name], chosen[name], folder / name)
-                say(f"{name}: done in {section.seconds:.0f} s")
-            _write({name: section for name, section in found.items() if section}, folder)
-    except KeyboardInterrupt:
-        say("Interrupted. What is finished is kept; the same command goes on from there.")
-        return False
+    asked = only or list(SECTIONS)
+    with shown(progress) as moved:
+        try:
+            for done, name in enumerate(asked):
+                moved(name, done, len(asked))
+                if not found[name]:
+                    found[name] = _measured(SECTIONS[name], chosen[name], folder / name)
+                _write({name: section for name, section in found.items() if section}, folder)
+        except KeyboardInterrupt:
+            return False
+        moved("done", len(asked), len(asked))
     return True
 
 
