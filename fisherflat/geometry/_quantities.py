@@ -63,8 +63,8 @@ class Geometry:
 
     degenerate: Tensor
     nearly_degenerate: Tensor
-    #: the same geometry, computed once more; `None` where all that is known is a jet
-    again: Callable[[], Geometry] | None = None
+    #: the same geometry, computed so many times more, `[runs, *batch]`; `None` where all that is known is a jet
+    again: Callable[[int], Geometry] | None = None
 
     dim = former("ambient_dim")
 
@@ -103,24 +103,21 @@ class Geometry:
             setattr(found, name, shaped(getattr(self, name), 0))
         if self.again is not None:
             again = self.again
-            found.again = lambda: again().reshaped(batch)
+            found.again = lambda runs: again(runs).reshaped((runs, *batch))
         return found
 
     # -- errors --------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _perturbed(self) -> list[tuple[Noise, Geometry]]:
+    def _perturbed(self) -> tuple[Noise, Geometry]:
         """The same geometry from arithmetic with noise, a few times."""
         if self.again is None:
             raise InputError(
                 "an error is estimated by computing the jet once more, and this Geometry was made of a jet alone; ask "
                 'one that StatisticalManifold.at returns, or measure(u, ["scalar_curvature"], error=True)'
             )
-        found = []
-        for seed in range(_RUNS):
-            with torch.no_grad(), Noise(seed) as noise:
-                found.append((noise, self.again()))
-        return found
+        with torch.no_grad(), Noise(0) as noise:
+            return noise, self.again(_RUNS)
 
     def error(self, name: str) -> Tensor:
         """How far a quantity may be from its exact value because of rounding: an estimate, in the quantity's own units.
@@ -146,11 +143,10 @@ class Geometry:
         if name not in known:
             raise InputError(f"{name!r} is not a quantity of Geometry; the known ones are {', '.join(known)}")
 
-        def perturbed(noise: Noise, geometry: Geometry) -> Tensor:
-            with torch.no_grad(), noise:
-                return getattr(geometry, name)
-
-        return spread(getattr(self, name), (perturbed(*pair) for pair in self._perturbed))
+        noise, geometry = self._perturbed
+        with torch.no_grad(), noise:
+            again = getattr(geometry, name)
+        return spread(getattr(self, name), again)
 
     def __repr__(self) -> str:
         return f"Geometry(points={list(self.degenerate.shape)}, k={self.k}, D={self.ambient_dim})"

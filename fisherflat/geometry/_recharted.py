@@ -86,18 +86,24 @@ def refined(
         near = near & (~directions.where | nearly_degenerate(1 / (reach * steepness), geometry.ambient_dim))
     geometry.nearly_degenerate = near
 
-    def again() -> Geometry:
+    def again(runs: int) -> Geometry:
+        # all runs at once, as so many points: each entry has a noise of its own
+        def repeated(tensor: Tensor) -> Tensor:
+            return tensor.expand(runs, *tensor.shape).flatten(0, 1)
+
         basis = None
         if directions is not None or u.dtype != torch.float64:
             given = directions.basis if directions is not None else chart.basis.to(u).expand(len(u), *chart.basis.shape)
-            basis = (
-                given * 1
-            )  # perturbed where there is noise: these directions have been rounded, the chart's are exact
+            given = repeated(given)
+            basis = given * 1  # perturbed where there is noise: these have been rounded, the chart's own are exact
             if directions is not None and u.dtype == torch.float64:
-                basis = torch.where(directions.where.reshape(-1, *(1,) * (basis.dim() - 1)), basis, given)
+                where = repeated(directions.where)
+                basis = torch.where(where.reshape(-1, *(1,) * (basis.dim() - 1)), basis, given)
         rounded = family.factored_anew() if isinstance(family, Gaussian) else family
-        found = Jet(rounded.whiten(pick(engine.jet(u, basis))), chart.k)
-        return Geometry(found, "nan", u, scale=scale, change=None if directions is None else directions.change)
+        points = repeated(u)
+        found = Jet(rounded.whiten(pick(engine.jet(points, basis))), chart.k)
+        change = None if directions is None else repeated(directions.change)
+        return Geometry(found, "nan", points, scale=repeated(scale), change=change).reshaped((runs, len(u)))
 
     geometry.again = again
     return geometry

@@ -9,15 +9,17 @@ arithmetic: Parker, *Monte Carlo arithmetic: exploiting randomness in floating-p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from fisherflat.jets.ops import OPS
 
@@ -72,44 +74,62 @@ class Noise(TorchDispatchMode):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self._generator = torch.Generator().manual_seed(seed)
-        self._pools: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._places = Random(seed)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        packet = func.overloadpacket
-        if (
-            _exactly.get()
-            or packet in _EXACT
-            or any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns)
-        ):
+        how = _treatment(func)
+        if how.exact or _exactly.get():
             return func(*args, **kwargs)
-        if packet in _REDUCTIONS:
-            written = _written(func, kwargs)
-            args = tree_map(self._perturbed, args)
-            kwargs = {name: v if name in written else tree_map(self._perturbed, v) for name, v in kwargs.items()}
-        still = _without_effect(*args) if packet in _SUMS else None
+        if how.reduces:
+            args = tuple(self._perturbed(leaf) for leaf in args)
+            kwargs = {name: v if name in how.written else self._perturbed(v) for name, v in kwargs.items()}
+        still = _without_effect(*args) if how.adds else None
         found = func(*args, **kwargs)
         for tensor in found if isinstance(found, (tuple, list)) else (found,):
             if _is_real(tensor):
-                tensor.mul_(self._factors(tensor) if still is None else torch.where(still, 1.0, self._factors(tensor)))
+                factors = self._factors(tensor)
+                tensor.mul_(factors if still is None else torch.where(still, 1.0, factors))
         return found
 
     def _perturbed(self, leaf: Any) -> Any:
+        if isinstance(leaf, (tuple, list)):
+            return [self._perturbed(one) for one in leaf]
         return leaf * self._factors(leaf) if _is_real(leaf) else leaf
 
     def _factors(self, like: Tensor) -> Tensor:
-        """Factors near 1 of the shape of a tensor: a window, at a random place, of a pool that is drawn once."""
-        count, key = like.numel(), (like.dtype, like.device)
-        pool = self._pools.get(key)
-        if pool is None or pool.numel() < count + 1024:
-            drawn = torch.rand(max(2**14, 2 * count), generator=self._generator, dtype=torch.float64) - 0.5
-            # no small ones: where one rounding makes the error, each run should see it
-            noise = drawn + 0.5 * drawn.sign()
-            factors = 1 + noise * (AMPLITUDE * torch.finfo(like.dtype).eps)
-            pool = self._pools[key] = factors.to(like.device, like.dtype)
-        start = int(torch.randint(pool.numel() - count, (), generator=self._generator))
+        """Factors near 1 of the shape of a tensor: a window, at a random place, of the pool."""
+        count = like.numel()
+        pool = _pool(like.dtype, like.device, max(16, (2 * count).bit_length()))
+        start = self._places.randrange(pool.numel() - count)
         return pool[start : start + count].view(like.shape)
+
+
+@dataclass(frozen=True)
+class _Treatment:
+    """What noise does to an op: nothing, or something to its results, and to what enters a reduction."""
+
+    exact: bool
+    reduces: bool
+    adds: bool
+    written: frozenset[str]
+
+
+@cache
+def _treatment(func: Any) -> _Treatment:
+    packet, schema = func.overloadpacket, func._schema
+    views = any(result.alias_info and not result.alias_info.is_write for result in schema.returns)
+    written = frozenset(a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write)
+    return _Treatment(views or packet in _EXACT, packet in _REDUCTIONS, packet in _SUMS, written)
+
+
+@cache
+def _pool(dtype: torch.dtype, device: torch.device, bits: int) -> Tensor:
+    """`2^bits` factors, drawn once a process: what is random in each run is where the windows are."""
+    drawn = torch.rand(2**bits, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
+    # no small ones: where one rounding makes the error, each run should see it
+    noise = drawn + 0.5 * drawn.sign()
+    return (1 + noise * (AMPLITUDE * torch.finfo(dtype).eps)).to(device, dtype)
 
 
 def _is_real(leaf: Any) -> bool:
@@ -123,13 +143,11 @@ def _without_effect(a: Any, b: Any, *rest: Any) -> Tensor | None:
     return zeros[0] | zeros[1] if any(isinstance(zero, Tensor) for zero in zeros) else None
 
 
-def _written(func: Any, kwargs: dict[str, Any]) -> Iterable[str]:
-    return [a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write and a.name in kwargs]
+def spread(found: Tensor, again: Tensor) -> Tensor:
+    """The largest difference between numbers and what they were with noise; infinite where that was none at all.
 
-
-def spread(found: Tensor, again: Iterable[Tensor]) -> Tensor:
-    """The largest difference between numbers and what they were with noise; infinite where that was none at all."""
-    largest = found.abs() * (AMPLITUDE * torch.finfo(found.dtype).eps)
-    for other in again:
-        largest = torch.maximum(largest, (other - found).abs().nan_to_num(nan=float("inf")))
-    return torch.where(found.isnan(), found, largest)
+    **Args:** `found` `[*shape]`; `again` `[runs, *shape]`.
+    """
+    largest = (again - found).abs().nan_to_num(nan=float("inf")).amax(0)
+    least = found.abs() * (AMPLITUDE * torch.finfo(found.dtype).eps)
+    return torch.where(found.isnan(), found, torch.maximum(largest, least))
