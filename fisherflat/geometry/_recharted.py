@@ -20,7 +20,7 @@ from fisherflat.geometry._precision import combined
 from fisherflat.geometry._quantities import Geometry
 from fisherflat.jets import Jet
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Family, Gaussian
+from fisherflat.spaces.families import Family
 
 #: the skewness of the Jacobian from which on it pays: about what costs four digits
 ILL_CONDITIONED = 2.0**7
@@ -99,9 +99,8 @@ def refined(
             if directions is not None and u.dtype == torch.float64:
                 where = repeated(directions.where)
                 basis = torch.where(where.reshape(-1, *(1,) * (basis.dim() - 1)), basis, given)
-        rounded = family.factored_anew() if isinstance(family, Gaussian) else family
         points = repeated(u)
-        found = Jet(rounded.whiten(pick(engine.jet(points, basis))), chart.k)
+        found = Jet(family.whiten(pick(engine.jet(points, basis))), chart.k)
         change = None if directions is None else repeated(directions.change)
         return Geometry(found, "nan", points, scale=repeated(scale), change=change).reshaped((runs, len(u)))
 

@@ -129,7 +129,7 @@ def norm_along_itself(draw: Draws, d: int, k: int) -> ff.StatisticalManifold:
 def full_covariance(draw: Draws, d: int, k: int) -> ff.StatisticalManifold:
     f, (point, basis) = network(draw, d), _chart(draw, d, k)
     axes = torch.linalg.qr(draw.normal(4 * d, 4 * d))[0]
-    sigma = axes * torch.logspace(0, -draw.uniform(2, 10), 4 * d, dtype=torch.float64) @ axes.T
+    sigma = axes * torch.logspace(0, -draw.uniform(2, 14), 4 * d, dtype=torch.float64) @ axes.T
     return ff.StatisticalManifold(f, ff.charts.affine(point, basis), ff.Gaussian((sigma + sigma.T) / 2))
 
 

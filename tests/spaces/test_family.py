@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +118,20 @@ def test_calibration_refuses_outputs_without_spread(outputs: torch.Tensor, words
 def test_a_covariance_of_the_wrong_size_is_refused_when_it_meets_the_map() -> None:
     with pytest.raises(CovarianceError, match="the map has 2 outputs, the covariance is made for 3"):
         ff.StatisticalManifold(lambda x: x, ff.charts.identity(2), ff.Gaussian(MATRIX))
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e10, 1e14])
+@pytest.mark.parametrize("units", ["one", "many"])
+def test_whitening_is_right_to_the_last_places_whatever_the_condition(condition: float, units: str) -> None:
+    import mpmath
+
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(12, 12, dtype=torch.float64, generator=generator))[0]
+    sigma = axes * torch.logspace(0, -math.log10(condition), 12, dtype=torch.float64) @ axes.T
+    scales = torch.exp2(torch.arange(12.0, dtype=torch.float64) * (5 if units == "many" else 0))
+    sigma = (sigma + sigma.T) / 2 * scales * scales[:, None]
+    found = ff.Gaussian(sigma).whiten(torch.eye(12, dtype=torch.float64)).T
+    with mpmath.workdps(80):
+        root = mpmath.inverse(mpmath.cholesky(mpmath.matrix(sigma.tolist())))
+        off = [abs(found[i, j].item() / root[i, j] - 1) for i in range(12) for j in range(i + 1)]
+        assert max(off) < 1e-15

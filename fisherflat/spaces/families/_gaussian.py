@@ -8,7 +8,6 @@ geometry of the surface `f`.
 from __future__ import annotations
 
 import math
-from copy import copy
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from fisherflat._arrays import as_float64
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CovarianceError, InputError
+from fisherflat.spaces.families._root import inverse_root
 
 
 class Gaussian:
@@ -47,8 +47,7 @@ class Gaussian:
         if sigma.dim() < 2:
             if not (sigma > 0).all():
                 raise CovarianceError(f"a covariance must be positive; the smallest entry is {sigma.min().item():.6g}")
-            # what whitening divides by (number, diagonal) or solves with (Cholesky factor)
-            self._factor = sigma.sqrt()
+            self._deviation = sigma.sqrt()
             return
         if sigma.dim() != 2 or sigma.shape[0] != sigma.shape[1]:
             raise CovarianceError(
@@ -59,14 +58,15 @@ class Gaussian:
             raise CovarianceError(
                 f"the covariance matrix is not symmetric (largest difference {asymmetry:.3g}); pass (C + C.T) / 2"
             )
-        self._factor, info = torch.linalg.cholesky_ex(sigma)
-        # a pivot is the variance that the entries before do not explain; rounding alone leaves about D eps of a zero
-        unexplained = (self._factor.diagonal().square() / sigma.diagonal()).min().item()
-        if info.item() > 0 or unexplained < 8 * sigma.shape[0] * torch.finfo(sigma.dtype).eps:
+        factor, info = torch.linalg.cholesky_ex(sigma)
+        # a pivot is the variance that the entries before do not explain; rounding leaves about sqrt(D) eps of a zero
+        unexplained = (factor.diagonal().square() / sigma.diagonal()).min().item()
+        if info.item() > 0 or unexplained < 2 * sigma.shape[0] ** 0.5 * torch.finfo(sigma.dtype).eps:
             raise CovarianceError(
                 "the covariance matrix is not positive definite, or singular to rounding (was it estimated from fewer "
                 "samples than outputs?); add a small multiple of the identity"
             )
+        self._inverse = inverse_root(sigma, factor)
 
     @classmethod
     def calibrated(cls, outputs: Any) -> Gaussian:
@@ -111,22 +111,11 @@ class Gaussian:
         if self.ambient_dim not in (None, ambient_dim):
             raise CovarianceError(f"the map has {ambient_dim} outputs, the covariance is made for {self.ambient_dim}")
 
-    def factored_anew(self) -> Gaussian:
-        """The same family, with a root of the covariance that is computed once more: where rounding is to be seen."""
-        found = copy(self)
-        if self.covariance.dim() == 2:
-            found._factor, failed = torch.linalg.cholesky_ex(self.covariance)
-            if failed:  # what rounding could have made singular
-                found._factor = torch.full_like(found._factor, math.nan)
-        return found
-
     def whiten(self, vectors: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """`L^-1 v` for each vector, with `Sigma = L L^T`: in units of standard deviations."""
-        factor = self._factor.to(vectors)
-        if factor.dim() < 2:
-            return vectors / factor
-        flat = vectors.reshape(-1, vectors.shape[-1])
-        return torch.linalg.solve_triangular(factor, flat.T, upper=False).T.reshape(vectors.shape)
+        if self.covariance.dim() < 2:
+            return vectors / self._deviation.to(vectors)
+        return vectors @ self._inverse.to(vectors).T
 
     def __repr__(self) -> str:
         if self.covariance.dim() == 0:
