@@ -5,6 +5,21 @@ from __future__ import annotations
 from fisherflat.geometry._field import CurvatureField, curvature_field
 from fisherflat.geometry._manifold import ENGINES, StatisticalManifold
 from fisherflat.geometry._quantities import Geometry
-from fisherflat.geometry._recharted import refined
+from fisherflat.geometry._recharted import Jets, refined
+from fisherflat.geometry._words import FLAT_WORDS, Verdict, carried, decided, turn, words
 
-__all__ = ["ENGINES", "CurvatureField", "Geometry", "StatisticalManifold", "curvature_field", "refined"]
+__all__ = [
+    "ENGINES",
+    "FLAT_WORDS",
+    "CurvatureField",
+    "Geometry",
+    "Jets",
+    "StatisticalManifold",
+    "Verdict",
+    "carried",
+    "curvature_field",
+    "decided",
+    "refined",
+    "turn",
+    "words",
+]

@@ -16,11 +16,13 @@ from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionW
 from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
+from fisherflat.geometry._words import words
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import AutodiffEngine, TaylorEngine, in_chunks
 from fisherflat.jets.graph import Graph
 from fisherflat.jets.recording import Mapping, recorded
 from fisherflat.parts import traced
+from fisherflat.parts.structure import read
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Family, Gaussian
 
@@ -229,6 +231,30 @@ class StatisticalManifold:
             return (*(getattr(geometry, name) for name in quantities), *errors)
 
         return dict(zip(names, self._measured(read, self._points(u)), strict=True))
+
+    def verdict(self, u: Any) -> Any:
+        """What is known of the scalar curvature at each point, in one of four words, decided by its estimated error.
+
+        They are those of `fisherflat.geometry.Verdict`: `"flat (proved)"` (a curve, an open piece of the whole space,
+        or a map that is affine by its structure), `"flat to its error"`, `"undecided"` (the error exceeds the value)
+        and `"curved"` (the sign of the value is right).
+
+        **Args:** `u` `[*batch, k]`.
+
+        **Returns:** a string, or nested lists of them, as `batch` has it; `None` where there is no geometry.
+
+        >>> import torch, fisherflat as ff
+        >>> M = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
+        >>> M.verdict([0.0, 0.0])
+        'curved'
+        """
+        return words(self._measured(lambda g: (g.verdicts(proved=self._affine),), self._points(u))[0])
+
+    @cached_property
+    def _affine(self) -> bool:
+        """Whether the map is known to be affine on any chart, by its structure alone."""
+        graph = self.mean if isinstance(self.mean, Graph) else getattr(self.engine, "graph", None)
+        return graph is not None and read(graph).order < 2
 
     def metric(self, u: Any) -> Float[Tensor, "*batch k k"]:
         """The Fisher information `g_ij = d_i f . d_j f`, f the whitened mean."""

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 from fisherflat._renamed import former
-from fisherflat._typing import Float, Tensor
+from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._frame import orthonormal_frame
 from fisherflat.geometry._sectional import largest_sectional
+from fisherflat.geometry._words import decided, turn
 from fisherflat.jets import Jet, pair_index, pairs
 from fisherflat.jets.engines import Noise, spread
 
@@ -147,6 +148,16 @@ class Geometry:
         with torch.no_grad(), noise:
             again = getattr(geometry, name)
         return spread(getattr(self, name), again)
+
+    def verdicts(self, *, proved: bool = False) -> Int[Tensor, "*batch"]:
+        """What is known of the scalar curvature at each point, as positions among `fisherflat.geometry.Verdict`."""
+        bend = turn(
+            self.second_fundamental_form_norm, self.error("second_fundamental_form_norm"), self.working.value
+        )
+        flat = proved or self.k in (1, self.ambient_dim)
+        return decided(
+            self.scalar_curvature, self.error("scalar_curvature"), self.cancellation_scale, bend, proved=flat
+        )
 
     def __repr__(self) -> str:
         return f"Geometry(points={list(self.degenerate.shape)}, k={self.k}, D={self.ambient_dim})"

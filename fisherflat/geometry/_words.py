@@ -1,0 +1,88 @@
+"""What a curvature is called: the four words that tables, sentences, figures and the shell share.
+
+They are decided by the estimate of its error. No tolerance is absolute, so that no word depends on units.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import torch
+
+from fisherflat._typing import Float, Int, Tensor
+
+
+class Verdict(StrEnum):
+    """What is known of a scalar curvature, from its value and its error; as a string, the word itself.
+
+    >>> from fisherflat.geometry import Verdict
+    >>> [str(word) for word in Verdict]
+    ['flat (proved)', 'flat to its error', 'undecided', 'curved']
+    """
+
+    #: zero whatever the numbers are: a curve, a piece of the whole space, or a map that is affine by its structure
+    PROVED = "flat (proved)"
+    #: it may be zero, and its error is small against the terms that cancel in it
+    FLAT = "flat to its error"
+    #: the error exceeds the value, and is not small: nothing is known, not even the sign
+    UNDECIDED = "undecided"
+    #: the value exceeds its error, so that its sign is known
+    CURVED = "curved"
+
+
+_WORDS = tuple(Verdict)
+#: what is carried to other points is at least so many last places
+_FLOOR = 16.0
+#: the words for a curvature that is zero as far as is known
+FLAT_WORDS = (Verdict.PROVED, Verdict.FLAT)
+
+
+def decided(
+    scalar_curvature: Float[Tensor, "*batch"],
+    error: Float[Tensor, "*batch"],
+    scale: Float[Tensor, "*batch"],
+    turn: Float[Tensor, "*batch"],
+    *,
+    proved: bool = False,
+) -> Int[Tensor, "*batch"]:
+    """Which word each curvature gets, as a position among `Verdict`; -1 where there is no number.
+
+    A curvature that does not exceed its error is *flat to its error* where half the digits of the terms that cancel in
+    it are right, or where to half the digits the surface does not bend at all.
+
+    **Args:** `scale`, the size of the terms that cancel (`Geometry.cancellation_scale`); `turn`, see there; `proved`:
+    by structure the surface is flat.
+    """
+    half = torch.finfo(scalar_curvature.dtype).eps ** 0.5
+    word = torch.where((error <= half * scale) | (turn <= half), 1, 2)
+    word = torch.where(scalar_curvature.abs() > error, 3, word)
+    return torch.where(scalar_curvature.isnan(), -1, torch.zeros_like(word) if proved else word)
+
+
+def turn(
+    form: Float[Tensor, "*batch"], error: Float[Tensor, "*batch"], value: Float[Tensor, "*batch D"]
+) -> Float[Tensor, "*batch"]:
+    """By how much a surface may turn within a length as large as its values, in radians; infinite where it does bend.
+
+    **Args:** `form`, `|II|`, with its `error`; `value`, of the whitened map.
+    """
+    return torch.where(form <= error, (form + error) * value.norm(dim=-1), float("inf"))
+
+
+def words(codes: Int[Tensor, "*batch"]) -> Any:
+    """Positions among `Verdict` as words, nested as the tensor is; `None` for -1."""
+
+    def named(code: Any) -> Any:
+        return [named(one) for one in code] if isinstance(code, list) else None if code < 0 else str(_WORDS[code])
+
+    return named(codes.tolist())
+
+
+def carried(errors: Float[Tensor, " n"], scales: Float[Tensor, " n"], to: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """Errors where none were estimated: the largest of those that were, relative to a scale that is known everywhere.
+
+    **Args:** `errors` and `scales` at some points; `to`, the scales at others of the same chart.
+    """
+    relative = torch.where(scales > 0, errors / scales, 0.0).nan_to_num(nan=float("inf"))
+    return to * relative.amax().clamp_min(_FLOOR * torch.finfo(to.dtype).eps)
