@@ -22,7 +22,7 @@ from fisherflat.jets.engines import AutodiffEngine, TaylorEngine, in_chunks
 from fisherflat.jets.graph import Graph
 from fisherflat.jets.recording import Mapping, recorded
 from fisherflat.parts import traced
-from fisherflat.parts.structure import read
+from fisherflat.parts.structure import affine
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Family, Gaussian
 
@@ -248,13 +248,9 @@ class StatisticalManifold:
         >>> M.verdict([0.0, 0.0])
         'curved'
         """
-        return words(self._measured(lambda g: (g.verdicts(proved=self._affine),), self._points(u))[0])
-
-    @cached_property
-    def _affine(self) -> bool:
-        """Whether the map is known to be affine on any chart, by its structure alone."""
         graph = self.mean if isinstance(self.mean, Graph) else getattr(self.engine, "graph", None)
-        return graph is not None and read(graph).order < 2
+        proved = graph is not None and affine(graph)
+        return words(self._measured(lambda geometry: (geometry.verdicts(proved=proved),), self._points(u))[0])
 
     def metric(self, u: Any) -> Float[Tensor, "*batch k k"]:
         """The Fisher information `g_ij = d_i f . d_j f`, f the whitened mean."""

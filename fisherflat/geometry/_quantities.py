@@ -28,7 +28,7 @@ from fisherflat.jets import Jet, pair_index, pairs
 from fisherflat.jets.engines import Noise, spread
 
 #: how often an error is estimated, of which the largest counts
-_RUNS = 3
+_RUNS = 2
 
 #: what to do with points that have no geometry
 POLICIES = ("raise", "nan")
@@ -123,8 +123,8 @@ class Geometry:
     def error(self, name: str) -> Tensor:
         """How far a quantity may be from its exact value because of rounding: an estimate, in the quantity's own units.
 
-        Everything is computed three times more with a noise of a few last places in all arithmetic, from the jet to the
-        quantity; the largest difference counts. See docs/precision.md for how often that covers the true error.
+        Everything is computed twice more with a noise of a few last places in all arithmetic, from the jet to the
+        quantity; the larger difference counts. See docs/precision.md for how often that covers the true error.
 
         **Args:**
 
@@ -151,9 +151,7 @@ class Geometry:
 
     def verdicts(self, *, proved: bool = False) -> Int[Tensor, "*batch"]:
         """What is known of the scalar curvature at each point, as positions among `fisherflat.geometry.Verdict`."""
-        bend = turn(
-            self.second_fundamental_form_norm, self.error("second_fundamental_form_norm"), self.working.value
-        )
+        bend = turn(self.second_fundamental_form_norm, self.error("second_fundamental_form_norm"), self.working.value)
         flat = proved or self.k in (1, self.ambient_dim)
         return decided(
             self.scalar_curvature, self.error("scalar_curvature"), self.cancellation_scale, bend, proved=flat

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -94,6 +95,17 @@ def read(graph: Graph, start: Node | None = None) -> Structure:
     orders = {node: _order(value) for node, value in values.items()}
     order = orders[graph.output]
     return Structure(orders, order, next(n for n in graph.nodes if orders[n] == 2) if order == 2 else None)
+
+
+def affine(graph: Graph) -> bool:
+    """Whether a graph is constant or affine in its input, by structure alone."""
+    if graph not in _AFFINE:
+        _AFFINE[graph] = read(graph).order < 2
+    return _AFFINE[graph]
+
+
+#: what was read of graphs that are still in use
+_AFFINE: WeakKeyDictionary[Graph, bool] = WeakKeyDictionary()
 
 
 def _order(value: Any) -> int:

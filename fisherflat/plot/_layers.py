@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fisherflat.errors import InputError
+from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts.readings import order
 from fisherflat.plot._style import COLOURS, COLUMN, CURVATURE_LABEL, MARKERS, OKABE_ITO, axes_for, profile_axis
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+UNDECIDED = Verdict.UNDECIDED
 #: line styles beside colours, for print in grey
 _STYLES = ("-", "--", "-.", ":")
 
@@ -24,8 +26,9 @@ def layers(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Scalar curvature by layer, one line for each part and reading of a model; heads are left out.
 
     The line is the median over prompts, positions and points, the bar at each layer their middle half. The vertical
-    axis is symmetric logarithmic when they span more than two decades, and linear otherwise. Where there are many
-    readings, `layers_by_part` is easier to read.
+    axis is symmetric logarithmic when they span more than two decades, and linear otherwise. Undecided points are left
+    out; a cross on the axis says in which layers there are such. Where there are many readings, `layers_by_part` is
+    easier to read.
 
     **Args:**
 
@@ -87,16 +90,19 @@ def _stacked(count: int) -> list[Axes]:
 
 
 def _lines(rows: pd.DataFrame, ax: Axes, looks: dict[tuple[str, str], tuple[int, str]]) -> None:
-    """A line for each part and reading, in its look (a number) and with its label."""
+    """A line for each part and reading, in its look (a number) and with its label; undecided layers on the axis."""
     drawn = []
     for (part, reading), group in rows.groupby(["part", "reading"], sort=False):
-        by_layer = group.groupby("layer")["scalar_curvature"]
-        low, median, high = (by_layer.quantile(q) for q in (0.25, 0.5, 0.75))
         look, label = looks[part, reading]
         colour, marker = OKABE_ITO[look % len(OKABE_ITO)], MARKERS[look % len(MARKERS)]
-        # side by side, so that bars do not hide each other
-        x = median.index + 0.5 / max(len(looks), 5) * (look - (len(looks) - 1) / 2)
-        style = _STYLES[look % len(_STYLES)]
+        shift = 0.5 / max(len(looks), 5) * (look - (len(looks) - 1) / 2)  # side by side, so that bars hide no others
+        unknown = group["verdict"] == UNDECIDED if "verdict" in group else group["layer"] != group["layer"]
+        if unknown.any():
+            x = group.loc[unknown, "layer"].drop_duplicates() + shift
+            ax.plot(x, [0.0] * len(x), "x", transform=ax.get_xaxis_transform(), color=colour, ms=4, clip_on=False)
+        by_layer = group[~unknown].groupby("layer")["scalar_curvature"]
+        low, median, high = (by_layer.quantile(q) for q in (0.25, 0.5, 0.75))
+        x, style = median.index + shift, _STYLES[look % len(_STYLES)]
         ax.plot(x, median, color=colour, marker=marker, ms=3.5, linestyle=style, lw=1, label=label, zorder=3)
         ax.vlines(x, low, high, color=colour, linewidth=1.5, alpha=0.5)
         drawn += [low, median, high]
@@ -136,7 +142,7 @@ def gaps(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None) -> Axes:
     """A map of the heads of all layers: the median scalar curvature of each, on a symmetric logarithmic scale.
 
-    Heads that are flat to rounding are hatched.
+    Heads that are flat, proved or to their error, are hatched; those of which some point is undecided are crossed out.
 
     **Args:**
 
@@ -146,7 +152,7 @@ def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None)
     **Returns:** the axes. **Raises:** `InputError` where a column is missing or there are no heads in that reading.
 
     >>> import pandas as pd, fisherflat as ff
-    >>> row = {"layer": 0, "part": "head 3", "reading": "live", "scalar_curvature": 0.5, "verdict": "positive"}
+    >>> row = {"layer": 0, "part": "head 3", "reading": "live", "scalar_curvature": 0.5, "verdict": "curved"}
     >>> [tick.get_text() for tick in ff.plot.heads(pd.DataFrame([row])).get_xticklabels()]
     ['3']
     """
@@ -160,9 +166,12 @@ def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None)
     ax = axes_for(ax, (COLUMN, 2.4))
     rows = rows.assign(head=rows["part"].str.removeprefix("head ").astype(int))
     median = rows.groupby(["layer", "head"])["scalar_curvature"].median().unstack("head")
-    flat = rows.assign(flat=rows["verdict"] == "flat to rounding").groupby(["layer", "head"])["flat"].all()
-    flat = flat.unstack("head").reindex_like(median)
-    values = median.where(~flat.fillna(False).astype(bool), 0.0)
+    places = rows.groupby(["layer", "head"])["verdict"]
+    flat, unknown = (
+        found.unstack("head").reindex_like(median).fillna(False).astype(bool)
+        for found in (places.agg(lambda w: w.isin(FLAT_WORDS).all()), places.agg(lambda w: (w == UNDECIDED).any()))
+    )
+    values = median.where(~flat & ~unknown, 0.0)
     sizes = np.abs(values.to_numpy(dtype=float))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
     end = sizes.max() if len(sizes) else 1.0
@@ -170,8 +179,9 @@ def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None)
     image = ax.imshow(
         values, cmap=COLOURS, norm=SymLogNorm(threshold, vmin=-end, vmax=end), aspect="auto", interpolation="none"
     )
-    for row, column in zip(*np.nonzero(flat.fillna(False).to_numpy(dtype=bool)), strict=True):
-        ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch="////", lw=0, ec="0.6"))
+    for drawn, hatch in ((flat, "////"), (unknown, "xxxx")):
+        for row, column in zip(*np.nonzero(drawn.to_numpy(dtype=bool)), strict=True):
+            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch=hatch, lw=0, ec="0.6"))
     bar = ax.figure.colorbar(image, ax=ax)
     bar.set_label(CURVATURE_LABEL, fontsize=8)
     bar.ax.tick_params(labelsize=7)

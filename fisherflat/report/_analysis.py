@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from fisherflat import plot, statistics
 from fisherflat._version import __version__
 from fisherflat.errors import InputError
+from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
 from fisherflat.report._analysis_in_words import overview, sentences
 from fisherflat.report._result import Result, read_json, reading
 from fisherflat.report._writer import Content, Figure
-from fisherflat.studies.layers import FLAT, QUANTITIES
+from fisherflat.studies.layers import QUANTITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 #: what tells rows apart, but for the reading
 KEYS = ("layer", "part", "prompt", "text", "position", "token", "point")
 #: the columns of the table, in order
-COLUMNS = ("layer", "part", "roles", "reading", *KEYS[2:], "u", *QUANTITIES, "rerouted", "verdict", "error")
+COLUMNS = (
+    "layer", "part", "roles", "reading", *KEYS[2:], "u", *QUANTITIES, "scalar_curvature_error", "rerouted", "verdict",
+    "error",
+)  # fmt: skip
 #: column -> its name in tables of version 0.1.0
 _FORMER = {f"{name}_norm": name for name in ("second_fundamental_form", "mean_curvature")}
+#: what a verdict was called there, where no error decided on it
+_FORMER_WORDS = {"flat to rounding": Verdict.FLAT, "positive": Verdict.CURVED, "negative": Verdict.CURVED}
 
 
 class Analysis(Result):
@@ -47,6 +53,8 @@ class Analysis(Result):
         depth: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in COLUMNS} for row in rows]
+        for row in self.rows:
+            row["verdict"] = str(_FORMER_WORDS[row["verdict"]]) if row["verdict"] in _FORMER_WORDS else row["verdict"]
         self.model, self.settings, self.complete, self.notes = model, settings, complete, list(notes)
         self.depth = {prompt: list(said) for prompt, said in (depth or {}).items()}
 
@@ -59,16 +67,24 @@ class Analysis(Result):
         `largest_sectional_curvature` over the planes of the chart (see `Geometry.sectional_extremes`).
         `second_fundamental_form_norm` and `mean_curvature_norm` are in one over its root; `volume_density` is
         `sqrt(det g)`, `effective_rank` and `condition_number` are those of `g`, in the coordinates `u` of the chart.
-        `rerouted`: a mixture of experts chooses others at this point than at the prompt itself.
-        `verdict` is `flat to rounding`, `positive` or `negative`; `error` says why there are no numbers. `position` is
-        missing where all words of the prompt move together.
+        `scalar_curvature_error`: how far off rounding may have put it, estimated or carried over (`errors` of
+        `fisherflat.analyze`). `rerouted`: a mixture of experts chooses others at this point than at the prompt itself.
+        `verdict` is one of `fisherflat.geometry.Verdict`, `flat (proved)`, `flat to its error`, `undecided` or
+        `curved`; `error` says why there are no numbers. `position` is missing where all words of the prompt move
+        together.
         """
         import pandas as pd
 
         kinds: dict[str, Any] = {"point": "Int64", "position": "Int64", "rerouted": "boolean"} | dict.fromkeys(
-            QUANTITIES, "float64"
+            (*QUANTITIES, "scalar_curvature_error"), "float64"
         )
         return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype(kinds)  # also where every row failed
+
+    @cached_property
+    def decided(self) -> pd.DataFrame:
+        """The rows with numbers, the scalar curvature of undecided ones missing, so that they enter no mean."""
+        rows = self.table[self.table["verdict"].notna()]
+        return rows.assign(scalar_curvature=rows["scalar_curvature"].where(rows["verdict"] != Verdict.UNDECIDED))
 
     def by_reading(self, quantity: str = "scalar_curvature") -> pd.DataFrame:
         """One quantity, a row for each layer, part, prompt, position and point, and a column for each reading.
@@ -77,7 +93,7 @@ class Analysis(Result):
         """
         if quantity not in QUANTITIES:
             raise InputError(f"{quantity!r} is no quantity of the table; there are {', '.join(QUANTITIES)}")
-        table = self.table[self.table["verdict"].notna()]
+        table = self.decided
         order = list(dict.fromkeys(table["reading"]))
         wide = table.set_index([*KEYS, "reading"])[quantity].unstack("reading", sort=False)
         return wide.reindex(columns=order).reset_index().rename_axis(columns=None)
@@ -88,12 +104,13 @@ class Analysis(Result):
 
         The attention pattern, where there is one, is held in both; the difference is taken point by point. A row for
         each layer, part and gate: the two readings, and of the gap in scalar curvature the columns of a
-        `fisherflat.statistics.Estimate`: mean, spread, and a bootstrap interval over prompts, positions or points.
+        `fisherflat.statistics.Estimate`: mean, spread, and a bootstrap interval over prompts, positions or points, and
+        `mean_error`, how far off rounding may have put the mean.
         """
         import pandas as pd
 
         found = []
-        for (layer, part), rows in self.table[self.table["verdict"].notna()].groupby(["layer", "part"], sort=False):
+        for (layer, part), rows in self.decided.groupby(["layer", "part"], sort=False):
             roles = readings.roles(f"frozen {rows['roles'].iloc[0]}") if rows["roles"].iloc[0] else ()
             for gate in readings.GATES:
                 pair = readings.gap(roles, gate)
@@ -101,15 +118,22 @@ class Analysis(Result):
                     continue
                 differences = statistics.differences(rows, *pair)
                 about = {"layer": layer, "part": part, "gate": readings.WORDS[gate], "live": pair[0], "held": pair[1]}
-                found.append(statistics.by_group(differences.assign(**about), list(about)))
-        columns = ["layer", "part", "gate", "live", "held", *statistics.Estimate.__dataclass_fields__]
+                error = sum(_mean_error(rows[rows["reading"] == one]) for one in pair)
+                gap = statistics.by_group(differences.assign(**about), list(about))
+                found.append(gap.assign(mean_error=error))
+        columns = ["layer", "part", "gate", "live", "held", *statistics.Estimate.__dataclass_fields__, "mean_error"]
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
 
     @cached_property
     def estimates(self) -> pd.DataFrame:
-        """Mean, spread and interval of the scalar curvature, a row for each layer, part and reading."""
-        measured = self.table[self.table["verdict"].notna()]
-        return statistics.by_group(measured, ["layer", "part", "reading"])
+        """Mean, spread and interval of the scalar curvature, a row for each layer, part and reading.
+
+        Undecided rows are left out, and counted as `missing`; `mean_error`: how far off rounding may have put the mean.
+        """
+        by = ["layer", "part", "reading"]
+        found = statistics.by_group(self.decided, by)
+        errors = [_mean_error(rows) for _, rows in self.decided.groupby(by, sort=False, dropna=False)]
+        return found.assign(mean_error=errors)
 
     @property
     def measured(self) -> bool:
@@ -180,9 +204,14 @@ class Analysis(Result):
         )
 
 
+def _mean_error(rows: pd.DataFrame) -> float:
+    """The mean error of the scalar curvatures that are there: at most so far off is their mean."""
+    return float(rows["scalar_curvature_error"].where(rows["scalar_curvature"].notna()).mean())
+
+
 def _map_of_heads(heads: pd.DataFrame) -> Figure:
     """A panel a reading; a map of nothing but flat heads shows nothing."""
-    curved = heads[heads["verdict"] != FLAT]
+    curved = heads[~heads["verdict"].isin(FLAT_WORDS)]
     found = list(dict.fromkeys((curved if len(curved) else heads)["reading"]))
 
     def onto(axes: list[Axes]) -> None:

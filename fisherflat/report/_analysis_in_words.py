@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
+from fisherflat.report._digits import known_to, shown
 from fisherflat.statistics import ENOUGH, Estimate, estimate
-from fisherflat.studies.layers import FLAT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,12 @@ def sentences(table: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
     depth = table["layer"].nunique()
     said = [f"{_spoken(*kind)}: {_describe(rows, depth)}." for kind, rows in _kinds(measured)]
     said += [*_about_heads(measured), *_what_bends(measured[measured["part"] == "attention"]), *_about_gaps(gaps)]
+    undecided = measured[measured["verdict"] == Verdict.UNDECIDED]
+    if len(undecided):
+        said.append(
+            f"At {len(undecided)} of {len(measured)} points the error of the scalar curvature exceeds its value, so "
+            f"that not even its sign is known ({_where(undecided)}): these are undecided, and in no mean."
+        )
     failed = table[table["verdict"].isna()]
     if len(failed):
         first = failed.iloc[0]
@@ -39,6 +46,15 @@ def sentences(table: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
             f"{first['error']}"
         )
     return said
+
+
+def _where(rows: pd.DataFrame) -> str:
+    """Up to three of the places that rows are about."""
+    places = [f"layer {layer}, {part}, {reading}" for layer, part, reading in zip(
+        rows["layer"], rows["part"], rows["reading"], strict=True
+    )]  # fmt: skip
+    distinct = list(dict.fromkeys(places))
+    return "; ".join(distinct[:3]) + (f"; and {len(distinct) - 3} more" if len(distinct) > 3 else "")
 
 
 def _whole_parts(table: pd.DataFrame) -> pd.DataFrame:
@@ -62,18 +78,25 @@ def _spoken(part: str, reading: str) -> str:
 def _describe(rows: pd.DataFrame, of: int) -> str:
     """What the rows of a part and reading say; `of`, how many layers there are."""
     depth = rows["layer"].nunique()
-    curved = rows[rows["verdict"] != FLAT]
+    curved = rows[rows["verdict"] == Verdict.CURVED]
     if curved.empty:
-        return f"flat to rounding in {_count(of) if depth == of else _named(rows['layer'])}"
-    signs = set(curved["verdict"])
-    sign = f"{signs.pop()} curvature" if len(signs) == 1 else "curvature of both signs"
+        where = _count(of) if depth == of else _named(rows["layer"])
+        words = set(rows["verdict"])
+        if words == {str(Verdict.PROVED)}:
+            return f"flat, by structure alone, in {where}"
+        return f"undecided in {where}" if Verdict.UNDECIDED in words else f"flat to its error in {where}"
+    positive = curved["scalar_curvature"] > 0
+    one = "positive curvature" if positive.all() else "negative curvature"
+    sign = one if positive.nunique() == 1 else "curvature of both signs"
     where = _named(curved["layer"]) if curved["layer"].nunique() < depth or depth < of else _count(of)
     return f"{sign} in {where}, on average {_estimate(rows)}"
 
 
 def _estimate(rows: pd.DataFrame) -> str:
+    rows = rows[rows["verdict"] != Verdict.UNDECIDED]
     places = rows["position"].astype(object).where(rows["position"].notna(), None)  # none where all words move at once
-    return str(estimate(rows["scalar_curvature"], list(rows["prompt"]), places))
+    found = estimate(rows["scalar_curvature"], list(rows["prompt"]), places)
+    return f"{found}{known_to(found, rows['scalar_curvature_error'].mean())}"
 
 
 def _about_heads(measured: pd.DataFrame) -> list[str]:
@@ -81,39 +104,46 @@ def _about_heads(measured: pd.DataFrame) -> list[str]:
     heads = measured[measured["part"].str.startswith("head ")]
     said = []
     for reading, rows in heads.groupby("reading", sort=False):
-        curved = rows[rows["verdict"] != FLAT]
+        curved = rows[rows["verdict"] == Verdict.CURVED]
         if curved.empty:
-            said.append(f"{_spoken('Heads', reading)}: all are flat to rounding.")
+            flat = rows["verdict"].isin(FLAT_WORDS).all()
+            what = "all are flat" if flat else "none is curved, as far as the errors tell"
+            said.append(f"{_spoken('Heads', reading)}: {what}.")
             continue
-        size = curved["scalar_curvature"].abs().groupby([curved["layer"], curved["part"]], sort=False).median()
+        groups = [curved["layer"], curved["part"]]
+        size = curved["scalar_curvature"].abs().groupby(groups, sort=False).median()
+        error = curved["scalar_curvature_error"].groupby(groups, sort=False).median()
         layer, head = size.idxmax()
         of = rows.groupby(["layer", "part"]).ngroups
         said.append(
             f"{_spoken('Heads', reading)}: {len(size)} of {of} are curved; the most curved is {head} of layer {layer}, "
-            f"with a median |scal| of {size.max():.3g}; the median over the curved heads is {size.median():.3g}."
+            f"with a median |scal| of {shown(size.max(), error[layer, head])}; the median over the curved heads is "
+            f"{shown(size.median(), error.median())}."
         )
     return said
 
 
 def _what_bends(attention: pd.DataFrame) -> list[str]:
     """What follows for attention from the readings that hold its pattern."""
-    curved = {
-        reading: set(rows.loc[rows["verdict"] != FLAT, "layer"]) for reading, rows in attention.groupby("reading")
-    }
+    curved, not_flat = (
+        {reading: set(rows.loc[chosen(rows["verdict"]), "layer"]) for reading, rows in attention.groupby("reading")}
+        for chosen in (lambda word: word == Verdict.CURVED, lambda word: ~word.isin(FLAT_WORDS))
+    )
     if "frozen pattern" not in curved or "live" not in curved:
         return []
-    bent = curved["frozen pattern"]
-    if not bent:
+    if not not_flat["frozen pattern"]:
         alone = "So, where it was measured, the softmax pattern alone bends this attention."
         return [alone] if curved["live"] else []
-    flat_without = bent - curved.get("frozen pattern+gate", bent)
+    bent = curved["frozen pattern"]
+    flat_without = bent - not_flat.get("frozen pattern+gate", bent)
+    bent_without = bent & curved.get("frozen pattern+gate", bent)
     said = []
     if flat_without:
         said.append(f"With the pattern held, the gate alone bends the attention in {_named(flat_without)}.")
-    if bent - flat_without:
+    if bent_without:
         said.append(
             f"With the pattern{' and the gate' if 'frozen pattern+gate' in curved else ''} held, something else bends "
-            f"the attention in {_named(bent - flat_without)}: a gate or a norm."
+            f"the attention in {_named(bent_without)}: a gate or a norm."
         )
     return said
 
@@ -122,12 +152,13 @@ def _about_gaps(gaps: pd.DataFrame) -> list[str]:
     """Where gates add curvature, as far as the intervals tell."""
     said = []
     for (part, gate, live), rows in _whole_parts(gaps).groupby(["part", "gate", "live"], sort=False):
-        nothing, enough = (rows["low"] == 0) & (rows["high"] == 0), rows["clusters"] >= ENOUGH
+        rounding, enough = rows["mean_error"], rows["clusters"] >= ENOUGH
+        nothing = (rows["low"].abs() <= rounding) & (rows["high"].abs() <= rounding)
         what = {
-            "it adds scalar curvature in": enough & (rows["low"] > 0),
-            "it takes some away in": enough & (rows["high"] < 0),
+            "it adds scalar curvature in": enough & (rows["low"] > rounding),
+            "it takes some away in": enough & (rows["high"] < -rounding),
             "it changes nothing in": nothing,
-            "its sign is uncertain in": enough & ~nothing & (rows["low"] <= 0) & (rows["high"] >= 0),
+            "its sign is uncertain in": enough & ~nothing & (rows["low"] <= rounding) & (rows["high"] >= -rounding),
             "there are too few prompts or positions to tell in": ~enough & ~nothing,
         }
         found = [f"{words} {_named(rows.loc[chosen, 'layer'])}" for words, chosen in what.items() if chosen.any()]
@@ -136,7 +167,7 @@ def _about_gaps(gaps: pd.DataFrame) -> list[str]:
         held = "" if live == readings.LIVE else ", with the pattern frozen"
         said.append(
             f"Expressivity gap of the {gate} in the {part}{held}: {', '.join(found)}; the largest is in layer "
-            f"{first['layer']}, {largest}."
+            f"{first['layer']}, {largest}{known_to(largest, first['mean_error'])}."
         )
     return said
 
@@ -180,8 +211,12 @@ def _cell(table: pd.DataFrame, estimates: pd.DataFrame, key: tuple[int, str, str
     measured = rows[rows["verdict"].notna()]
     if measured.empty:
         return "error" if len(rows) else "-"
-    if (measured["verdict"] == FLAT).all():
+    if measured["verdict"].isin(FLAT_WORDS).all():
         return "flat"
+    if not (measured["verdict"] == Verdict.CURVED).any():
+        return "undecided"
     found = estimates[(estimates[names] == list(key)).all(axis=1)].iloc[0]
     interval = "" if found["low"] != found["low"] else f"\n{found['low']:.1g} to {found['high']:.1g}"
-    return f"{found['mean']:+.2g}{interval}"
+    undecided = int((measured["verdict"] == Verdict.UNDECIDED).sum())
+    left_out = f"\n{undecided} undecided" if undecided else ""
+    return f"{shown(found['mean'], found['mean_error'], 2, '+')}{interval}{left_out}"

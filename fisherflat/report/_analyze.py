@@ -33,6 +33,7 @@ def analyze(
     seed: int = 0,
     engine: str = "taylor",
     dtype: torch.dtype = torch.float64,
+    errors: str = "sample",
     jobs: int = 1,
     runner: Runner | None = None,
     folder: str | Path | None = None,
@@ -63,6 +64,8 @@ def analyze(
       from within one unit of it.
     - `engine`: of the jets, `"taylor"` or `"autodiff"`; `dtype`: `torch.float64`, or `torch.float32` for a result that
       says so.
+    - `errors`: estimate the error of each scalar curvature at a `"sample"` of points (one in 32 of each chart, at least
+      one) and carry it over to the others, or estimate it at `"all"`, see docs/precision.md.
     - `jobs`: how many processes measure at a time; `runner`: what carries out the tasks instead, see
       `fisherflat.studies.layers`.
     - `folder`: keep what is done there as it comes; `resume`: take what is done from there, and measure only the rest.
@@ -79,7 +82,7 @@ def analyze(
     >>> import fisherflat as ff
     >>> found = ff.analyze("python-llama", [1, 2, 3, 4], layers=[-1], parts=["attention"], points=1, progress=False)
     >>> found.table.groupby("reading").verdict.agg(set)["frozen pattern"]
-    {'flat to rounding'}
+    {'flat (proved)'}
     """
     settings = Settings.of(
         dim=dim,
@@ -93,6 +96,7 @@ def analyze(
         seed=seed,
         engine=engine,
         dtype=dtype,
+        errors=errors,
     )
     carry_out = runner if runner is not None else one_process if jobs == 1 else processes(jobs)
     if (resume or depth) and folder is None:

@@ -38,13 +38,13 @@ def test_minilm_end_to_end(minilm_path: Path, tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Attention with its pattern frozen: flat to rounding in all 6 layers." in done.stdout
+    assert "Attention with its pattern frozen: flat, by structure alone, in all 6 layers." in done.stdout
     assert {"analysis.json", "layers.png", "table.csv", "table.parquet"} < {path.name for path in out.iterdir()}
     table = pd.read_csv(out / "table.csv")
     assert len(table) == 6 * (2 + 1 + 3) and table.error.isna().all()
     frozen, live = (table.query("part == 'attention' and reading == @r") for r in ("frozen pattern", "live"))
-    assert set(frozen.verdict) == {"flat to rounding"} and (frozen.scalar_curvature == 0).all()
-    assert "flat to rounding" not in set(live.verdict)
+    assert set(frozen.verdict) == {"flat (proved)"} and (frozen.scalar_curvature == 0).all()
+    assert set(live.verdict) == {"curved"}
     assert live.scalar_curvature.abs().between(1e-6, 1.0).all()
     assert set(table.token) == {"."}  # the last token before [SEP]
 

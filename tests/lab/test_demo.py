@@ -163,7 +163,7 @@ def test_command_writes_and_names_its_files(tmp_path: Path) -> None:
         assert f"written: {tmp_path / 'x' / name}" in result.output
     for name, analysis in models.items():
         held = analysis.table[analysis.table.reading == "frozen pattern"]
-        assert (held.verdict == "flat to rounding").all() == (name == "python-llama") and held.layer.nunique() >= 3
+        assert (held.verdict == "flat (proved)").all() == (name == "python-llama") and held.layer.nunique() >= 3
 
 
 def test_our_errors_are_one_message_and_exit_code_1(

@@ -17,7 +17,7 @@ matplotlib.use("agg")
 
 def table(parts: dict[str, list[str]], layers: int = 4) -> pd.DataFrame:
     rows = [
-        {"layer": layer, "part": part, "reading": reading, "prompt": prompt, "verdict": "positive",
+        {"layer": layer, "part": part, "reading": reading, "prompt": prompt, "verdict": "curved",
          "scalar_curvature": (layer + 1.0) * (index + 1) + 0.1 * prompt}
         for part, readings in parts.items()
         for index, reading in enumerate(readings)
@@ -71,7 +71,7 @@ def test_gaps_have_their_intervals() -> None:
 def test_heads_are_cells_and_flat_ones_are_hatched() -> None:
     rows = [
         {"layer": layer, "part": f"head {head}", "reading": "live", "prompt": prompt,
-         "verdict": "flat to rounding" if head == 2 else "negative",
+         "verdict": "flat to its error" if head == 2 else "curved",
          "scalar_curvature": 1e-18 if head == 2 else -(10.0 ** (layer - head)) * (1 + prompt)}
         for layer in range(2)
         for head in (0, 2, 10)

@@ -20,7 +20,8 @@ from fisherflat.errors import InputError
 from fisherflat.jets.engines import TaylorEngine
 from fisherflat.models import Model
 from fisherflat.report import Analysis
-from fisherflat.studies.layers._measure import FLAT, NEGATIVE, POSITIVE, everything, flat_to_rounding, measure
+from fisherflat.studies.layers import QUANTITIES
+from fisherflat.studies.layers._measure import Measured, everything, rows
 
 IDS = [5, 6, 7, 8, 9, 11]
 OTHER = [12, 4, 8, 30]
@@ -113,8 +114,8 @@ def test_columns_of_a_sphere() -> None:
 
     points = torch.tensor([[0.0, 0.0, 0.0], [0.4, -0.2, 0.1]], dtype=torch.float64)
     family = ff.Gaussian(0.25)  # lengths double
-    rows = measure(ff.trace(sphere, x), chart, points, {"sphere": (everything, family)})["sphere"]
-    for row, u in zip(rows, points, strict=True):
+    measured = Measured(ff.trace(sphere, x), chart, points, {"sphere": (everything, family)})
+    for row, u in zip(rows([measured], "all")[0]["sphere"], points, strict=True):
         scale = 4 / (1 + float(u @ u))  # the metric is scale^2 times the identity
         assert row["scalar_curvature"] == pytest.approx(6 / 4, rel=1e-12)
         for name in ("mean", "smallest", "largest"):
@@ -124,7 +125,8 @@ def test_columns_of_a_sphere() -> None:
         assert row["volume_density"] == pytest.approx(scale**3, rel=1e-12)
         assert row["effective_rank"] == pytest.approx(3, rel=1e-12)
         assert row["condition_number"] == pytest.approx(1, rel=1e-12)
-        assert (row["verdict"], row["error"], row["u"]) == ("positive", None, u.tolist())
+        assert (row["verdict"], row["error"], row["u"]) == ("curved", None, u.tolist())
+        assert abs(row["scalar_curvature"] - 6 / 4) <= row["scalar_curvature_error"] < 1e-12
 
 
 def test_effective_rank_of_stretched_planes() -> None:
@@ -193,7 +195,7 @@ def test_nothing_half_written_stays(llama: Model, tmp_path: Path, monkeypatch: p
 def test_summary_in_words(llama: Model) -> None:
     analysis = quiet(llama, IDS)
     said = analysis.sentences()
-    assert "Attention with its pattern frozen: flat to rounding in all 2 layers." in said
+    assert "Attention with its pattern frozen: flat, by structure alone, in all 2 layers." in said
     assert any(s == "So, where it was measured, the softmax pattern alone bends this attention." for s in said)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(analysis.summary())
@@ -214,25 +216,88 @@ def graph(a: float, b: float) -> Any:
 @pytest.mark.parametrize(
     ("surface", "verdict"),
     [
-        (graph(0.0, 0.0), "flat to rounding"),
-        (graph(1.0, 0.0), "flat to rounding"),  # bent, yet flat
-        (Cylinder(), "flat to rounding"),
-        (graph(1.0, 1.0), "positive"),
-        (graph(1.0, -1.0), "negative"),
+        (graph(0.0, 0.0), "flat to its error"),
+        (graph(1.0, 0.0), "flat to its error"),  # bent, yet flat
+        (Cylinder(), "flat to its error"),
+        (graph(1.0, 1.0), "curved"),
+        (graph(1.0, -1.0), "curved"),
         # no absolute tolerance: these are nearly flat and yet curved
-        (graph(1e-9, 1e-9), "positive"),
-        (graph(1e-9, -1e-9), "negative"),
-        (graph(1e6, -1e-3), "negative"),
+        (graph(1e-9, 1e-9), "curved"),
+        (graph(1e-9, -1e-9), "curved"),
+        (graph(1e6, -1e-3), "curved"),
     ],
 )
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_verdicts(surface: Any, verdict: str, scale: float) -> None:
     chart = ff.charts.identity(2)
     u = torch.tensor([[0.0, 0.0], [0.1, -0.2]], dtype=torch.float64)
-    geometry = ff.StatisticalManifold(surface, chart, ff.Gaussian(scale**2), engine="autodiff").at(u)
-    flat = flat_to_rounding(geometry).tolist()
-    signs = [POSITIVE if value > 0 else NEGATIVE for value in geometry.scalar_curvature.tolist()]
-    assert [FLAT if is_flat else sign for is_flat, sign in zip(flat, signs, strict=True)] == [verdict, verdict]
+    family = ff.Gaussian(scale**2)
+    assert ff.StatisticalManifold(surface, chart, family, engine="autodiff").verdict(u) == [verdict] * 2
+    measured = Measured(ff.trace(surface, chart.point), chart, u, {"it": (everything, family)})
+    assert [row["verdict"] for row in rows([measured])[0]["it"]] == [verdict] * 2
+
+
+class Cancelling(nn.Module):
+    """A bowl that is lost in what cancels beside it: `2e-3` against the roundings of `1e14`."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        large = 1e14 * (u[0] + u[1]).tanh()
+        return torch.stack([u[0], u[1], (1e-3 * u.square().sum() + large) - large])
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0, 1.0), (2.0**-30, 2.0**20, 2.0**40)])
+def test_a_curvature_below_its_error_is_undecided_in_whatever_units(scales: tuple[float, float, float]) -> None:
+    coordinates, outputs, deviation = scales
+    chart = ff.charts.affine(torch.tensor([0.3, 0.2]), torch.eye(2) * coordinates)
+    cancelling = Cancelling()
+
+    def f(u: Tensor) -> Tensor:
+        return cancelling(u) * outputs
+
+    manifold = ff.StatisticalManifold(f, chart, ff.Gaussian(deviation**2))
+    assert manifold.verdict([[0.0, 0.0]]) == ["undecided"]
+    assert manifold.verdict([0.0, 0.0]) == "undecided"
+
+
+def test_undecided_rows_are_in_no_mean_and_are_counted() -> None:
+    about: dict[str, Any] = {
+        "part": "mlp",
+        "roles": "",
+        "reading": "live",
+        "text": "",
+        "position": 0,
+        "token": "",
+        "u": [0.0, 0.0],
+    }
+    about |= dict.fromkeys(QUANTITIES, 1.0) | {"scalar_curvature_error": 1e-9, "verdict": "curved"}
+    lost = {"scalar_curvature": -5.29e8, "scalar_curvature_error": 1e9, "verdict": "undecided"}
+    bad = {(0, 0), (1, 0), (1, 1)}
+    found = [
+        {
+            "layer": layer,
+            "prompt": prompt,
+            "point": point,
+            **about,
+            **numbers,
+            **(lost if (layer, point) in bad else {}),
+        }
+        for layer in (0, 1)
+        for prompt in range(5)
+        for point in (0, 1)
+    ]
+    analysis = Analysis(found, model="m", settings={}, complete=True)
+    table = analysis.estimates.set_index("layer")
+    assert table.loc[0, ["count", "missing", "mean", "mean_error"]].tolist() == [5, 5, 1.0, pytest.approx(1e-9)]
+    assert table.loc[1, ["count", "missing"]].tolist() == [0, 10]
+    said = analysis.sentences()
+    assert (
+        said[0] == "The MLP, live: positive curvature in layer 0, on average 1 (95 % interval 1 to 1 over 5 prompts)."
+    )
+    assert said[1].startswith("At 15 of 20 points the error of the scalar curvature exceeds its value")
+    (overview,) = analysis.overview()
+    cells = [str(cell) for cell in overview.columns[1].cells]
+    assert "5 undecided" in cells[0] and cells[1] == "undecided"
+    assert analysis.by_reading()["live"].isna().sum() == 15
 
 
 def test_the_covariance_is_that_of_the_words(tmp_path: Path) -> None:

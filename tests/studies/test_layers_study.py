@@ -67,14 +67,14 @@ def test_frozen_pattern_is_flat_without_a_gate_and_curved_with_one(llama: Model)
     table = quiet(llama, [IDS]).table
     frozen = table[(table.reading == "frozen pattern") & (table.part == "attention")]
     assert list(frozen.part) == ["attention", "attention"]
-    assert set(frozen.verdict) == {"flat to rounding"}
-    assert set(table[(table.part == "attention") & (table.reading == "live")].verdict) <= {"positive", "negative"}
+    assert set(frozen.verdict) == {"flat (proved)"}
+    assert set(table[(table.part == "attention") & (table.reading == "live")].verdict) == {"curved"}
 
     # this one has norms on queries and keys, which hold their part of the pattern, and a gate
     analysis = quiet(Model(tiny_model("afmoe")), [IDS], parts=["attention"])
     verdicts = analysis.table.groupby("reading").verdict.agg(set)
-    assert verdicts["frozen pattern+gate"] == {"flat to rounding"}
-    assert verdicts["frozen pattern"] <= {"positive", "negative"}
+    assert verdicts["frozen pattern+gate"] == {"flat (proved)"}
+    assert verdicts["frozen pattern"] == {"curved"}
     assert "With the pattern held, the gate alone bends the attention in layers 0, 1." in analysis.sentences()
 
 
@@ -191,7 +191,7 @@ def test_heads_have_the_geometry_of_their_own_maps() -> None:
     inputs = [block.attention_input for block in blocks]
     found = table.query("part == 'head 3' and reading == 'live' and prompt == 1").scalar_curvature.item()
     assert found == pytest.approx(reference(inputs, lambda i: blocks[i].heads[3], 1, len(OTHER) - 1), rel=1e-5)
-    assert set(table[table.reading == "frozen pattern"].verdict) == {"flat to rounding"}
+    assert set(table[table.reading == "frozen pattern"].verdict) == {"flat (proved)"}
     assert quiet(model, IDS, parts=[], heads=[4], layers=[0]).table.error.str.contains("indices of the 4 heads").all()
 
 

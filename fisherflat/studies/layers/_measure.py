@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from fisherflat._typing import Float, Tensor
+from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionWarning
-from fisherflat.geometry import Geometry, StatisticalManifold, refined
+from fisherflat.geometry import (
+    Geometry,
+    Jets,
+    StatisticalManifold,
+    Verdict,
+    carried,
+    decided,
+    refined,
+    turn,
+    words,
+)
 from fisherflat.jets.engines import in_chunks
 from fisherflat.jets.graph import Graph
 from fisherflat.parts import rerouted
+from fisherflat.parts.structure import affine
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
 from fisherflat.studies.layers._tasks import Row
@@ -29,9 +40,16 @@ QUANTITIES: dict[str, Callable[[Geometry], Tensor]] = {
     "effective_rank": lambda g: g.effective_rank,
     "condition_number": lambda g: g.condition_number,
 }
-FLAT, POSITIVE, NEGATIVE = "flat to rounding", "positive", "negative"
-#: what cancellation leaves of the terms that cancel, in units of the machine precision
-ROUNDING = 1e3
+#: beside them: what an error is carried over with, and what decides on a verdict
+_BESIDE: dict[str, Callable[[Geometry], Tensor]] = {
+    "scale": lambda g: g.cancellation_scale,
+    "form": lambda g: g.second_fundamental_form_norm,
+    "size": lambda g: g.working.value.norm(dim=-1),
+}
+#: where errors are estimated: at one point in so many, those of the worst condition; to the others they are carried
+ERRORS = {"sample": 64, "all": 1}
+
+CURVED = list(Verdict).index(Verdict.CURVED)
 
 #: picks some of the outputs of a map, `[..., D]` -> `[..., m]`
 Pick = Callable[[Tensor], Tensor]
@@ -42,65 +60,139 @@ def everything(outputs: Tensor) -> Tensor:
     return outputs
 
 
-def measure(
-    graph: Graph,
-    chart: Chart,
-    points: Float[Tensor, "P k"],
-    surfaces: Mapping[str, tuple[Pick, Gaussian]],
-    *,
-    engine: str = "taylor",
-    dtype: torch.dtype = torch.float64,
-) -> dict[str, list[Row]]:
-    """One row a point for each of some surfaces that one map draws: all its outputs, or those of one head.
+class Measured:
+    """The numbers of some surfaces that one map draws on a chart: all its outputs, or those of one head.
 
     **Args:** `surfaces`: by name, which outputs, and their family. Jets are computed once for all of them.
 
-    **Returns:** by name, rows with `point`, `u`, `rerouted`, the numbers of `QUANTITIES`, `verdict` and `error`.
-
-    **Raises:** what `StatisticalManifold` and its engines raise; points where the metric is degenerate are no error
-    but rows that say so.
+    **Raises:** what `StatisticalManifold` and its engines raise; points where the metric is degenerate are no error.
     """
-    manifold = StatisticalManifold(graph, chart, engine=engine, dtype=dtype, degenerate="nan")
-    u = points.to(chart.point.device, dtype)
+
+    def __init__(
+        self,
+        graph: Graph,
+        chart: Chart,
+        points: Float[Tensor, "P k"],
+        surfaces: Mapping[str, tuple[Pick, Gaussian]],
+        *,
+        engine: str = "taylor",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        self.graph, self.chart, self.points, self.surfaces = graph, chart, points, surfaces
+        manifold = StatisticalManifold(graph, chart, engine=engine, dtype=dtype, degenerate="nan")
+        self._engine, self._u = manifold.engine, points.to(chart.point.device, dtype)
+        names = QUANTITIES | _BESIDE
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateImmersionWarning)  # such points have an error in their row
+            found = self._read(self._engine, self._u, lambda geometry: [read(geometry) for read in names.values()], 1)
+        #: for each surface, by name of a quantity, `[P]`
+        self.numbers = [dict(zip(names, columns, strict=True)) for columns in found]
+
+    def errors(self, chosen: Int[Tensor, " n"]) -> Float[Tensor, "surfaces 2 n"]:
+        """The errors of the scalar curvature and of `|II|` at some of the points."""
+        names = ("scalar_curvature", "second_fundamental_form_norm")
+        source = _Shared(self._engine)
+        return self._read(source, self._u[chosen], lambda geometry: [geometry.error(name) for name in names], 4)
 
     @torch.no_grad()
-    def piece(chunk: Tensor) -> Tensor:
-        jet, found = manifold.engine.jet(chunk), []
-        for pick, family in surfaces.values():
-            geometry = refined(manifold.engine, chart, chunk, jet, family, "nan", pick)
-            found.append(torch.stack([*(read(geometry) for read in QUANTITIES.values()), flat_to_rounding(geometry)]))
-        return torch.stack(found).double().cpu()
+    def _read(
+        self, source: Jets, u: Tensor, read: Callable[[Geometry], list[Tensor]], copies: int
+    ) -> Float[Tensor, "surfaces q P"]:
+        def piece(chunk: Tensor) -> Tensor:
+            jet, found = source.jet(chunk), []
+            for pick, family in self.surfaces.values():
+                geometry = refined(source, self.chart, chunk, jet, family, "nan", pick)
+                found.append(torch.stack(read(geometry)))
+            return torch.stack(found)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateImmersionWarning)  # such points have an error in their row
-        pieces = list(in_chunks(piece, u, manifold.engine.bytes_per_point, manifold.engine.chunk_memory))
-    numbers = torch.cat(pieces, -1).transpose(1, 2).tolist()
-    places = list(zip(range(len(points)), points.tolist(), rerouted(graph, chart, points).tolist(), strict=True))
-    return {
-        name: [_row(*place, values) for place, values in zip(places, of_surface, strict=True)]
-        for name, of_surface in zip(surfaces, numbers, strict=True)
-    }
+        size, memory = self._engine.bytes_per_point, self._engine.chunk_memory
+        return torch.cat(list(in_chunks(piece, u, copies * size, memory)), -1)
 
 
-def _row(point: int, u: list[float], rerouted: bool, values: list[float]) -> Row:
-    row: Row = {"point": point, "u": u, "rerouted": rerouted, **dict(zip(QUANTITIES, values, strict=False))}
-    scal = row["scalar_curvature"]
-    if scal == scal:
-        return row | {"verdict": FLAT if values[-1] else POSITIVE if scal > 0 else NEGATIVE, "error": None}
-    return row | {
-        "verdict": None,
-        "error": "the metric is degenerate here: some direction of the chart changes nothing",
-    }
+class _Shared:
+    """Jets of an engine, those along the chart's own directions computed once for all surfaces and their errors."""
+
+    def __init__(self, engine: Jets) -> None:
+        self._engine, self._kept = engine, list[tuple[Tensor, Tensor]]()
+
+    def jet(self, u: Tensor, basis: Tensor | None = None) -> Tensor:
+        if basis is not None:
+            return self._engine.jet(u, basis)
+        for before, jet in self._kept:
+            if before.shape == u.shape and torch.equal(before, u):
+                return jet
+        self._kept = [*self._kept[-1:], (u, self._engine.jet(u))]
+        return self._kept[-1][1]
 
 
-def flat_to_rounding(geometry: Geometry) -> Tensor:
-    """Whether the scalar curvature at each point is zero to rounding.
+def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str, list[Row]]]:
+    """One row a point for each surface of some charts of one map, with an error and a verdict.
 
-    It is a difference, `|tr II|^2 - |II|^2`. It is zero to rounding where it is small against the sum of the two, or
-    where the second fundamental form itself is no more than the rounding of the values, seen in the frame of the
-    metric. That is a measurement, not a proof.
+    **Args:** `errors`, a key of `ERRORS`: where they are estimated.
+
+    **Returns:** for each chart, by surface, rows with `point`, `u`, `rerouted`, the numbers of `QUANTITIES`,
+    `scalar_curvature_error`, `verdict` and `error`.
     """
-    scal, form = geometry.scalar_curvature, geometry.second_fundamental_form_norm
-    noise = ROUNDING * torch.finfo(scal.dtype).eps
-    affine = form <= noise * geometry.jet.value.norm(dim=-1) / geometry.singular_values[..., -1] ** 2
-    return affine | (scal.abs() <= noise * geometry.cancellation_scale)
+    chosen = _chosen(measured, ERRORS[errors])
+    estimated = {i: one.errors(chosen[i]) for i, one in enumerate(measured) if len(chosen[i])}
+    found: list[dict[str, list[Row]]] = []
+    for number, one in enumerate(measured):
+        places = list(
+            zip(
+                range(len(one.points)),
+                one.points.tolist(),
+                rerouted(one.graph, one.chart, one.points).tolist(),
+                strict=True,
+            )
+        )
+        found.append({})
+        judged = []
+        for surface, own in enumerate(one.numbers):
+            known = [(measured[i].numbers[surface], chosen[i], of[surface]) for i, of in estimated.items()]
+            scal, form = (_everywhere(name, own, known, which) for which, name in enumerate(("scale", "form")))
+            if number in estimated:
+                usable = ~estimated[number][surface][0].isnan()
+                scal[chosen[number][usable]], form[chosen[number][usable]] = estimated[number][surface][:, usable]
+            bend = turn(form=own["form"], error=form, value=own["size"][:, None])
+            judged.append((scal, decided(own["scalar_curvature"], scal, own["scale"], bend)))
+        curved = any((codes == CURVED).any() for _, codes in judged)
+        proved = one.chart.k == 1 or (not curved and affine(one.graph))
+        for name, own, (error, codes) in zip(one.surfaces, one.numbers, judged, strict=True):
+            columns = [own[quantity].tolist() for quantity in QUANTITIES]
+            verdicts = words(codes.clamp_max(0) if proved else codes)
+            found[-1][name] = [
+                _row(*place, *rest)
+                for place, *rest in zip(places, error.tolist(), verdicts, zip(*columns, strict=True), strict=True)
+            ]
+    return found
+
+
+def _chosen(measured: Sequence[Measured], one_in: int) -> list[Int[Tensor, " n"]]:
+    """The points of each chart at which errors are estimated: of all charts those of the worst condition."""
+    worst = [
+        torch.stack([own["condition_number"].cpu() for own in one.numbers]).nan_to_num(nan=0.0).amax(0)
+        for one in measured
+    ]
+    together = torch.cat(worst)
+    taken = together.argsort(descending=True, stable=True)[: -(-len(together) // one_in)]
+    mask = torch.zeros_like(together, dtype=torch.bool)
+    mask[taken] = True
+    return [part.nonzero()[:, 0] for part in mask.split([len(part) for part in worst])]
+
+
+def _everywhere(
+    name: str, own: Mapping[str, Tensor], known: Sequence[tuple[Mapping[str, Tensor], Tensor, Tensor]], which: int
+) -> Float[Tensor, " P"]:
+    """Errors at the points of one surface, carried over from those of it where they were estimated."""
+    scales = torch.cat([numbers[name][at].to(own[name]) for numbers, at, _ in known])
+    errors = torch.cat([of[which].to(own[name]) for _, _, of in known])
+    usable = ~errors.isnan()
+    return carried(errors[usable], scales[usable], own[name]) if usable.any() else own[name] + float("inf")
+
+
+def _row(
+    point: int, u: list[float], rerouted: bool, error: float, verdict: str | None, values: tuple[float, ...]
+) -> Row:
+    row: Row = {"point": point, "u": u, "rerouted": rerouted, **dict(zip(QUANTITIES, values, strict=True))}
+    lost = "the metric is degenerate here: some direction of the chart changes nothing"
+    return row | {"scalar_curvature_error": error, "verdict": verdict, "error": None if verdict else lost}

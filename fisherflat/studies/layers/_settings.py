@@ -13,6 +13,7 @@ from fisherflat.geometry import ENGINES
 from fisherflat.models import PARTS
 from fisherflat.models.moves import Moves, parse
 from fisherflat.parts.readings import canonical
+from fisherflat.studies.layers._measure import ERRORS
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Settings:
     seed: int = 0
     engine: str = "taylor"
     dtype: torch.dtype = torch.float64
+    errors: str = "sample"
 
     @classmethod
     def of(
@@ -49,6 +51,7 @@ class Settings:
         seed: int = 0,
         engine: str = "taylor",
         dtype: torch.dtype = torch.float64,
+        errors: str = "sample",
     ) -> Settings:
         """From the arguments of `fisherflat.analyze`.
 
@@ -63,6 +66,8 @@ class Settings:
             raise InputError(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
+        if errors not in ERRORS:
+            raise InputError(f'errors must be "sample" or "all", got {errors!r}')
         if isinstance(heads, str) and heads != "all":
             raise InputError(f'heads must be "all" or a list of indices, got {heads!r}')
         if isinstance(parts, str) or not (parts or heads) or not set(parts) <= set(PARTS):
@@ -81,6 +86,7 @@ class Settings:
             seed=seed,
             engine=engine,
             dtype=dtype,
+            errors=errors,
         )
 
     def plain(self) -> dict[str, Any]:
@@ -96,4 +102,5 @@ class Settings:
             "seed": self.seed,
             "engine": self.engine,
             "dtype": str(self.dtype).removeprefix("torch."),
+            "errors": self.errors,
         }

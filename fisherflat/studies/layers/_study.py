@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from fisherflat.models.moves import Fitted, Position, label, pool, tokens
 from fisherflat.parts import readings, trace
 from fisherflat.spaces.families import Gaussian
 from fisherflat.studies._journal import Row
-from fisherflat.studies.layers._measure import Pick, everything, measure
+from fisherflat.studies.layers._measure import Measured, Pick, everything, rows
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._tasks import Task
 
@@ -94,7 +95,7 @@ class Study:
         prompt, moves = self.prompts[task.prompt], self.settings.moves
         frame = self._frame(task.layer, task.part)
         points = moves.points(self.settings.points, self.settings.seed)
-        found: dict[tuple[str, str], list[Row]] = {}
+        found: dict[str, list[tuple[Row, Measured | Row]]] = {}
         graphs: dict[Any, dict[str, Graph]] = {}  # by what the part ran on and by reading; dropped with their weights
         for position in self.positions[task.prompt]:
             variants = moves.variants(self.model, prompt, position)
@@ -107,18 +108,32 @@ class Study:
             roles = readings.name(present).removeprefix("frozen ") if present else ""
             for reading in self._readings(present):
                 about = {"roles": roles, "reading": reading, "position": position, "token": label(prompt, position)}
+                measured: Measured | Row
                 try:
                     if reading not in here:
                         here[reading] = readings.held(here[readings.LIVE], at, reading)
-                    measured = measure(
+                    measured = Measured(
                         here[reading], chart, points, frame.surfaces,
                         engine=self.settings.engine, dtype=self.settings.dtype,
                     )  # fmt: skip
                 except Exception as error:  # the other readings and positions may go well
-                    measured = {task.part: [{"error": _said(error)}]}
-                for name, rows in measured.items():
-                    found.setdefault((name, reading), []).extend({"part": name} | about | row for row in rows)
-        return [row for rows in found.values() for row in rows]
+                    measured = {"error": _said(error)}
+                found.setdefault(reading, []).append((about, measured))
+        return [row for charts in found.values() for row in self._joined(task.part, charts)]
+
+    def _joined(self, part: str, charts: list[tuple[Row, Measured | Row]]) -> list[Row]:
+        """The rows of one reading: for each surface of the part, one position after the other."""
+        found: dict[str, list[Row]] = {}
+        judged: Iterator[dict[str, list[Row]]]
+        try:
+            judged = iter(rows([one for _, one in charts if isinstance(one, Measured)], self.settings.errors))
+        except Exception as error:  # other readings may go well
+            judged = repeat({part: [{"error": _said(error)}]})
+        for about, measured in charts:
+            by_name = next(judged) if isinstance(measured, Measured) else {part: [measured]}
+            for name, of_surface in by_name.items():
+                found.setdefault(name, []).extend({"part": name} | about | row for row in of_surface)
+        return [row for of_surface in found.values() for row in of_surface]
 
     def _readings(self, present: tuple[str, ...]) -> list[str]:
         """Those that were asked for and make sense for a part: all that they hold occurs in it."""
