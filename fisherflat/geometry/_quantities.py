@@ -149,9 +149,14 @@ class Geometry:
             again = getattr(geometry, name)
         return spread(getattr(self, name), again)
 
+    @property
+    def size(self) -> Float[Tensor, "*batch"]:
+        """The length of the whitened value."""
+        return self.working.value.norm(dim=-1)
+
     def verdicts(self, *, proved: bool = False) -> Int[Tensor, "*batch"]:
         """What is known of the scalar curvature at each point, as positions among `fisherflat.geometry.Verdict`."""
-        bend = turn(self.second_fundamental_form_norm, self.error("second_fundamental_form_norm"), self.working.value)
+        bend = turn(self.second_fundamental_form_norm, self.error("second_fundamental_form_norm"), self.size)
         flat = proved or self.k in (1, self.ambient_dim)
         return decided(
             self.scalar_curvature, self.error("scalar_curvature"), self.cancellation_scale, bend, proved=flat

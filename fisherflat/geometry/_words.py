@@ -51,8 +51,8 @@ def decided(
     A curvature that does not exceed its error is *flat to its error* where half the digits of the terms that cancel in
     it are right, or where to half the digits the surface does not bend at all.
 
-    **Args:** `scale`, the size of the terms that cancel (`Geometry.cancellation_scale`); `turn`, see there; `proved`:
-    by structure the surface is flat.
+    **Args:** `scale`, the size of the terms that cancel (`Geometry.cancellation_scale`); `turn`, what the function
+    of that name gives; `proved`: by structure the surface is flat.
     """
     half = torch.finfo(scalar_curvature.dtype).eps ** 0.5
     word = torch.where((error <= half * scale) | (turn <= half), 1, 2)
@@ -61,13 +61,13 @@ def decided(
 
 
 def turn(
-    form: Float[Tensor, "*batch"], error: Float[Tensor, "*batch"], value: Float[Tensor, "*batch D"]
+    form: Float[Tensor, "*batch"], error: Float[Tensor, "*batch"], size: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
     """By how much a surface may turn within a length as large as its values, in radians; infinite where it does bend.
 
-    **Args:** `form`, `|II|`, with its `error`; `value`, of the whitened map.
+    **Args:** `form`, `|II|`, with its `error`; `size`, the length of the whitened value.
     """
-    return torch.where(form <= error, (form + error) * value.norm(dim=-1), float("inf"))
+    return torch.where(form <= error, (form + error) * size, float("inf"))
 
 
 def words(codes: Int[Tensor, "*batch"]) -> Any:
@@ -82,7 +82,13 @@ def words(codes: Int[Tensor, "*batch"]) -> Any:
 def carried(errors: Float[Tensor, " n"], scales: Float[Tensor, " n"], to: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
     """Errors where none were estimated: the largest of those that were, relative to a scale that is known everywhere.
 
-    **Args:** `errors` and `scales` at some points; `to`, the scales at others of the same chart.
+    **Args:** `errors`, NaN where a point has no geometry, and `scales` at some points; `to`, the scales at others of
+    the same chart.
+
+    **Returns:** the errors there, infinite where none was estimated at all.
     """
-    relative = torch.where(scales > 0, errors / scales, 0.0).nan_to_num(nan=float("inf"))
+    known = ~errors.isnan()
+    if not known.any():
+        return to + float("inf")
+    relative = torch.where(scales > 0, errors / scales, 0.0)[known]
     return to * relative.amax().clamp_min(_FLOOR * torch.finfo(to.dtype).eps)

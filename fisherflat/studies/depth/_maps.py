@@ -11,7 +11,7 @@ from fisherflat.geometry import CurvatureField
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
-from fisherflat.studies.depth._profile import measure_depths
+from fisherflat.studies.depth._depths import measure_depths
 from fisherflat.studies.depth._stack import Map, Stack
 
 

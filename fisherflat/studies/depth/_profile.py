@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fisherflat._renamed import former
-from fisherflat._typing import Float, Tensor
+from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry import Geometry
-from fisherflat.jets import Jet, size
-from fisherflat.jets.engines import in_chunks
+from fisherflat.geometry import Verdict, words
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
+from fisherflat.studies.depth._depths import ERRORS, NEEDED, judged, measure_depths
 from fisherflat.studies.depth._stack import Map, Stack
 from fisherflat.studies.depth._subject import read_stack
 
@@ -37,6 +36,8 @@ QUANTITIES = (
     "condition_number",
 )
 
+_UNDECIDED = list(Verdict).index(Verdict.UNDECIDED)
+
 
 @dataclass(frozen=True, eq=False)
 class DepthProfile:
@@ -48,6 +49,9 @@ class DepthProfile:
       planes (see `Geometry.sectional_extremes`), in units of 1 / covariance.
     - `second_fundamental_form_norm` and `mean_curvature_norm` `[L+1, *batch]`, in units of its square root.
     - `volume_density` and `condition_number` of the metric, `[L+1, *batch]`.
+    - `scalar_curvature_error` `[L+1, *batch]`: how far off rounding may have put it, see docs/precision.md; `verdicts`,
+      what is known of it, as positions among `fisherflat.geometry.Verdict`, -1 where there is no number. Both are
+      `None` for a profile of an older release.
     - `covariance` `[L+1]`, that of each depth where it is a number, else NaN.
     - `passed` `[L+1]`, how many blocks have been passed; `labels`, of the L maps.
     - `k`, how many coordinates move; `reading`, what was held.
@@ -65,6 +69,8 @@ class DepthProfile:
     labels: tuple[str, ...]
     k: int
     reading: str = LIVE
+    scalar_curvature_error: Float[Tensor, "depths *batch"] | None = None
+    verdicts: Int[Tensor, "depths *batch"] | None = None
 
     dim = former("k")
 
@@ -72,6 +78,13 @@ class DepthProfile:
     def depth(self) -> int:
         """L, the number of maps."""
         return self.scalar_curvature.shape[0] - 1
+
+    @property
+    def decided(self) -> Float[Tensor, "depths *batch"]:
+        """The scalar curvature, NaN where it is undecided, so that it enters no mean."""
+        if self.verdicts is None:
+            return self.scalar_curvature
+        return self.scalar_curvature.masked_fill(self.verdicts == _UNDECIDED, float("nan"))
 
     @property
     def mean_sectional_curvature(self) -> Float[Tensor, "depths *batch"]:
@@ -83,7 +96,8 @@ class DepthProfile:
     def blocks(self) -> DepthProfile:
         """The profile after whole blocks alone."""
         whole = (self.passed == self.passed.round()).nonzero()[:, 0]
-        columns = {name: getattr(self, name)[whole] for name in (*QUANTITIES, "covariance", "passed")}
+        names = (*QUANTITIES, "covariance", "passed", "scalar_curvature_error", "verdicts")
+        columns = {name: value[whole] for name in names if (value := getattr(self, name)) is not None}
         return replace(self, **columns, labels=tuple(f"layer {i}" for i in range(len(whole) - 1)))
 
     def with_covariance(self, covariance: float) -> DepthProfile:
@@ -100,6 +114,8 @@ class DepthProfile:
         powers = {"condition_number": 0.0, "volume_density": -self.k / 2}
         powers |= dict.fromkeys(("second_fundamental_form_norm", "mean_curvature_norm"), 0.5)
         columns = {name: getattr(self, name) * ratio ** powers.get(name, 1.0) for name in QUANTITIES}
+        if self.scalar_curvature_error is not None:
+            columns["scalar_curvature_error"] = self.scalar_curvature_error * ratio
         return replace(self, **columns, covariance=torch.full_like(self.covariance, covariance))
 
     @property
@@ -109,12 +125,17 @@ class DepthProfile:
 
         columns = {name: getattr(self, name).reshape(self.depth + 1, -1) for name in QUANTITIES}
         points = columns["scalar_curvature"].shape[1]
+        nothing = torch.full_like(self.scalar_curvature, float("nan"))
+        error = nothing if self.scalar_curvature_error is None else self.scalar_curvature_error
+        columns["scalar_curvature_error"] = error.reshape(self.depth + 1, -1)
+        verdicts = torch.full_like(nothing, -1, dtype=torch.int64) if self.verdicts is None else self.verdicts
         return pandas.DataFrame(
             {
                 "depth": self.passed.repeat_interleave(points).numpy(),
                 "after": [label for label in ("chart", *self.labels) for _ in range(points)],
                 "point": torch.arange(points).repeat(self.depth + 1).numpy(),
                 **{name: values.reshape(-1).cpu().numpy() for name, values in columns.items()},
+                "verdict": words(verdicts.reshape(-1)),
             }
         )
 
@@ -129,6 +150,7 @@ def depth_profile(
     halves: bool = False,
     reading: str = LIVE,
     degenerate: str = "raise",
+    errors: str = "sample",
     memory: int | None = None,
 ) -> DepthProfile:
     """The geometry of the chart's image after every block, from one pass of 2-jets.
@@ -145,6 +167,8 @@ def depth_profile(
     - `halves`: measure within each block too, behind its attention, where it comes apart there.
     - `reading`: what is held where the chart's point arrives, such as `"frozen pattern"` (see `fisherflat.readings`).
     - `degenerate` as in `StatisticalManifold`; `memory`, a budget in bytes.
+    - `errors`: estimate that of the scalar curvature at a `"sample"` of the points and carry it over to the others, or
+      at `"all"`.
 
     **Returns:** a `DepthProfile` of L maps: `.scalar_curvature` `[L+1, *batch]` in units of 1 / covariance, and more;
     depth 0 is the chart itself.
@@ -159,48 +183,25 @@ def depth_profile(
     [0.0, 8.0, 32.0]
     """
     stack = read_stack(blocks, chart, prompt, family, halves, reading)
-    return profile(stack, torch.zeros(stack.chart.k) if u is None else u, degenerate=degenerate, memory=memory)
+    where = torch.zeros(stack.chart.k) if u is None else u
+    return profile(stack, where, degenerate=degenerate, errors=errors, memory=memory)
 
 
-def profile(stack: Stack, u: Any, *, degenerate: str = "raise", memory: int | None = None) -> DepthProfile:
+def profile(
+    stack: Stack, u: Any, *, degenerate: str = "raise", errors: str = "sample", memory: int | None = None
+) -> DepthProfile:
     """The profile of a stack that has been traced; see `depth_profile`."""
-    names = [name for name in QUANTITIES if "sectional" not in name]
-    columns = measure_depths(stack, u, [*names, "sectional_extremes"], degenerate=degenerate, memory=memory)
+    if errors not in ERRORS:
+        raise InputError(f'errors must be "sample" or "all", got {errors!r}')
+    names = dict.fromkeys((*(name for name in QUANTITIES if "sectional" not in name), "sectional_extremes", *NEEDED))
+    found = measure_depths(stack, u, list(names), degenerate=degenerate, memory=memory)
+    error, verdicts = judged(stack, u, found, errors, memory)
+    columns = {name: value for name, value in found.items() if name in QUANTITIES or name == "sectional_extremes"}
     smallest, largest = columns.pop("sectional_extremes").unbind(-1)
     columns |= {"smallest_sectional_curvature": smallest, "largest_sectional_curvature": largest}
     covariances = [g.covariance.item() if g.covariance.dim() == 0 else float("nan") for g in stack.families]
     covariance = torch.tensor(covariances, dtype=torch.float64)
     return DepthProfile(
         **columns, covariance=covariance, passed=stack.passed, labels=stack.labels, k=stack.chart.k,
-        reading=stack.reading,
+        reading=stack.reading, scalar_curvature_error=error, verdicts=verdicts,
     )  # fmt: skip
-
-
-def measure_depths(
-    stack: Stack, u: Any, quantities: Sequence[str], *, degenerate: str = "raise", memory: int | None = None
-) -> dict[str, Tensor]:
-    """Quantities of `Geometry`, by name, `[L+1, *batch, ...]` after 0, 1, ... L maps of a stack.
-
-    **Raises:** `CovarianceError` where the family does not fit the width of some depth.
-    """
-    sizes = [stack.chart.point.numel(), *(stage.shape.numel() for stage in stack.stages)]
-    for gaussian, dim in zip(stack.families, sizes, strict=True):
-        gaussian.check(dim)
-    points = stack.chart.coordinates(u)
-
-    def measure(depth: int, jets: Tensor, chunk: Tensor) -> list[Tensor]:
-        geometry = Geometry(Jet(jets, stack.chart.k), degenerate, chunk)
-        return [getattr(geometry, name) for name in quantities]
-
-    def through(chunk: Tensor) -> list[Tensor]:
-        """The quantities `[L+1, P, ...]` at some of the points."""
-        depths = [
-            [torch.cat(parts) for parts in zip(*pieces, strict=True)] for pieces in stack.depths(chunk, measure, memory)
-        ]
-        return [torch.stack(column) for column in zip(*depths, strict=True)]
-
-    k = stack.chart.k
-    pieces = in_chunks(through, points.reshape(-1, k), 2 * max(sizes) * size(k) * points.element_size(), memory)
-    joined = [torch.cat(parts, 1) for parts in zip(*pieces, strict=True)]
-    shaped = [values.reshape(values.shape[0], *points.shape[:-1], *values.shape[2:]) for values in joined]
-    return dict(zip(quantities, shaped, strict=True))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import InputError, MapError
+from fisherflat.errors import InputError, MapError, TraceError
 from fisherflat.jets import size
 from fisherflat.jets.engines import CACHED, TensorAlgebra, evaluated, footprint, in_chunks, packed, start
 from fisherflat.jets.graph import Graph
@@ -109,6 +109,11 @@ class Stack:
             for label, passed, graph in self._parts(index, outputs[-1]):
                 self.stages.append(Stage.of(label, passed, outputs[-1], graph))
                 outputs.append(graph(outputs[-1]))
+                if not outputs[-1].isfinite().all():
+                    raise MapError(
+                        f"{label} puts out numbers that are not finite where the chart's point arrives at it: the "
+                        "stack overflows there; take fewer blocks, or a norm in each"
+                    )
                 if self._graphs is not None:
                     self._graphs.append(graph)
         given = family if family is not None else Gaussian()
@@ -122,7 +127,12 @@ class Stack:
             mapping.check(x)
         except MapError as error:
             raise MapError(f"block {index}: {error}") from error
-        graph = traced(mapping, x)
+        try:
+            graph = traced(mapping, x)
+        except TraceError as error:
+            if type(error) is not TraceError:
+                raise
+            raise TraceError(f"block {index}: {error}") from error
         parts = cut_in_two(graph) if self._halves else None
         if parts is None:
             return [(f"layer {index}", index + 1.0, graph)]
@@ -182,20 +192,25 @@ class Stack:
         return torch.tensor([0.0, *(stage.passed for stage in self.stages)], dtype=torch.float64)
 
     def depths(
-        self, u: Float[Tensor, "P k"], measure: Callable[[int, Float[Tensor, "P S D"], Tensor], Any], memory: int | None
+        self,
+        u: Float[Tensor, "P k"],
+        measure: Callable[[int, Float[Tensor, "P S D"], Tensor], Any],
+        memory: int | None = None,
+        basis: Float[Tensor, "P k *shape"] | None = None,
     ) -> Iterator[list[Any]]:
-        """`measure(depth, jets, u)` of the whitened 2-jets after 0, 1, ... L maps, a list over chunks of points each.
+        """`measure(depth, jets, u)` of the 2-jets after 0, 1, ... L maps, a list over chunks of points each.
 
         All points pass one map before the next one's turn: its weights stay in the caches, and no other's are needed.
+        **Args:** `basis`, other directions at each point than the chart's, `[P, k, *shape]`.
         """
         k, algebra = self.chart.k, TensorAlgebra()
-        state = start(self.chart, u).data.transpose(0, 1)
-        yield [measure(0, self.families[0].whiten(packed(algebra, Series(state.transpose(0, 1), k))), u)]
+        state = start(self.chart, u, basis).data.transpose(0, 1)
+        yield [measure(0, packed(algebra, Series(state.transpose(0, 1), k)), u)]
         for depth, (stage, graph) in enumerate(zip(self.stages, self.graphs(), strict=True), 1):
 
             def step(points: Tensor, depth: int = depth, graph: Graph = graph, state: Tensor = state) -> Any:
                 series = evaluated(algebra, graph, Series(state[points].transpose(0, 1), k))
-                found = measure(depth, self.families[depth].whiten(packed(algebra, series)), u[points])
+                found = measure(depth, packed(algebra, series), u[points])
                 return series.data.transpose(0, 1), found
 
             pieces = over_points(step, u, stage.footprint * size(k), memory)

@@ -90,7 +90,7 @@ class Depth:
             for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles))
             for reading, profile in profiles.items()
         ]
-        columns = ["covariance", "reading", "depth", "after", "point", *QUANTITIES]
+        columns = ["covariance", "reading", "depth", "after", "point", *QUANTITIES, "scalar_curvature_error", "verdict"]
         return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
     @property
@@ -112,10 +112,10 @@ class Depth:
     def growth(self) -> dict[Curve, Growth]:
         """The law of growth of |scal| over whole blocks for each covariance and reading; empty for fewer than three."""
         return {
-            Curve(kind, reading): growth(profile.scalar_curvature[1:, profile.scalar_curvature.isfinite().all(0)])
+            Curve(kind, reading): growth(profile.decided[1:, profile.decided.isfinite().all(0)])
             for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles))
             for reading, profile in ((reading, profile.blocks) for reading, profile in profiles.items())
-            if profile.depth >= 3 and profile.scalar_curvature.isfinite().all(0).any()
+            if profile.depth >= 3 and profile.decided.isfinite().all(0).any()
         }
 
 

@@ -44,7 +44,7 @@ QUANTITIES: dict[str, Callable[[Geometry], Tensor]] = {
 _BESIDE: dict[str, Callable[[Geometry], Tensor]] = {
     "scale": lambda g: g.cancellation_scale,
     "form": lambda g: g.second_fundamental_form_norm,
-    "size": lambda g: g.working.value.norm(dim=-1),
+    "size": lambda g: g.size,
 }
 #: where errors are estimated: at one point in so many, those of the worst condition; to the others they are carried
 ERRORS = {"sample": 64, "all": 1}
@@ -151,9 +151,10 @@ def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str,
             known = [(measured[i].numbers[surface], chosen[i], of[surface]) for i, of in estimated.items()]
             scal, form = (_everywhere(name, own, known, which) for which, name in enumerate(("scale", "form")))
             if number in estimated:
-                usable = ~estimated[number][surface][0].isnan()
-                scal[chosen[number][usable]], form[chosen[number][usable]] = estimated[number][surface][:, usable]
-            bend = turn(form=own["form"], error=form, value=own["size"][:, None])
+                at = chosen[number]
+                for old, new in zip((scal, form), estimated[number][surface], strict=True):
+                    old[at] = torch.where(new.isnan(), old[at], new)
+            bend = turn(own["form"], form, own["size"])
             judged.append((scal, decided(own["scalar_curvature"], scal, own["scale"], bend)))
         curved = any((codes == CURVED).any() for _, codes in judged)
         proved = one.chart.k == 1 or (not curved and affine(one.graph))
@@ -186,8 +187,7 @@ def _everywhere(
     """Errors at the points of one surface, carried over from those of it where they were estimated."""
     scales = torch.cat([numbers[name][at].to(own[name]) for numbers, at, _ in known])
     errors = torch.cat([of[which].to(own[name]) for _, _, of in known])
-    usable = ~errors.isnan()
-    return carried(errors[usable], scales[usable], own[name]) if usable.any() else own[name] + float("inf")
+    return carried(errors, scales, own[name])
 
 
 def _row(

@@ -1,0 +1,129 @@
+"""Quantities after every map of a stack, and how far off rounding may have put them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import accumulate, islice
+
+import torch
+
+from fisherflat._typing import Float, Int, Tensor
+from fisherflat.errors import DegenerateImmersionError, MapError
+from fisherflat.geometry import carried, decided, refined, turn
+from fisherflat.jets import size
+from fisherflat.jets.engines import in_chunks
+from fisherflat.studies.depth._stack import Stack
+
+#: where errors are estimated: at one point in so many, those of the worst condition; to the others they are carried
+ERRORS = {"sample": 64, "all": 1}
+#: what a verdict needs: the value, the terms that cancel in it, how much the surface bends, and where to estimate
+_JUDGED = ("scalar_curvature", "cancellation_scale", "second_fundamental_form_norm", "condition_number")
+
+#: what `judged` reads
+NEEDED = (*_JUDGED, "size")
+
+
+class _Depths:
+    """The jets after every map, as an engine for each: those along the chart's own directions from one pass."""
+
+    def __init__(self, stack: Stack, memory: int | None) -> None:
+        self.stack, self._memory = stack, memory
+        self._kept: tuple[Tensor, list[Tensor]] | None = None
+
+    def after(self, depth: int, u: Tensor, basis: Tensor | None) -> Tensor:
+        """The jets after so many maps; along other directions than the chart's the points pass them anew."""
+        if basis is not None:
+            passed = islice(self.stack.depths(u, lambda _, jets, __: jets, self._memory, basis), depth + 1)
+            return torch.cat(list(passed)[-1])
+        if self._kept is None or self._kept[0].shape != u.shape or not torch.equal(self._kept[0], u):
+            jets = [torch.cat(pieces) for pieces in self.stack.depths(u, lambda _, jets, __: jets, self._memory)]
+            self._kept = (u, jets)
+        return self._kept[1][depth]
+
+
+class _After:
+    """What gives the jets after so many maps."""
+
+    def __init__(self, depths: _Depths, depth: int) -> None:
+        self._depths, self._depth = depths, depth
+
+    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
+        return self._depths.after(self._depth, u, basis)
+
+
+def measure_depths(
+    stack: Stack, u: Tensor, quantities: Sequence[str], *, degenerate: str = "raise", memory: int | None = None
+) -> dict[str, Tensor]:
+    """Quantities of `Geometry`, by name, `[L+1, *batch, ...]` after 0, 1, ... L maps of a stack.
+
+    **Raises:** `CovarianceError` where the family does not fit the width of some depth.
+    """
+    sizes = [stack.chart.point.numel(), *(stage.shape.numel() for stage in stack.stages)]
+    for gaussian, dim in zip(stack.families, sizes, strict=True):
+        gaussian.check(dim)
+    points, k = stack.chart.coordinates(u), stack.chart.k
+    source = _Depths(stack, memory)
+
+    def measure(depth: int, jets: Tensor, chunk: Tensor) -> list[Tensor]:
+        try:
+            family = stack.families[depth]
+            geometry = refined(_After(source, depth), stack.chart, chunk, jets, family, degenerate)
+        except (MapError, DegenerateImmersionError) as error:
+            place = stack.labels[depth - 1] if depth else "the chart"
+            raise type(error)(f"after {place}: {error}") from error
+        return [getattr(geometry, name) for name in quantities]
+
+    def through(chunk: Tensor) -> list[Tensor]:
+        """The quantities `[L+1, P, ...]` at some of the points."""
+        depths = [
+            [torch.cat(parts) for parts in zip(*pieces, strict=True)] for pieces in stack.depths(chunk, measure, memory)
+        ]
+        return [torch.stack(column) for column in zip(*depths, strict=True)]
+
+    pieces = in_chunks(through, points.reshape(-1, k), 2 * max(sizes) * size(k) * points.element_size(), memory)
+    joined = [torch.cat(parts, 1) for parts in zip(*pieces, strict=True)]
+    shaped = [values.reshape(values.shape[0], *points.shape[:-1], *values.shape[2:]) for values in joined]
+    return dict(zip(quantities, shaped, strict=True))
+
+
+def judged(
+    stack: Stack, u: Tensor, found: dict[str, Tensor], errors: str = "sample", memory: int | None = None
+) -> tuple[Float[Tensor, "depths *batch"], Int[Tensor, "depths *batch"]]:
+    """The error of the scalar curvature after each map and the word for it, as a position among `Verdict`.
+
+    **Args:** `found`, what `measure_depths` gives, with `NEEDED` among the quantities; `errors`, a key of `ERRORS`.
+    """
+    k, shape = stack.chart.k, found[_JUDGED[0]].shape
+    points = stack.chart.coordinates(u).reshape(-1, k)
+    columns = {name: found[name].reshape(len(stack.families), -1) for name in NEEDED}
+    worst = columns["condition_number"].nan_to_num(nan=0.0).amax(0)
+    chosen = worst.argsort(descending=True, stable=True)[: -(-len(points) // ERRORS[errors])].sort()[0]
+
+    @torch.no_grad()
+    def estimate(chunk: Tensor) -> Tensor:
+        source, known = _Depths(stack, memory), []
+        for depth, family in enumerate(stack.families):
+            engine = _After(source, depth)
+            geometry = refined(engine, stack.chart, chunk, engine.jet(chunk), family, "nan")
+            known.append(torch.stack([geometry.error(name) for name in (_JUDGED[0], _JUDGED[2])]))
+        return torch.stack(known)
+
+    largest = max(stage.shape.numel() for stage in stack.stages)
+    bytes_per_point = 4 * len(stack.families) * largest * size(k) * points.element_size()
+    known = torch.cat(list(in_chunks(estimate, points[chosen], bytes_per_point, memory)), -1)
+    errors_of: list[list[Tensor]] = [[], []]
+    for depth in range(len(stack.families)):
+        for which, name in enumerate((_JUDGED[1], _JUDGED[2])):
+            scales, own = columns[name][depth], known[depth, which]
+            everywhere = carried(own, scales[chosen], scales)
+            everywhere[chosen] = torch.where(own.isnan(), everywhere[chosen], own)
+            errors_of[which].append(everywhere)
+    error, form_error = (torch.stack(rows) for rows in errors_of)
+    bend = turn(columns[_JUDGED[2]], form_error, columns["size"])
+    words = decided(columns[_JUDGED[0]], error, columns[_JUDGED[1]], bend)
+    straight = torch.tensor(
+        list(accumulate((not stage.bending for stage in stack.stages), operator.and_, initial=True))
+    )
+    words[straight] = words[straight].clamp_max(0)
+    return error.reshape(shape), words.reshape(shape)
