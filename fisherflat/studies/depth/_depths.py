@@ -29,17 +29,19 @@ class _Depths:
 
     def __init__(self, stack: Stack, memory: int | None) -> None:
         self.stack, self._memory = stack, memory
-        self._kept: tuple[Tensor, list[Tensor]] | None = None
+        self._kept: list[tuple[Tensor, list[Tensor]]] = []  # of the points, and of them with noise
 
     def after(self, depth: int, u: Tensor, basis: Tensor | None) -> Tensor:
         """The jets after so many maps; along other directions than the chart's the points pass them anew."""
         if basis is not None:
             passed = islice(self.stack.depths(u, lambda _, jets, __: jets, self._memory, basis), depth + 1)
             return torch.cat(list(passed)[-1])
-        if self._kept is None or self._kept[0].shape != u.shape or not torch.equal(self._kept[0], u):
-            jets = [torch.cat(pieces) for pieces in self.stack.depths(u, lambda _, jets, __: jets, self._memory)]
-            self._kept = (u, jets)
-        return self._kept[1][depth]
+        for before, jets in self._kept:
+            if before.shape == u.shape and torch.equal(before, u):
+                return jets[depth]
+        jets = [torch.cat(pieces) for pieces in self.stack.depths(u, lambda _, jets, __: jets, self._memory)]
+        self._kept = [*self._kept[-1:], (u, jets)]
+        return jets[depth]
 
 
 class _After:
