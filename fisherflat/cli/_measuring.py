@@ -44,7 +44,7 @@ def analyze(
     points: Annotated[int, typer.Option(help="Points of each chart.", min=1)] = 8,
     seed: options.Seed = 0,
     dtype: Annotated[str, typer.Option(help="float64, or float32 for a rougher result.")] = "float64",
-    errors: Annotated[str, typer.Option(help="Estimate errors at a sample of points, or at all.")] = "sample",
+    errors: options.Errors = "sample",
     depth: Annotated[bool, typer.Option(help="Study how curvature accumulates over the layers, too.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes that measure at a time.", min=1)] = 1,
@@ -105,6 +105,7 @@ def depth(
     budget_points: Annotated[int, typer.Option(help="Points of the budgets, the first of those; 0: none.", min=0)] = 16,
     resolution: Annotated[int, typer.Option(help="Points a side of the maps; 0: none.", min=0)] = 15,
     seed: options.Seed = 0,
+    errors: options.Errors = "sample",
     device: options.Device = "cpu",
     side: options.Side = None,
     blocks: options.BlockList = None,
@@ -131,6 +132,7 @@ def depth(
             budget_points=budget_points,
             resolution=resolution,
             seed=seed,
+            errors=errors,
         )
         written(report(found, out / place.name if place.name else out))
         if not found.complete:

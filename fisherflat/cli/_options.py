@@ -54,6 +54,7 @@ Positions = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the points.")]
+Errors = Annotated[str, typer.Option("--errors", help="Estimate errors at a sample of points, or at all.")]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda.")]
 Side = Annotated[str | None, typer.Option("--side", help="Of an encoder-decoder: encoder (default) or decoder.")]
 BlockList = Annotated[

@@ -21,7 +21,7 @@ from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._interaction import units_of
 from fisherflat.gated_mlp._units import GatedUnits
-from fisherflat.geometry import Geometry
+from fisherflat.geometry import Geometry, refined
 from fisherflat.jets import Jet, pairs
 from fisherflat.layers import Activation
 from fisherflat.spaces.charts import Chart
@@ -49,13 +49,31 @@ def weight_jet(mlp: Any, chart: Chart, u: Any) -> Jet:
     >>> ff.symmetry.weight_jet(ff.layers.GatedMLP(4, 6), chart, [0.1, 0.2]).coefficients.shape  # 1 + k + k (k + 1) / 2
     torch.Size([6, 4])
     """
-    units, points = units_of(mlp), chart.coordinates(u)
-    if chart.point.shape[-1:] != (units.width,):
-        raise InputError(f"an MLP of width {units.width} needs a chart of that width, not {list(chart.point.shape)}")
-    inputs, basis = chart(points.reshape(-1, chart.k)), chart.basis
-    tokens = [states.reshape(len(states), -1, units.width) for states in (inputs, basis)]
-    jets = unit_jets(units, *tokens).flatten(2)
+    points = chart.coordinates(u)
+    jets = _Weights(units_of(mlp), chart).jet(points.reshape(-1, chart.k))
     return Jet(jets.reshape(*points.shape[:-1], *jets.shape[1:]), chart.k)
+
+
+class _Weights:
+    """What gives jets of units on a chart, as an engine does.
+
+    **Raises:** `InputError` where they do not fit.
+    """
+
+    def __init__(self, units: GatedUnits, chart: Chart) -> None:
+        if chart.point.shape[-1:] != (units.width,):
+            raise InputError(
+                f"an MLP of width {units.width} needs a chart of that width, not {list(chart.point.shape)}"
+            )
+        self._units, self._chart = units, chart
+
+    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
+        """The 2-jets at the points, along the chart's directions or along others at each point."""
+        inputs, width = self._chart(u), self._units.width
+        directions = self._chart.basis.reshape(self._chart.k, -1, width)
+        if basis is not None:
+            directions = basis.reshape(len(u), self._chart.k, -1, width)
+        return unit_jets(self._units, inputs.reshape(len(u), -1, width), directions).flatten(2)
 
 
 def weight_geometry(
@@ -68,7 +86,7 @@ def weight_geometry(
     - `mlp`, `chart`, `u`: as in `weight_jet`.
     - `family`, `degenerate`: as in `StatisticalManifold`.
 
-    **Returns:** a `Geometry`, as `StatisticalManifold.at` returns it.
+    **Returns:** a `Geometry`, as `StatisticalManifold.at` returns it; it can tell the errors of its quantities.
 
     **Raises:** `InputError` as `weight_jet`; `DegenerateImmersionError` where the metric is singular.
 
@@ -78,21 +96,24 @@ def weight_geometry(
     >>> torch.allclose(closed, ff.StatisticalManifold(mlp, chart).scalar_curvature([0.1, 0.2]))
     True
     """
-    jet = weight_jet(mlp, chart, u)
+    points, engine = chart.coordinates(u), _Weights(units_of(mlp), chart)
+    flat = points.reshape(-1, chart.k)
+    jet = engine.jet(flat)
     family = family if family is not None else Gaussian()
-    family.check(jet.coefficients.shape[-1])
-    return Geometry(Jet(family.whiten(jet.coefficients), chart.k), degenerate, chart.coordinates(u))
+    family.check(jet.shape[-1])
+    return refined(engine, chart, flat, jet, family, degenerate).reshaped(points.shape[:-1])
 
 
 def unit_jets(
-    units: GatedUnits, x: Float[Tensor, "points n d"], basis: Float[Tensor, "k n d"]
+    units: GatedUnits, x: Float[Tensor, "points n d"], basis: Float[Tensor, "*points k n d"]
 ) -> Float[Tensor, "points S n out"]:
-    """The coefficients of the jets of all tokens' outputs where the tokens `x` move along `basis`."""
+    """The coefficients of the jets of all tokens' outputs where the tokens `x` move along `basis`, or one at each."""
     z, w = (factor.unsqueeze(1) for factor in units.factors(x))
     a, b = (basis @ weight[:, : units.width].T for weight in (units.gate, units.up))
     value, slope, bend = derivatives(units.activation, z)
-    i, j = torch.tensor(pairs(len(basis))).T
-    scores = [value * w, slope * a * w + value * b, bend * a[i] * a[j] * w + slope * (a[i] * b[j] + a[j] * b[i])]
+    i, j = torch.tensor(pairs(basis.shape[-3]), device=basis.device).T
+    (ai, bi), (aj, bj) = ((a.index_select(-3, at), b.index_select(-3, at)) for at in (i, j))
+    scores = [value * w, slope * a * w + value * b, bend * ai * aj * w + slope * (ai * bj + aj * bi)]
     jets = torch.cat(scores, 1) @ units.value
     if units.bias is not None:
         jets[:, 0] += units.bias

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
@@ -40,6 +41,10 @@ class Profile(Protocol):
     @property
     def passed(self) -> Tensor:
         """How many blocks have been passed, `[depths]`."""
+
+    @property
+    def decided(self) -> Tensor:
+        """The scalar curvature, NaN where it is undecided, `[depths, *batch]`."""
 
 
 @runtime_checkable
@@ -94,6 +99,8 @@ _HATCHES = ("", "//", "..", "\\\\", "xx", "--")
 def profiles(profiles: Mapping[str, Profile], *, quantity: str = "scalar_curvature", ax: Axes | None = None) -> Axes:
     """A quantity against depth, one line for each profile: the median over points, and their middle half as a band.
 
+    Scalar curvatures that are undecided are left out; a cross on the axis says at which depths there are such.
+
     **Args:**
 
     - `profiles`, as of `fisherflat.depth_profile`, by the name that the legend shows (models, or readings of one).
@@ -116,10 +123,16 @@ def profiles(profiles: Mapping[str, Profile], *, quantity: str = "scalar_curvatu
     ax = axes_for(ax, (COLUMN, 2.6))
     drawn = []
     for index, (name, profile) in enumerate(profiles.items()):
-        values = getattr(profile, quantity).reshape(len(profile.passed), -1).cpu().numpy()
-        low, median, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=1)
+        all_values, depth = getattr(profile, quantity), profile.passed.numpy()
+        known = profile.decided if quantity == "scalar_curvature" else all_values
+        values, whole = (tensor.reshape(len(depth), -1).cpu().numpy() for tensor in (known, all_values))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a depth of which nothing is known is a gap
+            low, median, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=1)
         colour, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
-        depth = profile.passed.numpy()
+        if (unknown := (np.isnan(values) & ~np.isnan(whole)).any(1)).any():
+            x = depth[unknown]
+            ax.plot(x, [0.0] * len(x), "x", transform=ax.get_xaxis_transform(), color=colour, ms=4, clip_on=False)
         ax.fill_between(depth, low, high, color=colour, alpha=0.2, linewidth=0)
         ax.plot(depth, median, color=colour, marker=marker, markersize=3, linewidth=1, label=name)
         drawn += [low, median, high]

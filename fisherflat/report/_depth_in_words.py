@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from fisherflat._typing import Tensor
 from fisherflat.parts.readings import GATES, LIVE, name, roles
-from fisherflat.studies.depth import Depth
+from fisherflat.report._digits import shown
+from fisherflat.studies.depth import Depth, DepthProfile
 
 #: how a sentence names a role
 _NAMES = {
@@ -26,6 +29,7 @@ def sentences(found: Depth) -> list[str]:
         said += [*_about_budgets(found), *_about_growth(found), *_about_readings(found)]
         lost = int(next(iter(found.profiles.values())).scalar_curvature.isnan().any(0).sum())
         said += [f"{lost} of {found.settings['points']} points are degenerate and left out."] if lost else []
+        said += _about_undecided(found)
     return said if found.complete else [*said, "Interrupted: this is all that was measured until then."]
 
 
@@ -95,7 +99,7 @@ def _about_growth(found: Depth) -> list[str]:
 
 def _about_readings(found: Depth) -> list[str]:
     """What holding parts changes, and the gap between gates live and held where the patterns are held in both."""
-    size = {reading: p.scalar_curvature[-1].abs().nanquantile(0.5).item() for reading, p in found.profiles.items()}
+    size = {reading: _median(p.decided[-1].abs(), p, -1) for reading, p in found.profiles.items()}
     said = []
     for reading, value in size.items():
         held = roles(reading)
@@ -106,8 +110,38 @@ def _about_readings(found: Depth) -> list[str]:
         start = "Holding" if before == LIVE else "With the attention patterns held, holding"
         said.append(
             f"{start} all {what} at the token's own state{'' if before == LIVE else ' as well'} takes the median "
-            f"|scal| after the last block from {size[before]:.3g} to {value:.3g} /σ²."
+            f"|scal| after the last block from {size[before]} to {value} /σ²."
         )
+    return said
+
+
+def _median(values: Tensor, profile: DepthProfile, depth: int, sign: str = "") -> str:
+    """The median over points after a map, as far as its digits are right; of words, where there is none."""
+    median = values.nanquantile(0.5).item()
+    if median == 0:
+        return "0"
+    if math.isnan(median):
+        return "undecided" if profile.scalar_curvature[depth].isfinite().any() else "nan"
+    errors = profile.scalar_curvature_error
+    return shown(median, math.nan if errors is None else errors[depth].nanquantile(0.5).item(), 3, sign)
+
+
+def printed_medians(profile: DepthProfile) -> list[str]:
+    """The median scalar curvature at each depth."""
+    return [_median(values, profile, depth, "+") for depth, values in enumerate(profile.decided)]
+
+
+def _about_undecided(found: Depth) -> list[str]:
+    """Where errors exceed values."""
+    said = []
+    for reading, profile in found.profiles.items():
+        unknown = profile.decided.isnan() & profile.scalar_curvature.isfinite()
+        if unknown.any():
+            after = profile.passed[unknown.any(1)].tolist()
+            said.append(
+                f"Undecided, {reading}: at {int(unknown.sum())} of {unknown.numel()} points, after {after[0]:g} blocks "
+                "first, the error of the scalar curvature exceeds its value; these are in no median and no law."
+            )
     return said
 
 

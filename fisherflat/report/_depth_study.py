@@ -11,7 +11,7 @@ from fisherflat import plot
 from fisherflat._version import __version__
 from fisherflat.models import as_model
 from fisherflat.models.moves import Moves, parse
-from fisherflat.report._depth_in_words import sentences
+from fisherflat.report._depth_in_words import printed_medians, sentences
 from fisherflat.report._depth_tensors import packed, unpacked
 from fisherflat.report._result import Result, read_json, reading
 from fisherflat.report._writer import Content, Figure, blank
@@ -46,10 +46,10 @@ class DepthStudy(Depth, Result):
         table.add_column("blocks passed", justify="right")
         for name in self.profiles:
             table.add_column(name, justify="right")
-        medians = [profile.scalar_curvature.nanquantile(0.5, 1).tolist() for profile in self.profiles.values()]
+        medians = [printed_medians(profile) for profile in self.profiles.values()]
         passed = next(iter(self.profiles.values())).passed.tolist()
         for depth, row in zip(passed, zip(*medians, strict=True), strict=True):
-            table.add_row(f"{depth:g}", *(f"{value:+.3g}" if value else "0" for value in row))
+            table.add_row(f"{depth:g}", *row)
         return [table]
 
     def files(self) -> dict[str, Content]:
@@ -134,6 +134,7 @@ def study_depth(
     budget_points: int = 16,
     resolution: int = 15,
     seed: int = 0,
+    errors: str = "sample",
     progress: bool = True,
 ) -> DepthStudy:
     """Where a model's blocks make curvature, by which parts, how it grows, and how much of it is attributed to gates.
@@ -152,6 +153,8 @@ def study_depth(
     - `halves`: look within blocks too, behind the attention.
     - `budget_points`, for the budgets, the first of the points; 0 for no budgets.
     - `resolution`, of the maps (for `k` 2), points a side; 0 for no maps.
+    - `errors`: estimate those of the profiles at a `"sample"` of the points and carry them over to the others, or at
+      `"all"`, see docs/precision.md.
     - `progress`: show a bar with the time left, on the error stream.
 
     A model whose weights stay on disk is traced block by block, anew in each pass.
@@ -166,5 +169,5 @@ def study_depth(
     >>> list(found.profiles)
     ['live', 'frozen pattern', 'frozen mlp gate', 'frozen pattern+mlp gate']
     """
-    settings = Settings(parse(moves, k), position, points, readings, halves, budget_points, resolution, seed)
+    settings = Settings(parse(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors)
     return DepthStudy(**vars(study(as_model(model), prompt, settings, progress=progress)))

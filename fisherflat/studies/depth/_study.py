@@ -13,6 +13,7 @@ from fisherflat.models import Model
 from fisherflat.models.moves import Moves, label
 from fisherflat.parts import readings as named
 from fisherflat.studies.depth._budget import CurvatureBudget, budget
+from fisherflat.studies.depth._depths import ERRORS
 from fisherflat.studies.depth._growth import Growth, growth
 from fisherflat.studies.depth._maps import fields_after_blocks
 from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, profile
@@ -38,6 +39,7 @@ class Settings:
     budget_points: int = 16
     resolution: int = 15
     seed: int = 0
+    errors: str = "sample"
 
     def __post_init__(self) -> None:
         if self.moves.k < 2:
@@ -46,6 +48,8 @@ class Settings:
             )
         if self.points < 1 or self.budget_points < 0 or self.resolution < 0 or self.resolution == 1:
             raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
+        if self.errors not in ERRORS:
+            raise InputError(f'errors must be "sample" or "all", got {self.errors!r}')
         for reading in self.readings or ():
             named.canonical(reading)
 
@@ -143,7 +147,8 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
     encoded = model.encode(prompt)
     where = label(encoded, moving.place(model, encoded, settings.position))
     about = {**moving.settings, "in words": str(moving), "unit": moving.unit}
-    plain = {"moves": about, "points": points, "budget_points": min(points, budget_points), "seed": settings.seed}
+    plain = {"moves": about, "points": points, "budget_points": min(points, budget_points)}
+    plain |= {"seed": settings.seed, "errors": settings.errors}
     found = Depth(model.name, encoded.text, where, plain)
     try:
         with bar(progress) as step:
@@ -159,7 +164,9 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
             for done, reading in enumerate(chosen):
                 step(f"profile, {reading}", done, total)
                 read = stack.read(reading)
-                found.profiles[read.reading] = profile(read, u, degenerate="nan")  # without roles that no block has
+                found.profiles[read.reading] = profile(
+                    read, u, degenerate="nan", errors=settings.errors
+                )  # without roles that no block has
             if budget_points:
                 step("budget", len(chosen), total)
                 finest = budget(stack.at_the_end(), u[:budget_points], degenerate="nan")
