@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -12,21 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from fisherflat._arrays import as_float64
 from fisherflat._typing import Tensor
-from fisherflat.errors import CheckpointError, FisherflatError, InputError
-from fisherflat.jets.recording import evaluating, own
-from fisherflat.models._block_list import find_stack, lists_of_modules, most_weights
+from fisherflat.errors import CheckpointError, InputError
+from fisherflat.jets.recording import own
 from fisherflat.models._blocks import Block, Blocks
+from fisherflat.models._forward import Forward, arguments_of
 from fisherflat.models._part import Part
-from fisherflat.models._prompts import Encoded, token_ids
-from fisherflat.models._recorded_calls import Arguments, Call, recording
+from fisherflat.models._prompts import Encoded, arguments, floating, token_ids
+from fisherflat.models._recorded_calls import Call, rows_of
 from fisherflat.models._sections import Sections, find_sections
 from fisherflat.models._weights import Weights
-
-
-class _Enough(Exception):
-    """Raised inside the model once all blocks that are wanted have run."""
 
 
 class Model:
@@ -78,9 +71,8 @@ class Model:
         self.weights = weights or Weights(whole)
         self.tokenizer, self.name, self.part = tokenizer, name, part or ("encoder" if two else None)
         self.stored_dtypes = tuple(stored_dtypes)
-        self._blocks_path = blocks
         self._tokenizer_error = tokenizer_error or "the model has no tokenizer"
-        self._stack: str | None = None
+        self._forward = Forward(self.module, self._searched, self.weights, blocks, self.part == "decoder", name)
         #: by layer; the same for every prompt
         self._sections: dict[int, Sections] = {}
         self._again = again or partial(
@@ -109,15 +101,22 @@ class Model:
         return length if isinstance(length, int) and length > 0 else None
 
     def encode(self, prompt: Any) -> Encoded:
-        """A prompt as the model sees it: a text, token ids `[n]` or `[1, n]`, or hidden states.
+        """A prompt as the model sees it: a text, token ids `[n]` or `[1, n]`, hidden states, or inputs of its own.
 
-        Hidden states are a floating tensor `[n, d]` that enters the first block instead of the embeddings of n tokens.
+        Hidden states are floating, `[n, d]`, `[1, n, d]` or `[n, 1, d]`. They enter the first block instead of the
+        embeddings of n tokens; a model that takes hidden states is given them. Inputs of the model's own are a
+        dictionary of its arguments, such as `{"input_ids": ..., "attention_mask": ...}`, or a floating tensor of
+        another shape, such as pixels. Padding is dropped where a mask leaves one stretch of tokens.
 
         **Raises:** `InputError` for an empty prompt, one longer than the context, or ids that the model does not have;
         `CheckpointError` for text where there is no tokenizer.
         """
-        if isinstance(prompt, torch.Tensor) and prompt.is_floating_point() and prompt.numel():
-            encoded = self._hidden(prompt)
+        if isinstance(prompt, Encoded):
+            return prompt
+        if isinstance(prompt, Mapping):
+            encoded = self._given(arguments(prompt, self.device))
+        elif (states := floating(prompt)) is not None:
+            encoded = self._states(states)
         elif isinstance(prompt, str):
             if self.tokenizer is None:
                 raise CheckpointError(
@@ -126,13 +125,26 @@ class Model:
                 )
             if not prompt.strip():
                 raise InputError("the prompt is empty; give at least one word")
-            encoded = self._encoded(torch.tensor(self.tokenizer(prompt)["input_ids"], dtype=torch.long), prompt)
+            ids = torch.tensor(self.tokenizer(prompt)["input_ids"], dtype=torch.long)
+            encoded = self._encoded(self._known(ids), prompt)
         else:
             encoded = self._encoded(token_ids(prompt, self._vocabulary), None)
         length = len(encoded.ids)
         if self.context is not None and length > self.context:
             raise InputError(f"the prompt has {length} tokens, the context of {self.name} {self.context}; shorten it")
         return encoded
+
+    def _known(self, ids: Tensor) -> Tensor:
+        """Token ids of the tokenizer, if the model has them all."""
+        outside = [i for i in ids.tolist() if self._vocabulary is not None and i >= self._vocabulary]
+        if outside:
+            token = self.tokenizer.convert_ids_to_tokens(outside[:1])[0]
+            raise InputError(
+                f"the tokenizer ({self.tokenizer_said}) gives {token!r} the id {outside[0]}, outside the table of "
+                f"{self._vocabulary} tokens of {self.name}; they do not belong together: give the tokenizer of the "
+                "model, or token ids"
+            )
+        return ids
 
     def _encoded(self, ids: Tensor, text: str | None) -> Encoded:
         if ids.numel() == 0:
@@ -149,16 +161,39 @@ class Model:
         tokens = self.tokenizer.convert_ids_to_tokens(numbers)
         return Encoded(text, ids, tokens, [i in special for i in numbers], lead=len(start))
 
-    def _hidden(self, prompt: Tensor) -> Encoded:
-        rows = prompt[0] if prompt.dim() == 3 and prompt.shape[0] == 1 else prompt
-        if rows.dim() != 2:
-            raise InputError(f"token ids are integers, hidden states [n, d]; these have shape {list(prompt.shape)}")
-        rows = as_float64(rows, "hidden states").to(self.device)
-        # ids only set the length: they must not look like padding
-        filler = next(i for i in range(2) if i != getattr(self.config, "pad_token_id", None))
-        places = [str(i) for i in range(len(rows))]
-        text = f"hidden states {list(rows.shape)}"
-        return Encoded(text, torch.full((len(rows),), filler), places, [False] * len(rows), rows)
+    def _states(self, states: Tensor) -> Encoded:
+        """Hidden states where the model takes them, inputs of its own where it does not, or the shape is another."""
+        states = states.to(self.device)
+        rows = rows_of(states) if states.dim() < 4 else None
+        try:
+            if rows is None:
+                raise InputError(
+                    f"hidden states are [n, d], those of several prompts a list of such; these have shape "
+                    f"{list(states.shape)}, and {self.name} does not take them as inputs of its own"
+                )
+            encoded = Encoded.of_rows(rows, f"hidden states {list(states.shape)}", hidden=states.reshape(rows, -1))
+            # ids only set the length: they must not look like padding
+            encoded = replace(encoded, ids=encoded.ids + (getattr(self.config, "pad_token_id", None) == 0))
+            self._forward.run(encoded, 1)
+            return encoded
+        except (CheckpointError, InputError) as error:
+            try:
+                return self._given(states)
+            except (CheckpointError, InputError) as instead:
+                raise error from instead
+
+    def _given(self, inputs: Any) -> Encoded:
+        """Inputs of the model's own: token ids that are all there is are a prompt like any other."""
+        ids = inputs.get("input_ids") if isinstance(inputs, dict) else None
+        if ids is not None and len(inputs) == 1:
+            return self.encode(ids)
+        if ids is not None:
+            encoded = self._encoded(token_ids(ids, self._vocabulary), None)
+            return replace(encoded, inputs=inputs)
+        named = inputs.items() if isinstance(inputs, dict) else [("inputs", inputs)]
+        text = ", ".join(f"{name} {list(value.shape)}" for name, value in named if isinstance(value, Tensor))
+        encoded = Encoded.of_rows(1, text, inputs=inputs)
+        return Encoded.of_rows(self._forward.rows(encoded), text, inputs=inputs)
 
     def blocks(self, prompt: Any, stop: int | None = None) -> Blocks:
         """The model's blocks as they ran on `prompt`: anything that `encode` takes, or what it returned.
@@ -172,17 +207,18 @@ class Model:
         """
         if stop is not None and stop < 1:
             raise InputError(f"stop must be at least 1, got {stop}")
-        encoded = prompt if isinstance(prompt, Encoded) else self.encode(prompt)
-        calls = self._run(encoded, stop)
+        encoded = self.encode(prompt)
+        calls = self._forward.run(encoded, stop)
         return Blocks(lambda layer: self._block(layer, encoded, calls), range(len(calls)), keep=not self.weights.lazy)
 
     def _block(self, layer: int, encoded: Encoded, calls: list[Call]) -> Block:
         call = calls[layer]
         module = self.weights.module(call.module)
         if layer not in self._sections:
-            several = calls if len(encoded.ids) > 1 else self._run(_repeated(encoded), len(calls))
-            self._sections[layer] = find_sections(Part(module, _arguments(several[layer])))
-        return Block(layer, module, _arguments(call), self._sections[layer], encoded.tokens)
+            one = len(encoded.ids) == 1 and encoded.inputs is None  # which cannot show what mixes tokens
+            several = self._forward.run(encoded.repeated(), len(calls)) if one else calls
+            self._sections[layer] = find_sections(Part(module, arguments_of(several[layer])))
+        return Block(layer, module, arguments_of(call), self._sections[layer], encoded.tokens)
 
     @cached_property
     def _vocabulary(self) -> int | None:
@@ -198,121 +234,3 @@ class Model:
         names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
         given = [getattr(self.config, name, None) for name in names]
         return [next((i for i in given if isinstance(i, int) and i < (self._vocabulary or i + 1)), 0)]
-
-    # -- a real forward pass -------------------------------------------------------------------------------------------
-
-    def _run(self, encoded: Encoded, stop: int | None = None) -> list[Call]:
-        """One real forward pass; the calls of the blocks in order."""
-        lists = lists_of_modules(self._searched, self._blocks_path)
-        expected = self._stack or most_weights(lists)
-        members = {f"{path}.{i}": block for path, blocks in lists.items() for i, block in enumerate(blocks)}
-        if encoded.hidden is not None and self._stack is None and self._reads_ids:
-            self._run(replace(encoded, hidden=None), stop)  # to see which block is the first
-        with (
-            torch.no_grad(),
-            evaluating(self.module),
-            _ended(lists.get(expected or "", ()), stop),  # before the next block's weights are read
-            self.weights.running(),
-            _entered(lists.get(self._stack or "", ()), encoded.hidden if self._reads_ids else None),
-            recording(members.items(), tokens=len(encoded.ids), copy=True) as calls,
-        ):
-            self._call(encoded)
-        chosen = find_stack(calls, lists, len(encoded.ids))
-        found = chosen[0].path.rpartition(".")[0] if chosen else None
-        if stop is not None and found != expected:  # stopped too early: the list with most weights is not the blocks
-            if found is not None:
-                self._stack = found
-            return self._run(encoded)[:stop]
-        if found is None:
-            raise CheckpointError(
-                f"{type(self.module).__name__} has no list of blocks that take and return hidden states; "
-                "give the part you mean to ff.StatisticalManifold as a function"
-            )
-        self._stack = found
-        return chosen
-
-    def _call(self, encoded: Encoded) -> None:
-        tokens = encoded.ids[None].to(self.device)
-        if not self._reads_ids and encoded.hidden is not None:
-            tokens = encoded.hidden[None]
-        inputs = {"input_ids": tokens, "use_cache": False}
-        if self.part == "decoder":
-            inputs |= {"input_ids": tokens[:, 1:] if encoded.hidden is None else tokens, "decoder_input_ids": tokens}
-        takes = inspect.signature(self.module.forward).parameters
-        args = () if "input_ids" in takes else (tokens,)
-        try:
-            self.module(*args, **{name: value for name, value in inputs.items() if name in takes})
-        except _Enough:
-            return
-        except FisherflatError:
-            raise
-        except Exception as error:
-            if isinstance(error, IndexError) or "out of bounds" in str(error):
-                raise InputError(
-                    f"{tokens.shape[1]} tokens do not fit into the embeddings of {self.name} ({error}); shorten the "
-                    "prompt"
-                ) from error
-            lazily = "; if that is because a weight is on disk, load with lazy=False" if self.weights.lazy else ""
-            raise CheckpointError(
-                f"{self.name} ({type(self.module).__name__}) failed on token ids: {type(error).__name__}: "
-                f"{error}{lazily}"
-            ) from error
-
-    @property
-    def _reads_ids(self) -> bool:
-        """Whether the model embeds tokens itself; one of your own may take hidden states."""
-        return any(isinstance(module, nn.Embedding) for module in self.module.modules())
-
-
-def _repeated(encoded: Encoded) -> Encoded:
-    """Several tokens for one, which cannot show what mixes tokens."""
-    hidden = None if encoded.hidden is None else encoded.hidden.repeat(4, 1)
-    return replace(encoded, ids=encoded.ids.repeat(4), hidden=hidden)
-
-
-def _arguments(call: Call) -> Arguments:
-    assert call.arguments is not None  # of the blocks in a stack
-    return call.arguments
-
-
-@contextmanager
-def _ended(blocks: Sequence[nn.Module], stop: int | None) -> Iterator[None]:
-    """The model stops when one of `blocks` is called after `stop` calls of them."""
-    called = 0
-
-    def count(module: nn.Module, args: Any) -> None:
-        nonlocal called
-        if called == stop:
-            raise _Enough
-        called += 1
-
-    with _hooked(blocks if stop is not None else (), count):
-        yield
-
-
-@contextmanager
-def _entered(blocks: Sequence[nn.Module], rows: Tensor | None) -> Iterator[None]:
-    """The first call of one of `blocks` gets `rows` `[n, d]` as its hidden states."""
-    given = False
-
-    def give(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        nonlocal given
-        if given or rows is None:
-            return None
-        given = True
-        arguments = Arguments.of(args, kwargs, len(rows))
-        if arguments is None or arguments.rows.shape != rows.shape:
-            width = "none" if arguments is None else list(arguments.rows.shape)
-            raise InputError(f"the hidden states are {list(rows.shape)}, the first block takes {width}")
-        return arguments.with_hidden(rows)
-
-    with _hooked(blocks if rows is not None else (), give, with_kwargs=True):
-        yield
-
-
-@contextmanager
-def _hooked(modules: Sequence[nn.Module], hook: Any, **options: bool) -> Iterator[None]:
-    with ExitStack() as stack:
-        for module in dict.fromkeys(modules):
-            stack.callback(module.register_forward_pre_hook(hook, **options).remove)
-        yield

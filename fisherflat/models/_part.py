@@ -75,7 +75,7 @@ class Part(nn.Module):
             args, kwargs = self.arguments.with_hidden(None if self._entries else x)
             hooks.enter_context(in_double(self.root))  # as in the forward pass that the arguments come from
             try:
-                output = first_tensor(self.root(*args, **kwargs))
+                output = first_tensor(self.root(*args, **kwargs), None if self._entries else self.arguments.hidden)
             except _Reached as reached:
                 output = reached.output
         if output is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
 
@@ -24,6 +26,7 @@ class Encoded:
     - `special`: whether each token is special (such as [CLS]) rather than text.
     - `hidden`: `[n, d]`, where hidden states were given instead of ids, which then only set the length.
     - `lead`: how many tokens a decoder reads before the prompt.
+    - `inputs`: a dictionary of the model's own arguments, or its first one, where such were given.
 
     >>> import fisherflat as ff
     >>> ff.load("python-llama").encode("def mean(values):").tokens[0]
@@ -36,11 +39,86 @@ class Encoded:
     special: list[bool]
     hidden: Float[Tensor, "n d"] | None = None
     lead: int = 0
+    inputs: Any = None
+
+    @classmethod
+    def of_rows(cls, rows: int, text: str, **given: Any) -> Encoded:
+        """What has rows, and no tokens of its own."""
+        return cls(text, torch.zeros(rows, dtype=torch.long), [str(i) for i in range(rows)], [False] * rows, **given)
+
+    @property
+    def kind(self) -> str:
+        """What the model is given: `ids`, `hidden` states, or `inputs` of its own."""
+        return "inputs" if self.inputs is not None else "ids" if self.hidden is None else "hidden"
+
+    @property
+    def key(self) -> Any:
+        """What tells the runs of a model apart."""
+        return (tuple(self.ids.tolist()), id(self.hidden), id(self.inputs))
+
+    def repeated(self) -> Encoded:
+        """Several tokens for one, which cannot show what mixes tokens."""
+        hidden = None if self.hidden is None else self.hidden.repeat(4, 1)
+        return replace(self, ids=self.ids.repeat(4), hidden=hidden)
 
     @property
     def prompt_ids(self) -> list[int]:
         """The prompt as token ids, which `Model.encode` turns into this again."""
         return self.ids[self.lead :].tolist()
+
+
+def floating(prompt: Any) -> Tensor | None:
+    """Hidden states or inputs in any form as a tensor in float64; `None` where they are no floating numbers."""
+    if isinstance(prompt, str) or prompt is None:
+        return None
+    try:
+        tensor = torch.as_tensor(prompt)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.dim() < 2:
+        return None
+    return as_float64(tensor, "hidden states")
+
+
+def arguments(given: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Arguments of a model: tensors on its device, floating ones in float64, without the padding that a mask marks.
+
+    **Raises:** `InputError` where there are none, several prompts at once, or a mask that leaves nothing.
+    """
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if not isinstance(name, str):
+            raise InputError(f"a dictionary of inputs has the names of a model's arguments; {name!r} is none")
+        if value is None or isinstance(value, (bool, int, float, str)):
+            found[name] = value
+            continue
+        try:
+            tensor = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"the input {name!r} cannot be made a tensor: {error}") from error
+        found[name] = (as_float64(tensor, name) if tensor.is_floating_point() else tensor).to(device)
+    if not any(isinstance(value, Tensor) for value in found.values()):
+        raise InputError("a dictionary of inputs holds at least one tensor; this one has none")
+    ids = found.get("input_ids")
+    if not isinstance(ids, Tensor):
+        return found
+    ids = found["input_ids"] = ids[None] if ids.dim() == 1 else ids
+    if ids.dim() != 2 or ids.shape[0] != 1:
+        raise InputError(f"one prompt has token ids [1, n]; these are {list(ids.shape)}: give several as prompts")
+    mask = found.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.numel() == ids.numel():
+        kept = mask.reshape(-1).bool().nonzero().reshape(-1)
+        if not len(kept):
+            raise InputError("the attention mask leaves no token of the prompt")
+        if int(kept[-1] - kept[0]) + 1 == len(kept):  # what is left out is padding
+            del found["attention_mask"]
+            part = slice(int(kept[0]), int(kept[-1]) + 1)
+            alike = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+            alike = {name: value for name, value in alike.items() if value.numel() == mask.numel()}
+            found |= {name: value.reshape(1, -1)[:, part] for name, value in alike.items()}
+    if isinstance(kinds := found.get("token_type_ids"), Tensor) and not kinds.any():
+        del found["token_type_ids"]  # which is what they are where none are given
+    return found
 
 
 def token_ids(prompt: Any, vocabulary: int | None) -> Int[Tensor, " n"]:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 
+def rows_of(value: object) -> int | None:
+    """How many rows a hidden state has: a floating tensor `[n, d]`, `[1, n, d]`, `[n, 1, d]`, or a grid `[1, h, w, d]`.
+
+    `None` for what is none.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() not in (2, 3, 4):
+        return None
+    rows = value.shape[:-1]
+    batched = (len(rows) == 2 and 1 not in rows) or (len(rows) == 3 and (rows[0] != 1 or 1 in rows[1:]))
+    return None if batched else rows.numel()
+
+
 def is_hidden(value: object, tokens: int, width: int | None = None) -> bool:
-    """Whether `value` is a floating tensor with one row a token: `[n, d]`, `[1, n, d]` or `[n, 1, d]`."""
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() not in (2, 3):
-        return False
-    rows, columns = value.shape[:-1], value.shape[-1]
-    return sorted(rows) in ([tokens], sorted([1, tokens])) and (width is None or columns == width)
+    """Whether `value` is a floating tensor with one row a token; see `rows_of`."""
+    return rows_of(value) == tokens and (width is None or cast(Tensor, value).shape[-1] == width)
 
 
 def is_state(value: object, tokens: int, width: int | None = None) -> bool:
@@ -27,9 +36,14 @@ def is_state(value: object, tokens: int, width: int | None = None) -> bool:
     return is_hidden(value, tokens, width)
 
 
-def first_tensor(output: Any) -> Tensor | None:
-    """The tensor that a module returned, alone or at the head of a tuple or a model output."""
-    return next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
+def first_tensor(output: Any, like: Tensor | None = None) -> Tensor | None:
+    """The tensor that a module returned, alone or in a tuple, a dictionary or a model output.
+
+    Of several the first that has the shape of `like`, the hidden state that went in; where none has, the first.
+    """
+    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    alike = [leaf for leaf in tensors if like is not None and leaf.shape == like.shape and leaf.is_floating_point()]
+    return next(iter(alike or tensors), None)
 
 
 def same_tensor(a: object, b: object) -> bool:
@@ -56,21 +70,30 @@ class Arguments:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     hidden: Tensor
+    tokens: int
 
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: int) -> Arguments | None:
         """The arguments of a call, or `None` where no hidden state is among them."""
-        given = (*args, *kwargs.values())
+        given = tree_leaves((args, kwargs))
         hidden = next((value for fits in (is_hidden, is_state) for value in given if fits(value, tokens)), None)
         if hidden is None:
             return None
         args, kwargs = tree_map(lambda leaf: None if _is_cache(leaf) else leaf, (args, kwargs))
-        return cls(args, kwargs, hidden)
+        return cls(args, kwargs, hidden, tokens)
+
+    def answered(self, output: Any) -> Arguments:
+        """The same, with the hidden state that the output is like, where a mask or a bias looks like one, too."""
+        shapes = [leaf.shape for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        if self.hidden.shape in shapes:
+            return self
+        alike = [leaf for leaf in self.others() if rows_of(leaf) == rows_of(self.hidden) and leaf.shape in shapes]
+        return replace(self, hidden=alike[0]) if alike else self
 
     @property
     def rows(self) -> Tensor:
         """The hidden state `[n, d]`; parallel streams are side by side, `[n, streams · d]`."""
-        return self.hidden.flatten(2)[0] if self.hidden.dim() == 4 else self.hidden.reshape(-1, self.hidden.shape[-1])
+        return self.hidden.reshape(self.tokens, -1)
 
     def others(self) -> list[Tensor]:
         """The other tensors among the arguments."""
@@ -105,7 +128,8 @@ class Call:
     """One call of a module.
 
     **Attributes:** `path`, the module's name below the recorded root; `module`; `arguments`, `None` where no hidden
-    state went in; `output`, its first tensor; `parent`, the recorded call that it happened in; `order` of the start.
+    state went in; `output`, its first tensor; `parent`, the recorded call that it happened in; `order` of the start;
+    `given`, its `args` and `kwargs`.
     """
 
     path: str
@@ -114,6 +138,7 @@ class Call:
     parent: Call | None
     order: int
     output: Tensor | None = field(default=None, repr=False)
+    given: tuple[tuple[Any, ...], dict[str, Any]] = field(default=((), {}), repr=False)
 
     def inside(self, other: Call) -> bool:
         """Whether this call happened within `other`."""
@@ -147,15 +172,19 @@ def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool)
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if copy:
                 args, kwargs = tree_map(keep, (args, kwargs))
-            call = Call(path, module, Arguments.of(args, kwargs, tokens), stack[-1] if stack else None, len(calls))
+            parent = stack[-1] if stack else None
+            call = Call(path, module, Arguments.of(args, kwargs, tokens), parent, len(calls), given=(args, kwargs))
             calls.append(call)
             stack.append(call)
 
         return hook
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        output = first_tensor(output)
-        stack.pop().output = keep(output) if copy else output
+        call = stack.pop()
+        if call.arguments is not None:
+            call.arguments = call.arguments.answered(output)
+        output = first_tensor(output, call.arguments.hidden if call.arguments else None)
+        call.output = keep(output) if copy else output
 
     handles = []
     try:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -106,7 +106,7 @@ class _Search:
         self.all_candidates = [call for call in self.once if self._is_candidate(call)]
         #: which mix tokens, and which of them do so by way of another hidden state than their first
         self.joint = {id(call) for call in self.all_candidates if self._mixes_another(call)}
-        mixing = [c for c in self.all_candidates if id(c) in self.joint or (c.arguments and _mixes(_of(c)))]
+        mixing = [c for c in self.all_candidates if id(c) in self.joint or (c.arguments and mixes(_of(c)))]
         self.mixing = set(map(id, mixing))
         self.candidates = [call for call in self.all_candidates if not self._is_wrapper(call)]
         # where nothing but a wrapper mixes tokens (ALBERT), the wrapper is cut open
@@ -121,8 +121,8 @@ class _Search:
         attention, projection = self._attention(mixer) if mixer is not None and single else (None, None)
         mlp = self._mlp(self.mixers, projection)
         return Sections(
-            attention=attention if attention and self._fits(attention, mixes=True) else None,
-            mlp=mlp if mlp and self._fits(mlp, mixes=False) else None,
+            attention=attention if attention and self._fits(attention, across=True) else None,
+            mlp=mlp if mlp and self._fits(mlp, across=False) else None,
             softmax=bool(self.softmax),
             mixer=type(mixer.module).__name__ if mixer is not None else None,
         )
@@ -197,10 +197,10 @@ class _Search:
     def _mixes_another(self, call: Call) -> bool:
         """Whether tokens are mixed by way of a second argument that moves with the block's input."""
         assert call.arguments is not None
-        args, kwargs, hidden = call.arguments.args, call.arguments.kwargs, call.arguments.hidden
+        hidden = call.arguments.hidden
         states = [other for other in call.arguments.others() if is_hidden(other, self.tokens)]
         states = [other for other in states if not same_tensor(other, hidden) and self._moves(call, other)]
-        return any(_mixes(Part(call.module, Arguments(args, kwargs, other))) for other in states)
+        return any(mixes(Part(call.module, replace(call.arguments, hidden=other))) for other in states)
 
     def _moves(self, call: Call, argument: Tensor) -> bool:
         """Whether an argument of a call depends on the block's input: by running the block on another one."""
@@ -235,12 +235,12 @@ class _Search:
             and bool(_matrices(call.module))
         )
 
-    def _fits(self, section: Section, mixes: bool) -> bool:
+    def _fits(self, section: Section, across: bool) -> bool:
         """Whether a part, cut out, is what it should be: a map to the block's width that mixes tokens, or does not."""
         modules = {call.path: (call.module, call.arguments) for call in self.once}
         modules[""] = (self.block.root, self.block.arguments)
         part = section.part(lambda path: modules[path][0], lambda path: modules[path][1])
-        return any(_mixes(part, width) is mixes for width in (self.width, self.block.arguments.hidden.shape[-1]))
+        return any(mixes(part, width) is across for width in (self.width, self.block.arguments.hidden.shape[-1]))
 
     def _is_wrapper(self, call: Call) -> bool:
         """Whether a call holds a part together with the residual sum, or with a norm around it or beside it."""
@@ -261,7 +261,7 @@ class _Search:
         """Whether a call, of hidden states of any width, computes a softmax and mixes tokens."""
         if call.arguments is None or not _matrices(call.module) or not is_hidden(call.output, self.tokens):
             return False
-        return is_hidden(call.arguments.hidden, self.tokens) and _computes_softmax(call) and bool(_mixes(_of(call)))
+        return is_hidden(call.arguments.hidden, self.tokens) and _computes_softmax(call) and bool(mixes(_of(call)))
 
     def _is_conditioned(self, call: Call) -> bool:
         """Whether a call takes something from outside the block, as cross-attention takes the encoder's states."""
@@ -273,7 +273,7 @@ class _Search:
         return [other for other in self.calls if other.inside(call)]
 
 
-def _mixes(part: Part, width: int | None = None) -> bool | None:
+def mixes(part: Part, width: int | None = None) -> bool | None:
     """Whether some tokens' outputs depend on other tokens' inputs: the first half moves, the second is watched.
 
     In a causal model later tokens depend on earlier ones, so the first half it is. `None` where the part cannot be

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fisherflat.errors import InputError
 from fisherflat.models import Encoded
 
+#: arguments of models whose first axis is that of a batch
+BATCHED = ("input_ids", "pixel_values", "input_features", "input_values", "inputs_embeds")
+
 
 def as_prompts(prompts: Any) -> list[Any]:
     """One prompt or several, as a list.
 
-    **Args:** `prompts`: a text; token ids, as a list `[n]`, an array or a tensor `[n]` or `[1, n]`; hidden states
-    `[n, d]`; or a sequence of those.
+    **Args:** `prompts`: a text; token ids, as a list `[n]`, an array or a tensor `[n]` or `[b, n]`; hidden states
+    `[n, d]`; a dictionary of a model's own inputs, such as a tokenizer's padded batch; or a sequence of those.
 
     **Raises:** `InputError` for something else, or none.
     """
-    if isinstance(prompts, (str, Tensor, np.ndarray, Encoded)):
+    if isinstance(prompts, Mapping):
+        return _rows(prompts)
+    if isinstance(prompts, (Tensor, np.ndarray)):
+        is_ids = not np.issubdtype(prompts.dtype, np.inexact) if isinstance(prompts, np.ndarray) else _is_ids(prompts)
+        return list(prompts) if is_ids and prompts.ndim == 2 and len(prompts) > 1 else [prompts]
+    if isinstance(prompts, (str, Encoded)):
         return [prompts]
     if not isinstance(prompts, Sequence):
         raise InputError(f"prompts are a text, token ids, or a sequence of those; got {type(prompts).__name__}")
@@ -29,4 +38,27 @@ def as_prompts(prompts: Any) -> list[Any]:
         return [prompts]
     if not prompts:
         raise InputError("there are no prompts; give at least one text")
-    return list(prompts)
+    if all(_is_numbers(item) for item in prompts):  # hidden states as nested lists
+        return [prompts]
+    return [prompt for item in prompts for prompt in (_rows(item) if isinstance(item, Mapping) else [item])]
+
+
+def _rows(inputs: Mapping[Any, Any]) -> list[Any]:
+    """The prompts of a batch: what has as many rows is divided."""
+    sizes = [np.shape(inputs[name]) for name in BATCHED if inputs.get(name) is not None]
+    size = sizes[0][0] if sizes and len(sizes[0]) > 1 else 1
+    if size == 1:
+        return [inputs]
+
+    def of(value: Any, row: int) -> Any:
+        return value[row : row + 1] if len(np.shape(value)) > 1 and len(value) == size else value
+
+    return [{name: of(value, row) for name, value in inputs.items()} for row in range(size)]
+
+
+def _is_ids(prompt: Tensor) -> bool:
+    return not prompt.is_floating_point() and not prompt.is_complex() and prompt.dtype != torch.bool
+
+
+def _is_numbers(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) and bool(item) and all(isinstance(number, float) for number in item)

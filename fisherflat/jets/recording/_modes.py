@@ -48,6 +48,10 @@ def _are_double(*modules: object) -> bool:
     return {weight.dtype for weight in weights if weight.is_floating_point()} == {torch.float64}
 
 
+#: casts by the names of tensor types: `x.type("torch.FloatTensor")`
+_NAMED = {f"torch.{name}Tensor": dtype for name, dtype in (("Float", torch.float32), ("Half", torch.float16))}
+
+
 class _Raised(TorchFunctionMode):
     """Casts to a lower precision than `dtype` go to `dtype` instead, and so do numbers of torch's default precision."""
 
@@ -65,8 +69,11 @@ class _Raised(TorchFunctionMode):
         try:
             out = func(*args, **kwargs)
         except RuntimeError:
+            real = [leaf for leaf in leaves((args, kwargs)) if _is_real(leaf)]
+            if len({leaf.dtype for leaf in real}) > 1:  # a constant that is no buffer has stayed in single precision
+                return func(*mapped_leaves(self._in_full, args), **mapped_leaves(self._in_full, kwargs))
             # a number that torch's default precision cannot hold, as a mask of the least number of double is made
-            anew = None if any(map(_is_real, leaves((args, kwargs)))) else self._anew(func, args, kwargs)
+            anew = None if real else self._anew(func, args, kwargs)
             if anew is None:
                 raise
             return anew
@@ -78,7 +85,12 @@ class _Raised(TorchFunctionMode):
     def _is_low(self, dtype: torch.dtype) -> bool:
         return dtype.is_floating_point and dtype.itemsize < self._dtype.itemsize
 
+    def _in_full(self, leaf: Any) -> Any:
+        return leaf.to(self._dtype) if isinstance(leaf, Tensor) and self._is_low(leaf.dtype) else leaf
+
     def _raised(self, leaf: Any) -> Any:
+        if isinstance(leaf, (str, type(torch.FloatTensor))):
+            leaf = _NAMED.get(_type_name(leaf), leaf)
         return self._dtype if isinstance(leaf, torch.dtype) and self._is_low(leaf) else leaf
 
     def _anew(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
@@ -101,6 +113,11 @@ class _Raised(TorchFunctionMode):
             if isinstance(out, Tensor) and out.dtype == self._dtype:
                 return out
         return None
+
+
+def _type_name(kind: Any) -> str:
+    """`torch.FloatTensor`, of the type of that name or of the name itself."""
+    return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__name__}"
 
 
 def _is_real(leaf: Any) -> bool:
@@ -133,4 +150,7 @@ def refuse_random(func: Any, args: Any, kwargs: Any, paths: dict[int, str]) -> N
     given = defaults | dict(zip(names, args, strict=False)) | kwargs
     if given.get("dropout_p", 1) == 0 or not given.get("train", True) or not given.get("training", True):
         return
-    raise TraceError(f"{func.overloadpacket} draws random numbers ({origin(paths)[1]}); put the module into eval mode")
+    raise TraceError(
+        f"{func.overloadpacket} draws random numbers ({origin(paths)[1]}), and a map gives the same output for the "
+        "same input; put a module that a function calls into eval mode, give functional.dropout training=self.training"
+    )

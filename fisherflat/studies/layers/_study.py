@@ -194,7 +194,7 @@ def columns(chosen: slice, width: int, outputs: Tensor) -> Tensor:
 
 def _key(prompt: Encoded) -> Any:
     """What tells the runs of a model apart."""
-    return (tuple(prompt.ids.tolist()), id(prompt.hidden))
+    return prompt.key
 
 
 def _said(error: Exception) -> str:
