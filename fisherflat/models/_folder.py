@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,43 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "tekken.json")
 #: names that only weights have, which are packed where they are integers
 PACKED = ("weight", "qweight", "weight_packed", "qzeros")
+#: what else a folder may hold, by the pattern of its name, and what to do with it
+ELSEWHERE = (
+    (
+        r".*\.gguf",
+        "weights for llama.cpp, mostly quantised; take the release in safetensors, or read them yourself and give the "
+        "module: load(AutoModel.from_pretrained(folder, gguf_file=...))",
+    ),
+    (
+        r".*-\d+-of-\d+\.safetensors",
+        "a shard of several, without model.safetensors.index.json, which says what is in which; fetch the index and "
+        "all shards",
+    ),
+    (
+        r"consolidated.*\.safetensors",
+        "weights under the names of another library, as Mistral releases them; take the release for transformers, with "
+        "config.json and model.safetensors",
+    ),
+    (
+        r"adapter_model\..*",
+        "an adapter without its adapter_config.json; fetch that, too, or merge the adapter where you trained it",
+    ),
+    (
+        r".*\.safetensors",
+        "weights under a name of its own; pass the file itself, with config= where it has none beside it",
+    ),
+    (
+        r".*\.(bin|pt|pth|ckpt|pkl)(\.index\.json)?",
+        "pickled weights, which can run code when loaded, so they are refused; convert them where you trust them: "
+        "AutoModel.from_pretrained(...).save_pretrained(folder) writes safetensors; or give the module: load(module)",
+    ),
+    (
+        r".*\.(h5|msgpack|onnx|npz|tflite|mlmodel|mlpackage|pb|nemo|engine)",
+        "weights for another framework; take the release in safetensors",
+    ),
+    (r"checkpoint-\d+", "checkpoints of a training run; pass the folder of one of them"),
+    (r"(snapshots|blobs|refs)", "the cache of a hub; pass the id of the model, or the folder of a snapshot"),
+)
 #: what is fetched when a download is allowed; never code, never pickled weights
 DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken")
 
@@ -27,8 +65,11 @@ def place_of(path_or_id: str | Path, download: bool) -> Path:
     **Raises:** `CheckpointError` where there is no such folder, or the id is not cached and `download` is false.
     """
     path = Path(path_or_id).expanduser()
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise CheckpointError(f"{str(path_or_id)[:80]!r} is no path and no Hugging Face id: {error}") from error
     name = str(path_or_id)
     if name in CHECKPOINTS:
         return checkpoint(name)
@@ -64,9 +105,10 @@ def read_config(path: Path) -> dict[str, Any]:
         folder, path = path, path / "config.json"
         if not path.is_file():
             raise CheckpointError(
-                f"{folder} has no config.json, so it is not a Hugging Face model folder; pass one that is, or a config"
+                f"{folder} has no config.json, so it is not a Hugging Face model folder{there(folder)}; pass one that "
+                "is, or a config"
             )
-    config = _read_json(path)
+    config = read_json(path)
     if quantised := config.get("quantization_config") or config.get("compression_config"):
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
         raise CheckpointError(
@@ -89,20 +131,43 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         return _sharded(index)
-    pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
-    if pickled:
+    raise CheckpointError(
+        f"{path} has no weights that can be read: no model.safetensors and no model.safetensors.index.json{there(path)}"
+    )
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter.
+
+    **Raises:** `CheckpointError` where it holds the weights of a whole model, too: transformers would merge the adapter
+    into them where peft is installed, and leave it out where it is not.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        return False
+    whole = [name for name in ("model.safetensors", "model.safetensors.index.json") if (folder / name).is_file()]
+    if whole:
         raise CheckpointError(
-            f"{path} holds pickled weights only ({', '.join(pickled[:3])}), which can run code when loaded, so "
-            "they are refused; convert them where you trust them: "
-            "AutoModel.from_pretrained(...).save_pretrained(folder) writes safetensors"
+            f"{folder} holds a whole model ({whole[0]}) and an adapter (adapter_config.json); give each a folder of "
+            "its own, and pass the one that you mean"
         )
-    raise CheckpointError(f"{path} has no weights: no model.safetensors and no model.safetensors.index.json")
+    return True
+
+
+def there(folder: Path) -> str:
+    """What is in a folder instead of weights that can be read, and what to do: the end of a sentence, or nothing."""
+    names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else [folder.name]
+    for pattern, what in ELSEWHERE:
+        found = [name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)]
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            return f"; it holds {found[0]}{more}, {what}"
+    return ""
 
 
 def _sharded(index: Path) -> dict[str, StoredTensor]:
     folder = index.parent
     shards: dict[str, set[str]] = {}
-    for tensor, name in _field(_read_json(index), "weight_map", index).items():
+    for tensor, name in _field(read_json(index), "weight_map", index).items():
         shards.setdefault(name, set()).add(tensor)
     tensors: dict[str, StoredTensor] = {}
     for name, promised in sorted(shards.items()):
@@ -126,6 +191,8 @@ def _tensors_of(path: Path) -> dict[str, StoredTensor]:
             f"{path} is a pickle, which can run code when loaded, so it is refused; convert it where you trust it: "
             "safetensors.torch.save_file(state_dict, file)"
         )
+    if path.suffix != ".safetensors" and (what := there(path)):
+        raise CheckpointError(f"{path} is no safetensors file{what}")
     tensors = {}
     for name, entry in read_header(path).items():
         packed = name.rpartition(".")[2] in PACKED and entry["dtype"] not in FLOATS
@@ -171,7 +238,7 @@ def has_tokenizer(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in TOKENIZERS)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:

@@ -15,17 +15,20 @@ from torch import nn
 
 from fisherflat.errors import CheckpointError, CheckpointWarning, InputError
 from fisherflat.jets.engines import memory_budget
+from fisherflat.models._adapters import adapted
 from fisherflat.models._empty_model import empty_model, matters, missing_weights, placed
-from fisherflat.models._folder import has_tokenizer, place_of, read_config, stored_tensors
+from fisherflat.models._folder import has_tokenizer, is_adapter, place_of, read_config, stored_tensors
 from fisherflat.models._model import Model
 from fisherflat.models._stored_tensors import StoredTensor, check_finite
 from fisherflat.models._weights import Weights
+from fisherflat.models._wrapped import unwrapped
 
 
 def load(
-    source: str | Path | nn.Module,
+    source: Any,
     *,
     config: Any = None,
+    base: str | Path | None = None,
     blocks: str | None = None,
     part: str | None = None,
     tokenizer: Any = None,
@@ -37,9 +40,11 @@ def load(
 
     **Args:**
 
-    - `source`: a Hugging Face folder (also with sharded weights), the id of a cached model, a bare safetensors file, or
-      an `nn.Module` of your own, which is copied.
+    - `source`: a Hugging Face folder (also with sharded weights), the folder of an adapter, the id of a cached model, a
+      bare safetensors file, an `nn.Module` of your own, which is copied, or an object that holds one, such as a
+      pipeline. Adapters are merged into the weights, and the name of the model says so.
     - `config`: for a bare file without a config.json beside it, the path of one, or a transformers configuration.
+    - `base`: of an adapter, the folder or the id of the model that it belongs to, if not the one that it names.
     - `blocks`: the path of the list of blocks in the module, such as `"encoder.layers"` (default: found from a forward
       pass).
     - `part`: of an encoder-decoder, `"encoder"` (default) or `"decoder"`.
@@ -53,7 +58,7 @@ def load(
     exactly. Attention is eager, so that it has second derivatives. Pickled weights, quantised weights and remote code
     are refused.
 
-    **Raises:** `CheckpointError`, saying what is wrong, where, and what to do.
+    **Raises:** `CheckpointError`, `InputError`, saying what is wrong, where, and what to do.
 
     **Warns:** `CheckpointWarning` where weights that should stay on disk cannot, and all are read.
 
@@ -62,16 +67,34 @@ def load(
     >>> len(model.blocks("def mean(values):"))
     4
     """
-    if isinstance(source, nn.Module):
-        module = copy.deepcopy(source).to(device, torch.float64).requires_grad_(False)
-        return Model(module, tokenizer, name=type(source).__name__, blocks=blocks, part=part)
+    device = _device(device)
+    if not isinstance(source, (str, Path)):
+        return _of_module(source, tokenizer, blocks, part, device)
     place = place_of(source, download)
     folder = place if place.is_dir() else place.parent
+    if is_adapter(folder):
+        with _quiet():
+            module, beneath = adapted(folder, base, download)
+            reason, given = None, tokenizer
+            if tokenizer is None:
+                tokenizer, reason = _tokenizer(folder if has_tokenizer(folder) else beneath, module.config)
+        again = partial(load, source, base=base, blocks=blocks, part=part, tokenizer=given, device=device)
+        return Model(
+            module.to(device).eval().requires_grad_(False),
+            tokenizer,
+            name=f"{beneath.resolve().name} with the adapter {folder.resolve().name} merged",
+            blocks=blocks,
+            part=part,
+            tokenizer_error=reason,
+            again=again,
+        )
+    if base is not None:
+        raise InputError(f"base is the model that an adapter belongs to, and {source} is none; leave it out")
     with _quiet():
         if config is None or isinstance(config, (str, Path)):
             config = _config(folder if config is None else Path(config))
         stored = stored_tensors(place)
-        module, weights = _module(place, config, stored, lazy, torch.device(device))
+        module, weights = _module(place, config, stored, lazy, device)
         reason, given = None, tokenizer
         if tokenizer is None:
             tokenizer, reason = _tokenizer(folder, config)
@@ -97,14 +120,32 @@ def as_model(model: Any, **options: Any) -> Model:
 
     **Raises:** `InputError` for what is neither, and what `load` raises.
     """
-    if isinstance(model, Model):
-        return model
-    if not isinstance(model, (nn.Module, str, Path)):
+    return model if isinstance(model, Model) else load(model, **options)
+
+
+def _of_module(source: Any, tokenizer: Any, blocks: str | None, part: str | None, device: torch.device) -> Model:
+    """A module that is in memory, or in what holds it, as a copy in float64."""
+    module, found, name = unwrapped(source)
+    try:
+        copied = copy.deepcopy(module).to(device, torch.float64).requires_grad_(False)
+    except Exception as error:
+        raise CheckpointError(
+            f"{name} cannot be copied to {device} in float64 ({type(error).__name__}: {error}); give a module of plain "
+            "weights, neither quantised nor on the meta device"
+        ) from error
+    return Model(copied, found if tokenizer is None else tokenizer, name=name, blocks=blocks, part=part)
+
+
+def _device(device: Any) -> torch.device:
+    """**Raises:** `InputError` where torch has no such device here."""
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        said = str(error).splitlines()[0]
         raise InputError(
-            f"a model is one of fisherflat.load, a module, a folder, or the id of a cached model; got "
-            f"{type(model).__name__}"
-        )
-    return load(model, **options)
+            f"torch cannot use the device {device!r} here ({said}); take cpu, or cuda with a GPU"
+        ) from error
 
 
 def _config(path: Path) -> Any:

@@ -75,8 +75,9 @@ class Arguments:
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any], tokens: int) -> Arguments | None:
         """The arguments of a call, or `None` where no hidden state is among them."""
-        given = tree_leaves((args, kwargs))
-        hidden = next((value for fits in (is_hidden, is_state) for value in given if fits(value, tokens)), None)
+        plain = (*args, *kwargs.values())  # before what is in a tuple, as positions are
+        kinds = [(given, fits) for given in (plain, tree_leaves((args, kwargs))) for fits in (is_hidden, is_state)]
+        hidden = next((value for given, fits in kinds for value in given if fits(value, tokens)), None)
         if hidden is None:
             return None
         args, kwargs = tree_map(lambda leaf: None if _is_cache(leaf) else leaf, (args, kwargs))

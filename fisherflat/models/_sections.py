@@ -313,8 +313,8 @@ def _is_affine(module: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """A leaf that is called a norm or that has no weights but a vector."""
-    if next(module.children(), None) is not None or _matrices(module):
+    """What is called a norm or has no weights but vectors; it may hold modules of its own, such as hooks."""
+    if _matrices(module):
         return False
     return "norm" in type(module).__name__.lower() or any(parameter.dim() == 1 for parameter in module.parameters())
 

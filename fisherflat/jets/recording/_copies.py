@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import MethodType
+import copy
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -43,9 +44,16 @@ def own(module: nn.Module) -> nn.Module:
         kept.append(thing)
         return made
 
+    def attribute(name: str, value: Any) -> Any:
+        # an object in the place of `forward`, as other libraries put it there, knows the module that it calls
+        if name == "forward" and not isinstance(value, (FunctionType, MethodType)):
+            shared = {id(weight): weight for part in module.modules() for weight in part.parameters(recurse=False)}
+            return copy.deepcopy(value, {**known, **shared})
+        return copied(value)
+
     with torch.inference_mode(False), torch.no_grad():
         for part in module.modules():
             if not isinstance(part, torch.jit.ScriptModule):
-                known[id(part)].__dict__.update({name: copied(value) for name, value in part.__dict__.items()})
+                known[id(part)].__dict__.update({name: attribute(name, value) for name, value in part.__dict__.items()})
                 known[id(part)].__dict__["training"] = False
     return known[id(module)]
