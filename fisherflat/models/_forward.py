@@ -75,24 +75,30 @@ class Forward:
         **Raises:** `CheckpointError` where it fails on them, or has no blocks that hand on hidden states.
         """
         failures: list[Exception] = []
-        for way in self._ways_of(encoded):
-            counts: dict[int, int] = {}
+        for wide in (False, True):
+            modules = dict.fromkeys(module for found in self._lists(wide).values() for module in found.values())
+            for way in self._ways_of(encoded):
+                counts: dict[int, int] = {}
 
-            def count(module: nn.Module, args: Any, output: Any, counts: dict[int, int] = counts) -> None:
-                rows = rows_of(first_tensor(output))
-                if rows is not None:
-                    counts[rows] = counts.get(rows, 0) + sum(parameter.numel() for parameter in module.parameters())
+                def count(module: nn.Module, args: Any, output: Any, counts: dict[int, int] = counts) -> None:
+                    state = first_tensor(output)
+                    rows = rows_of(state)
+                    handed_on = state is not None and state.shape in [
+                        arg.shape for arg in args if isinstance(arg, Tensor)
+                    ]
+                    if rows is not None and handed_on:
+                        counts[rows] = counts.get(rows, 0) + sum(weight.numel() for weight in module.parameters())
 
-            with torch.no_grad(), evaluating(self.module), self._weights.running(), ExitStack() as hooks:
-                for module in dict.fromkeys(m for found in self._lists(True).values() for m in found.values()):
-                    hooks.callback(module.register_forward_hook(count).remove)
-                try:
-                    self._call(way, encoded)
-                except (CheckpointError, InputError) as error:
-                    failures.append(error)
-                    continue
-            if counts:
-                return max(counts, key=lambda rows: counts[rows])
+                with torch.no_grad(), evaluating(self.module), self._weights.running(), ExitStack() as hooks:
+                    for module in modules:
+                        hooks.callback(module.register_forward_hook(count).remove)
+                    try:
+                        self._call(way, encoded)
+                    except (CheckpointError, InputError) as error:
+                        failures.append(error)
+                        continue
+                if counts:
+                    return max(counts, key=lambda rows: counts[rows])
         raise failures[0] if failures else self._no_blocks()
 
     def run(self, encoded: Encoded, stop: int | None = None) -> list[Call]:
@@ -113,6 +119,8 @@ class Forward:
             try:
                 calls = self._run(way, encoded, stop)
             except (CheckpointError, InputError) as error:
+                if isinstance(error, InputError) and encoded.kind == "ids":  # no other layout makes them fit
+                    raise
                 failures.append(error)
                 continue
             if way.settled or any(mixes(Part(call.module, arguments_of(call))) for call in calls):
@@ -127,7 +135,7 @@ class Forward:
         self._ways[encoded.kind] = way
         if isinstance(way.callee, _Bare) and not isinstance(self.module, CONTAINERS):
             warnings.warn(
-                f"{self._name} takes no hidden states, so its {len(calls)} blocks run on them one after the other, "
+                f"{self._name} takes no hidden states, so its blocks run on them one after the other, "
                 "without masks and positions that the model itself may give them; give its own inputs as a dictionary "
                 f"if it does ({failures[0] if failures else ''})",
                 CheckpointWarning,

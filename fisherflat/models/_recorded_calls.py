@@ -31,8 +31,9 @@ def is_hidden(value: object, tokens: int, width: int | None = None) -> bool:
 
 def is_state(value: object, tokens: int, width: int | None = None) -> bool:
     """Whether `value` is what blocks hand on: a hidden state, or several residual streams `[1, n, streams, d]`."""
-    if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
-        return value.shape[:2] == (1, tokens) and (width is None or value.shape[-1] == width)
+    streams = isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point()
+    if streams and cast(Tensor, value).shape[:2] == (1, tokens):
+        return width is None or cast(Tensor, value).shape[-1] == width
     return is_hidden(value, tokens, width)
 
 
