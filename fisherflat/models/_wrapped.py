@@ -31,7 +31,7 @@ def unwrapped(source: Any) -> Unwrapped:
     while (inner := _inner(module)) is not None:
         module = inner
         tokenizer = tokenizer or _tokenizer(module)
-    if callable(getattr(module, "merge_and_unload", None)):
+    if hasattr(module, "peft_config") and hasattr(module, "get_base_model"):  # of peft, whatever the adapters are
         base, name = merged(module)
         return Unwrapped(base, tokenizer, name)
     return Unwrapped(module, tokenizer, type(module).__name__)
