@@ -8,12 +8,11 @@ layer knows of none.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from fisherflat._files import whole
+from fisherflat._files import MAX_DEPTH, MAX_FILE, read_json, too_deep, whole
 from fisherflat.certificates import digests
 from fisherflat.certificates.fields import DIGEST, Fields
 from fisherflat.errors import CertificateError
@@ -22,8 +21,6 @@ from fisherflat.errors import CertificateError
 SCHEMA = 2
 #: how it stands in a file
 _NAMES = {number: f"fisherflat-certificate/{number}" for number in range(1, SCHEMA + 1)}
-#: bytes of a file, and how deep its values may lie
-MAX_FILE, MAX_DEPTH = 2**28, 32
 
 
 class Statement(Protocol):
@@ -85,32 +82,7 @@ def load(path: Path) -> Any:
 
     **Raises:** `CertificateError` naming the first field that is wrong, or where there is no file.
     """
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise CertificateError(f"{path.name} has more than {MAX_FILE} bytes, so it is no certificate")
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refused, parse_float=_finite)
-    except OSError as error:
-        raise CertificateError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CertificateError(f"{path.name} is no JSON document: {error}") from error
-    return certificate(data)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a field appears twice")
-    return dict(pairs)
-
-
-def _refused(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number here")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is beyond all floats")
-    return number
+    return certificate(read_json(path, CertificateError, MAX_FILE))
 
 
 def certificate(data: Any) -> Any:
@@ -118,27 +90,14 @@ def certificate(data: Any) -> Any:
 
     **Raises:** `CertificateError`.
     """
-    _check_depth(data)
+    if too_deep(data):
+        raise CertificateError(f"the document is nested more than {MAX_DEPTH} deep")
     try:
         return _certificate(data)
     except CertificateError:
         raise
     except (ValueError, TypeError, OverflowError, ArithmeticError) as error:  # whatever the readers of fields let pass
         raise CertificateError(f"the document is malformed: {error}") from error
-
-
-def _check_depth(data: Any) -> None:
-    """**Raises:** `CertificateError` for a document that is nested too deeply to be walked."""
-    level = [data]
-    for _ in range(MAX_DEPTH):
-        level = [
-            item
-            for thing in level
-            if isinstance(thing, (dict, list))
-            for item in (thing.values() if isinstance(thing, dict) else thing)
-        ]
-    if level:
-        raise CertificateError(f"the document is nested more than {MAX_DEPTH} deep")
 
 
 def _certificate(data: Any) -> Any:
