@@ -30,8 +30,8 @@ MAX_FILE, MAX_DEPTH = 2**28, 32
 LOCK = ".lock"
 
 #: characters that steer a terminal or turn the direction of writing: all control characters but the line feed and the
-#: tabulator, and the marks of bidirectional text
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+#: tabulator, and the marks of bidirectional text; and halves of characters, which cannot be written
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: what makes a spreadsheet take a cell for a formula, in narrow and in full width (OWASP, *CSV Injection*)
 _FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]")
 #: a file that is being written: its name, the process that writes it, and a number of its own

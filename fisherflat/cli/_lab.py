@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fisherflat._files import tried
 from fisherflat.cli import _options as options
-from fisherflat.cli._output import report, say, written
+from fisherflat.cli._output import interruptible, report, say, written
 
 _Only = Annotated[list[str] | None, typer.Option("--only", help=f"This section; {options.SEVERAL}.")]
 
 
+@interruptible("the same command begins anew")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the tables and the figures.")] = Path(
         "fisherflat-demo"
     ),
     resolution: Annotated[int, typer.Option(help="Grid points a side.", min=2)] = 121,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Analyse the models that ship with the package: two attention classifiers of points, two small language models.
 
@@ -28,15 +32,21 @@ def demo(
     from rich import print
 
     from fisherflat.lab.demo import demo, language_models
+    from fisherflat.report import Analysis, room_for
+    from fisherflat.zoo import CHECKPOINTS
 
-    found = demo(resolution)
-    files = found.save(out)
-    print(found.summary())
-    for name, analysis in language_models().items():
-        files += report(analysis, out / name)
+    with ExitStack() as held:
+        for place in (out, *(out / name for name in CHECKPOINTS)):
+            held.enter_context(room_for(Analysis, place, overwrite=overwrite))
+        found = demo(resolution)
+        files = found.save(out)
+        print(found.summary())
+        for name, analysis in language_models().items():
+            files += report(analysis, out / name)
     written(files)
 
 
+@interruptible("the same command goes on with the sections that are left")
 def reproduce(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the report, the numbers and the figures.", file_okay=False)
@@ -51,11 +61,11 @@ def reproduce(
     from fisherflat.lab.reproduce import reproduce
 
     if not reproduce(out, quick=quick, only=options.words(only)):
-        say("Interrupted. What is finished is kept; the same command goes on from there.")
-        raise typer.Exit(130)
+        raise KeyboardInterrupt
     say(f"written: {out / 'report.md'}")
 
 
+@interruptible("the same command begins anew")
 def bench(
     out: Annotated[Path | None, typer.Option("--out", help="File for the results, as JSON.", dir_okay=False)] = None,
     only: _Only = None,
@@ -74,6 +84,8 @@ def bench(
     """
     from fisherflat.lab.bench import Plan, bench
 
+    if out is not None:
+        tried(out)
     chosen = Plan(
         device, tuple(options.words(only)), tuple(options.words(map)), tuple(k or ()), points=points, repeats=repeats,
         quick=quick,

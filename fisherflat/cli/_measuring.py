@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from fisherflat._files import tried
 from fisherflat.cli import _options as options
-from fisherflat.cli._output import report, say, written
+from fisherflat.cli._output import ended, interruptible, report, say, written
 
 
+@interruptible("the same command begins anew")
 def inspect(
     path: options.ModelPath,
     out: Annotated[Path | None, typer.Option(help="File for all of it, as JSON.", dir_okay=False)] = None,
@@ -24,12 +26,15 @@ def inspect(
 
     from fisherflat.models import inspect
 
+    if out is not None:
+        tried(out)
     found = inspect(options.load_model(path, device, side, blocks, config))
     print(found)
     if out is not None:
         written(found.save(out))
 
 
+@interruptible("the same command with --resume goes on from what is done")
 def analyze(
     path: options.ModelPath,
     prompt: options.Prompts,
@@ -47,6 +52,7 @@ def analyze(
     errors: options.Errors = "sample",
     depth: Annotated[bool, typer.Option(help="Study how curvature accumulates over the layers, too.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")] = False,
+    overwrite: options.Overwrite = False,
     jobs: Annotated[int, typer.Option(help="Processes that measure at a time.", min=1)] = 1,
     device: options.Device = "cpu",
     side: options.Side = None,
@@ -59,39 +65,42 @@ def analyze(
     """
     import torch
 
-    from fisherflat.report import analyze
+    from fisherflat.report import Analysis, analyze, room_for
+    from fisherflat.studies import begun
 
     if dtype not in ("float64", "float32"):
         raise typer.BadParameter(f"{dtype!r} is neither float64 nor float32", param_hint="--dtype")
     layers = options.indices(layer, "--layer", instead=["all"])
     heads = options.indices(head, "--head", instead=["none", "all"])
     positions = options.positions(position)
-    found = analyze(
-        options.load_model(path, device, side, blocks, config),
-        prompt,
-        dim=dim,
-        moves=moves,
-        layers=None if layers == "all" else layers,
-        parts=options.words(part),
-        heads=None if heads == "none" else heads,
-        readings=options.readings(reading),
-        positions="spread" if positions is None else positions,
-        points=points,
-        seed=seed,
-        dtype=getattr(torch, dtype),
-        errors=errors,
-        depth=depth,
-        folder=out,
-        resume=resume,
-        jobs=jobs,
-    )
-    written(report(found, out))
-    if not found.complete:
-        raise typer.Exit(130)
+    with room_for(Analysis, out, overwrite=overwrite or resume), begun(out, resume, overwrite):
+        found = analyze(
+            options.load_model(path, device, side, blocks, config),
+            prompt,
+            dim=dim,
+            moves=moves,
+            layers=None if layers == "all" else layers,
+            parts=options.words(part),
+            heads=None if heads == "none" else heads,
+            readings=options.readings(reading),
+            positions="spread" if positions is None else positions,
+            points=points,
+            seed=seed,
+            dtype=getattr(torch, dtype),
+            errors=errors,
+            depth=depth,
+            folder=out,
+            resume=resume,
+            overwrite=overwrite,
+            jobs=jobs,
+        )
+        written(report(found, out))
+    ended(found)
     if not found.measured:
         raise typer.Exit(1)
 
 
+@interruptible("what was measured is kept; the same command begins anew")
 def depth(
     path: options.ModelPath,
     prompt: options.Prompts,
@@ -106,6 +115,7 @@ def depth(
     resolution: Annotated[int, typer.Option(help="Points a side of the maps; 0: none.", min=0)] = 15,
     seed: options.Seed = 0,
     errors: options.Errors = "sample",
+    overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     side: options.Side = None,
     blocks: options.BlockList = None,
@@ -116,33 +126,37 @@ def depth(
     By default the last word moves. With several prompts or positions there is a folder for each. Ctrl-C ends early,
     keeps what was measured, and exits with code 130.
     """
-    from fisherflat.report import study_depth
+    from fisherflat.report import DepthStudy, room_for, study_depth
 
-    model = options.load_model(path, device, side, blocks, config)
-    for place in options.places(model, prompt, options.positions(position), moves, dim):
-        found = study_depth(
-            model,
-            place.prompt,
-            k=dim,
-            moves=moves,
-            position=place.position,
-            points=points,
-            readings=options.readings(reading),
-            halves=halves,
-            budget_points=budget_points,
-            resolution=resolution,
-            seed=seed,
-            errors=errors,
-        )
-        written(report(found, out / place.name if place.name else out))
-        if not found.complete:
-            raise typer.Exit(130)
+    where = options.positions(position)
+    with room_for(DepthStudy, out, overwrite=overwrite):
+        model = options.load_model(path, device, side, blocks, config)
+        for place in options.places(model, prompt, where, moves, dim):
+            with room_for(DepthStudy, out / place.name, overwrite=overwrite) as folder:
+                found = study_depth(
+                    model,
+                    place.prompt,
+                    k=dim,
+                    moves=moves,
+                    position=place.position,
+                    points=points,
+                    readings=options.readings(reading),
+                    halves=halves,
+                    budget_points=budget_points,
+                    resolution=resolution,
+                    seed=seed,
+                    errors=errors,
+                )
+                written(report(found, folder))
+            ended(found)
 
 
+@interruptible("what was done is kept; the same command begins anew")
 def symmetry(
     path: options.ModelPath,
     out: options.OutFolder,
     prompt: options.SomePrompts = None,
+    overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     side: options.Side = None,
     blocks: options.BlockList = None,
@@ -153,13 +167,13 @@ def symmetry(
     What enters the MLPs on the prompts are the inputs. The symmetries of each MLP are proved or refuted in a
     certificate. Ctrl-C ends early, keeps what was done, and exits with code 130.
     """
-    from fisherflat.report import study_symmetry
+    from fisherflat.report import SymmetryStudy, room_for, study_symmetry
 
     default = ["The symmetries of a layer are the changes of its weights that it does not see."]
-    found = study_symmetry(options.load_model(path, device, side, blocks, config), prompt or default)
-    files = report(found, out)
+    with room_for(SymmetryStudy, out, overwrite=overwrite):
+        found = study_symmetry(options.load_model(path, device, side, blocks, config), prompt or default)
+        files = report(found, out)
     written([file for file in files if file.parent == out])
     if proofs := [file for file in files if file.parent != out]:
         say(f"written: {len(proofs)} certificates; to check one: fisherflat verify {proofs[0]} {path}")
-    if not found.complete:
-        raise typer.Exit(130)
+    ended(found)

@@ -53,6 +53,9 @@ Positions = Annotated[
         help=f"Tokens that move: 'spread', 'last', 'all', 'together', or indices such as 1,-2; {SEVERAL}.",
     ),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Begin anew in a folder that holds a finished result, which is lost.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the points.")]
 Errors = Annotated[str, typer.Option("--errors", help="Estimate errors at a sample of points, or at all.")]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda.")]

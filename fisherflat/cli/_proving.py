@@ -8,10 +8,15 @@ from typing import Annotated
 
 import typer
 
+from fisherflat._files import tried
 from fisherflat.cli import _options as options
-from fisherflat.cli._output import say
+from fisherflat.cli._output import interruptible, say
+
+#: a certificate does not hold
+REFUTED = 3
 
 
+@interruptible("certificates that were written are whole; the same command begins anew")
 def certify(
     path: options.ModelPath,
     layer: options.Layers,
@@ -41,6 +46,7 @@ def certify(
     from fisherflat.provers import certify_layer
 
     chosen = options.indices(layer, "--layer", instead=["all"])
+    tried(out)
     parts, readings = options.words(part), options.readings(reading) or ["live"]
     model = options.load_model(path, device, side, blocks, config)
     places = options.places(model, prompt or ["The cat sat on the mat."], options.positions(position), moves, dim)
@@ -70,6 +76,7 @@ def certify(
         say(f"written: {file}")
 
 
+@interruptible("the same command begins anew")
 def verify(
     file: Annotated[Path, typer.Argument(help="A certificate of `fisherflat certify` or `fisherflat symmetry`.")],
     path: options.ModelPath,
@@ -78,7 +85,7 @@ def verify(
     blocks: options.BlockList = None,
     config: options.Config = None,
 ) -> None:
-    """Check a certificate against a model, by other code than the prover's. Exit code 1 where it does not hold."""
+    """Check a certificate against a model, by other code than the prover's. Exit code 3 where it does not hold."""
     from fisherflat.certificates import Certificate
     from fisherflat.verifier import verify_layer
 
@@ -87,5 +94,5 @@ def verify(
     for reason in found.reasons:
         say(f"refused: {reason}")
     if not found.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(REFUTED)
     say("the certificate holds")

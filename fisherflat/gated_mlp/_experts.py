@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from fisherflat._typing import Float, Tensor
+from fisherflat.jets.recording import alone
 
 if TYPE_CHECKING:
     from fisherflat.models import Part
@@ -71,13 +73,10 @@ def experts(mlp: Part) -> list[Expert]:
         if _is_routed(tensors):
             calls.append((module, tensors))
 
-    handles = [module.register_forward_hook(note, with_kwargs=True) for module in mlp.modules()]
-    try:
-        with torch.no_grad():
-            mlp(mlp.input)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with alone, ExitStack() as hooks, torch.no_grad():
+        for module in mlp.modules():
+            hooks.callback(module.register_forward_hook(note, with_kwargs=True).remove)
+        mlp(mlp.input)
     if not calls:
         return []
     mixture, (states, chosen, _) = calls[0]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fisherflat.errors import CheckpointError, CheckpointWarning, FisherflatError, InputError
-from fisherflat.jets.recording import evaluating
+from fisherflat.jets.recording import alone, evaluating
 from fisherflat.models._block_list import CONTAINERS, find_stack, list_of, lists_of_modules, most_weights, weights
 from fisherflat.models._hooks import Enough, ended, entered
 from fisherflat.models._part import Part
@@ -89,7 +89,7 @@ class Forward:
                     if rows is not None and handed_on:
                         counts[rows] = counts.get(rows, 0) + sum(weight.numel() for weight in module.parameters())
 
-                with torch.no_grad(), evaluating(self.module), self._weights.running(), ExitStack() as hooks:
+                with alone, torch.no_grad(), evaluating(self.module), self._weights.running(), ExitStack() as hooks:
                     for module in modules:
                         hooks.callback(module.register_forward_hook(count).remove)
                     try:
@@ -209,6 +209,7 @@ class Forward:
         first = [*lists.get(self._stack or "", {}).values()]
         tokens = len(encoded.ids)
         with (
+            alone,
             torch.no_grad(),
             evaluating(self.module),
             ended(members, stop),  # before the next block's weights are read
@@ -285,7 +286,7 @@ class Forward:
             if isinstance(module, nn.Embedding) and ids is not None and int(ids.max()) >= module.num_embeddings:
                 tables[int(ids.max())] = module
 
-        with ExitStack() as hooks, torch.no_grad(), suppress(Exception):
+        with alone, ExitStack() as hooks, torch.no_grad(), suppress(Exception):
             for module in self.module.modules():
                 if isinstance(module, nn.Embedding):
                     hooks.callback(module.register_forward_pre_hook(look).remove)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fisherflat._typing import Float
 from fisherflat.errors import InputError, MapError
-from fisherflat.jets.recording import in_double
+from fisherflat.jets.recording import alone, in_double
 from fisherflat.models._recorded_calls import Arguments, first_tensor
 
 #: what a block is analysed as: two of its parts, and the whole
@@ -67,6 +67,7 @@ class Part(nn.Module):
             raise InputError(f"this part takes {list(self._shape)} (tokens, width), as captured; got {list(x.shape)}")
         exit = self._exit[0]
         with ExitStack() as hooks:
+            hooks.enter_context(alone)
             for module, arguments in self._entries:
                 handle = module.register_forward_pre_hook(_give(arguments, x), with_kwargs=True)
                 hooks.callback(handle.remove)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+
+from fisherflat.jets.recording import alone
 
 
 def rows_of(value: object) -> int | None:
@@ -188,12 +190,9 @@ def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool)
         output = first_tensor(output, call.arguments.hidden if call.arguments else None)
         call.output = keep(output) if copy else output
 
-    handles = []
-    try:
+    with ExitStack() as hooks:
+        hooks.enter_context(alone)
         for path, module in modules:
-            handles.append(module.register_forward_pre_hook(enter(path), with_kwargs=True))
-            handles.append(module.register_forward_hook(leave))
+            hooks.callback(module.register_forward_pre_hook(enter(path), with_kwargs=True).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
         yield calls
-    finally:
-        for handle in handles:
-            handle.remove()

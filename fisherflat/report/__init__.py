@@ -9,7 +9,7 @@ from __future__ import annotations
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._analyze import analyze
 from fisherflat.report._depth_study import DepthStudy, study_depth
-from fisherflat.report._result import Result, read_json, reading
+from fisherflat.report._result import Result, read_json, reading, room_for
 from fisherflat.report._symmetry_study import SymmetryStudy, study_symmetry
 from fisherflat.report._writer import Figure, blank, write
 
@@ -23,6 +23,7 @@ __all__ = [
     "blank",
     "read_json",
     "reading",
+    "room_for",
     "study_depth",
     "study_symmetry",
     "write",

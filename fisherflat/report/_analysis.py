@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat import plot, statistics
+from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
 from fisherflat.report._analysis_in_words import overview, sentences
-from fisherflat.report._result import Result, read_json, reading
+from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.studies.layers import QUANTITIES
 
@@ -41,6 +42,8 @@ class Analysis(Result):
     **Attributes:** `rows`, a dict each; `model`, its name; `settings`, the arguments; `complete`, false after an
     interrupt; `notes`, sentences about the run; `depth`, by prompt, what a study of the depth said, where asked for.
     """
+
+    document = "analysis.json"
 
     def __init__(
         self,
@@ -158,7 +161,7 @@ class Analysis(Result):
         files: dict[str, Content] = {
             "table.csv": self.table,
             "table.parquet": self.table,
-            "analysis.json": {
+            self.document: {
                 "fisherflat": __version__,
                 "model": self.model,
                 "settings": self.settings,
@@ -192,8 +195,8 @@ class Analysis(Result):
         import pandas as pd
 
         with reading(folder, "a saved analysis") as place:
-            content = read_json(place / "analysis.json")
-            rows = pd.read_parquet(place / "table.parquet").to_dict("records")
+            content = read_json(place / cls.document)
+            rows = pd.read_parquet(regular(place / "table.parquet")).to_dict("records")
             about = {name: content[name] for name in ("model", "settings", "complete", "notes", "depth")}
         return cls([{str(name): _given(value) for name, value in row.items()} for row in rows], **about)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fisherflat.models import PARTS, as_model
 from fisherflat.models.moves import Moves
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._in_depth import in_depth
-from fisherflat.studies import as_prompts
+from fisherflat.studies import as_prompts, begun
 from fisherflat.studies.layers import Runner, Settings, one_process, processes, study
 
 
@@ -38,6 +39,7 @@ def analyze(
     runner: Runner | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     depth: bool = False,
     progress: bool = True,
 ) -> Analysis:
@@ -68,7 +70,8 @@ def analyze(
       one) and carry it over to the others, or estimate it at `"all"`, see docs/precision.md.
     - `jobs`: how many processes measure at a time; `runner`: what carries out the tasks instead, see
       `fisherflat.studies.layers`.
-    - `folder`: keep what is done there as it comes; `resume`: take what is done from there, and measure only the rest.
+    - `folder`: keep what is done there as it comes; `resume`: take what is done from there, and measure only the rest;
+      `overwrite`: remove it. Without either a folder that holds an analysis is refused.
     - `depth`: also study how curvature accumulates over the layers on each prompt (`fisherflat.study_depth`), and
       write that into the folder.
     - `progress`: show a bar with the time left, on the error stream.
@@ -77,7 +80,7 @@ def analyze(
     are there. What fails is a row with an `error`.
 
     **Raises:** `InputError`, `CheckpointError` for a model, prompts and arguments that cannot be used, or a folder with
-    other results, before anything is measured.
+    other results, or one that another run works in, before anything is measured.
 
     >>> import fisherflat as ff
     >>> found = ff.analyze("python-llama", [1, 2, 3, 4], layers=[-1], parts=["attention"], points=1, progress=False)
@@ -101,6 +104,21 @@ def analyze(
     carry_out = runner if runner is not None else one_process if jobs == 1 else processes(jobs)
     if (resume or depth) and folder is None:
         raise InputError(f"{'resume' if resume else 'depth'} needs a folder, where results are kept as they come")
+    with nullcontext() if folder is None else begun(folder, resume, overwrite):
+        return _analyzed(model, prompts, settings, carry_out, folder, resume, overwrite, depth, progress)
+
+
+def _analyzed(
+    model: Any,
+    prompts: Any,
+    settings: Settings,
+    carry_out: Runner,
+    folder: str | Path | None,
+    resume: bool,
+    overwrite: bool,
+    depth: bool,
+    progress: bool,
+) -> Analysis:
     loaded, given = as_model(model), as_prompts(prompts)
     sections = {
         f"depth/prompt {i}": partial(in_depth, loaded, prompt, settings, Path(folder) / f"depth/prompt-{i}", progress)
@@ -114,6 +132,7 @@ def analyze(
         runner=carry_out,
         folder=folder,
         resume=resume,
+        overwrite=overwrite,
         more=sections,
         progress=progress,
     )

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat import plot
+from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.models import as_model
 from fisherflat.models.moves import Moves, parse
 from fisherflat.report._depth_in_words import printed_medians, sentences
 from fisherflat.report._depth_tensors import packed, unpacked
-from fisherflat.report._result import Result, read_json, reading
+from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
 from fisherflat.studies.depth import Depth, Settings, study
 
@@ -31,6 +32,8 @@ class DepthStudy(Depth, Result):
     `layer` and `layer-role`, with the covariance of the last depth; `maps`, after each map of the stack; `complete`,
     false after an interrupt.
     """
+
+    document = "depth.json"
 
     def sentences(self) -> list[str]:
         """Where curvature is made, by which parts, how it grows, and how much of it is attributed to gates."""
@@ -58,7 +61,7 @@ class DepthStudy(Depth, Result):
         `profile.csv` holds the profiles, `budget_role.csv` and so on the means of the budgets over points,
         `transport.csv` what each layer creates and what of it survives; each has its figure.
         """
-        files: dict[str, Content] = {"depth.json": self._document(), "depth.safetensors": packed(self)}
+        files: dict[str, Content] = {self.document: self._document(), "depth.safetensors": packed(self)}
         if self.profiles:
             files["profile.csv"] = self.table
             for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles)):
@@ -83,10 +86,10 @@ class DepthStudy(Depth, Result):
         **Raises:** `InputError` where its files are not there or not whole.
         """
         with reading(folder, "a saved study of depth") as place:
-            content = read_json(place / "depth.json")
+            content = read_json(place / cls.document)
             about: dict[str, Any] = {name: content[name] for name in ("model", "token", "settings", "complete")}
             about |= {"text": content["prompt"], "roles": tuple(content["roles"])}
-            about |= unpacked(place / "depth.safetensors")
+            about |= unpacked(regular(place / "depth.safetensors"))
         return cls(**about)
 
     def _document(self) -> dict[str, Any]:

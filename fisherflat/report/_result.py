@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from fisherflat._files import visible
+from fisherflat._files import claimed, read_json, visible
 from fisherflat.errors import FisherflatError, InputError
 from fisherflat.report._writer import Content, Figure, write
 
@@ -31,6 +30,8 @@ class Result(ABC):
 
     model: str
     complete: bool
+    #: the file that says what the others of a folder hold
+    document: ClassVar[str]
 
     @abstractmethod
     def sentences(self) -> list[str]:
@@ -65,11 +66,14 @@ class Result(ABC):
     def save(self, folder: str | Path) -> list[Path]:
         """Write the tables, the sentences and the figures, as far as there is something to show.
 
-        Each file is there as a whole or not at all; `load` reads them again.
+        Each file is there as a whole or not at all, and takes the place of one of that name; `load` reads them again.
 
-        **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to.
+        **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to, or another run
+        writes to it.
         """
-        return write(self.files(), folder)
+        files = dict(self.files())
+        files[self.document] = files.pop(self.document)  # comes last: what it says is there is there
+        return write(files, folder)
 
     def summary(self) -> RenderableType:
         """The most important numbers as tables, and the sentences; for `rich.print`."""
@@ -81,6 +85,27 @@ class Result(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}{'' if self.complete else ', incomplete'})"
+
+
+@contextmanager
+def room_for(kind: type[Result], folder: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder for a result of a kind, made if it is not there and held until the end.
+
+    **Raises:** `InputError` where another run holds it, or it holds a finished result of that kind and `overwrite` is
+    false.
+    """
+    with claimed(folder) as place:
+        if not overwrite and _finished(place / kind.document):
+            raise InputError(f"{folder} holds a finished {kind.__name__}; overwrite it, or choose another folder")
+        yield place
+
+
+def _finished(document: Path) -> bool:
+    """Whether a study that was saved is whole, as it may be where its document is damaged."""
+    try:
+        return document.exists() and read_json(document).get("complete") is not False
+    except InputError:
+        return True
 
 
 @contextmanager
@@ -96,11 +121,3 @@ def reading(folder: str | Path, what: str) -> Iterator[Path]:
     except Exception as error:  # whatever readers of tables and tensors make of damaged files
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{folder} does not hold the files of {what} ({reason})") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of JSON."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no object")
-    return content

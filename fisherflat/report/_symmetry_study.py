@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat import plot
+from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.certificates import Certificate, SymmetryCertificate
 from fisherflat.models import as_model
-from fisherflat.report._result import Result, read_json, reading
+from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.studies.symmetry import Symmetries, place, study
 
@@ -24,6 +25,8 @@ class SymmetryStudy(Symmetries, Result):
     symmetries, one an MLP; `notes`: which MLPs are not gated, and how exact the rewriting of the others is; `complete`,
     false after an interrupt.
     """
+
+    document = "symmetry.json"
 
     def sentences(self) -> list[str]:
         """The notes: which MLPs are not gated and why, and how exact the rewriting of the others is."""
@@ -56,7 +59,7 @@ class SymmetryStudy(Symmetries, Result):
             "units.csv": self.table,
             "symmetries.csv": self.symmetries,
             "notes.txt": self.notes,
-            "symmetry.json": {
+            self.document: {
                 "fisherflat": __version__,
                 "model": self.model,
                 "complete": self.complete,
@@ -78,8 +81,8 @@ class SymmetryStudy(Symmetries, Result):
         import pandas as pd
 
         with reading(folder, "a saved study of symmetries") as path:
-            about = read_json(path / "symmetry.json")
-            table = pd.read_csv(path / "units.csv", dtype=str).apply(lambda column: column.map(_number))
+            about = read_json(path / cls.document)
+            table = pd.read_csv(regular(path / "units.csv"), dtype=str).apply(lambda column: column.map(_number))
             proofs = [Certificate.load(path / name) for name in about["certificates"]]
             return cls(about["model"], table, proofs, about["notes"], about["complete"])  # type: ignore[arg-type]
 

@@ -5,7 +5,7 @@ What people read and keep, with sentences, figures and files, is made of them in
 
 from __future__ import annotations
 
-from fisherflat.studies._journal import Journal, kept
+from fisherflat.studies._journal import Journal, begun, kept
 from fisherflat.studies._prompts import as_prompts
 
-__all__ = ["Journal", "as_prompts", "kept"]
+__all__ = ["Journal", "as_prompts", "begun", "kept"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fisherflat._files import as_json, made
+from fisherflat._files import as_json, claimed, content, made, parsed, read_json, whole
+from fisherflat.certificates import digests
 from fisherflat.errors import InputError
 
 #: one row of a table
@@ -16,47 +18,51 @@ Row = dict[str, Any]
 
 #: the file, a line of JSON each: first what is measured and on what, then the rows of each task that is done
 FILE = "journal.jsonl"
+#: its bytes
+MAX_JOURNAL = 2**30
 
 
 class Journal:
     """The tasks of an analysis that are done, in a file that only grows.
 
-    **Args:** `folder`, made if it is not there; `identity`, all that determines the results, fit for JSON; `resume`:
-    take what is done from the file, if there is one, rather than begin it anew.
+    **Args:** `folder`, which the caller holds (`fisherflat._files.claimed`); `identity`, all that determines the
+    results, fit for JSON; `resume`: take what is done from the file, if there is one; `overwrite`: begin it anew,
+    whatever it holds.
 
-    **Attributes:** `done`, the rows of the tasks that are, by key.
+    **Attributes:** `done`, the rows of the tasks that are, by key; `lost`, how many lines were damaged.
 
-    Each task is one line, written at once. A last line that was cut off by a kill is dropped.
+    Each task is one line, written at once, and sealed with a digest of itself and of what was measured. A line whose
+    seal does not fit is dropped, so that its task is done again.
 
     **Raises:** `InputError` where the folder holds other results: on `resume` those of another model, other arguments
-    or another version; otherwise those of an analysis that was not finished, which would be lost.
+    or another version; otherwise any, which would be lost.
     """
 
-    def __init__(self, folder: str | Path, identity: dict[str, Any], resume: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, identity: dict[str, Any], resume: bool = False, overwrite: bool = False
+    ) -> None:
         self.path = made(folder) / FILE
         self.done: dict[str, list[Row]] = {}
-        head, lines, size = _read(self.path)
-        if resume and head is not None:
-            if changed := _changed(head["identity"], identity):
-                raise InputError(
-                    f"{self.path} holds results of another analysis: {changed}; resume with the same model and "
-                    "arguments, or choose another folder"
-                )
-            self.done = {line["task"]: line["rows"] for line in lines if "task" in line}
-        elif any("task" in line for line in lines) and "finished" not in lines[-1]:
-            raise InputError(
-                f"{self.path} holds the results of an analysis that was not finished; resume it, choose another "
-                "folder, or remove that file"
-            )
+        check(folder, resume, overwrite)
+        text = as_json({"identity": identity}, indent=None)
+        self._head = json.loads(text)
+        self._of = digests.of_json(self._head)
+        found, kept = b"" if overwrite else _content(self.path), [self._sealed(self._head)]
+        lines = found.splitlines(keepends=True)
+        for line in lines:
+            if (done := _opened(line, self._of)) is not None and _is_task(done):
+                self.done[done["task"]] = done["rows"]
+                kept.append(line.rstrip(b"\n") + b"\n")
+        if lines and not self.done:
+            _check_same(self.path, lines[0], self._head)
+        self.lost = sum(_opened(line, self._of) is None for line in lines)
         try:
-            self._file = self.path.open("r+b" if self.done else "wb", buffering=0)
+            if found != b"".join(kept):
+                with whole(self.path) as part:
+                    part.write_bytes(b"".join(kept))
+            self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror}); choose another folder") from error
-        if self.done:
-            self._file.seek(size)
-            self._file.truncate()
-        else:
-            self._append({"identity": identity})
 
     def write(self, key: str, rows: Sequence[Row]) -> None:
         """Add a task that is done."""
@@ -64,19 +70,62 @@ class Journal:
         self._append({"task": key, "rows": self.done[key]})
 
     def close(self, finished: bool) -> None:
-        """Close the file; `finished`: all tasks are done, so that the file may be begun anew."""
-        if finished:
-            self._append({"finished": True})
-        self._file.close()
+        """Close the file; `finished`: all tasks are done."""
+        try:
+            if finished:
+                self._append({"finished": True})
+        finally:
+            self._file.close()
 
     def _append(self, line: dict[str, Any]) -> None:
         try:
-            self._file.write(as_json(line, indent=None).encode())
+            self._file.write(self._sealed(line))
             os.fsync(self._file.fileno())
         except OSError as error:
             raise InputError(
                 f"{self.path} cannot be written ({error.strerror}); make room and resume: what was done before is kept"
             ) from error
+
+    def _sealed(self, line: dict[str, Any]) -> bytes:
+        plain = json.loads(as_json(line))
+        return as_json({**plain, "seal": _seal(plain, self._of)}, indent=None).encode()
+
+
+@contextmanager
+def begun(folder: str | Path, resume: bool = False, overwrite: bool = False) -> Iterator[Path]:
+    """A folder in which an analysis may begin, as far as that can be told before the model is there; it is held.
+
+    **Raises:** `InputError` where another run holds the folder, or results in it would be lost.
+    """
+    with claimed(folder) as place:
+        check(place, resume, overwrite)
+        yield place
+
+
+def check(folder: str | Path, resume: bool = False, overwrite: bool = False) -> None:
+    """**Raises:** `InputError` where a folder holds results of an analysis that would be lost."""
+    if resume and overwrite:
+        raise InputError("resume takes what is there, overwrite removes it; choose one of them")
+    path = Path(folder) / FILE
+    if resume or overwrite or not path.exists() or not (lines := _content(path).splitlines()):
+        return
+    head = _opened(lines[0], None)
+    if head is None:
+        raise InputError(
+            f"{path} is damaged at its beginning, or of another version; resume to keep the results that are "
+            "whole, overwrite them, or choose another folder"
+        )
+    found = [line for line in (_opened(line, digests.of_json(head)) for line in lines[1:]) if line is not None]
+    if any("finished" in line for line in found[-1:]):
+        raise InputError(
+            f"{folder} holds a finished analysis; resume it to have it again or to extend it, overwrite it, or choose "
+            "another folder"
+        )
+    if any(map(_is_task, found)):
+        raise InputError(
+            f"{path} holds the results of an analysis that was not finished; resume it, overwrite it, or choose "
+            "another folder"
+        )
 
 
 def kept(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -85,29 +134,48 @@ def kept(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     **Args:** `identity`, all that determines the rest, by name.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        before = {name: content[name] for name in identity}
-    except (OSError, ValueError, TypeError, KeyError):  # not there, or of another release
+        found = read_json(path)
+        before = {name: found[name] for name in identity}
+    except (InputError, KeyError):  # not there, damaged, or of another release
         return None
-    return None if _changed(before, json.loads(as_json(identity))) else content
+    return None if _changed(before, json.loads(as_json(identity))) else found
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:
-    """The first line, the others, and how many bytes they take; what is after the last whole line is not counted."""
+def _content(path: Path) -> bytes:
+    return content(path, limit=MAX_JOURNAL) if path.exists() else b""
+
+
+def _opened(line: bytes, of: str | None) -> dict[str, Any] | None:
+    """What a line says, if its seal fits. **Args:** `of`, the digest of the head; `None` for the head itself."""
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None, [], 0
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); choose another folder") from error
-    whole = content[: content.rfind(b"\n") + 1]
-    try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if lines and not isinstance(lines[0]["identity"], dict):
-            raise ValueError("its first line says nothing about what was measured")
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); remove it or choose another folder") from error
-    return (lines[0], lines[1:], len(whole)) if lines else (None, [], 0)
+        said = parsed(line)
+    except ValueError:
+        return None
+    seal = said.pop("seal", None) if isinstance(said, dict) else None
+    return said if seal is not None and seal == _seal(said, of or digests.of_json(said)) else None
+
+
+def _seal(line: dict[str, Any], of: str) -> str:
+    return digests.of_json([of, line])
+
+
+def _is_task(line: dict[str, Any]) -> bool:
+    return isinstance(line.get("task"), str) and isinstance(line.get("rows"), list)
+
+
+def _check_same(path: Path, first: bytes, head: dict[str, Any]) -> None:
+    """**Raises:** `InputError` where a journal with nothing to resume begins with another head."""
+    before = _opened(first, None)
+    if before is None:
+        raise InputError(
+            f"{path} is damaged or of another version, and nothing in it is of this analysis; overwrite it, or choose "
+            "another folder"
+        )
+    if changed := _changed(before.get("identity", {}), head["identity"]):
+        raise InputError(
+            f"{path} holds results of another analysis: {changed}; resume with the same model and "
+            "arguments, or choose another folder"
+        )
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -65,13 +65,16 @@ def test_an_interrupt_keeps_what_is_done_and_resume_measures_the_rest(
     assert len(set(keys[100:])) == len(keys[100:]) == 5 and "layer 0/attention/prompt 0" not in keys
     assert second.complete
     pd.testing.assert_frame_equal(second.table, whole.table)
-    # finished: nothing is left to do, and without resume it begins anew
+    # finished: nothing is left to do, and nothing is begun anew unless that is asked for
     del keys[100:]
     pd.testing.assert_frame_equal(
         ff.analyze(llama, [IDS, OTHER], folder=tmp_path, resume=True, **SMALL).table, whole.table
     )
     assert len(keys) == 100
-    ff.analyze(llama, [IDS, OTHER], folder=tmp_path, **SMALL)
+    with pytest.raises(InputError, match="finished analysis; resume it"):
+        ff.analyze(llama, [IDS, OTHER], folder=tmp_path, **SMALL)
+    assert len(keys) == 100
+    ff.analyze(llama, [IDS, OTHER], folder=tmp_path, overwrite=True, **SMALL)
     assert len(keys) == 108
 
 

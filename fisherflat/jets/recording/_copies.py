@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import threading
 from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+#: held by the thread that copies modules, or hangs hooks on some that other threads may see
+alone = threading.RLock()
 
 
 def own(module: nn.Module) -> nn.Module:
@@ -17,6 +21,11 @@ def own(module: nn.Module) -> nn.Module:
     flags nor counters nor caches of the user's modules change when the copy runs. Modules and bound methods that are
     attributes stand for their copies. A scripted module cannot be copied and stays itself.
     """
+    with alone:
+        return _copied(module)
+
+
+def _copied(module: nn.Module) -> nn.Module:
     known: dict[int, Any] = {}
     kept: list[Any] = []  # alive as long as their ids are in use
     for part in module.modules():

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fisherflat._files import made, whole
+from fisherflat._files import claimed, made, whole
 from fisherflat._progress import progress as shown
 from fisherflat.errors import InputError
 from fisherflat.lab.reproduce import certificates, depth, language, ring, symmetry
@@ -53,13 +53,16 @@ def reproduce(
     """
     if unknown := sorted(set(only) - set(SECTIONS)):
         raise InputError(f"there is no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
-    folder = made(out)
     chosen = {
         name: (settings or {}).get(name) or (module.QUICK if quick else module.Settings())
         for name, module in SECTIONS.items()
     }
+    with claimed(out) as folder:
+        return _reproduced(folder, chosen, only or list(SECTIONS), progress)
+
+
+def _reproduced(folder: Path, chosen: Mapping[str, Any], asked: Sequence[str], progress: bool) -> bool:
     found = {name: Section.load(folder / name, asdict(chosen[name])) for name in SECTIONS}
-    asked = only or list(SECTIONS)
     with shown(progress) as moved:
         try:
             for done, name in enumerate(asked):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fisherflat.certificates import digests
 from fisherflat.errors import RoutingWarning
 from fisherflat.models import Encoded, Model
 from fisherflat.parts.readings import LIVE, order, roles
-from fisherflat.studies._journal import Journal, Row
+from fisherflat.studies._journal import Journal, Row, begun
 from fisherflat.studies._prompts import as_prompts
 from fisherflat.studies.layers._runners import one_process
 from fisherflat.studies.layers._settings import Settings
@@ -53,6 +54,7 @@ def study(
     runner: Runner = one_process,
     folder: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     more: More | None = None,
     progress: bool = True,
 ) -> Layers:
@@ -62,16 +64,31 @@ def study(
 
     - `model`; `prompts`, one or several (`fisherflat.studies.as_prompts`); `settings`, what is measured.
     - `runner`, what carries out the tasks.
-    - `folder`, where what is done is kept as it comes; `resume`: take what is done from there.
+    - `folder`, where what is done is kept as it comes; `resume`: take what is done from there; `overwrite`: remove it.
     - `more`: work to do after the layers, and keep in the same way; it shows its progress itself.
     - `progress`: show a bar with the time left, on the error stream.
 
     **Returns:** what was measured. An interrupt (Ctrl-C) ends it early: `.complete` is false, and the rows that were
     done are there. What fails is a row with an `error`.
 
-    **Raises:** `InputError`, `CheckpointError` for prompts that cannot be used, or a folder with other results, before
-    anything is measured.
+    **Raises:** `InputError`, `CheckpointError` for prompts that cannot be used, or a folder with other results, or one
+    that another run works in, before anything is measured.
     """
+    with nullcontext() if folder is None else begun(folder, resume, overwrite):
+        return _carried_out(model, prompts, settings, runner, folder, resume, overwrite, more or {}, progress)
+
+
+def _carried_out(
+    model: Model,
+    prompts: Any,
+    settings: Settings,
+    runner: Runner,
+    folder: str | Path | None,
+    resume: bool,
+    overwrite: bool,
+    more: More,
+    progress: bool,
+) -> Layers:
     work = Study(model, [model.encode(prompt) for prompt in as_prompts(prompts)], settings)
     about = {"prompts": [_plain(prompt) for prompt in work.prompts], **settings.plain()}
     journal: Journal | None = None
@@ -83,7 +100,7 @@ def study(
             advance("running the model", 0, None)
             tasks = work.tasks
             if folder is not None:
-                journal = Journal(folder, _identity(model, about), resume)
+                journal = Journal(folder, _identity(model, about), resume, overwrite)
                 done = journal.done
             left = [task for task in tasks if task.key not in done]
             advance("measuring", len(tasks) - len(left), len(tasks))
@@ -92,7 +109,7 @@ def study(
                 if journal is not None:
                     journal.write(task.key, rows)
                 advance(task.key, count, len(tasks))
-        for key, carry_out in (more or {}).items():
+        for key, carry_out in more.items():
             if key not in done:
                 done[key] = carry_out()
                 if journal is not None:
@@ -108,7 +125,7 @@ def study(
     if not complete:
         count = sum(task.key in done for task in tasks)
         notes.append(f"Interrupted: {count} of {len(tasks)} tasks are done." if tasks else "Interrupted at the start.")
-    extra = {key: done[key] for key in more or {} if key in done}
+    extra = {key: done[key] for key in more if key in done}
     return Layers(model.name, about, rows, notes, [prompt.text for prompt in work.prompts], extra, complete)
 
 

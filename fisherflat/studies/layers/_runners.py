@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -60,7 +62,7 @@ def processes(jobs: int) -> Runner:
         finally:  # also when nobody asks for more, as after Ctrl-C
             executor.shutdown(wait=False, cancel_futures=True)
             for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
+                child.kill()
 
     return run
 
@@ -69,11 +71,20 @@ _work: Work | None = None
 
 
 def _start(work: Work, threads: int) -> None:
-    """What each process begins with; Ctrl-C is for the process that started it."""
+    """What each process begins with; signals are for the process that started it, with which it ends, too."""
     global _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _work = work
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _measure(task: Task) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -39,7 +40,7 @@ class Study:
     """A model on prompts. It goes to other processes without what is derived from it.
 
     Tasks come layer by layer. Blocks of one layer at a time are kept, so that a model whose weights stay on disk has
-    no more of them in memory.
+    no more of them in memory. Several threads may measure at a time.
 
     **Attributes:** `model`; `prompts`; `settings`; `positions`, of each prompt.
 
@@ -60,6 +61,7 @@ class Study:
         self._runs: dict[Any, Sequence[Block]] = {}
         self._kept: tuple[int, dict[Any, Block]] = (-1, {})
         self._frames: dict[tuple[int, str], _Frame] = {}
+        self._making = threading.RLock()  # of all that is kept
 
     def __getstate__(self) -> dict[str, Any]:
         return {"model": self.model, "prompts": self.prompts, "settings": self.settings, "positions": self.positions}
@@ -144,36 +146,43 @@ class Study:
     def _run(self, prompt: Encoded) -> Sequence[Block]:
         """The blocks as they ran on a prompt; whatever else is measured on it, the model runs once."""
         key = _key(prompt)
-        if key not in self._runs:
-            self._runs[key] = self.model.blocks(prompt)
-        return self._runs[key]
+        with self._making:
+            if key not in self._runs:
+                self._runs[key] = self.model.blocks(prompt)
+            return self._runs[key]
 
     def _block(self, layer: int, prompt: Encoded) -> Block:
-        if self._kept[0] != layer:
-            self._kept = (layer, {})
-        key, blocks = _key(prompt), self._kept[1]
-        if key not in blocks:
-            blocks[key] = self._run(prompt)[layer : layer + 1][0]  # a slice of its own, which keeps no weights
-        return blocks[key]
+        with self._making:
+            if self._kept[0] != layer:
+                self._kept = (layer, {})
+            key, blocks = _key(prompt), self._kept[1]
+            if key not in blocks:
+                blocks[key] = self._run(prompt)[layer : layer + 1][0]  # a slice of its own, which keeps no weights
+            return blocks[key]
 
     def _part(self, layer: int, part: str, prompt: Encoded) -> tuple[Map, Tensor]:
         """A part as a map, all heads side by side being one, and what entered it."""
-        block = self._block(layer, prompt)
-        if part == "heads":
-            return block.heads.together, block.heads.input
-        operator = block if part == "block" else getattr(block, part)
-        return operator, operator.input
+        with self._making:  # blocks find their parts when they are asked for
+            block = self._block(layer, prompt)
+            if part == "heads":
+                return block.heads.together, block.heads.input
+            operator = block if part == "block" else getattr(block, part)
+            return operator, operator.input
 
     def _frame(self, layer: int, part: str) -> _Frame:
-        if (layer, part) not in self._frames:
-            maps, inputs = zip(*(self._part(layer, part, prompt) for prompt in self.prompts), strict=True)
-            with torch.no_grad():
-                # not of all tokens: what MLPs put out at [CLS] or an attention sink can be most of the variance
-                outputs = pool([run(x) for run, x in zip(maps, inputs, strict=True)], self.prompts)
-            picks = self._picks(layer, outputs.shape[-1]) if part == "heads" else {part: everything}
-            surfaces = {name: (pick, Gaussian.calibrated(pick(outputs))) for name, pick in picks.items()}
-            self._frames[layer, part] = _Frame(self.settings.moves.fit(inputs, self.prompts), surfaces)
-        return self._frames[layer, part]
+        with self._making:
+            if (layer, part) not in self._frames:
+                self._frames[layer, part] = self._framed(layer, part)
+            return self._frames[layer, part]
+
+    def _framed(self, layer: int, part: str) -> _Frame:
+        maps, inputs = zip(*(self._part(layer, part, prompt) for prompt in self.prompts), strict=True)
+        with torch.no_grad():
+            # not of all tokens: what MLPs put out at [CLS] or an attention sink can be most of the variance
+            outputs = pool([run(x) for run, x in zip(maps, inputs, strict=True)], self.prompts)
+        picks = self._picks(layer, outputs.shape[-1]) if part == "heads" else {part: everything}
+        surfaces = {name: (pick, Gaussian.calibrated(pick(outputs))) for name, pick in picks.items()}
+        return _Frame(self.settings.moves.fit(inputs, self.prompts), surfaces)
 
     def _picks(self, layer: int, width: int) -> dict[str, Pick]:
         """The columns of each head that was asked for."""
