@@ -50,8 +50,9 @@ def made(folder: str | Path) -> Path:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be made ({error.strerror}); choose another") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise InputError(f"the folder {folder} cannot be made ({reason}); choose another") from error
     return folder
 
 
@@ -82,14 +83,15 @@ def tried(path: Path) -> None:
 
     **Raises:** `InputError` where it cannot.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder; choose the name of a file")
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         part.touch(exist_ok=False)
         part.unlink()
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); choose another folder") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise InputError(f"{path} cannot be written ({reason}); choose another folder") from error
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def claimed(folder: str | Path) -> Iterator[Path]:
 
     **Raises:** `InputError` where another run holds the folder, or it cannot be made or written to.
     """
-    missing = [place for place in (Path(folder), *Path(folder).parents) if not place.exists()]
+    missing = [place for place in (Path(folder), *Path(folder).parents) if not os.path.lexists(place)]
     place = made(folder).resolve()
     if place in _held.get():
         yield Path(folder)
