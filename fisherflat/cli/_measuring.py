@@ -37,8 +37,8 @@ def inspect(
 @interruptible("the same command with --resume goes on from what is done")
 def analyze(
     path: options.ModelPath,
-    prompt: options.Prompts,
     out: options.OutFolder,
+    prompt: options.Prompts = options.PROMPT,
     layer: options.Layers = ["all"],  # noqa: B006
     part: options.Parts = ["attention,mlp,block"],  # noqa: B006
     head: options.Heads = ["none"],  # noqa: B006
@@ -46,7 +46,7 @@ def analyze(
     position: options.Positions = None,
     moves: options.MovesOption = "principal",
     dim: options.Dim = None,
-    points: Annotated[int, typer.Option(help="Points of each chart.", min=1)] = 8,
+    points: Annotated[int, typer.Option(help="Points of each chart.", min=1)] = 16,
     seed: options.Seed = 0,
     dtype: Annotated[str, typer.Option(help="float64, or float32 for a rougher result.")] = "float64",
     errors: options.Errors = "sample",
@@ -103,13 +103,13 @@ def analyze(
 @interruptible("what was measured is kept; the same command begins anew")
 def depth(
     path: options.ModelPath,
-    prompt: options.Prompts,
     out: options.OutFolder,
+    prompt: options.Prompts = options.PROMPT,
     reading: options.Readings = None,
     position: options.Positions = None,
     moves: options.MovesOption = "principal",
     dim: options.Dim = None,
-    points: Annotated[int, typer.Option(help="Points of the profiles.", min=1)] = 64,
+    points: Annotated[int, typer.Option(help="Points of the profiles.", min=1)] = 16,
     halves: Annotated[bool, typer.Option(help="Look within blocks too, behind the attention.")] = True,
     budget_points: Annotated[int, typer.Option(help="Points of the budgets, the first of those; 0: none.", min=0)] = 16,
     resolution: Annotated[int, typer.Option(help="Points a side of the maps; 0: none.", min=0)] = 15,
@@ -155,7 +155,7 @@ def depth(
 def symmetry(
     path: options.ModelPath,
     out: options.OutFolder,
-    prompt: options.SomePrompts = None,
+    prompt: options.Prompts = options.PROMPT,
     overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     side: options.Side = None,
@@ -169,9 +169,8 @@ def symmetry(
     """
     from fisherflat.report import SymmetryStudy, room_for, study_symmetry
 
-    default = ["The symmetries of a layer are the changes of its weights that it does not see."]
     with room_for(SymmetryStudy, out, overwrite=overwrite):
-        found = study_symmetry(options.load_model(path, device, side, blocks, config), prompt or default)
+        found = study_symmetry(options.load_model(path, device, side, blocks, config), prompt)
         files = report(found, out)
     written([file for file in files if file.parent == out])
     if proofs := [file for file in files if file.parent != out]:

@@ -24,9 +24,8 @@ ModelPath = Annotated[
 ]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the tables and the figures.", file_okay=False)]
 Prompts = Annotated[list[str], typer.Option("--prompt", help="Text to run the model on; may be given several times.")]
-SomePrompts = Annotated[
-    list[str] | None, typer.Option("--prompt", help="Text to run the model on; may be given several times.")
-]
+#: what a model runs on where nothing is given: the same for all commands, so that their numbers can be compared
+PROMPT = ["The cat sat on the mat."]
 Dim = Annotated[int | None, typer.Option("--dim", help="Directions that move (default: 2).", min=1)]
 MovesOption = Annotated[
     str,

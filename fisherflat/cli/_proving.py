@@ -28,7 +28,7 @@ def certify(
     reading: Annotated[
         list[str] | None, typer.Option("--reading", "--readings", "--frozen", help=options.READINGS_HELP)
     ] = None,
-    prompt: options.SomePrompts = None,
+    prompt: options.Prompts = options.PROMPT,
     position: options.Positions = None,
     moves: options.MovesOption = "principal",
     dim: options.Dim = None,
@@ -49,7 +49,7 @@ def certify(
     tried(out)
     parts, readings = options.words(part), options.readings(reading) or ["live"]
     model = options.load_model(path, device, side, blocks, config)
-    places = options.places(model, prompt or ["The cat sat on the mat."], options.positions(position), moves, dim)
+    places = options.places(model, prompt, options.positions(position), moves, dim)
     layers = options.counted(chosen, len(model.blocks(places[0].prompt)), "--layer")
     for index, what, held, place in product(layers, parts, readings, places):
         certificate = certify_layer(

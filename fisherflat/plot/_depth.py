@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
@@ -15,7 +14,17 @@ from fisherflat.errors import InputError
 from fisherflat.geometry import CurvatureField
 from fisherflat.jets.graph import ROLES
 from fisherflat.plot._maps import fields
-from fisherflat.plot._style import COLOURS, COLUMN, CURVATURE_LABEL, MARKERS, OKABE_ITO, axes_for, profile_axis
+from fisherflat.plot._style import (
+    COLOURS,
+    COLUMN,
+    CURVATURE_LABEL,
+    MARKERS,
+    OKABE_ITO,
+    STATISTIC,
+    axes_for,
+    profile_axis,
+)
+from fisherflat.statistics import estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +106,7 @@ _HATCHES = ("", "//", "..", "\\\\", "xx", "--")
 
 
 def profiles(profiles: Mapping[str, Profile], *, quantity: str = "scalar_curvature", ax: Axes | None = None) -> Axes:
-    """A quantity against depth, one line for each profile: the median over points, and their middle half as a band.
+    """A quantity against depth, one line for each profile: the mean over points, and its bootstrap interval as a band.
 
     Scalar curvatures that are undecided are left out; a cross on the axis says at which depths there are such.
 
@@ -126,18 +135,17 @@ def profiles(profiles: Mapping[str, Profile], *, quantity: str = "scalar_curvatu
         all_values, depth = getattr(profile, quantity), profile.passed.numpy()
         known = profile.decided if quantity == "scalar_curvature" else all_values
         values, whole = (tensor.reshape(len(depth), -1).cpu().numpy() for tensor in (known, all_values))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a depth of which nothing is known is a gap
-            low, median, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=1)
+        found = [estimate(at_depth) for at_depth in values]
+        low, mean, high = np.array([[item.low, item.mean, item.high] for item in found]).T
         colour, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
         if (unknown := (np.isnan(values) & ~np.isnan(whole)).any(1)).any():
             x = depth[unknown]
             ax.plot(x, [0.0] * len(x), "x", transform=ax.get_xaxis_transform(), color=colour, ms=4, clip_on=False)
         ax.fill_between(depth, low, high, color=colour, alpha=0.2, linewidth=0)
-        ax.plot(depth, median, color=colour, marker=marker, markersize=3, linewidth=1, label=name)
-        drawn += [low, median, high]
+        ax.plot(depth, mean, color=colour, marker=marker, markersize=3, linewidth=1, label=name)
+        drawn += [low, mean, high]
     sizes = np.abs(np.concatenate(drawn))
-    profile_axis(ax, sizes[np.isfinite(sizes)], "blocks passed", _LABELS[quantity])
+    profile_axis(ax, sizes[np.isfinite(sizes)], "blocks passed", _LABELS[quantity], statistic=STATISTIC)
     return ax
 
 
@@ -169,7 +177,7 @@ def budget(budget: Budget, *, ax: Axes | None = None) -> Axes:
     # numbers say what a linear scale hides; without them a few large cells must not leave all others white
     norm = Normalize(-end, end) if numbered else SymLogNorm(end / 100, linscale=1.0, vmin=-end, vmax=end)
     image = ax.imshow(cells, cmap=COLOURS, norm=norm)
-    title = f"sum = scal = {matrix.sum():.3g} /σ²"
+    title = f"sum = {_averaged(budget)}scal = {matrix.sum():.3g} /σ²"
     if numbered:
         power = math.floor(math.log10(end)) - 1  # the largest cell has two digits before the point
         title += f", cells in $10^{{{power}}}$/σ²"
@@ -248,7 +256,9 @@ def budget_by_layer(budget: Budget, *, ax: Axes | None = None) -> Axes:
     low, high = bottoms[-1].min(), bottoms[1].max()
     if high > low:
         ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    profile_axis(ax, np.zeros(0), label, "share of scal [1/σ²]", columns=3)
+    profile_axis(
+        ax, np.zeros(0), label, "attributed scal [1/σ²]", columns=3, statistic=_averaged(budget, "means over points")
+    )
     return ax
 
 
@@ -276,7 +286,7 @@ def transport(budget: Budget, *, ax: Axes | None = None) -> Axes:
     ax.bar(places - half / 2, _mean(budget, "created"), width=half, color=OKABE_ITO[0], label="created")
     ax.bar(places + half / 2, _mean(budget, "surviving"), width=half, color=OKABE_ITO[1], hatch="//" * 2,
            edgecolor="white", linewidth=0.3, label="at the output")  # fmt: skip
-    profile_axis(ax, np.zeros(0), label, "|II| of its sources [1/σ]")
+    profile_axis(ax, np.zeros(0), label, "|II| of its sources [1/σ]", statistic=_averaged(budget, "means over points"))
     return ax
 
 
@@ -354,6 +364,11 @@ def strip_axes(count: int, *, figure: Figure | None = None) -> list[Axes]:
     for spare in grid.flat[count:]:
         spare.set_visible(False)
     return list(grid.flat[:count])
+
+
+def _averaged(budget: Budget, said: str = "mean ") -> str:
+    """What to say of numbers that are averages; nothing where there is one point."""
+    return said if budget.matrix.shape[:-2].numel() > 1 else ""
 
 
 def _mean(budget: Budget, name: str) -> np.ndarray:

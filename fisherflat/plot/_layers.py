@@ -11,7 +11,17 @@ import numpy as np
 from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts.readings import order
-from fisherflat.plot._style import COLOURS, COLUMN, CURVATURE_LABEL, MARKERS, OKABE_ITO, axes_for, profile_axis
+from fisherflat.plot._style import (
+    COLOURS,
+    COLUMN,
+    CURVATURE_LABEL,
+    MARKERS,
+    OKABE_ITO,
+    STATISTIC,
+    axes_for,
+    profile_axis,
+)
+from fisherflat.statistics import by_group
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,10 +35,10 @@ _STYLES = ("-", "--", "-.", ":")
 def layers(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Scalar curvature by layer, one line for each part and reading of a model; heads are left out.
 
-    The line is the median over prompts, positions and points, the bar at each layer their middle half. The vertical
-    axis is symmetric logarithmic when they span more than two decades, and linear otherwise. Undecided points are left
-    out; a cross on the axis says in which layers there are such. Where there are many readings, `layers_by_part` is
-    easier to read.
+    The line is the mean over prompts, positions and points, the bar at each layer its bootstrap interval, as in
+    `estimates` of an `Analysis` (`fisherflat.statistics.by_group`). The vertical axis is symmetric logarithmic when
+    they span more than two decades, and linear otherwise. Undecided points are left out; a cross on the axis says in
+    which layers there are such. Where there are many readings, `layers_by_part` is easier to read.
 
     **Args:**
 
@@ -76,7 +86,7 @@ def layers_by_part(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -
     handles = {label: h for ax in panels for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     panels[0].figure.legend(
         [handles[reading] for reading in readings], readings, loc="outside upper center", ncols=2, fontsize=7,
-        frameon=False,
+        frameon=False, title=STATISTIC, title_fontsize=7,
     )  # fmt: skip
     return panels
 
@@ -100,13 +110,15 @@ def _lines(rows: pd.DataFrame, ax: Axes, looks: dict[tuple[str, str], tuple[int,
         if unknown.any():
             x = group.loc[unknown, "layer"].drop_duplicates() + shift
             ax.plot(x, [0.0] * len(x), "x", transform=ax.get_xaxis_transform(), color=colour, ms=4, clip_on=False)
-        by_layer = group[~unknown].groupby("layer")["scalar_curvature"]
-        low, median, high = (by_layer.quantile(q) for q in (0.25, 0.5, 0.75))
-        x, style = median.index + shift, _STYLES[look % len(_STYLES)]
-        ax.plot(x, median, color=colour, marker=marker, ms=3.5, linestyle=style, lw=1, label=label, zorder=3)
+        found = by_group(group[~unknown].sort_values("layer", kind="stable"), ["layer"])
+        mean, low, high = (found[name].to_numpy(dtype=float) for name in ("mean", "low", "high"))
+        x = found["layer"].to_numpy() + shift
+        style = _STYLES[look % len(_STYLES)]
+        ax.plot(x, mean, color=colour, marker=marker, ms=3.5, linestyle=style, lw=1, label=label, zorder=3)
         ax.vlines(x, low, high, color=colour, linewidth=1.5, alpha=0.5)
-        drawn += [low, median, high]
-    profile_axis(ax, np.abs(np.concatenate(drawn)), "layer", CURVATURE_LABEL)
+        drawn += [low, mean, high]
+    sizes = np.abs(np.concatenate(drawn))
+    profile_axis(ax, sizes[np.isfinite(sizes)], "layer", CURVATURE_LABEL, statistic=STATISTIC)
 
 
 def gaps(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -135,12 +147,12 @@ def gaps(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             ms=3.5, lw=1, capsize=2, label=f"{gate} in {part}",
         )  # fmt: skip
     sizes = np.abs(rows[["mean", "low", "high"]].to_numpy(dtype=float)).ravel()
-    profile_axis(ax, sizes[np.isfinite(sizes)], "layer", "gap in scal [1/σ²]")
+    profile_axis(ax, sizes[np.isfinite(sizes)], "layer", "gap in scal [1/σ²]", statistic=STATISTIC)
     return ax
 
 
 def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None) -> Axes:
-    """A map of the heads of all layers: the median scalar curvature of each, on a symmetric logarithmic scale.
+    """A map of the heads of all layers: the mean scalar curvature of each, on a symmetric logarithmic scale.
 
     Heads that are flat, proved or to their error, are hatched; those of which some point is undecided are crossed out.
 
@@ -165,13 +177,13 @@ def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None)
         raise InputError(f'the table holds no heads in the reading {reading!r}; analyse with heads="all"')
     ax = axes_for(ax, (COLUMN, 2.4))
     rows = rows.assign(head=rows["part"].str.removeprefix("head ").astype(int))
-    median = rows.groupby(["layer", "head"])["scalar_curvature"].median().unstack("head")
+    mean = rows.groupby(["layer", "head"])["scalar_curvature"].mean().unstack("head")
     places = rows.groupby(["layer", "head"])["verdict"]
     flat, unknown = (
-        found.unstack("head").reindex_like(median).fillna(False).astype(bool)
+        found.unstack("head").reindex_like(mean).fillna(False).astype(bool)
         for found in (places.agg(lambda w: w.isin(FLAT_WORDS).all()), places.agg(lambda w: (w == UNDECIDED).any()))
     )
-    values = median.where(~flat & ~unknown, 0.0)
+    values = mean.where(~flat & ~unknown, 0.0)
     sizes = np.abs(values.to_numpy(dtype=float))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
     end = sizes.max() if len(sizes) else 1.0
@@ -183,7 +195,7 @@ def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None)
         for row, column in zip(*np.nonzero(drawn.to_numpy(dtype=bool)), strict=True):
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch=hatch, lw=0, ec="0.6"))
     bar = ax.figure.colorbar(image, ax=ax)
-    bar.set_label(CURVATURE_LABEL, fontsize=8)
+    bar.set_label(f"mean {CURVATURE_LABEL}", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     step = 1 if values.shape[1] <= 16 else 4
     ax.set_xticks(range(0, values.shape[1], step), [str(head) for head in values.columns[::step]], fontsize=7)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COLUMN = 3.4
 #: lengths on the manifold are in standard deviations σ of the family, so curvature is per σ²
 CURVATURE_LABEL = "scalar curvature [1/σ²]"
+#: what lines and bars are, wherever they are drawn; the tables beside figures hold the same numbers
+STATISTIC = "means, with 95 % intervals"
 #: purple for negative, white for zero, orange for positive
 COLOURS = "PuOr_r"
 #: distinguishable to colour-blind people (Okabe & Ito, *Color universal design*, 2008), and of different lightness
@@ -33,8 +35,10 @@ def axes_for(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return plt.subplots(figsize=size, layout="constrained")[1]
 
 
-def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2) -> None:
-    """Scale, ticks, labels and legend of a profile over layers; `sizes` are the absolute values that are drawn.
+def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2, statistic: str | None = None) -> None:
+    """Scale, ticks, labels and legend of a profile over layers.
+
+    `sizes` are the absolute values that are drawn; `statistic` names what they are, above the legend.
 
     The vertical axis is symmetric logarithmic when they span more than two decades, and linear otherwise; at most four
     decades are told apart, so that those that matter have room.
@@ -65,5 +69,6 @@ def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2) 
         # below the label of the axis, where it hides neither curves nor a title
         below = offset_copy(ax.transAxes, ax.get_figure(root=True), y=-30, units="points")
         ax.legend(
-            fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns
-        )
+            fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns,
+            title=statistic, title_fontsize=7,
+        )  # fmt: skip

@@ -11,11 +11,12 @@ from torch import nn
 
 from fisherflat._renamed import renamed
 from fisherflat.certificates import CurvatureCertificate, placed
-from fisherflat.errors import InputError
-from fisherflat.models import Model, as_model
-from fisherflat.models.moves import Moves, parse
+from fisherflat.errors import CovarianceError, InputError
+from fisherflat.models import Encoded, Model, Part, as_model
+from fisherflat.models.moves import Moves, parse, pool
 from fisherflat.parts import freeze, readings
 from fisherflat.provers._curvature import certify
+from fisherflat.spaces.families import Gaussian
 
 
 @renamed(dim="k")
@@ -29,6 +30,7 @@ def certify_layer(
     moves: str | Moves = "principal",
     position: int | str | None = None,
     k: int | None = None,
+    covariance: str | float = "words",
     precision: int = 128,
 ) -> CurvatureCertificate:
     """A certificate about a part of a layer, on a chart of what entered it.
@@ -37,9 +39,12 @@ def certify_layer(
     of `attention`, `mlp`, `block`; `prompt`, a text or token ids; `reading`, what is held (`fisherflat.readings`);
     `moves`, along what the token moves (`fisherflat.moves.parse`), in `k` directions; `position` of the token, or
     `"together"` for all words (default: the last word, or the last place where one of the words stands that move);
-    `precision`. The covariance is 1; curvature is proved at the chart's origin, the tokens' own state.
+    `covariance`: `"words"`, as in `fisherflat.analyze` the mean variance of the part's own outputs at the words of the
+    prompt, or a number; `precision`. Curvature is proved at the chart's origin, the tokens' own state, which is the
+    first point of an analysis.
 
-    **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none.
+    **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none;
+    `CovarianceError` for a covariance that is none.
 
     >>> import fisherflat as ff
     >>> model = ff.load("python-llama")
@@ -57,5 +62,16 @@ def certify_layer(
     subject, operator, chart = placed(model, layer, part, moving, encoded, place)
     held = readings.roles(reading)
     mean = freeze(operator, chart.point, held) if held else operator
-    found = certify(mean, chart, at=torch.zeros(moving.k), precision=precision)
+    family = _calibrated(operator, encoded) if covariance == "words" else Gaussian(covariance)
+    found = certify(mean, chart, family, at=torch.zeros(moving.k), precision=precision)
     return replace(found, subject=subject)
+
+
+def _calibrated(operator: Part, encoded: Encoded) -> Gaussian:
+    """The covariance of the part in an analysis; 1 where its outputs do not vary, as at a single word."""
+    with torch.no_grad():
+        outputs = pool([operator(operator.input)], [encoded])
+    try:
+        return Gaussian.calibrated(outputs)
+    except CovarianceError:
+        return Gaussian()

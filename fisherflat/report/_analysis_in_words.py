@@ -111,14 +111,13 @@ def _about_heads(measured: pd.DataFrame) -> list[str]:
             said.append(f"{_spoken('Heads', reading)}: {what}.")
             continue
         groups = [curved["layer"], curved["part"]]
-        size = curved["scalar_curvature"].abs().groupby(groups, sort=False).median()
-        error = curved["scalar_curvature_error"].groupby(groups, sort=False).median()
-        layer, head = size.idxmax()
+        mean = curved["scalar_curvature"].groupby(groups, sort=False).mean()
+        error = curved["scalar_curvature_error"].groupby(groups, sort=False).mean()  # that of a mean is no larger
+        layer, head = mean.abs().idxmax()
         of = rows.groupby(["layer", "part"]).ngroups
         said.append(
-            f"{_spoken('Heads', reading)}: {len(size)} of {of} are curved; the most curved is {head} of layer {layer}, "
-            f"with a median |scal| of {shown(size.max(), error[layer, head])}; the median over the curved heads is "
-            f"{shown(size.median(), error.median())}."
+            f"{_spoken('Heads', reading)}: {len(mean)} of {of} are curved; the most curved is {head} of layer {layer}, "
+            f"with a mean scalar curvature of {shown(mean[layer, head], error[layer, head])}."
         )
     return said
 

@@ -7,7 +7,11 @@ import math
 from fisherflat._typing import Tensor
 from fisherflat.parts.readings import GATES, LIVE, name, roles
 from fisherflat.report._digits import shown
+from fisherflat.statistics import ENOUGH, Estimate, estimate
 from fisherflat.studies.depth import Depth, DepthProfile
+
+#: how many times as large as their sum contributions may be, beside which shares of that sum can still be given
+CANCELLING = 1.5
 
 #: how a sentence names a role
 _NAMES = {
@@ -36,41 +40,74 @@ def sentences(found: Depth) -> list[str]:
 def _about_budgets(found: Depth) -> list[str]:
     if not found.budgets:
         return []
-    total = found.budgets["role"].scalar_curvature.nanmean().item()
-    if total == 0:
+    total = _total(found)
+    if total.mean == 0:
         return ["The scalar curvature after the last block is zero, so there is nothing to attribute."]
-    of_roles = dict(zip(found.budgets["role"].labels, _shares(found, "role").tolist(), strict=True))
-    shares = " and ".join(f"{of_roles[gate]:.0%} to {_NAMES[gate]}" for gate in found.gates)
+    of_roles = dict(zip(found.budgets["role"].labels, _amounts(found, "role"), strict=True))
+    to_gates = " and ".join(f"{of_roles[gate]} to {_NAMES[gate]}" for gate in found.gates)
+    interval = f" (95 % interval {total.low:.3g} to {total.high:.3g})" if total.clusters >= ENOUGH else ""
     said = [
         f"After the last block the mean scalar curvature over {found.settings['budget_points']} points is "
-        f"{total:.3g}/σ².",
+        f"{total.mean:.3g}/σ²{interval}.",
         f"Attributed to layers: {_largest(found, 'layer')}.",
         *_about_transport(found),
         f"Attributed to parts: {_largest(found, 'role')}.",
-        f"Attributed to gates: {shares}." if shares else "Gates: this model has none.",
+        f"Attributed to gates: {to_gates}." if to_gates else "Gates: this model has none.",
     ]
-    if max(map(abs, of_roles.values())) > 1:
-        said.append("Shares above 100% are offset by negative ones: these parts contribute with opposite signs.")
+    if _cancels(found):
+        said.append(
+            "This total nearly cancels: its sign is uncertain, or parts contribute with opposite signs, so that shares "
+            "of it would say nothing."
+        )
     return said
 
 
-def _shares(found: Depth, by: str) -> Tensor:
-    """What of the mean scalar curvature is attributed to each part; sums to 1."""
-    attributed = found.budgets[by].attributed.nanmean(0)
-    return attributed / attributed.sum()
+def _total(found: Depth) -> Estimate:
+    return estimate(found.budgets["role"].scalar_curvature.flatten().tolist())
+
+
+def _attributed(found: Depth, by: str) -> Tensor:
+    """What of the mean scalar curvature is attributed to each part; sums to it."""
+    return found.budgets[by].attributed.nanmean(0)
+
+
+def _cancels(found: Depth) -> bool:
+    """Whether the mean scalar curvature is no total of which shares can be given.
+
+    It is the small difference of large contributions, or its interval contains zero.
+    """
+    total = _total(found)
+    if total.clusters >= ENOUGH and total.low <= 0 <= total.high:
+        return True
+    sizes = [_attributed(found, by).abs().sum().item() for by in ("role", "layer")]
+    return max(sizes) > CANCELLING * abs(total.mean)
+
+
+def _amounts(found: Depth, by: str) -> list[str]:
+    """What is attributed to each part: a share of the total, or where that cancels the amount itself."""
+    return _written(found, _attributed(found, by).tolist())
+
+
+def _written(found: Depth, amounts: list[float]) -> list[str]:
+    total, cancels = _total(found).mean, _cancels(found)
+    return [f"{amount:+.3g}/σ²" if cancels else f"{amount / total:.0%}" for amount in amounts]
 
 
 def _largest(found: Depth, by: str) -> str:
-    """The largest shares; of halves also those of each kind together."""
-    labels, shares = found.budgets[by].labels, _shares(found, by).tolist()
-    first = sorted(zip(shares, labels, strict=True), key=lambda pair: -abs(pair[0]))[:4]
-    said = ", ".join(f"{share:.0%} to {_called(label)}" for share, label in first if share)
-    kinds = {
-        kind: sum(share for share, label in zip(shares, labels, strict=True) if label.endswith(kind))
-        for kind in (" attention", " mlp")
-    }
+    """The largest amounts; of halves also those of each kind together."""
+    labels, amounts = found.budgets[by].labels, _attributed(found, by).tolist()
+    first = sorted(zip(amounts, labels, strict=True), key=lambda pair: -abs(pair[0]))[:4]
+    words = _written(found, [amount for amount, _ in first])
+    said = ", ".join(
+        f"{word} to {_called(label)}" for word, (amount, label) in zip(words, first, strict=True) if amount
+    )
     if by == "layer" and any(label.endswith(" mlp") for label in labels):
-        said += f"; {kinds[' attention']:.0%} to all attention together and {kinds[' mlp']:.0%} to all MLPs"
+        kinds = [
+            sum(amount for amount, label in zip(amounts, labels, strict=True) if label.endswith(kind))
+            for kind in (" attention", " mlp")
+        ]
+        attention, mlp = _written(found, kinds)
+        said += f"; {attention} to all attention together and {mlp} to all MLPs"
     return said
 
 
@@ -99,36 +136,36 @@ def _about_growth(found: Depth) -> list[str]:
 
 def _about_readings(found: Depth) -> list[str]:
     """What holding parts changes, and the gap between gates live and held where the patterns are held in both."""
-    size = {reading: _median(p.decided[-1].abs(), p, -1) for reading, p in found.profiles.items()}
+    mean = {reading: _mean(p, -1) for reading, p in found.profiles.items()}
     said = []
-    for reading, value in size.items():
+    for reading, value in mean.items():
         held = roles(reading)
         before = name(role for role in held if role == "pattern") if set(held) & set(GATES) else LIVE
-        if not held or before not in size:
+        if not held or before not in mean:
             continue
         what = " and ".join(f"{_NAMES[role].removeprefix('the ')}s" for role in held if role not in roles(before))
         start = "Holding" if before == LIVE else "With the attention patterns held, holding"
         said.append(
-            f"{start} all {what} at the token's own state{'' if before == LIVE else ' as well'} takes the median "
-            f"|scal| after the last block from {size[before]} to {value} /σ²."
+            f"{start} all {what} at the token's own state{'' if before == LIVE else ' as well'} takes the mean "
+            f"scalar curvature after the last block from {mean[before]} to {value} /σ²."
         )
     return said
 
 
-def _median(values: Tensor, profile: DepthProfile, depth: int, sign: str = "") -> str:
-    """The median over points after a map, as far as its digits are right; of words, where there is none."""
-    median = values.nanquantile(0.5).item()
-    if median == 0:
+def _mean(profile: DepthProfile, depth: int, sign: str = "") -> str:
+    """The mean scalar curvature over points after a map, as far as its digits are right; a word where there is none."""
+    mean = profile.decided[depth].nanmean().item()
+    if mean == 0:
         return "0"
-    if math.isnan(median):
+    if math.isnan(mean):
         return "undecided" if profile.scalar_curvature[depth].isfinite().any() else "nan"
     errors = profile.scalar_curvature_error
-    return shown(median, math.nan if errors is None else errors[depth].nanquantile(0.5).item(), 3, sign)
+    return shown(mean, math.nan if errors is None else errors[depth].nanmean().item(), 3, sign)
 
 
-def printed_medians(profile: DepthProfile) -> list[str]:
-    """The median scalar curvature at each depth."""
-    return [_median(values, profile, depth, "+") for depth, values in enumerate(profile.decided)]
+def printed_means(profile: DepthProfile) -> list[str]:
+    """The mean scalar curvature at each depth."""
+    return [_mean(profile, depth, "+") for depth in range(len(profile.passed))]
 
 
 def _about_undecided(found: Depth) -> list[str]:
@@ -140,7 +177,7 @@ def _about_undecided(found: Depth) -> list[str]:
             after = profile.passed[unknown.any(1)].tolist()
             said.append(
                 f"Undecided, {reading}: at {int(unknown.sum())} of {unknown.numel()} points, after {after[0]:g} blocks "
-                "first, the error of the scalar curvature exceeds its value; these are in no median and no law."
+                "first, the error of the scalar curvature exceeds its value; these are in no mean and no law."
             )
     return said
 

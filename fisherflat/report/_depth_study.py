@@ -12,7 +12,7 @@ from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.models import as_model
 from fisherflat.models.moves import Moves, parse
-from fisherflat.report._depth_in_words import printed_medians, sentences
+from fisherflat.report._depth_in_words import printed_means, sentences
 from fisherflat.report._depth_tensors import packed, unpacked
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
@@ -40,30 +40,31 @@ class DepthStudy(Depth, Result):
         return sentences(self)
 
     def overview(self) -> list[Table]:
-        """The median scalar curvature, a row a depth and a column a reading."""
+        """The mean scalar curvature, a row a depth and a column a reading."""
         from rich.table import Table
 
         if not self.profiles:
             return []
-        table = Table(title="scalar curvature by depth", caption="medians over points, per σ² calibrated at each depth")
+        table = Table(title="scalar curvature by depth", caption="means over points, per σ² calibrated at each depth")
         table.add_column("blocks passed", justify="right")
         for name in self.profiles:
             table.add_column(name, justify="right")
-        medians = [printed_medians(profile) for profile in self.profiles.values()]
+        means = [printed_means(profile) for profile in self.profiles.values()]
         passed = next(iter(self.profiles.values())).passed.tolist()
-        for depth, row in zip(passed, zip(*medians, strict=True), strict=True):
+        for depth, row in zip(passed, zip(*means, strict=True), strict=True):
             table.add_row(f"{depth:g}", *row)
         return [table]
 
     def files(self) -> dict[str, Content]:
         """Tables, figures, `depth.json` with the sentences, and `depth.safetensors` with all numbers, point by point.
 
-        `profile.csv` holds the profiles, `budget_role.csv` and so on the means of the budgets over points,
-        `transport.csv` what each layer creates and what of it survives; each has its figure.
+        `profile.csv` holds the profiles, `estimates.csv` their means over points with intervals; `budget_role.csv` and
+        so on the means of the budgets over points, `attributed.csv` the sums of their rows; `transport.csv` what each
+        layer creates and what of it survives; `maps.csv` the maps. Each has its figure.
         """
         files: dict[str, Content] = {self.document: self._document(), "depth.safetensors": packed(self)}
         if self.profiles:
-            files["profile.csv"] = self.table
+            files |= {"profile.csv": self.table, "estimates.csv": self.estimates}
             for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles)):
                 files[f"profile_{kind}.png"] = Figure.of(partial(_onto, plot.profiles, profiles), 2.6)
         for by, budget in self.budgets.items():
@@ -74,9 +75,9 @@ class DepthStudy(Depth, Result):
             files["transport.png"] = Figure.of(partial(_onto, plot.transport, self.budgets["layer"]), 2.4)
         if "layer-role" in self.budgets:
             bars = partial(_onto, plot.budget_by_layer, self.budgets["layer-role"])
-            files["budget_by_layer.png"] = Figure.of(bars, 2.6)
+            files |= {"attributed.csv": self.attributed_table, "budget_by_layer.png": Figure.of(bars, 2.6)}
         if self.maps:
-            files["maps.png"] = Figure(self._draw_maps)
+            files |= {"maps.csv": self.maps_table, "maps.png": Figure(self._draw_maps)}
         return files
 
     @classmethod
@@ -131,7 +132,7 @@ def study_depth(
     k: int | None = None,
     moves: str | Moves = "principal",
     position: int | str | None = None,
-    points: int = 64,
+    points: int = 16,
     readings: Sequence[str] | None = None,
     halves: bool = True,
     budget_points: int = 16,

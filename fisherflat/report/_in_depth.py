@@ -10,15 +10,12 @@ from fisherflat.models import Model
 from fisherflat.report._depth_study import study_depth
 from fisherflat.studies.layers import Settings
 
-#: of the profiles and of the budgets
-POINTS, BUDGET_POINTS = 16, 8
-
 
 def in_depth(model: Model, prompt: Any, settings: Settings, folder: Path, progress: bool) -> list[dict[str, Any]]:
     """Study the depth of a model on a prompt, write tables and figures, and return the sentences, one a row.
 
-    What moves is what moves in the analysis, where it enters the first block, at the last word. Fewer points than
-    `study_depth` takes and no maps: this is one section of several. Where it fails, the sentence says why.
+    What moves is what moves in the analysis, where it enters the first block, at the last word. No maps: this is one
+    section of several. Where it fails, the sentence says why.
 
     **Raises:** `KeyboardInterrupt` after an interrupt, which the study keeps to itself.
     """
@@ -27,8 +24,6 @@ def in_depth(model: Model, prompt: Any, settings: Settings, folder: Path, progre
             model,
             prompt,
             moves=settings.moves,
-            points=POINTS,
-            budget_points=BUDGET_POINTS,
             resolution=0,
             seed=settings.seed,
             progress=progress,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ FILES = {
     "budget_by_layer.png",
     "transport.csv",
     "transport.png",
+    "estimates.csv",
+    "attributed.csv",
+    "maps.csv",
     "maps.png",
 }
 
@@ -115,17 +119,38 @@ def test_what_a_study_of_a_gated_model_says(gated: DepthStudy) -> None:
         assert start in said
     assert len(gated.growth()) == 8 and said.count("Growth, ") == 5
     paid = gated.budgets["role"].matrix.sum(-1).mean(0)
-    shares = dict(zip(gated.budgets["role"].labels, (paid / paid.sum()).tolist(), strict=True))
+    assert paid.abs().sum() > 1.5 * paid.sum().abs() and "This total nearly cancels" in said and "% to" not in said
+    amounts = dict(zip(gated.budgets["role"].labels, paid.tolist(), strict=True))
     gates = [
-        f"{shares[role]:.0%} to the {name}"
+        f"{amounts[role]:+.3g}/σ² to the {name}"
         for role, name in (("attention_gate", "attention gate"), ("mlp_gate", "MLP gate"))
     ]
     assert f"Attributed to gates: {' and '.join(gates)}." in said
     halves = gated.budgets["layer"].matrix.sum(-1).mean(0)
-    assert f"{halves[::2].sum() / halves.sum():.0%} to all attention together" in said
+    assert f"{halves[::2].sum():+.3g}/σ² to all attention together" in said
     # the gap of the gates: patterns held in both, gates live or held
-    live, held = (gated.profiles[name].scalar_curvature[-1].median().abs() for name in ("frozen pattern", GATED[1]))
-    assert f"as well takes the median |scal| after the last block from {live:.3g} to {held:.3g} /σ²." in said
+    live, held = (gated.profiles[name].scalar_curvature[-1].mean() for name in ("frozen pattern", GATED[1]))
+    assert f"as well takes the mean scalar curvature after the last block from {live:.3g} to {held:.3g} /σ²." in said
+
+
+def test_shares_are_given_of_a_total_that_does_not_cancel(gated: DepthStudy) -> None:
+    """Where all contributions have one sign; and with as many points of either sign they are not."""
+    finest = gated.budgets["layer-role"]
+    finest = replace(finest, traces=finest.matrix.abs(), products=0 * finest.products)
+    whole = {"role": finest.by("role"), "layer": finest.by("layer"), "layer-role": finest}
+    said = " ".join(DepthStudy(**{**vars(gated), "budgets": whole}).sentences())
+    paid = whole["role"].matrix.sum(-1).mean(0)
+    share = paid[whole["role"].labels.index("mlp_gate")] / paid.sum()
+    assert f"{share:.0%} to the MLP gate." in said and "cancels" not in said
+    halves = whole["layer"].matrix.sum(-1).mean(0)
+    assert f"{halves[::2].sum() / halves.sum():.0%} to all attention together" in said
+
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -0.9], dtype=torch.float64)[:, None, None]
+    uncertain = {
+        name: replace(b, traces=signs * b.traces[:1], products=signs * b.products[:1]) for name, b in whole.items()
+    }
+    said = " ".join(DepthStudy(**{**vars(gated), "budgets": uncertain}).sentences())
+    assert "cancels: its sign is uncertain" in said and "% to" not in said
 
 
 def test_a_model_without_gates_is_said_to_have_none(ungated: DepthStudy) -> None:
@@ -237,7 +262,10 @@ def test_an_interrupt_saves_what_is_done(folder: Path, tmp_path: Path, monkeypat
     assert done.exit_code == 130
     assert "Interrupted" in done.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"depth.json", "depth.safetensors", "profile.csv", "profile_calibrated.png", "profile_fixed.png"}
+    assert names == {"depth.json", "depth.safetensors", "profile.csv", "estimates.csv"} | {
+        "profile_calibrated.png",
+        "profile_fixed.png",
+    }
     assert json.loads((tmp_path / "out" / "depth.json").read_text())["complete"] is False
 
 

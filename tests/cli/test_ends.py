@@ -38,7 +38,9 @@ def started(*arguments: object) -> subprocess.Popen[str]:
 def test_two_analyses_in_one_folder_and_a_signal_that_ends_one(folder: Path, tmp_path: Path) -> None:
     """The second is refused, whatever it measures; SIGTERM keeps what is done, says how to go on, and it goes on."""
     out, many = tmp_path / "out", ["--points", "300", "--positions", "all"]
-    first = started("analyze", folder, "--prompt", "the cat sat on a mat", "--prompt", "a dogs run", "--out", out, *many)
+    first = started(
+        "analyze", folder, "--prompt", "the cat sat on a mat", "--prompt", "a dogs run", "--out", out, *many
+    )
     while first.poll() is None and not (out / "journal.jsonl").exists():
         time.sleep(0.01)
     second = started("analyze", folder, "--prompt", "the mat", "--out", out, "--overwrite")

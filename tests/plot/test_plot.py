@@ -21,7 +21,7 @@ from matplotlib.colors import SymLogNorm
 from torch import Tensor
 
 import fisherflat as ff
-from fisherflat import plot
+from fisherflat import plot, statistics
 from fisherflat.errors import InputError
 from fisherflat.geometry import curvature_field
 
@@ -266,14 +266,19 @@ def table(**curvature: Callable[[int, int], float]) -> pd.DataFrame:
     )
 
 
-def test_profile_is_the_median_by_layer() -> None:
+def test_profile_is_the_mean_by_layer_with_its_interval() -> None:
     data = table(
         attention__live=lambda layer, prompt: layer + [0.0, 1.0, 5.0][prompt], mlp__live=lambda layer, prompt: -1.0
     )
     ax = plot.layers(data)
     lines = {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
     assert set(lines) == {"attention, live", "mlp, live"}
-    np.testing.assert_allclose(lines["attention, live"].get_ydata(), np.arange(6) + 1.0)
+    np.testing.assert_allclose(lines["attention, live"].get_ydata(), np.arange(6) + 2.0)
+    assert ax.get_legend().get_title().get_text() == "means, with 95 % intervals"
+    (bars, _) = ax.collections
+    for layer, ((_, low), (_, high)) in enumerate(bars.get_segments()):
+        found = statistics.estimate([layer, layer + 1.0, layer + 5.0], [0, 1, 2])
+        assert (low, high) == (found.low, found.high) and low < layer + 2.0 < high
     np.testing.assert_array_equal(np.round(lines["attention, live"].get_xdata()), np.arange(6))
     assert ax.get_yscale() == "linear"
     assert "1/σ²" in ax.get_ylabel()

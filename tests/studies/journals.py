@@ -1,9 +1,9 @@
 """What becomes of journals that were damaged: `python tests/studies/journals.py --count 100`.
 
-A journal with known rows is damaged, at random: cut off, bytes changed, lines lost, swapped, taken from another analysis or
-written over, values made deep, long, huge or infinite; or something else takes its place, such as a pipe or a link to a
-device. Then it is resumed. What is taken from it must be what was in it, all that is whole must be taken, or an error of the
-library must say why not; and what is resumed must be whole again.
+A journal with known rows is damaged, at random: cut off, bytes changed, lines lost, swapped, taken from elsewhere or
+written over, values made deep, long, huge or infinite; or something else takes its place, such as a pipe or a link
+to a device. Then it is resumed. What is taken from it must be what was in it, all that is whole must be taken, or an
+error of the library must say why not; and what is resumed must be whole again.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def resumed(folder: Path) -> dict[str, Any]:
 def damaged(count: int, seed: int, folder: Path) -> dict[str, int]:
     """Damage and resume, so many times. **Raises:** `AssertionError` where something wrong is taken, or lost."""
     rng, found = random.Random(seed), collections.Counter[str]()
-    found.update({name: 0 for name in ("wrong rows", "whole lines lost", "foreign errors", "above 5 s")})
+    found.update(dict.fromkeys(("wrong rows", "whole lines lost", "foreign errors", "above 5 s"), 0))
     other = written(folder / "other", {**IDENTITY, "seed": 1}, {"a": [{"x": 0.5}], **ROWS}, True)
     for number in range(count):
         place = folder / str(number)

@@ -1,8 +1,8 @@
 """How often an analysis that is killed is the same in the end: `python tests/studies/kills.py --count 100`.
 
-An analysis of a small model is begun from the shell's command, killed at a random moment (while it loads, measures, writes
-its journal or its tables), and resumed, again and again. In the end its tables are compared with those of an analysis that
-was left alone, byte for byte, and no task that was in the journal may have been measured again.
+An analysis of a small model is begun from the shell's command, killed at a random moment (while it loads, measures,
+writes its journal or its tables), and resumed, again and again. In the end its tables are compared with those of an
+analysis that was left alone, byte for byte, and no task that was in the journal may have been measured again.
 """
 
 from __future__ import annotations

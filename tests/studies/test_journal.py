@@ -28,9 +28,9 @@ def test_damaged_journals_are_redone_or_refused(tmp_path: Path) -> None:
 def test_what_is_there_is_not_begun_anew(finished: bool, tmp_path: Path) -> None:
     before = written(tmp_path, IDENTITY, ROWS, finished)
     for identity in (IDENTITY, {**IDENTITY, "seed": 1}):
-        with pytest.raises(InputError, match="finished.*overwrite"), begun(tmp_path):
+        with pytest.raises(InputError, match=r"finished.*overwrite"), begun(tmp_path):
             pass
-        with pytest.raises(InputError, match="finished.*overwrite"):
+        with pytest.raises(InputError, match=r"finished.*overwrite"):
             Journal(tmp_path, identity)
     with pytest.raises(InputError, match="another analysis: seed was 0, is 1"):
         Journal(tmp_path, {**IDENTITY, "seed": 1}, resume=True)

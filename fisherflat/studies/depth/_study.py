@@ -12,6 +12,7 @@ from fisherflat.geometry import CurvatureField
 from fisherflat.models import Model
 from fisherflat.models.moves import Moves, label
 from fisherflat.parts import readings as named
+from fisherflat.statistics import by_group
 from fisherflat.studies.depth._budget import CurvatureBudget, budget
 from fisherflat.studies.depth._depths import ERRORS
 from fisherflat.studies.depth._growth import Growth, growth
@@ -33,7 +34,7 @@ class Settings:
 
     moves: Moves
     position: int | str | None = None
-    points: int = 64
+    points: int = 16
     readings: Sequence[str] | None = None
     halves: bool = True
     budget_points: int = 16
@@ -96,6 +97,49 @@ class Depth:
         ]
         columns = ["covariance", "reading", "depth", "after", "point", *QUANTITIES, "scalar_curvature_error", "verdict"]
         return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+    @property
+    def estimates(self) -> pd.DataFrame:
+        """Mean, spread and interval of the scalar curvature over points, for each covariance, reading and depth."""
+        return by_group(self.table, ["covariance", "reading", "depth", "after"])
+
+    @property
+    def maps_table(self) -> pd.DataFrame:
+        """A row for each point of the maps."""
+        import pandas as pd
+
+        parts = [
+            pd.DataFrame(
+                {
+                    "after": after,
+                    "u1": sampled.u[..., 0].flatten().tolist(),
+                    "u2": sampled.u[..., 1].flatten().tolist(),
+                    "scalar_curvature": sampled.scalar_curvature.flatten().tolist(),
+                }
+            )
+            for after, sampled in self.maps.items()
+        ]
+        columns = ["after", "u1", "u2", "scalar_curvature"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+    @property
+    def attributed_table(self) -> pd.DataFrame:
+        """A row for each role in each layer, means over points: what of three quantities is attributed to it.
+
+        `scalar_curvature` is the difference of `trace_squared`, `|tr II|²`, and `norm_squared`, `|II|²`, which do not
+        cancel.
+        """
+        import pandas as pd
+
+        columns = ["layer", "role", "scalar_curvature", "trace_squared", "norm_squared"]
+        if "layer-role" not in self.budgets:
+            return pd.DataFrame(columns=columns)
+        budget = self.budgets["layer-role"]
+        amounts = (budget.attributed, budget.traces.sum(-1), budget.products.sum(-1))
+        means = [amount.reshape(-1, len(budget.parts)).nanmean(0).tolist() for amount in amounts]
+        places = [(part.layer, part.role) for part in budget.parts]
+        return pd.DataFrame([(*place, *row) for place, row in zip(places, zip(*means, strict=True), strict=True)],
+                            columns=columns)  # fmt: skip
 
     @property
     def transport_table(self) -> pd.DataFrame:

@@ -47,7 +47,7 @@ class Settings:
         readings: Sequence[str] | None = None,
         layers: Sequence[int] | None = None,
         positions: str | Sequence[int] = "spread",
-        points: int = 8,
+        points: int = 16,
         seed: int = 0,
         engine: str = "taylor",
         dtype: torch.dtype = torch.float64,
