@@ -73,10 +73,10 @@ def _truth(x: arb) -> bool:
 _TRUTHS: Any = np.frompyfunc(_truth, 1, 1)
 #: op -> what it makes of truths
 LOGIC: dict[str, Callable[..., Array]] = {
-    **dict.fromkeys(("logical_and", "bitwise_and"), np.logical_and),
-    **dict.fromkeys(("logical_or", "bitwise_or"), np.logical_or),
-    **dict.fromkeys(("logical_xor", "bitwise_xor"), np.logical_xor),
-    **dict.fromkeys(("logical_not", "bitwise_not"), np.logical_not),
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+    "logical_not": np.logical_not,
 }
 
 

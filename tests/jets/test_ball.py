@@ -114,7 +114,7 @@ WITHOUT_BALLS = {
     "upsample_bilinear2d", "upsample_linear1d", "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa",
     "_upsample_bicubic2d_aa", "convolution", "fractional_max_pool2d", "fractional_max_pool3d",
     "searchsorted", "bucketize", "linalg_lu", "linalg_lu_factor_ex", "_linalg_eigh", "_linalg_svd", "lu_unpack",
-    "linalg_lu_solve",
+    "linalg_lu_solve", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not",
 }  # fmt: skip
 #: ops that are called at a jump or a tie in one of the cases (entries compared with themselves)
 UNDECIDED = {

@@ -22,6 +22,10 @@ from fisherflat.jets.graph import Node
 aten = torch.ops.aten
 
 
+#: what is cast to an integer is smaller, so that arithmetic of integers, as it was bounded when traced, does not wrap round
+_LARGEST = arb(2) ** 53
+
+
 def unsupported(node: Node) -> UnsupportedOpError:
     """The error for an op that balls cannot do; its attribute `node` says which."""
     error = UnsupportedOpError(f"{node.op} at {node.source} has no rule in ball arithmetic")
@@ -50,13 +54,6 @@ def _logical(node: Node, *args: Any, **kwargs: Any) -> np.ndarray:
     """Logic on what is certainly zero or not, by torch."""
     plain = tree_map(lambda leaf: _truth(leaf) if isinstance(leaf, np.ndarray) else leaf, args)
     return balls(node.target(*plain, **kwargs))
-
-
-def _bits(node: Node, *args: Any) -> np.ndarray:
-    """Bitwise logic of booleans."""
-    if not all(x == 0 or x == 1 for leaf in args if isinstance(leaf, np.ndarray) for x in leaf.ravel()):
-        raise unsupported(node)
-    return _logical(node, *args)
 
 
 def _truth(values: np.ndarray) -> Tensor:
@@ -126,8 +123,14 @@ def _cast(node: Node, x: np.ndarray, dtype: torch.dtype, **kwargs: Any) -> np.nd
     """To an integer or a boolean; what is an integer already stays itself."""
     if dtype == torch.bool:
         return balls(_truth(x))
-    cast: Any = np.frompyfunc(lambda y: y if y.is_integer() else _toward_zero(y), 1, 1)
-    return np.asarray(cast(x), dtype=object)
+    return np.asarray(np.frompyfunc(_integer, 1, 1)(x), dtype=object)
+
+
+def _integer(x: arb) -> arb:
+    """The integer that torch casts to, which has a range."""
+    if not abs(x) < _LARGEST:
+        raise EnclosureError(f"{x.str(5)} is cast to an integer, and may be too large for one")
+    return x if x.is_integer() else _toward_zero(x)
 
 
 def ordered(values: np.ndarray, first: int, descending: bool = True) -> list[int]:
@@ -222,8 +225,7 @@ DECISIONS: dict[Any, tuple[Callable[..., Any], torch.dtype]] = {
     aten.ne: (_compared(lambda x, y: x != y, lambda x, y: x == y), torch.bool),
     **dict.fromkeys((aten.logical_and, aten.logical_or, aten.logical_not, aten.any, aten.all), (_logical, torch.bool)),
     aten.count_nonzero: (_logical, torch.int64),
-    **dict.fromkeys((aten.bitwise_and, aten.bitwise_or, aten.bitwise_not), (_bits, torch.bool)),
-    **dict.fromkeys((aten.logical_xor, aten.bitwise_xor), (_logical, torch.bool)),
+    aten.logical_xor: (_logical, torch.bool),
     aten.isnan: (_is(lambda x: False), torch.bool),
     aten.isinf: (_is(lambda x: not x.is_finite()), torch.bool),
     aten.isposinf: (_is(lambda x: not x.is_finite() and x > 0), torch.bool),

@@ -25,6 +25,8 @@ from fisherflat.errors import FisherflatError, TraceError, UnsupportedOpError
 from fisherflat.jets._jet import pairs, size
 from fisherflat.jets.engines._chunks import is_out_of_memory, memory_budget
 from fisherflat.jets.engines._derivatives import check
+from fisherflat.jets.engines._fallback import padded
+from fisherflat.jets.engines._trust import trusted
 from fisherflat.jets.recording import Tape
 from fisherflat.spaces.charts import Chart
 
@@ -34,7 +36,8 @@ class AutodiffEngine:
 
     As in a traced graph, casts to a lower precision are dropped, and `detach` and `no_grad` inside the map do not hide
     what it depends on: the derivatives are those of the function that the map computes. Those of each op are compared
-    with differences of its values once, and its values at several points at once with those at each.
+    with differences of its values once, and its values at several points at once with those at each. Where jets do not
+    fit the map's values nearby, as at a singularity that can be lifted, the ops are compared there too.
 
     **Args:** `tape`, of the map, and `points` where it was checked; `chart`, on the device to run on; `dim`, the number
     D of outputs; `memory`, a budget in bytes (default: a share of what is free), within which outputs are taken
@@ -45,7 +48,7 @@ class AutodiffEngine:
 
     def __init__(self, tape: Tape, points: Sequence[Tensor], chart: Chart, dim: int, memory: int | None = None) -> None:
         self._chart, self._dim, self._memory = chart, dim, memory
-        self._dtype = points[0].dtype
+        self._dtype, self._tape = points[0].dtype, tape
         self._map = tape.raised(self._dtype)
         self.chunk_memory = memory
         with _differentiating():
@@ -108,7 +111,22 @@ class AutodiffEngine:
         out[:, 1 : 1 + k] = jacobian.detach().transpose(1, 2)
         for position, (i, j) in enumerate(pairs(k)):
             out[:, 1 + k + position] = hessian.detach()[..., i, j]
+        self._check(u, out, f)
         return out
+
+    def _check(self, u: Tensor, found: Tensor, f: Callable[[Tensor], Tensor]) -> None:
+        """Raises `UnsupportedOpError` where jets are not those of the map, and an op can be named that is why."""
+        k, count = self._chart.k, len(u)
+        identity = padded(torch.cat([u[None], torch.eye(k).to(u)[:, None].expand(-1, count, -1)]), found.shape[1])
+
+        def values(x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                return (vmap(f, chunk_size=None if self._batches else 1)(x[0]),)
+
+        if not trusted(values, [identity], [found.transpose(0, 1)], k):
+            with _differentiating():
+                for point in self._chart(u).to(self._dtype):
+                    check(self._tape, [point], self._chart)
 
 
 def _two_jet(

@@ -29,7 +29,10 @@ Tensors = list[Tensor]
 
 @dataclass(eq=False)
 class _Call:
-    """A node at several points: its arguments and its outputs, of which some are used (`None` for all)."""
+    """A node at several points: its arguments and its outputs, of which some are used (`None` for all).
+
+    Complex numbers are pairs of real ones here.
+    """
 
     node: Node
     used: set[int] | None
@@ -41,17 +44,17 @@ class _Call:
         args, kwargs = self.args[at]
         flat = list(leaves(self.node.args)) + list(leaves(self.node.kwargs))
         given = list(leaves(args)) + list(leaves(kwargs))
-        real = [i for i, leaf in enumerate(flat) if isinstance(leaf, Node) and _is_real(given[i])]
+        real = [i for i, leaf in enumerate(flat) if isinstance(leaf, Node) and _is_number(given[i])]
 
         def call(*moved: Tensor) -> Tensors:
             filled = list(given)
             for position, tensor in zip(real, moved, strict=True):
-                filled[position] = tensor
+                filled[position] = torch.view_as_complex(tensor) if given[position].is_complex() else tensor
             source = iter(filled)
             full_args, full_kwargs = mapped_leaves(lambda _: next(source), (self.node.args, self.node.kwargs))
             return _reals(plainly(self.node, full_args, full_kwargs), self.used)
 
-        return call, [given[i] for i in real]
+        return call, [_pair(given[i]) for i in real]
 
 
 def check(tape: Tape, points: Sequence[Tensor], chart: Chart) -> bool:
@@ -239,7 +242,7 @@ def _moving_integers(call: _Call) -> bool:
     """Whether integers or booleans that depend on the input are among the arguments."""
     args, kwargs = call.args[0]
     given = zip(leaves((call.node.args, call.node.kwargs)), leaves((args, kwargs)), strict=True)
-    return any(isinstance(name, Node) and isinstance(leaf, Tensor) and not _is_real(leaf) for name, leaf in given)
+    return any(isinstance(name, Node) and isinstance(leaf, Tensor) and not _is_number(leaf) for name, leaf in given)
 
 
 def _seeded(like: Tensor) -> Tensor:
@@ -248,8 +251,13 @@ def _seeded(like: Tensor) -> Tensor:
 
 
 def _reals(out: Any, used: set[int] | None) -> Tensors:
-    return [leaf for i, leaf in enumerate(leaves(out)) if _is_real(leaf) and (used is None or i in used)]
+    return [_pair(leaf) for i, leaf in enumerate(leaves(out)) if _is_number(leaf) and (used is None or i in used)]
 
 
-def _is_real(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+def _pair(number: Tensor) -> Tensor:
+    """Real numbers as they are, complex ones as pairs along a last axis."""
+    return torch.view_as_real(number.resolve_conj()) if number.is_complex() else number
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())

@@ -16,7 +16,7 @@ from fisherflat.errors import FisherflatError, TraceError
 from fisherflat.jets.graph import Graph, Node, getitem, leaves, mapped_leaves
 from fisherflat.jets.recording._buffers import PERMUTING, RENAMING, RESHAPING, bounds, key, permutation
 from fisherflat.jets.recording._forms import is_composite
-from fisherflat.jets.recording._integers import Integers
+from fisherflat.jets.recording._integers import OF_TRUTHS, Integers
 from fisherflat.jets.recording._origin import Origins
 from fisherflat.jets.recording._tape import Tape
 from fisherflat.jets.recording.decompositions import complex_numbers, decomposition
@@ -172,6 +172,8 @@ class _Lowering(TorchDispatchMode):
         elif packet is aten.slice_scatter:
             args, kwargs = (*args[:2], *bounds(first, *args[2:], **kwargs)), {}
             renames = False
+        elif packet in OF_TRUTHS and out.dtype == torch.bool:  # within a composite op
+            func, renames = OF_TRUTHS[packet].default, False
         elif packet is aten.log_sigmoid_forward:  # its second output is scratch space
             self._noted(aten.log_sigmoid.default, args, kwargs, out[0])
             return out
