@@ -22,7 +22,7 @@ from fisherflat.jets.graph import Node
 aten = torch.ops.aten
 
 
-#: what is cast to an integer is smaller, so that arithmetic of integers, as it was bounded when traced, does not wrap round
+#: what is cast to an integer is smaller: then arithmetic of integers, bounded when it was traced, does not wrap round
 _LARGEST = arb(2) ** 53
 
 

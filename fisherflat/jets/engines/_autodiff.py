@@ -26,9 +26,11 @@ from fisherflat.jets._jet import pairs, size
 from fisherflat.jets.engines._chunks import is_out_of_memory, memory_budget
 from fisherflat.jets.engines._derivatives import check
 from fisherflat.jets.engines._fallback import padded
-from fisherflat.jets.engines._trust import trusted
+from fisherflat.jets.engines._trust import EQUALITIES, trusted
 from fisherflat.jets.recording import Tape
 from fisherflat.spaces.charts import Chart
+
+aten = torch.ops.aten
 
 
 class AutodiffEngine:
@@ -115,18 +117,27 @@ class AutodiffEngine:
         return out
 
     def _check(self, u: Tensor, found: Tensor, f: Callable[[Tensor], Tensor]) -> None:
-        """Raises `UnsupportedOpError` where jets are not those of the map, and an op can be named that is why."""
-        k, count = self._chart.k, len(u)
-        identity = padded(torch.cat([u[None], torch.eye(k).to(u)[:, None].expand(-1, count, -1)]), found.shape[1])
+        """Raises `UnsupportedOpError` where jets are not those of the map, and an op can be named that is why.
+
+        Where an equality may be why, which holds there and not nearby, derivatives are no number.
+        """
+        k = self._chart.k
+        identity = torch.cat([u[None], torch.eye(k).to(u)[:, None].expand(-1, len(u), -1)])
+        data, jets = padded(identity, found.shape[1]), found.transpose(0, 1)
 
         def values(x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             with torch.no_grad():
                 return (vmap(f, chunk_size=None if self._batches else 1)(x[0]),)
 
-        if not trusted(values, [identity], [found.transpose(0, 1)], k):
+        if trusted(values, [data], [jets], k):
+            return
+        equalities = any(node.packet in (*EQUALITIES, aten.nan_to_num) for node in self._tape.nodes)
+        for i, point in enumerate(self._chart(u).to(self._dtype)):
             with _differentiating():
-                for point in self._chart(u).to(self._dtype):
-                    check(self._tape, [point], self._chart)
+                check(self._tape, [point], self._chart)
+            at = slice(i, i + 1)
+            if equalities and not trusted(values, [data[:, at]], [jets[:, at]], k, finite=True):
+                found[i, 1:] = torch.nan
 
 
 def _two_jet(

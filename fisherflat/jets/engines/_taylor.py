@@ -19,12 +19,13 @@ from fisherflat.jets._jet import pair_index, pairs, size
 from fisherflat.jets.engines._affine import applied
 from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._chunks import memory_budget
-from fisherflat.jets.engines._fallback import differentiated
+from fisherflat.jets.engines._fallback import differentiated, padded
 from fisherflat.jets.engines._matrices import MATRICES
 from fisherflat.jets.engines._norms import norm_in, normalised
+from fisherflat.jets.engines._trust import EQUALITIES, trusted
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.ops import evaluate
-from fisherflat.jets.rules import Algebra, Series
+from fisherflat.jets.rules import Algebra, Series, aligned
 from fisherflat.spaces.charts import Chart
 
 aten = torch.ops.aten
@@ -104,9 +105,26 @@ def start(chart: Chart, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shap
 
 @torch.no_grad()
 def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
-    """The graph on a series, as a series also where the output is constant."""
+    """The graph on a series, as a series also where the output is constant.
+
+    Where an equality holds at a point alone, what it chooses there says nothing of what is nearby: derivatives that do
+    not fit the values nearby are no number then.
+    """
+    algebra.alone = None
     y = evaluate(graph, algebra, x)
-    return y if isinstance(y, Series) else Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
+    series = y if isinstance(y, Series) else Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
+    if algebra.alone is None or not algebra.alone.any():
+        return series
+
+    def values(at: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        out = evaluate(graph, TensorAlgebra(), Series(at[0][None], x.k))
+        return (out.data[0] if isinstance(out, Series) else out.expand(at[0].shape[0], *out.shape),)
+
+    data, given = padded(series.data, algebra.count(2, x.k)).clone(), padded(x.data, size(x.k))
+    for point in algebra.alone.nonzero().flatten().split(1):
+        if not trusted(values, [given[:, point]], [data[:, point]], x.k, finite=True):
+            data[1:, point] = math.nan
+    return Series(data, x.k)
 
 
 def packed(algebra: TensorAlgebra, y: Series) -> Float[Tensor, "P C D"]:
@@ -132,6 +150,17 @@ def _expanded(data: Tensor, batch: list[int]) -> Tensor:
     return data.expand(*data.shape[:2], *batch, *data.shape[-2:])
 
 
+def _alone(a: Any, b: Any = None) -> Tensor:
+    """At which points entries of two series or numbers are equal, but not all their derivatives; or one is NaN."""
+    if b is None:
+        return a.data[0].isnan().reshape(a.data.shape[1], -1).any(1)
+    given = [s.data if isinstance(s, Series) else torch.as_tensor(s)[None, None] for s in (a, b)]
+    rank, count = (max(sizes) for sizes in zip(*((s.dim() - 2, s.shape[0]) for s in given), strict=True))
+    one, two = (padded(aligned(s, rank), count) for s in given)
+    equal = one == two
+    return (equal[0] & ~equal[1:].all(0)).reshape(equal.shape[1], -1).any(1)
+
+
 def _entries(shape: Any) -> int:
     if shape and isinstance(shape[0], tuple):
         return sum(math.prod(part) for part in shape)
@@ -139,7 +168,13 @@ def _entries(shape: Any) -> int:
 
 
 class TensorAlgebra(Algebra):
-    """The algebra of `fisherflat.jets.rules` in torch tensors."""
+    """The algebra of `fisherflat.jets.rules` in torch tensors.
+
+    **Attributes:** `alone`: the points where an equality of things that move holds, or an entry is not a number, and
+    may not be nearby.
+    """
+
+    alone: Tensor | None = None
 
     def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_empty(coefficients, like.shape[1], *shape)
@@ -222,6 +257,8 @@ class TensorAlgebra(Algebra):
         return Series(applied(node, args, kwargs, self.count(order, k)), k)
 
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        if node.packet in EQUALITIES:
+            self._note(_alone(*args))
         leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
 
         def call(*filled: Any) -> Any:
@@ -232,6 +269,9 @@ class TensorAlgebra(Algebra):
         moving = tuple(isinstance(leaf, Series) for leaf in leaves)
         out = batched(node, call, moving, [leaf.data[0] if isinstance(leaf, Series) else leaf for leaf in leaves])
         return tuple(Series(o[None], k) for o in out) if isinstance(out, tuple) else Series(out[None], k)
+
+    def _note(self, points: Tensor) -> None:
+        self.alone = points if self.alone is None else self.alone | points
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         return differentiated(node, args, kwargs, k, self.count(2, k), self.sources(node, k))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,18 @@ from fisherflat.jets._jet import pairs
 
 Tensors = tuple[Tensor, ...]
 
+aten = torch.ops.aten
+#: what may hold at a point and nowhere near it, so that what is chosen by it says nothing of what is nearby
+EQUALITIES = (aten.eq, aten.ne, aten.isnan)
 
-def trusted(f: Callable[[Tensors], Tensors], data: list[Tensor], found: list[Tensor], k: int) -> bool:
+
+def trusted(
+    f: Callable[[Tensors], Tensors], data: list[Tensor], found: list[Tensor], k: int, finite: bool = False
+) -> bool:
     """Whether coefficients `found` `[C, P, *shape]` of `f` fit its values on a line through the points of `data`.
 
     Said to be false only where differences at two steps agree with each other, and not with the derivatives: across a
-    kink they do not, and there nothing is said.
+    kink they do not, and there nothing is said. With `finite`, also where values nearby are not finite.
     """
     weights = torch.arange(1.0, k + 1, dtype=torch.float64).cos()  # a direction without anything special about it
     inputs, outputs = ([_on_a_line(c, weights) for c in rows] for rows in (data, found))
@@ -24,13 +31,15 @@ def trusted(f: Callable[[Tensors], Tensors], data: list[Tensor], found: list[Ten
     if length == 0:
         return True
     eps = torch.finfo(data[0].dtype).eps
-    doubted = [torch.ones_like(value, dtype=torch.bool) for value, _, _ in outputs]
+    doubted: list[Any] = [None] * len(outputs)
     # differences lose least to rounding and higher derivatives at the first step; singularities may be nearer than that
     for step in (eps**0.2 * max(size, 1.0) / length * scale for scale in (1.0, 1 / 32, 1 / 1024)):
         nearby = [f(tuple(value + t * first + t * t / 2 * second for value, first, second in inputs))
                   for t in (2 * step, step, -step, -2 * step)]  # fmt: skip
-        for some, jet, *values in zip(doubted, outputs, *nearby, strict=True):
-            some &= _contradicts(jet, values, step, 40 * eps)
+        said = [
+            _contradicts(jet, values, step, 40 * eps, finite) for jet, *values in zip(outputs, *nearby, strict=True)
+        ]
+        doubted = [now if was is None else was & (now | noisy) for was, (now, noisy) in zip(doubted, said, strict=True)]
         if not any(some.any() for some in doubted):
             return True
     return False
@@ -50,8 +59,13 @@ def _largest(tensors: list[Tensor]) -> float:
     return max((t.masked_fill(~t.isfinite(), 0).abs().max().item() for t in tensors if t.numel()), default=0.0)
 
 
-def _contradicts(jet: tuple[Tensor, ...], nearby: list[Tensor], h: float, noise: float) -> Tensor:
-    """Where derivatives cannot be those of the values at the steps 2h, h, -h and -2h, of relative `noise`."""
+def _contradicts(
+    jet: tuple[Tensor, ...], nearby: list[Tensor], h: float, noise: float, finite: bool
+) -> tuple[Tensor, Tensor]:
+    """Where derivatives cannot be those of the values at the steps 2h, h, -h and -2h, of relative `noise`.
+
+    And where these are too noisy to bear out any.
+    """
     (value, first, second), (far, near, back, far_back) = jet, nearby
     values = torch.stack([value, *nearby])
     rounding = noise * values.abs().amax(0)
@@ -63,4 +77,6 @@ def _contradicts(jet: tuple[Tensor, ...], nearby: list[Tensor], h: float, noise:
     slope, bend = (4 * slopes[0] - slopes[1]) / 3, (4 * bends[0] - bends[1]) / 3
     fits = (first - slope).abs() <= 10 * rough + 1e-3 * slope.abs()
     fits &= (second - bend).abs() <= 10 * doubt + 1e-3 * bend.abs()
-    return ~fits & values.isfinite().all(0)
+    noisy = 100 * rounding / h**2 > torch.maximum(second.abs(), bend.abs())
+    noisy |= 100 * rounding / h > torch.maximum(first.abs(), slope.abs())
+    return ~fits & (finite | values.isfinite().all(0)), noisy

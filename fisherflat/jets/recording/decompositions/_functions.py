@@ -61,8 +61,7 @@ def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
 
 @decomposes("xlogy")
 def _xlogy(a: Any, b: Any) -> Tensor:
-    logarithm = b.log() if isinstance(b, Tensor) else math.log(b)
-    return torch.where(torch.as_tensor(a) == 0, 0.0, a * logarithm)
+    return _weighted(a, torch.log(torch.as_tensor(b)))
 
 
 @decomposes("logit")
@@ -176,8 +175,12 @@ def _copysign(a: Tensor, b: Any) -> Tensor:
 
 @decomposes("xlog1py")
 def _xlog1py(a: Any, b: Any) -> Tensor:
-    logarithm = b.log1p() if isinstance(b, Tensor) else math.log1p(b)
-    return torch.where(torch.as_tensor(a) == 0, 0.0, a * logarithm)
+    return _weighted(a, torch.log1p(torch.as_tensor(b)))
+
+
+def _weighted(a: Any, logarithm: Tensor) -> Tensor:
+    """A product that is zero where `a` is, whatever the logarithm."""
+    return torch.where((torch.as_tensor(a) == 0) & ~(logarithm.abs() < math.inf), 0.0, a * logarithm)
 
 
 @decomposes("special_xlog1py")
@@ -187,8 +190,10 @@ def _special_xlog1py(a: Any, b: Any) -> Tensor:
 
 @decomposes("logaddexp2")
 def _logaddexp2(a: Tensor, b: Tensor) -> Tensor:
-    larger, smaller = torch.maximum(a, b), torch.minimum(a, b)
-    return larger + torch.log2(1 + torch.exp2(smaller - larger))
+    """By the mean of the two, which is smooth where they are equal, unless that overflows."""
+    half, larger, smaller = (a - b) / 2, torch.maximum(a, b), torch.minimum(a, b)
+    near = (a + b) / 2 + torch.log2(torch.exp2(half) + torch.exp2(-half))
+    return torch.where(half.abs() < 500, near, larger + torch.log2(1 + torch.exp2(smaller - larger)))
 
 
 @decomposes("special_entr")
