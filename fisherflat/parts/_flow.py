@@ -69,8 +69,12 @@ class Flow:
             node.role, node.factor = role, True
 
     def gate(self, role: str, product: Node, factor: Node) -> None:
-        """`factor` is held with `role`; the product that it enters bears the role, and stays live."""
-        self.mark(role, {factor})
+        """`factor` is held with `role`; the product that it enters bears the role, and stays live in the other one.
+
+        Of which it is no part: where it is, as in `x * (x @ w)`, the other is the factor.
+        """
+        other = next((source for source in self.sources[product] if source is not factor), factor)
+        self.mark(role, {other if other in self.descendants({factor}) else factor})
         product.role, product.factor = role, False
 
     # -- ways through the graph ----------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class Gates:
         flow = self._flow
         if len(set(flow.sources[node])) != 2:
             return False
-        if node.packet in MIXING or self._is_form(node):
+        if node.packet in MIXING or self._is_form(node) or self._is_weighing(node):
             return True
         mean = node.packet is aten.div and flow.entry[node] is node
         return mean and all(map(self._tokens.mixed, flow.sources[node]))
@@ -60,6 +60,18 @@ class Gates:
             user.packet is aten.sum and reduced(user) and not any(dims & reduced(user) for dims in rows)
             for user in users
         )
+
+    def _is_weighing(self, node: Node) -> bool:
+        """A product of entries, one factor a weight that is normalised over tokens, that is summed over them."""
+        flow = self._flow
+        users = flow.users[node]
+        if not flow.is_product(node) or not users:
+            return False
+        rows = [n.dims for n in self._tokens.own(node)]
+        summed = bool(rows) and all(
+            user.packet is aten.sum and any(dims & reduced(user) for dims in rows) for user in users
+        )
+        return summed and any(flow.back(source, flow.is_scaling).packet is aten._softmax for source in flow.sources[node])
 
     def _is_step(self, node: Node) -> bool:
         """Whether two tokens meet in a product entry by entry, as in a recurrence over tokens."""
@@ -78,9 +90,13 @@ class Gates:
         """State spaces and their kin: each step carries a state of earlier tokens on, times a factor of its own."""
         flow = self._flow
         carried = flow.descendants(steps)
+        states_of = {
+            node: [s for s in dict.fromkeys(flow.sources[node]) if s in carried and s not in steps] for node in steps
+        }
+        if all(len(states) != 1 for states in states_of.values()):
+            return  # nothing is carried on: a shift of tokens
         for node in steps:
-            sources = list(dict.fromkeys(flow.sources[node]))
-            states = [source for source in sources if source in carried and source not in steps]
+            sources, states = list(dict.fromkeys(flow.sources[node])), states_of[node]
             latest = self._tokens.own(node)
             later = [s for s in sources if any(_equal(n.rows.expand(node.shape), latest[0].rows)
                                                for n in self._tokens.own(s))]  # fmt: skip
@@ -158,6 +174,8 @@ class Gates:
         projected = all(head.packet in PROJECTIONS or head is flow.graph.input for head in heads)
         if shared is not None:  # such as 1 - g where g is a gate already
             product.role = shared.role
+        elif _is_outer(product, flow.sources[product]):
+            return  # of linear attention
         elif (activated or projected) and not any(map(self._is_routed, flow.sources[product])):
             flow.gate("mlp_gate", product, self._gating(product, default=0))
 
@@ -179,6 +197,12 @@ class Gates:
                 return True
             node = flow.sources[node][0]
         return False
+
+
+def _is_outer(product: Node, sources: list[Node]) -> bool:
+    """Whether each factor is repeated along an axis of the other one."""
+    shapes = [(1,) * (len(product.shape) - len(source.shape)) + tuple(source.shape) for source in sources]
+    return all(any(n == 1 < m for n, m in zip(shape, product.shape, strict=True)) for shape in shapes)
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:

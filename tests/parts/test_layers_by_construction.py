@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from cases.differences import by_differences
-from cases.roles import LAYERS, Base, Layer, nothing, point, weight
+from cases.model_layers import LAYERS as MODEL_LAYERS
+from cases.roles import LAYERS as SMALL_LAYERS
+from cases.roles import Base, Layer, nothing, point, weight
 from torch import Tensor
 
 import fisherflat as ff
 from fisherflat.parts import readings
 
+LAYERS = SMALL_LAYERS | MODEL_LAYERS
 ROLES = tuple(readings.WORDS)
 
 every_layer = pytest.mark.parametrize("name", LAYERS)
@@ -67,7 +70,7 @@ def test_all_roles_together(name: str) -> None:
 
 def test_there_are_layers_of_every_kind() -> None:
     seen = [Base(layer, point(name), ()).seen for name, layer in LAYERS.items()]
-    assert len(LAYERS) >= 80
+    assert len(LAYERS) >= 140
     for role in ROLES:
         assert sum(role in roles for roles in seen) >= 5
     assert sum(not roles for roles in seen) >= 10
