@@ -71,7 +71,8 @@ class Gates:
         summed = bool(rows) and all(
             user.packet is aten.sum and any(dims & reduced(user) for dims in rows) for user in users
         )
-        return summed and any(flow.back(source, flow.is_scaling).packet is aten._softmax for source in flow.sources[node])
+        weights = [flow.back(source, flow.is_scaling) for source in flow.sources[node]]
+        return summed and any(weight.packet is aten._softmax for weight in weights)
 
     def _is_step(self, node: Node) -> bool:
         """Whether two tokens meet in a product entry by entry, as in a recurrence over tokens."""

@@ -258,7 +258,7 @@ class _Op:
             x = self.values[args[0]]
             over = largest_over(_nearby(x), given.get("dim"), given.get("keepdim", False), name in ("amax", "max"))
             return x.each(over)
-        if name in ("topk", "sort") or (name in ("max", "min", "argmax", "argmin") and len(args) > 1):
+        if name in ("topk", "sort", "argmax", "argmin") or (name in ("max", "min") and len(args) > 1):
             return self._chosen(*args, **kwargs)
         raise self._unknown()
 
@@ -362,6 +362,8 @@ class _Op:
         names = {"topk": ("count", "dim", "largest"), "sort": ("dim", "descending")}.get(self.name, ("dim", "keepdim"))
         options = dict(zip(names, args, strict=False)) | kwargs
         values, dim = self.values[x], options.get("dim", -1)
+        if self.name.startswith("arg") and options.get("dim") is None:
+            values, dim = values.each(lambda part: part.reshape(-1)), 0
         if not isinstance(dim, int):
             raise self._unknown()
         largest = options.get("largest", options.get("descending", self.name in ("max", "argmax", "topk")))

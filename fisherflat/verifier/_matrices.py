@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
+import flint
 import numpy as np
 import torch
 from flint import arb
@@ -19,7 +20,10 @@ SMALL = 3
 
 
 #: the ops of torch that are known here
-MATRICES = ("_linalg_det", "_linalg_slogdet", "linalg_inv_ex", "linalg_cholesky_ex", "_linalg_solve_ex", "linalg_qr")
+MATRICES = (
+    "_linalg_det", "_linalg_slogdet", "linalg_inv_ex", "linalg_cholesky_ex", "_linalg_solve_ex", "linalg_qr",
+    "linalg_matrix_exp",
+)  # fmt: skip
 
 
 def of_matrices(name: str, x: Polynomial, *args: Any, **kwargs: Any) -> Any:
@@ -28,6 +32,8 @@ def of_matrices(name: str, x: Polynomial, *args: Any, **kwargs: Any) -> Any:
         return (determinant(x),)
     if name == "_linalg_slogdet" and not args and not kwargs:
         return log_determinant(x)
+    if name == "linalg_matrix_exp":
+        return exponential(x)
     if name == "linalg_inv_ex":
         return (inverse(x),)
     if name == "linalg_cholesky_ex":
@@ -66,6 +72,29 @@ def log_determinant(a: Polynomial) -> tuple[Polynomial, Polynomial]:
     sign = np.asarray(np.frompyfunc(side, 1, 1)(found.value), dtype=object)
     constant = Polynomial([sign, *[None] * (len(found.parts) - 1)], found.k)
     return constant, composed(found.each(lambda part: part * sign), lambda s: s.log())
+
+
+def exponential(a: Polynomial) -> Polynomial:
+    """The power series of stacks of square matrices.
+
+    With `m >= 1` no less than the norm of any part, a part of `a^n` is at most `2 n^2 m^n`; once terms halve, what is
+    left out is at most twice the first of them.
+    """
+    norm = max(float(abs(part).sum(-1).max().upper()) for part in a.parts if part is not None) if a.value.size else 0.0
+    size, term, n = arb(max(1.0, 1.001 * norm)), arb(2), 0
+    if size > 100:
+        raise EnclosureError("a matrix is too large for the power series of its exponential")
+    eye = np.full(a.value.shape, ZERO, dtype=object)
+    eye[..., range(eye.shape[-1]), range(eye.shape[-1])] = arb(1)
+    power = total = Polynomial([eye, *[None] * (len(a.parts) - 1)], a.k)
+    while not (n > 4 * size and 2 * n * n * term < arb(2) ** -flint.ctx.prec):
+        n += 1
+        power, term = bilinear(power, a, np.matmul).each(lambda part, n=n: part / n), term * size / n  # type: ignore[misc]
+        total = plus(total, power)
+    rest = arb(0, (4 * (n + 1) ** 2 * term * size / (n + 1)).upper())
+    blur = Polynomial([np.full(a.value.shape, rest, dtype=object)] * (len(a.parts) if a.moves else 1), a.k)
+    blur.parts += [None] * (len(a.parts) - len(blur.parts))
+    return plus(total, blur)
 
 
 def solved(a: Polynomial, b: Polynomial) -> Polynomial:

@@ -54,6 +54,8 @@ def _indexed(x: Array, indices: Any) -> Array:
 
 
 def _gathered(x: Array, dim: int, index: Array, sparse_grad: bool = False) -> Array:
+    if x.ndim == 0:
+        return x
     cropped = x[tuple(slice(None) if axis == dim % x.ndim else slice(n) for axis, n in enumerate(index.shape))]
     return np.take_along_axis(cropped, index, dim)
 
