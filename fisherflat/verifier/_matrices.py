@@ -84,8 +84,9 @@ def exponential(a: Polynomial) -> Polynomial:
     size, term, n = arb(max(1.0, 1.001 * norm)), arb(2), 0
     if size > 100:
         raise EnclosureError("a matrix is too large for the power series of its exponential")
-    eye = np.full(a.value.shape, ZERO, dtype=object)
-    eye[..., range(eye.shape[-1]), range(eye.shape[-1])] = arb(1)
+    shape = tuple(a.value.shape)
+    eye = np.full(shape, ZERO, dtype=object)
+    eye[..., range(shape[-1]), range(shape[-1])] = arb(1)
     power = total = Polynomial([eye, *[None] * (len(a.parts) - 1)], a.k)
     while not (n > 4 * size and 2 * n * n * term < arb(2) ** -flint.ctx.prec):
         n += 1

@@ -110,7 +110,7 @@ def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
     Where an equality holds at a point alone, what it chooses there says nothing of what is nearby: derivatives that do
     not fit the values nearby are no number then.
     """
-    algebra.alone = None
+    algebra.began()
     y = evaluate(graph, algebra, x)
     series = y if isinstance(y, Series) else Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
     if algebra.alone is None or not algebra.alone.any():
@@ -175,6 +175,10 @@ class TensorAlgebra(Algebra):
     """
 
     alone: Tensor | None = None
+
+    def began(self) -> None:
+        """Nothing is noted yet."""
+        self.alone = None
 
     def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_empty(coefficients, like.shape[1], *shape)
