@@ -72,6 +72,12 @@ def orthonormal_frame(jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor
     return Frame(q, r, bad, nearly, skewness)
 
 
+def inverse(lower: Float[Tensor, "*batch k k"]) -> Float[Tensor, "*batch k k"]:
+    """The inverse of lower triangular matrices."""
+    identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    return torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)
+
+
 def _place(bad: Tensor, u: Tensor | None) -> str:
     index = int(bad.reshape(-1).nonzero()[0, 0])
     where = f"at point {index}"

@@ -13,6 +13,7 @@ from fisherflat._arrays import as_float64
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning
+from fisherflat.geometry._more_bits import in_more_bits
 from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
@@ -49,6 +50,8 @@ def _autodiff(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> E
     return AutodiffEngine(*recorded(mapping, chart), chart, dim, memory)
 
 
+#: in how many bits: those of the working precision, or more where they do not suffice
+PRECISIONS = ("working", "auto")
 #: name -> how it is built from the map, the chart, the number of outputs and a budget in bytes
 ENGINES: dict[str, Callable[[Mapping, Chart, int, int | None], Engine]] = {
     "autodiff": _autodiff,
@@ -200,7 +203,9 @@ class StatisticalManifold:
         _warn(degenerate, near)
         return tuple(results)
 
-    def measure(self, u: Any, quantities: Sequence[str], *, error: bool = False) -> dict[str, Tensor]:
+    def measure(
+        self, u: Any, quantities: Sequence[str], *, error: bool = False, precision: str = "working"
+    ) -> dict[str, Tensor]:
         """Several quantities (names of `Geometry`'s) at once, in one pass of jets and in bounded memory.
 
         **Args:**
@@ -208,7 +213,11 @@ class StatisticalManifold:
         - `u`: `[*batch, k]`.
         - `quantities`: names, e.g. `["scalar_curvature", "metric"]`.
         - `error`: add for each name, as `"<name>_error"`, an absolute error that covers rounding, see
-          `Geometry.error`; it takes about ten times as long.
+          `Geometry.error`; it takes about five times as long.
+        - `precision`: `"auto"` computes points of whose scalar curvature fewer than six digits are right in more bits,
+          by the same rules in ball arithmetic (needs python-flint; about a second a point and thousand weights), and
+          rounds the result. Where an op has no ball rule, or with `engine="autodiff"`, the estimate stands, and a
+          `PrecisionWarning` says so.
 
         **Returns:** by name, tensors `[*batch, ...]`.
 
@@ -224,13 +233,29 @@ class StatisticalManifold:
         for name in quantities:
             if name not in known:
                 raise InputError(f"{name!r} is not a quantity of Geometry; the known ones are {', '.join(known)}")
+        if precision not in PRECISIONS:
+            raise InputError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+        points, stuck = self._points(u), list[str]()
         names = [*quantities, *(f"{name}_error" for name in quantities if error)]
 
-        def read(geometry: Geometry) -> tuple[Tensor, ...]:
+        def read(geometry: Geometry, at: Tensor) -> tuple[Tensor, ...]:
+            if precision == "auto":
+                geometry, reasons = in_more_bits(
+                    geometry, getattr(self.engine, "graph", None), self.chart, at, self.family
+                )
+                stuck.extend(reasons)
             errors = (geometry.error(name) for name in quantities) if error else ()
             return (*(getattr(geometry, name) for name in quantities), *errors)
 
-        return dict(zip(names, self._measured(read, self._points(u)), strict=True))
+        found = dict(zip(names, self._measured(read, points, points), strict=True))
+        if stuck:
+            warnings.warn(
+                f"{len(stuck)} of {points[..., 0].numel()} points could not be computed in more bits, and what "
+                f"error=True says of them stands; the first because {stuck[0]}",
+                PrecisionWarning,
+                stacklevel=2,
+            )
+        return found
 
     def verdict(self, u: Any) -> Any:
         """What is known of the scalar curvature at each point, in one of four words, decided by its estimated error.

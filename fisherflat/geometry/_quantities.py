@@ -21,15 +21,14 @@ import torch
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry._frame import orthonormal_frame
-from fisherflat.geometry._sectional import largest_sectional
+from fisherflat.geometry._frame import inverse, orthonormal_frame
+from fisherflat.geometry._sectional import extremes, of_plane
 from fisherflat.geometry._words import decided, turn
 from fisherflat.jets import Jet, pair_index, pairs
 from fisherflat.jets.engines import Noise, spread
 
 #: how often an error is estimated, of which the largest counts
 _RUNS = 2
-
 #: what to do with points that have no geometry
 POLICIES = ("raise", "nan")
 
@@ -47,7 +46,8 @@ class Geometry:
     - `scale`: `[k]` or `[*batch, k]`, the lengths of the coordinates' directions, in which the columns of the
       Jacobian are compared; default the columns' own. Either way rank does not depend on the coordinates' units.
     - `change`: `[*batch, k, k]`, lower triangular, where the jet is in other coordinates v of the same points, with
-      `d/dv_a = sum_i change[a, i] d/du_i`. All quantities are in the coordinates u.
+      `d/dv_a = sum_i change[a, i] d/du_i`. All quantities are in the coordinates u. `back`: its inverse, and `normal`
+      `[*batch, m, D]`, the normal parts of the second derivatives, where they are known better than from the jet.
 
     **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry; `nearly_degenerate` `[*batch]`, whether
     it is within a factor of a thousand of that; `working`, the jet as it was given; `skewness` `[*batch]` of its
@@ -77,11 +77,15 @@ class Geometry:
         *,
         scale: Tensor | None = None,
         change: Tensor | None = None,
+        back: Tensor | None = None,
+        normal: Tensor | None = None,
     ) -> None:
         if degenerate not in POLICIES:
             raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
         self.working, self.k, self.ambient_dim = jet, jet.k, jet.coefficients.shape[-1]
-        self._back = None if change is None else _inverse(change).to(jet.coefficients)
+        self._back = None if change is None else (inverse(change) if back is None else back).to(jet.coefficients)
+        self._normal = normal
+        self._scale = scale
         self._forth = None if change is None else change.to(jet.coefficients)
         frame = orthonormal_frame(jet, degenerate, u, scale)
         self._frame, self.working_triangular = frame.vectors, frame.triangular
@@ -97,8 +101,9 @@ class Geometry:
         for name, thing in vars(Geometry).items():
             if isinstance(thing, cached_property):
                 vars(found).pop(name, None)
+        found._scale = self.scale.reshape((*batch, self.k))
         found.working = Jet(shaped(self.working.coefficients, 2), self.k)
-        for name in ("_frame", "working_triangular", "_back", "_forth"):
+        for name in ("_frame", "working_triangular", "_back", "_forth", "_normal"):
             setattr(found, name, shaped(getattr(self, name), 2))
         for name in ("degenerate", "nearly_degenerate", "skewness"):
             setattr(found, name, shaped(getattr(self, name), 0))
@@ -243,7 +248,27 @@ class Geometry:
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
         """The second derivatives, split."""
-        return self._project(self.working.second)
+        tangential, normal = self._project(self.working.second)
+        return tangential, normal if self._normal is None else self._normal
+
+    @property
+    def normal(self) -> Float[Tensor, "*batch m D"]:
+        """The normal parts of the second derivatives in the coordinates of the jet, a pair `i <= j` each."""
+        return self._split[1]
+
+    @property
+    def scale(self) -> Float[Tensor, "*batch k"]:
+        """In which lengths the columns of the Jacobian are compared."""
+        columns = self.working.jacobian.norm(dim=-1)
+        return columns if self._scale is None else self._scale.expand_as(columns)
+
+    @property
+    def changes(self) -> tuple[Float[Tensor, "*batch k k"], Float[Tensor, "*batch k k"]]:
+        """From the coordinates u to those of the jet, and back."""
+        if self._forth is None or self._back is None:
+            identity = torch.eye(self.k, dtype=self.working_triangular.dtype, device=self.working_triangular.device)
+            return (identity.expand_as(self.working_triangular),) * 2
+        return self._forth, self._back
 
     @cached_property
     def christoffel(self) -> Float[Tensor, "*batch k k k"]:
@@ -356,15 +381,9 @@ class Geometry:
             return torch.full_like(self._triangular[..., 0], float("nan")).expand(*self.degenerate.shape, 2)
         if self.k == 2:
             return (self.scalar_curvature / 2).unsqueeze(-1).expand(*self.degenerate.shape, 2)
-        riemann = self._framed_riemann.masked_fill(self.degenerate[..., None, None, None, None], 0.0)
-        if self.k == 3:
-            a, b = torch.tensor([(0, 0, 1), (1, 2, 2)], device=riemann.device)
-            # <R(e_a ^ e_b), e_c ^ e_d> = R_abdc
-            operator = riemann[..., a[:, None], b[:, None], b[None, :], a[None, :]]
-            found = torch.linalg.eigvalsh(operator)[..., [0, 2]]
-        else:
-            found = torch.stack([-largest_sectional(-riemann), largest_sectional(riemann)], -1)
-        return found.masked_fill(self.degenerate[..., None], float("nan"))
+        lost = self.degenerate
+        riemann = self._framed_riemann.masked_fill(lost[..., None, None, None, None], 0.0)
+        return extremes(riemann).masked_fill(lost[..., None], float("nan"))
 
     def sectional_curvature(self, x: Tensor, y: Tensor) -> Float[Tensor, "*batch"]:
         """`K(x, y)` of the plane spanned by the tangent vectors `x` and `y` `[*batch, k]`, in coordinates.
@@ -373,23 +392,9 @@ class Geometry:
         """
         r = self._triangular
         x, y = (torch.einsum("...ai,...i->...a", r, vector.to(r)) for vector in (x, y))
-        length = x.norm(dim=-1, keepdim=True)
-        x = x / length
-        rest = y - (x * y).sum(-1, keepdim=True) * x
-        parallel = rest.norm(dim=-1) <= 8 * torch.finfo(r.dtype).eps * y.norm(dim=-1)
-        if (parallel | (length[..., 0] == 0)).any():
-            raise InputError(
-                "x and y are parallel (or zero), so they span no plane; pass two independent tangent vectors"
-            )
-        y = rest / rest.norm(dim=-1, keepdim=True)
-        return torch.einsum("...abcd,...a,...b,...c,...d->...", self._framed_riemann, x, y, y, x)
+        return of_plane(self._framed_riemann, x, y)
 
 
 def quantities() -> list[str]:
     """The names of what `Geometry` computes when it is asked for."""
     return [name for name, thing in vars(Geometry).items() if isinstance(thing, cached_property) and name[0] != "_"]
-
-
-def _inverse(lower: Float[Tensor, "*batch k k"]) -> Float[Tensor, "*batch k k"]:
-    identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-    return torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)

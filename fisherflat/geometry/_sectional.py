@@ -1,10 +1,11 @@
-"""The search for the plane of largest sectional curvature."""
+"""Sectional curvature from the Riemann tensor on an orthonormal frame: of a plane, and its extremes over planes."""
 
 from __future__ import annotations
 
 import torch
 
 from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
 
 #: of the search for the extreme sectional curvatures: random starts beside the frame's own vectors, and rounds
 _STARTS, _ROUNDS = 8, 64
@@ -31,3 +32,30 @@ def largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor,
         values, vectors = torch.linalg.eigh((form + form.transpose(-1, -2)) / 2)
         y = vectors[..., -1]
     return values[..., -1].amax(-1) * size[..., 0, 0, 0, 0]
+
+
+def extremes(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor, "*batch 2"]:
+    """The smallest and the largest sectional curvature over all planes, k >= 3: exact for k = 3, else as found."""
+    if riemann.shape[-1] > 3:
+        return torch.stack([-largest_sectional(-riemann), largest_sectional(riemann)], -1)
+    a, b = torch.tensor([(0, 0, 1), (1, 2, 2)], device=riemann.device)
+    # <R(e_a ^ e_b), e_c ^ e_d> = R_abdc
+    operator = riemann[..., a[:, None], b[:, None], b[None, :], a[None, :]]
+    return torch.linalg.eigvalsh(operator)[..., [0, 2]]
+
+
+def of_plane(
+    riemann: Float[Tensor, "*batch k k k k"], x: Float[Tensor, "*batch k"], y: Float[Tensor, "*batch k"]
+) -> Float[Tensor, "*batch"]:
+    """`K(x, y)` of two vectors in the frame.
+
+    **Raises:** `InputError` where they are parallel or zero.
+    """
+    length = x.norm(dim=-1, keepdim=True)
+    x = x / length
+    rest = y - (x * y).sum(-1, keepdim=True) * x
+    parallel = rest.norm(dim=-1) <= 8 * torch.finfo(riemann.dtype).eps * y.norm(dim=-1)
+    if (parallel | (length[..., 0] == 0)).any():
+        raise InputError("x and y are parallel (or zero), so they span no plane; pass two independent tangent vectors")
+    y = rest / rest.norm(dim=-1, keepdim=True)
+    return torch.einsum("...abcd,...a,...b,...c,...d->...", riemann, x, y, y, x)

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from flint import arb, arb_mat
 
-from fisherflat.errors import EnclosureError, UnsupportedOpError
+from fisherflat.errors import EnclosureError
 from fisherflat.jets import pair_index, size
-from fisherflat.jets.balls import BallAlgebra, BallArray, balls, matrix
+from fisherflat.jets.balls import BallAlgebra, applied, at, balls, chart_in_balls, matrix
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.ops import apply
 from fisherflat.jets.rules import Series
 from fisherflat.provers._search import Plane
 from fisherflat.spaces.charts import Chart
@@ -37,44 +36,12 @@ def jet(graph: Graph, chart: Chart, box: Box) -> np.ndarray:
     if isinstance(output, torch.Tensor):
         values = balls(output)[None, None]
     elif all(coordinate.is_exact() for coordinate in box):
-        values = _at(graph, chart, box, output).data.balls
+        values = at(graph, chart, box).data.balls
     else:
         values = _over(graph, chart, box, output).data.balls
     out = np.full((size(chart.k), values[0].size), arb(0), dtype=object)
     out[: values.shape[0]] = values.reshape(values.shape[0], -1)
     return out
-
-
-def _input(chart: Chart, box: Box) -> Series:
-    point, basis = balls(chart.point), balls(chart.basis)
-    x = np.empty((1 + chart.k, 1, *point.shape), dtype=object)
-    x[0, 0] = point + sum(basis[i] * box[i] for i in range(chart.k))
-    x[1:, 0] = basis
-    return Series(BallArray(x), chart.k)
-
-
-def _at(graph: Graph, chart: Chart, point: Box, output: Node) -> Series:
-    """The graph at a point; intermediate values are dropped after their last use."""
-    xp, last = BallAlgebra(), graph.last_use()
-    values: dict[Node, Any] = {graph.input: _input(chart, point)}
-    for node in graph.nodes:
-        if node.target is not None:
-            values[node] = _applied(xp, node, values, chart.k)
-        for dead in last.get(node, ()):
-            del values[dead]
-    return values[output]
-
-
-def _applied(xp: BallAlgebra, node: Node, values: dict[Node, Any], k: int) -> Any:
-    """The rule of a node in balls, where it has one that works there."""
-    try:
-        return apply(xp, node, values.__getitem__, k)
-    except EnclosureError:
-        raise
-    except Exception as error:  # a rule that balls cannot follow: then nothing is claimed
-        unsupported = UnsupportedOpError(f"{node.op} at {node.source} has no rule in ball arithmetic: {error}")
-        unsupported.node = node  # type: ignore[attr-defined]
-        raise unsupported from error
 
 
 def _over(graph: Graph, chart: Chart, box: Box, output: Node) -> Series:
@@ -86,11 +53,11 @@ def _over(graph: Graph, chart: Chart, box: Box, output: Node) -> Series:
     xp, k, last = BallAlgebra(), chart.k, graph.last_use()
     centre = [coordinate.mid() for coordinate in box]
     steps = [coordinate - middle for coordinate, middle in zip(box, centre, strict=True)]
-    there: dict[Node, Any] = {graph.input: _input(chart, centre)}
-    over: dict[Node, Any] = {graph.input: _input(chart, box)}
+    there: dict[Node, Any] = {graph.input: chart_in_balls(chart, centre)}
+    over: dict[Node, Any] = {graph.input: chart_in_balls(chart, box)}
     for node in graph.nodes[1:]:
-        there[node] = _applied(xp, node, there, k)
-        over[node] = _applied(xp, node, over, k)
+        there[node] = applied(xp, node, there, k)
+        over[node] = applied(xp, node, over, k)
         _tighten(over[node], there[node], steps)
         for dead in last.get(node, ()):
             del there[dead], over[dead]

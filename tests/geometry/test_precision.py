@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases.stress import reading, scalar_curvature
+from cases.stress import reading, scalar_curvature, stressed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -349,6 +349,54 @@ def test_where_there_is_no_geometry_there_is_no_error() -> None:
     with pytest.warns(UserWarning):
         found = folded.measure([[0.0, 0.0], [1.0, 0.0]], ["scalar_curvature"], error=True)
     assert found["scalar_curvature_error"].isnan().tolist() == [True, False]
+
+
+# -- more bits ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [59, 67, 99])  # of those whose digits are poor
+def test_points_with_poor_digits_are_right_to_the_last_places_in_more_bits(seed: int) -> None:
+    manifold = stressed(seed).manifold
+    u = torch.zeros(manifold.k)
+    before = manifold.measure(u, ["scalar_curvature"], error=True)
+    assert before["scalar_curvature_error"] > 1e-7 * before["scalar_curvature"].abs()
+    found = manifold.measure(u, ["scalar_curvature"], error=True, precision="auto")
+    assert digits(found["scalar_curvature"], manifold) > 14
+    off = abs(found["scalar_curvature"].item() - scalar_curvature(manifold))
+    assert off <= found["scalar_curvature_error"].item() < 1e-12 * before["scalar_curvature"].abs()
+
+
+def test_all_that_is_computed_in_more_bits_is_in_the_coordinates_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fisherflat.geometry import _more_bits
+
+    monkeypatch.setattr(_more_bits, "poor", lambda geometry: torch.tensor([True, False, True]))
+    names = ["metric", "christoffel", "second_fundamental_form", "riemann", "ricci", "mean_curvature", "volume_density"]
+    root = normal(24, 24, seed=31) / 8 + torch.eye(24, dtype=DOUBLE)
+    for family in (ff.Gaussian(0.3), ff.Gaussian(torch.arange(1.0, 25.0)), ff.Gaussian(root @ root.T)):
+        manifold = ff.StatisticalManifold(attention, ff.charts.affine(normal(4, 6), normal(3, 4, 6, seed=32)), family)
+        u = normal(3, 3, seed=33) / 8
+        plain, more = (manifold.measure(u, names, error=True, precision=p) for p in ("working", "auto"))
+        assert not all(torch.equal(plain[name], more[name]) for name in names)
+        for name in names:
+            torch.testing.assert_close(more[name], plain[name], rtol=1e-9, atol=1e-11 * plain[name].abs().max().item())
+            off = (more[name] - plain[name]).abs()
+            assert (off <= plain[f"{name}_error"] + more[f"{name}_error"]).float().mean() > 0.97
+
+
+@pytest.mark.filterwarnings("ignore::fisherflat.errors.FallbackWarning")
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+def test_where_there_are_no_balls_the_estimate_stands_and_says_so(engine: str) -> None:
+    def f(u: Tensor) -> Tensor:
+        large = 1e14 * torch.special.i0e(u[0] + u[1])
+        return torch.stack([u[0], u[1], (u.square().sum() + large) - large])
+
+    manifold = ff.StatisticalManifold(f, ff.charts.affine(normal(2), torch.eye(2)), engine=engine)
+    with pytest.warns(PrecisionWarning, match="2 of 2 points could not be computed in more bits"):
+        found = manifold.measure(torch.zeros(2, 2), ["scalar_curvature"], error=True, precision="auto")
+    expected = manifold.measure(torch.zeros(2, 2), ["scalar_curvature"], error=True)
+    torch.testing.assert_close(found["scalar_curvature"], expected["scalar_curvature"])
+    with pytest.raises(InputError, match="precision must be one of"):
+        manifold.measure([0.0, 0.0], ["metric"], precision="quad")
 
 
 # -- twice the precision -----------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Gaussian:
                 "the covariance matrix is not positive definite, or singular to rounding (was it estimated from fewer "
                 "samples than outputs?); add a small multiple of the identity"
             )
-        self._inverse = inverse_root(sigma, factor)
+        self._inverse, self._rest = inverse_root(sigma, factor)
 
     @classmethod
     def calibrated(cls, outputs: Any) -> Gaussian:
@@ -116,6 +116,15 @@ class Gaussian:
         if self.covariance.dim() < 2:
             return vectors / self._deviation.to(vectors)
         return vectors @ self._inverse.to(vectors).T
+
+    def root(self) -> tuple[Float[Tensor, "*D"], Float[Tensor, "*D"]]:
+        """`L^-1` of a full covariance in twice the precision, as the sum of two matrices.
+
+        **Raises:** `CovarianceError` for a covariance that is a number or a diagonal, whose root is that of each entry.
+        """
+        if self.covariance.dim() < 2:
+            raise CovarianceError("a number or a diagonal has no factor; take the root of each entry")
+        return self._inverse, self._rest
 
     def __repr__(self) -> str:
         if self.covariance.dim() == 0:

@@ -26,8 +26,8 @@ _STEPS = 8
 _LAST = 2.0**-35
 
 
-def inverse_root(covariance: Float[Tensor, "D D"], factor: Float[Tensor, "D D"]) -> Float[Tensor, "D D"]:
-    """`W`, lower triangular, with `W Sigma W^T = I`, each entry right to about its last place.
+def inverse_root(covariance: Float[Tensor, "D D"], factor: Float[Tensor, "D D"]) -> Pair:
+    """`W`, lower triangular, with `W Sigma W^T = I`: each entry to about its last place, and what that rounds away.
 
     **Args:** `covariance`, positive definite; `factor`, its Cholesky factor as far as working precision gives it.
     """
@@ -48,7 +48,7 @@ def inverse_root(covariance: Float[Tensor, "D D"], factor: Float[Tensor, "D D"])
         w, low = _sum(w, low - half @ w)
         if size < _LAST:
             break
-    return w * units
+    return w * units, low * units
 
 
 def _sum(a: Tensor, b: Tensor) -> Pair:
