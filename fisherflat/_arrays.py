@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fisherflat._warned import warn
 from fisherflat.errors import InputError, PrecisionWarning
 
 
@@ -38,10 +38,8 @@ def as_float64(value: Any, name: str) -> Tensor:
             f"e.g. {name}.double()"
         )
     if tensor.dtype.itemsize < 4:
-        warnings.warn(
-            f"{name} has dtype {tensor.dtype} and is promoted to float64; its digits were lost before",
-            PrecisionWarning,
-            stacklevel=3,
+        warn(
+            f"{name} has dtype {tensor.dtype} and is promoted to float64; its digits were lost before", PrecisionWarning
         )
     with torch.inference_mode(False):  # tensors made in that mode can have no derivatives
         tensor = tensor.to(torch.float64, copy=True)

@@ -12,13 +12,13 @@ import os
 import re
 import secrets
 import stat
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fisherflat._warned import warn
 from fisherflat.errors import FisherflatError, FisherflatWarning, InputError
 
 if TYPE_CHECKING:
@@ -168,10 +168,9 @@ def _exclude(lock: int) -> None:
     except BlockingIOError:
         raise
     except OSError as error:  # some network file systems know no locks
-        warnings.warn(
+        warn(
             f"the file system has no locks ({error.strerror}), so two runs in one folder are not noticed",
             FisherflatWarning,
-            stacklevel=2,
         )
 
 

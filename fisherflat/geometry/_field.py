@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from copy import copy
 from dataclasses import dataclass
 
 import torch
 
 from fisherflat._typing import Float, Tensor
+from fisherflat._warned import without
 from fisherflat.errors import DegenerateImmersionWarning, InputError
 from fisherflat.geometry._manifold import StatisticalManifold
 
@@ -86,7 +86,6 @@ def curvature_field(
     u = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
     tolerant = copy(M)
     tolerant.degenerate = "nan"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateImmersionWarning)  # a map shows its holes
+    with without(DegenerateImmersionWarning):  # a map shows its holes
         found = {name: tensor.cpu() for name, tensor in tolerant.measure(u, ["scalar_curvature", "metric"]).items()}
     return CurvatureField(u.cpu(), found["scalar_curvature"], found["metric"], (low0, high0, low1, high1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
+from fisherflat._warned import warn
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning
 from fisherflat.geometry._more_bits import in_more_bits
 from fisherflat.geometry._quantities import POLICIES, Geometry
@@ -327,16 +327,14 @@ class StatisticalManifold:
 def _warn(degenerate: Tensor, near: Tensor) -> None:
     """One warning of each kind, at the line that called the method that called `measure`."""
     if degenerate.any():
-        warnings.warn(
+        warn(
             f"{int(degenerate.sum())} of {degenerate.numel()} points are degenerate or outside the map's domain; "
             "their curvature is NaN",
             DegenerateImmersionWarning,
-            stacklevel=5,  # past measure and the quantity's own method, to the caller's line
         )
     if near.any():
-        warnings.warn(
+        warn(
             f"{int(near.sum())} of {near.numel()} points are nearly degenerate: the map hardly tells some directions "
             "of the chart apart there, and few digits may be right; measure(u, quantities, error=True) says how many",
             PrecisionWarning,
-            stacklevel=5,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fisherflat._warned import warn
 from fisherflat.errors import CheckpointError, CheckpointWarning, InputError
 from fisherflat.jets.engines import memory_budget
 from fisherflat.models._adapters import adapted
@@ -188,11 +188,10 @@ def _module(
     except Exception as error:
         if place.is_file():
             raise _not_loaded(place, config, error) from error
-        warnings.warn(
+        warn(
             f"{config.model_type!r} cannot be built without its weights ({type(error).__name__}: {error}), so all "
             f"those of {place} are read, {needed / 2**30:.1f} GiB in float64",
             CheckpointWarning,
-            stacklevel=3,
         )
         module = _whole(place, config).to(device)
         return module, Weights(module)

@@ -7,11 +7,10 @@ edge. A chart whose points are routed differently draws pieces of several smooth
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 
 from fisherflat._typing import Float, Tensor
+from fisherflat._warned import warn
 from fisherflat.errors import RoutingWarning
 from fisherflat.jets.graph import Graph, Node, getitem, run
 from fisherflat.jets.ops import INDEXED, RANKING
@@ -57,12 +56,11 @@ def warn_where_rerouted(graph: Graph, chart: Chart, u: Float[Tensor, "*batch k"]
     """As `rerouted`. **Warns:** `RoutingWarning`, once, with the number of points; `what` names the map."""
     found = rerouted(graph, chart, u)
     if count := int(found.sum()):
-        warnings.warn(
+        warn(
             f"{what} chooses other experts at {count} of {found.numel()} points than at the chart's origin: each point "
             "has the geometry of its own routing, and the surface jumps in between; take a smaller chart to stay in "
             "one region",
             RoutingWarning,
-            stacklevel=2,
         )
     return found
 

@@ -50,6 +50,7 @@ def traced(mapping: Mapping, at: Tensor | Chart) -> Graph:
         device = at.point.device if isinstance(at, Chart) else at.device
         return mapping.mean.to(mapping.dtype, device)
     graph = graphed(*recorded(mapping, at))
+    graph.watch = mapping.watch
     assign(graph)
     return graph
 
@@ -105,7 +106,7 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
         _, slope, intercept = tangents[node] = found[node]
         hold(node, (" slope", slope), (" intercept", intercept))
     nodes, output = fold(graph, constant, tangents)
-    return Graph(nodes, output, names, tuple(holdings), live=Live(graph, point))
+    return Graph(nodes, output, names, tuple(holdings), live=Live(graph, point), watch=graph.watch)
 
 
 def _tangents(graph: Graph, values: dict[Node, Any]) -> dict[Node, Tangent]:

@@ -6,13 +6,13 @@ What it finds is only a place to prove something at. Nothing in a certificate re
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from fisherflat._warned import without
 from fisherflat.errors import DegenerateImmersionWarning, FallbackWarning
 from fisherflat.geometry import Geometry, StatisticalManifold
 
@@ -33,9 +33,7 @@ def find(manifold: StatisticalManifold, at: Sequence[float] | None = None) -> tu
     Where the manifold is degenerate it is the plane of the first two coordinates.
     """
     k = manifold.k
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateImmersionWarning)
-        warnings.simplefilter("ignore", FallbackWarning)
+    with without(DegenerateImmersionWarning, FallbackWarning):
         point = _best_point(manifold) if at is None else torch.tensor(at, dtype=torch.float64)
         geometry = manifold.at(point)
     plane: Plane = tuple(tuple(axis) for axis in torch.eye(2, k).tolist())  # type: ignore[assignment]

@@ -147,7 +147,8 @@ def test_shares_are_given_of_a_total_that_does_not_cancel(gated: DepthStudy) -> 
 
     signs = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -0.9], dtype=torch.float64)[:, None, None]
     uncertain = {
-        name: replace(b, traces=signs * b.traces[:1], products=signs * b.products[:1]) for name, b in whole.items()
+        name: replace(b, traces=signs * b.traces[:1], products=0 * signs * b.products[:1], born=signs * b.born[:1])
+        for name, b in whole.items()
     }
     said = " ".join(DepthStudy(**{**vars(gated), "budgets": uncertain}).sentences())
     assert "cancels: its sign is uncertain" in said and "% to" not in said

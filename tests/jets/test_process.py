@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -180,3 +183,50 @@ def test_weights_that_change_afterwards_are_noticed(double: bool) -> None:
     with pytest.raises(MapError, match=r"'weight' has changed .* anew"):
         manifold.metric(U)
     ff.StatisticalManifold(module, CHART).metric(U)
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("use", ["call", "measure", "certify", "freeze further", "in a function"])
+def test_a_graph_says_that_its_weights_have_changed(double: bool, use: str) -> None:
+    """What is held belongs to the weights as they were: the rest would follow, or not, as their precision has it."""
+    layer = ff.layers.SelfAttention(4)
+    x = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    chart = ff.charts.token(x, -1, torch.eye(4)[:2])
+    layer = layer.double() if double else layer
+    frozen, twin = ff.freeze(layer, x), ff.freeze(layer, x)
+    before, copies = frozen(x), (copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen)))
+    function = lambda h: layer(h.to(layer.query.weight.dtype)).double()  # noqa: E731
+    manifold = ff.StatisticalManifold(function, chart)
+    manifold.metric(torch.zeros(2))
+    with torch.no_grad():
+        layer.query.weight.add_(1)
+    with pytest.raises(MapError, match=r"'query.weight' has changed|'weight' has changed"):
+        {
+            "call": lambda: frozen(x),
+            "measure": lambda: ff.StatisticalManifold(frozen, chart).metric(torch.zeros(2)),
+            "certify": lambda: ff.certify(frozen, chart),
+            "freeze further": lambda: ff.freeze(twin, x, ("norm",)),
+            "in a function": lambda: manifold.metric(torch.zeros(2)),
+        }[use]()
+    for stood_alone in copies:  # what was copied or pickled before stands on its own
+        torch.testing.assert_close(stood_alone(x), before, rtol=1e-12, atol=0)
+    assert not torch.equal(ff.freeze(layer, x)(x), before)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_graphs_blocks_and_manifolds_can_be_copied_and_pickled(how: Any) -> None:
+    """What comes out says and does the same, names of weights and what is held included; also where it is long."""
+    block = ff.load("python-qwen3-next").blocks([1, 2, 3, 4])[0]
+    chart, zero = ff.charts.principal(block.input, index=-1), torch.zeros(2)
+    graph, frozen = ff.trace(block, block.input), ff.freeze(block, block.input)
+    for thing in (block, block.attention, graph, frozen):
+        torch.testing.assert_close(how(thing)(block.input), thing(block.input), rtol=1e-12, atol=1e-14)
+    assert str(how(graph)) == str(graph) and how(frozen).held == frozen.held
+    assert [name for name, _ in how(frozen).constants()] == [name for name, _ in frozen.constants()]
+    assert str(ff.freeze(how(graph), block.input)) == str(frozen)
+    for mean in (block, frozen):
+        manifold = ff.StatisticalManifold(mean, chart)
+        expected = manifold.scalar_curvature(zero)
+        torch.testing.assert_close(how(manifold).scalar_curvature(zero), expected, rtol=1e-9, atol=1e-14)
+    long = ff.trace(lambda x: reduce(lambda y, _: torch.tanh(y), range(3000), x), torch.ones(3))
+    assert len(how(long).nodes) == 3001

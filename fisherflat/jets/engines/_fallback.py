@@ -10,7 +10,6 @@ singularities, and those for symmetric matrices are no derivatives of what the o
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from fisherflat._warned import warn
 from fisherflat.errors import FallbackWarning, UnsupportedOpError
 from fisherflat.jets._jet import pairs
 from fisherflat.jets.engines._batched import batched
@@ -128,8 +128,7 @@ _warned: set[str] = set()
 def _warn_once(node: Node) -> None:
     if node.op not in _warned:
         _warned.add(node.op)
-        warnings.warn(
+        warn(
             f"{node.op} at {node.source} has no rule of its own; torch differentiates it alone: right, but slower",
             FallbackWarning,
-            stacklevel=2,
         )

@@ -18,6 +18,7 @@ from fisherflat.jets.graph._graph import (
     mapped_leaves,
     run,
 )
+from fisherflat.jets.graph._watch import Watch
 
 __all__ = [
     "ROLES",
@@ -28,6 +29,7 @@ __all__ = [
     "Node",
     "Origin",
     "Tangent",
+    "Watch",
     "before",
     "behind",
     "fold",

@@ -17,7 +17,7 @@ def before(graph: Graph, cut: Node, shape: tuple[int, ...]) -> Graph:
     copies: dict[Node, Node] = {}
     for node in graph.nodes[: cut.index + 1]:
         copies[node] = _copy(node, copies)
-    return viewed(Graph([*copies.values()], copies[cut], graph.names, graph.holdings), shape)
+    return viewed(Graph([*copies.values()], copies[cut], graph.names, graph.holdings, watch=graph.watch), shape)
 
 
 def behind(graph: Graph, cut: Node, shape: tuple[int, ...]) -> Graph:
@@ -27,7 +27,7 @@ def behind(graph: Graph, cut: Node, shape: tuple[int, ...]) -> Graph:
     for node in graph.nodes[cut.index + 1 :]:
         copies[node] = _copy(node, copies)
     assert isinstance(graph.output, Node)
-    return Graph([input_, *copies.values()], copies[graph.output], graph.names, graph.holdings)
+    return Graph([input_, *copies.values()], copies[graph.output], graph.names, graph.holdings, watch=graph.watch)
 
 
 def viewed(graph: Graph, shape: tuple[int, ...]) -> Graph:
@@ -44,7 +44,7 @@ def followed(graph: Graph, target: Any, *args: Any, shape: tuple[int, ...]) -> G
     assert isinstance(graph.output, Node)
     last = copies[graph.output]
     op = Node(len(copies), target, (last, *args), {}, shape, module_path=last.module_path, source=last.source)
-    return Graph([*copies.values(), op], op, graph.names, graph.holdings)
+    return Graph([*copies.values(), op], op, graph.names, graph.holdings, watch=graph.watch)
 
 
 def _view(node: Node, shape: tuple[int, ...]) -> Node:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from fisherflat.errors import TraceError
+from fisherflat.jets.graph._copied import Reference, called, plain
+from fisherflat.jets.graph._watch import Watch
 
 aten = torch.ops.aten
 
@@ -138,7 +140,8 @@ class Graph:
     **Attributes:** `nodes`, the input first, in order of execution; `output`, a node, or a tensor where the output does
     not depend on the input; `names`, weight name by `id` of the constant; `holdings`, what is held at the base point;
     `origins`, by `id` of a constant, what it was made of (of a fresh trace alone); `live`, what a frozen graph was
-    before, which is what its held numbers are checked against.
+    before, which is what its held numbers are checked against; `watch`, of the weights that it was traced with: a graph
+    belongs to them as they were, and raises `MapError` where they have changed.
 
     `fisherflat.trace` makes one.
     """
@@ -151,9 +154,11 @@ class Graph:
         holdings: tuple[Holding, ...] = (),
         origins: dict[int, Origin] | None = None,
         live: Live | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.nodes, self.output, self.names = _live(nodes, output), output, names
         self.holdings, self.origins, self.live = holdings, origins or {}, live
+        self.watch = watch or Watch()
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -182,6 +187,7 @@ class Graph:
             raise TraceError(
                 f"this graph was traced for an input of {list(self.input.shape)}, not {list(x.shape)}; trace again"
             )
+        self.watch.check()
         if isinstance(self.output, Tensor):
             return self.output.to(x)
         values: dict[Node, Any] = {}
@@ -194,6 +200,7 @@ class Graph:
 
     def values(self, x: Tensor) -> dict[Node, Any]:
         """The value of every node at `x`."""
+        self.watch.check()
         values: dict[Node, Any] = {}
         for node in self.nodes:
             values[node] = x if node.target is None else run(node, values.__getitem__)
@@ -258,7 +265,49 @@ class Graph:
             copies[node] = replace(
                 node, args=mapped_leaves(mapped, node.args), kwargs=mapped_leaves(mapped, node.kwargs)
             )
-        return Graph(list(copies.values()), mapped(self.output), names, self.holdings, live=self.live)
+        return Graph(list(copies.values()), mapped(self.output), names, self.holdings, live=self.live, watch=self.watch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain data. A copy holds its own weights, so that it watches none."""
+        known = {id(leaf): leaf for _, leaf in self.constants()}
+
+        def flat(leaf: Any) -> Any:
+            return Reference(leaf.index) if isinstance(leaf, Node) else leaf
+
+        def flattened(node: Node) -> dict[str, Any]:
+            nested = {"args": mapped_leaves(flat, node.args), "kwargs": mapped_leaves(flat, node.kwargs)}
+            return {**vars(node), **nested, "target": plain(node.target)}
+
+        return {
+            "nodes": [flattened(node) for node in self.nodes],
+            "output": flat(self.output),
+            "names": [(leaf, self.names[i]) for i, leaf in known.items() if i in self.names],
+            "origins": [(leaf, self.origins[i]) for i, leaf in known.items() if i in self.origins],
+            "holdings": self.holdings,
+            "live": self.live,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        nodes: list[Node] = []
+
+        def node(leaf: Any) -> Any:
+            return nodes[leaf.number] if isinstance(leaf, Reference) else leaf
+
+        def nested(thing: Any) -> Any:
+            """As `mapped_leaves`, for references are tuples."""
+            if isinstance(thing, dict):
+                return {name: nested(item) for name, item in thing.items()}
+            if isinstance(thing, (tuple, list)) and not isinstance(thing, Reference):
+                return type(thing)(map(nested, thing))
+            return node(thing)
+
+        for flat in state["nodes"]:
+            args, kwargs = nested(flat["args"]), nested(flat["kwargs"])
+            nodes.append(Node(**{**flat, "args": args, "kwargs": kwargs, "target": called(flat["target"])}))
+        self.nodes, self.output, self.watch = nodes, node(state["output"]), Watch()
+        self.names = {id(leaf): name for leaf, name in state["names"]}
+        self.origins = {id(leaf): origin for leaf, origin in state["origins"]}
+        self.holdings, self.live = state["holdings"], state["live"]
 
     def __str__(self) -> str:
         """A table of the nodes: what `print(ff.trace(module, at))` shows."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fisherflat._warned import warn
 from fisherflat.errors import MapError, PrecisionWarning
+from fisherflat.jets.graph import Graph, Watch
 from fisherflat.jets.recording._copies import own
 from fisherflat.jets.recording._modes import Repeatable, evaluating
 
@@ -32,7 +33,7 @@ class Mapping:
         self.weights: dict[str, Tensor] = {}
         self._swapped: dict[str, Tensor] = {}
         self._checked: tuple[Tensor, Tensor] | None = None
-        self._versions = [(name, tensor, tensor._version) for name, tensor in _state(mean) if not tensor.is_inference()]
+        self.watch = _watch(mean)
         if self.module is None:
             return
         state = dict(_state(self.module))
@@ -44,11 +45,7 @@ class Mapping:
             )
         halves = [name for name, t in state.items() if t.dtype in (torch.float16, torch.bfloat16)]
         if halves:
-            warnings.warn(
-                f"{len(halves)} weights are in half precision and are promoted to {dtype} (exactly)",
-                PrecisionWarning,
-                stacklevel=4,
-            )
+            warn(f"{len(halves)} weights are in half precision and are promoted to {dtype} (exactly)", PrecisionWarning)
         with torch.inference_mode(False):  # tensors made in that mode can have no derivatives
             self._swapped = {
                 name: tensor.detach().to(dtype)
@@ -68,12 +65,7 @@ class Mapping:
 
     def unchanged(self) -> None:
         """**Raises:** `MapError` where a weight of the user's module was written into since."""
-        changed = next((name for name, tensor, version in self._versions if tensor._version != version), None)
-        if changed is not None:
-            raise MapError(
-                f"the weight {changed!r} has changed since the map was taken up; measure a module as it is by making "
-                "the manifold anew"
-            )
+        self.watch.check()
 
     def value(self, x: Tensor, guard: Repeatable | None = None) -> Tensor:
         """The map at `x`, without a tape and without random numbers.
@@ -120,6 +112,15 @@ class Mapping:
         if self._checked is not None and torch.equal(self._checked[0], point):
             return self._checked[1]
         return self.value(point)
+
+
+def _watch(mean: Any) -> Watch:
+    """Of the weights of a module, of a graph, or of the modules that a callable holds, which may count in buffers."""
+    if isinstance(mean, Graph):
+        return mean.watch
+    if isinstance(mean, nn.Module):
+        return Watch(_state(mean))
+    return Watch(found for module in _held_by(mean) for found in module.named_parameters())
 
 
 def _state(mean: Any) -> list[tuple[str, Tensor]]:

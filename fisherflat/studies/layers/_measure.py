@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from fisherflat._typing import Float, Int, Tensor
+from fisherflat._warned import without
 from fisherflat.errors import DegenerateImmersionWarning
 from fisherflat.geometry import (
     Geometry,
@@ -82,8 +82,7 @@ class Measured:
         manifold = StatisticalManifold(graph, chart, engine=engine, dtype=dtype, degenerate="nan")
         self._engine, self._u = manifold.engine, points.to(chart.point.device, dtype)
         names = QUANTITIES | _BESIDE
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DegenerateImmersionWarning)  # such points have an error in their row
+        with without(DegenerateImmersionWarning):  # such points have an error in their row
             found = self._read(self._engine, self._u, lambda geometry: [read(geometry) for read in names.values()], 1)
         #: for each surface, by name of a quantity, `[P]`
         self.numbers = [dict(zip(names, columns, strict=True)) for columns in found]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import torch
 
 from fisherflat._progress import progress as bar
 from fisherflat._version import __version__
+from fisherflat._warned import warn
 from fisherflat.certificates import digests
 from fisherflat.errors import RoutingWarning
 from fisherflat.models import Encoded, Model
@@ -171,7 +171,7 @@ def _notes(rows: Sequence[Row], settings: Settings) -> list[str]:
             f"{len(points)} points than at the prompt itself; each point has the geometry of its own routing, and the "
             "surface jumps in between."
         )
-        warnings.warn(said[-1], RoutingWarning, stacklevel=4)
+        warn(said[-1], RoutingWarning)
     if settings.dtype == torch.float32:
         said.append("Computed in float32: expect about three digits of curvature, and fewer where it nearly cancels.")
     return said
