@@ -249,11 +249,10 @@ class StatisticalManifold:
 
         found = dict(zip(names, self._measured(read, points, points), strict=True))
         if stuck:
-            warnings.warn(
+            warn(
                 f"{len(stuck)} of {points[..., 0].numel()} points could not be computed in more bits, and what "
                 f"error=True says of them stands; the first because {stuck[0]}",
                 PrecisionWarning,
-                stacklevel=2,
             )
         return found
 

@@ -230,3 +230,20 @@ def test_graphs_blocks_and_manifolds_can_be_copied_and_pickled(how: Any) -> None
         torch.testing.assert_close(how(manifold).scalar_curvature(zero), expected, rtol=1e-9, atol=1e-14)
     long = ff.trace(lambda x: reduce(lambda y, _: torch.tanh(y), range(3000), x), torch.ones(3))
     assert len(how(long).nodes) == 3001
+
+
+def test_what_is_compiled_is_compiled_after_a_measurement_too() -> None:
+    """Torch gives up on code for good that it meets below modes like ours; measured, it runs as it was written."""
+    compiled: list[int] = []
+
+    def backend(module: torch.fx.GraphModule, inputs: object) -> object:
+        compiled.append(1)
+        return module.forward
+
+    function = torch.compile(lambda x: torch.cat([x, (x * x).sum()[None]]), backend=backend)
+    curvature = ff.StatisticalManifold(function, ff.charts.identity(2)).scalar_curvature([0.0, 0.0])
+    assert float(curvature) == pytest.approx(8.0)
+    assert not compiled
+    function(torch.ones(2))
+    function(torch.zeros(2))
+    assert compiled == [1]

@@ -23,7 +23,7 @@ def trusted(
     """Whether coefficients `found` `[C, P, *shape]` of `f` fit its values on a line through the points of `data`.
 
     Said to be false only where differences at two steps agree with each other, and not with the derivatives: across a
-    kink they do not, and there nothing is said. With `finite`, also where values nearby are not finite.
+    kink they do not, and there nothing is said. With `finite`, also where values nearby are not finite, or jump.
     """
     weights = torch.arange(1.0, k + 1, dtype=torch.float64).cos()  # a direction without anything special about it
     inputs, outputs = ([_on_a_line(c, weights) for c in rows] for rows in (data, found))
@@ -79,4 +79,8 @@ def _contradicts(
     fits &= (second - bend).abs() <= 10 * doubt + 1e-3 * bend.abs()
     noisy = 100 * rounding / h**2 > torch.maximum(second.abs(), bend.abs())
     noisy |= 100 * rounding / h > torch.maximum(first.abs(), slope.abs())
-    return ~fits & (finite | values.isfinite().all(0)), noisy
+    if not finite:
+        return ~fits & values.isfinite().all(0), noisy
+    # what jumps does so at any step, and what has a kink by half as much at half the step
+    jump = (near + back - 2 * value).abs() > 0.75 * (far + far_back - 2 * value).abs() + 10 * rounding
+    return ~fits | jump, noisy

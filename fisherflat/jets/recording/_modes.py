@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -24,7 +25,30 @@ def evaluating(*modules: object) -> Iterator[None]:
 
     A model that casts to single precision on its way would round there, or fail where such a value meets a weight in
     double. Where a function mode is on, torch's encoder layers take no fast path that hides a whole layer in one op.
+    What is compiled runs as it was written: compiled below our modes it would not be, and never again after.
     """
+    before = getattr(torch._guards._TLS, "tracing_context", None)
+    torch._guards._TLS.tracing_context = _Uncompiled()  # of this thread alone
+    try:
+        with _evaluating(*modules):
+            yield
+    finally:
+        torch._guards._TLS.tracing_context = before
+
+
+class _Uncompiled:
+    """A context in which compiled functions run as they were written, and which nothing else sees."""
+
+    in_kernel_invocation = True
+
+    @property
+    def fake_mode(self) -> Any:
+        """This, where a compiled function is called."""
+        return self if sys._getframe(1).f_globals.get("__name__") == "torch._dynamo.eval_frame" else None
+
+
+@contextmanager
+def _evaluating(*modules: object) -> Iterator[None]:
     with _Raised(torch.float64) if _are_double(*modules) else _Seen():
         yield
 
@@ -131,18 +155,38 @@ class Repeatable(TorchDispatchMode):
     """
 
     refused: TraceError | None = None
+    supports_higher_order_operators = True  # so that they arrive here, and not at an error of torch's
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        written_out = higher_order(func)
+        if written_out is not None:
+            with self:
+                return written_out(*args, **(kwargs or {}))
         try:
-            refuse_random(func, args, kwargs or {}, {})
+            refuse(func, args, kwargs or {}, {})
         except TraceError as error:
             self.refused = error
             raise
         return func(*args, **(kwargs or {}))
 
 
-def refuse_random(func: Any, args: Any, kwargs: Any, paths: dict[int, str]) -> None:
-    """**Raises:** `TraceError` where an op draws random numbers."""
+def higher_order(func: Any) -> Callable[..., Any] | None:
+    """Attention with modified scores, in plain ops."""
+    if not isinstance(func, torch._ops.HigherOrderOperator) or func.name() != "flex_attention":
+        return None
+    from torch._higher_order_ops.flex_attention import math_attention
+
+    return math_attention
+
+
+def refuse(func: Any, args: Any, kwargs: Any, paths: dict[int, str]) -> None:
+    """**Raises:** `TraceError` where an op draws random numbers, or is one of functions, as `cond` is."""
+    if isinstance(func, torch._ops.HigherOrderOperator):
+        if higher_order(func) is not None:
+            return
+        raise TraceError(
+            f"{func} is made for torch.compile and has no trace ({origin(paths)[1]}); write that step in plain ops"
+        )
     if torch.Tag.nondeterministic_seeded not in func.tags or func.overloadpacket is aten._fused_sdp_choice:
         return
     names = [argument.name for argument in func._schema.arguments]

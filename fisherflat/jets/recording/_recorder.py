@@ -37,7 +37,7 @@ from fisherflat.jets.recording._forms import (
 )
 from fisherflat.jets.recording._guard import Guard
 from fisherflat.jets.recording._mapping import Mapping
-from fisherflat.jets.recording._modes import refuse_random
+from fisherflat.jets.recording._modes import higher_order, refuse
 from fisherflat.jets.recording._origin import Origins, place
 from fisherflat.jets.recording._tape import Tape
 from fisherflat.jets.recording._watched import Watched, moves, unwritten
@@ -73,6 +73,8 @@ def record(mapping: Mapping, at: Tensor) -> Tape:
 
 class Recorder(Guard, TorchDispatchMode):
     """Notes every op that depends on the input; runs the others, which are constants."""
+
+    supports_higher_order_operators = True
 
     def __init__(self, mapping: Mapping) -> None:
         Guard.__init__(self, mapping.modules)
@@ -175,21 +177,21 @@ class Recorder(Guard, TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if self.refused is not None:
             raise self.refused
-        packet = func.overloadpacket
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         foreign = next((t for t in tensors if isinstance(t, Watched) and t.guard is not self), None)
         if foreign is not None:
             self.refuse("the map keeps a tensor from one call to the next; make it a function of its input alone")
         try:
-            refuse_random(func, args, kwargs, self.paths)
+            refuse(func, args, kwargs, self.paths)
         except TraceError as error:
             self.refused = error
             raise
         with self:
-            for written_out in (plain_attention, implementation, is_composite):
+            for written_out in (higher_order, plain_attention, implementation, is_composite):
                 instead = written_out(func)
                 if instead is not None and (written_out is not plain_attention or any(map(moves, tensors))):
                     return instead(*args, **kwargs)
+        packet = func.overloadpacket
         if packet in EXCHANGING:
             self.refuse(f"{packet} gives a tensor other memory, which a trace cannot follow; make a new tensor")
         if torch.Tag.inplace_view in func.tags:
