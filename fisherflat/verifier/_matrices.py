@@ -84,9 +84,9 @@ def exponential(a: Polynomial) -> Polynomial:
     size, term, n = arb(max(1.0, 1.001 * norm)), arb(2), 0
     if size > 100:
         raise EnclosureError("a matrix is too large for the power series of its exponential")
-    shape = tuple(a.value.shape)
-    eye = np.full(shape, ZERO, dtype=object)
-    eye[..., range(shape[-1]), range(shape[-1])] = arb(1)
+    eye = np.full(a.value.shape, ZERO, dtype=object)
+    rows = range(a.value.shape[-1])
+    eye[..., rows, rows] = arb(1)
     power = total = Polynomial([eye, *[None] * (len(a.parts) - 1)], a.k)
     while not (n > 4 * size and 2 * n * n * term < arb(2) ** -flint.ctx.prec):
         n += 1

@@ -110,7 +110,7 @@ def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
     Where an equality holds at a point alone, what it chooses there says nothing of what is nearby: derivatives that do
     not fit the values nearby are no number then.
     """
-    algebra.began()
+    algebra.forget()
     y = evaluate(graph, algebra, x)
     series = y if isinstance(y, Series) else Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
     if algebra.alone is None or not algebra.alone.any():
@@ -175,10 +175,6 @@ class TensorAlgebra(Algebra):
     """
 
     alone: Tensor | None = None
-
-    def began(self) -> None:
-        """Nothing is noted yet."""
-        self.alone = None
 
     def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_empty(coefficients, like.shape[1], *shape)
@@ -273,6 +269,10 @@ class TensorAlgebra(Algebra):
         moving = tuple(isinstance(leaf, Series) for leaf in leaves)
         out = batched(node, call, moving, [leaf.data[0] if isinstance(leaf, Series) else leaf for leaf in leaves])
         return tuple(Series(o[None], k) for o in out) if isinstance(out, tuple) else Series(out[None], k)
+
+    def forget(self) -> None:
+        """No point is known to be alone."""
+        self.alone = None
 
     def _note(self, points: Tensor) -> None:
         self.alone = points if self.alone is None else self.alone | points

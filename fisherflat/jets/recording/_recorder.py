@@ -234,11 +234,9 @@ class Recorder(Guard, TorchDispatchMode):
         node = self._node(func, symbols, options, out)
         if isinstance(out, Tensor):
             return self._result(out, node)
-        pieces = enumerate(out)
-        made = [
-            self._result(o, self._node(getitem, (node, i), {}, o)) if isinstance(o, Tensor) else o for i, o in pieces
-        ]
-        return made if isinstance(out, list) else tuple(made)
+        for i, o in enumerate(parts := list(out)):
+            parts[i] = self._result(o, self._node(getitem, (node, i), {}, o)) if isinstance(o, Tensor) else o
+        return parts if isinstance(out, list) else tuple(parts)
 
     def _result(self, out: Tensor, node: Node) -> Watched:
         view = View(out, self._buffer(out, node))
@@ -249,8 +247,7 @@ class Recorder(Guard, TorchDispatchMode):
         """Memory without values is zeros that must not be read."""
         out.zero_()
         buffer = self._buffer(out, None)
-        if out.numel():
-            buffer.blank = no_entries(out).logical_not_()
+        buffer.blank = no_entries(out).logical_not_() if out.numel() else None
         return Watched(View(out, buffer), self)
 
     def _views(self, func: Any, args: Any, kwargs: Any, out: Any, sources: dict[int, Tensor]) -> Any:
