@@ -63,14 +63,12 @@ hypothesis.settings.register_profile("fisherflat", max_examples=25, deadline=Non
 hypothesis.settings.load_profile("fisherflat")
 
 ROOT = Path(__file__).parents[1]
-CASES_COPY = ROOT / "tests" / "data" / "cases.json"
-CASES_SHARED = ROOT.parent / "shared" / "truth" / "cases.json"
 
 
-def load_cases() -> list[dict[str, Any]]:
+def load_cases(file: str = "cases.json") -> list[dict[str, Any]]:
     """The reference cases: 25-digit values of maps and their geometry, from where they are kept or from the copy."""
-    path = CASES_SHARED if CASES_SHARED.exists() else CASES_COPY
-    return json.loads(path.read_text())
+    shared = ROOT.parent / "shared" / "truth" / file
+    return json.loads((shared if shared.exists() else ROOT / "tests" / "data" / file).read_text())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

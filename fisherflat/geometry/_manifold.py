@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from fisherflat._typing import Float, Tensor
 from fisherflat._warned import warn
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning
 from fisherflat.geometry._more_bits import in_more_bits
+from fisherflat.geometry._paths import Paths
 from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
@@ -25,7 +27,7 @@ from fisherflat.jets.recording import Mapping, recorded
 from fisherflat.parts import traced
 from fisherflat.parts.structure import affine
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Family, Gaussian
+from fisherflat.spaces.families import Family, Gaussian, ParametricFamily, check
 
 
 class Engine(Protocol):
@@ -59,16 +61,20 @@ ENGINES: dict[str, Callable[[Mapping, Chart, int, int | None], Engine]] = {
 }
 
 
-class StatisticalManifold:
-    """The Gaussians `N(mean(chart(u)), Sigma)` with the Fisher-Rao metric, u in `R^k`.
+class StatisticalManifold(Paths):
+    """The distributions with parameters `mean(chart(u))` and the Fisher-Rao metric, u in `R^k`.
+
+    By default Gaussians `N(mean(chart(u)), Sigma)` with one covariance; `fisherflat.families` has others.
 
     **Args:**
 
     - `mean`: an `nn.Module` or a callable, one input tensor to one output tensor, no batch axis; outputs of any shape
-      are flattened to `[D]`. A module is evaluated in eval mode, its weights in the working precision and as they are
-      now: once they have changed, the manifold says so and is to be made anew.
+      are flattened to `[D]`; for the families of `fisherflat.families` whose parameters are several, it may return
+      several tensors, which are joined along their last axis. A module is evaluated in eval mode, its weights in the
+      working precision and as they are now: once they have changed, the manifold says so and is to be made anew.
     - `chart`: what moves, see `fisherflat.charts`; its device is where everything runs.
-    - `family`: `Gaussian(covariance)`, in squared output units, or another `fisherflat.families.Family`.
+    - `family`: `Gaussian(covariance)`, in squared output units, another of `fisherflat.families`, whose parameters the
+      outputs then are, or a `Family` of your own.
     - `engine`: `"taylor"` (2-jets through the traced graph) or `"autodiff"` (`torch.func`, for any callable).
     - `dtype`: the working precision, float64 (default) or float32.
     - `degenerate`: `"raise"`, or `"nan"` for NaN where the metric is singular or the map not finite, with one
@@ -94,7 +100,7 @@ class StatisticalManifold:
         self,
         mean: Callable[[Tensor], Tensor],
         chart: Chart,
-        family: Family | None = None,
+        family: Family | ParametricFamily | None = None,
         engine: str = "taylor",
         *,
         dtype: torch.dtype = torch.float64,
@@ -109,24 +115,28 @@ class StatisticalManifold:
             raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}; derivatives need the digits")
         if degenerate not in POLICIES:
             raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
-        if family is not None and (isinstance(family, type) or not isinstance(family, Family)):
+        if family is not None and (isinstance(family, type) or not isinstance(family, Family | ParametricFamily)):
             raise InputError(
                 "family must be a fisherflat.Gaussian, e.g. Gaussian(0.5), or another fisherflat.families.Family; got "
                 + (f"the class {family.__name__}" if isinstance(family, type) else type(family).__name__)
             )
         self.mean, self.chart = mean, chart
-        self.family: Family = family if family is not None else Gaussian()
+        self.family: Family | ParametricFamily = family if family is not None else Gaussian()
         self.dtype, self._engine_name, self.degenerate, self._memory = dtype, engine, degenerate, memory
         # a graph's constants are not weights of a module, so it is converted as a whole
         working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean
-        self._mapping = Mapping(working, dtype, chart.point.device)
-        self.ambient_dim = self._mapping.check(chart.point.to(dtype)).numel()
-        if chart.k > self.ambient_dim:
+        self._mapping = Mapping(working, dtype, chart.point.device, isinstance(self.family, ParametricFamily))
+        value = self._mapping.check(chart.point.to(dtype))
+        self.output_shape, self.ambient_dim = tuple(value.shape), value.numel()
+        dim = check(self.family, self.output_shape)
+        if chart.k > dim:
+            few = f"the map only D = {dim} outputs"
+            if dim != self.ambient_dim:
+                few = f"{self.family!r} only {dim} dimensions for outputs of shape {list(self.output_shape)}"
             raise InputError(
-                f"the chart has k = {chart.k} coordinates but the map only D = {self.ambient_dim} outputs, so the "
-                "metric is singular everywhere; use at most D directions"
+                f"the chart has k = {chart.k} coordinates but {few}, so the metric is singular everywhere; use at most "
+                f"{dim} directions"
             )
-        self.family.check(self.ambient_dim)
 
     @property
     def k(self) -> int:
@@ -190,7 +200,7 @@ class StatisticalManifold:
         return Jet(self._mapped(lambda jet, points: (jet,), points)[0], self.k)
 
     def _geometry(self, jet: Tensor, points: Tensor) -> Geometry:
-        return refined(self.engine, self.chart, points, jet, self.family, self.degenerate)
+        return refined(self.engine, self.chart, points, jet, self.family, self.degenerate, shape=self.output_shape)
 
     def _measured(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
         """`function(geometry, *vectors)` at the points, which come first, in bounded memory and with one warning."""
@@ -308,6 +318,21 @@ class StatisticalManifold:
         """`sqrt(det g)`, the volume on the manifold per unit volume of coordinates."""
         return self.measure(u, ["volume_density"])["volume_density"]
 
+    def amari_chentsov(self, u: Any) -> Float[Tensor, "*batch k k k"]:
+        """`T_ijl = E[d_i l d_j l d_l l]` of the scores along the coordinates, zero for Gaussians of one covariance."""
+        return self.measure(u, ["amari_chentsov"])["amari_chentsov"]
+
+    def alpha_connection(self, u: Any, alpha: float) -> Float[Tensor, "*batch k k k"]:
+        """`[..., m, i, j]`: the exponential connection for `alpha` 1, the mixture one for -1, `christoffel` for 0."""
+        return self._measured(lambda geometry: (geometry.alpha_connection(float(alpha)),), self._points(u))[0]
+
+    def efron_curvature(self, u: Any) -> Float[Tensor, "*batch"]:
+        """Efron's statistical curvature, for k = 1: zero for exponential families.
+
+        **Raises:** `InputError` for k > 1.
+        """
+        return self.measure(u, ["efron_curvature"])["efron_curvature"]
+
     def sectional_curvature(self, u: Any, x: Any, y: Any) -> Float[Tensor, "*batch"]:
         """`K(x, y)` for tangent vectors `x`, `y` `[*batch, k]` (or `[k]`) in coordinates.
 
@@ -315,6 +340,16 @@ class StatisticalManifold:
         """
         tensors = self._points(u), self._points(x, "x"), self._points(y, "y")
         return self._measured(lambda geometry, x, y: (geometry.sectional_curvature(x, y),), *tensors)[0]
+
+    def _local(self, name: str) -> Callable[[Tensor], Tensor]:
+        """A quantity at points `[P, k]`, NaN where there is none."""
+        tolerant = copy(self)
+        tolerant.degenerate = "nan"
+
+        def read(jet: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+            return (getattr(tolerant._geometry(jet, points), name).double(),)
+
+        return lambda u: tolerant._mapped(read, u.to(self.dtype))[0]
 
     def __repr__(self) -> str:
         return (

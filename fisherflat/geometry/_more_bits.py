@@ -19,7 +19,7 @@ from fisherflat.geometry._quantities import Geometry
 from fisherflat.jets import Jet, pair_index, pairs
 from fisherflat.jets.graph import Graph
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Family, Gaussian
+from fisherflat.spaces.families import Family, Gaussian, ParametricFamily
 
 #: in bits, how many are tried one after the other
 _BITS = (256, 1024, 4096)
@@ -40,7 +40,11 @@ def poor(geometry: Geometry) -> Bool[Tensor, "*batch"]:
 
 
 def in_more_bits(
-    geometry: Geometry, graph: Graph | None, chart: Chart, u: Float[Tensor, "P k"], family: Family
+    geometry: Geometry,
+    graph: Graph | None,
+    chart: Chart,
+    u: Float[Tensor, "P k"],
+    family: Family | ParametricFamily,
 ) -> tuple[Geometry, list[str]]:
     """The geometry with its poor points computed anew.
 

@@ -1,9 +1,10 @@
 """Geometry from a 2-jet: pure linear algebra in an orthonormal frame, no automatic differentiation.
 
-The surface is `f: R^k -> R^D`, the whitened mean. A QR factorisation of its Jacobian gives an orthonormal frame of the
-tangent space; Hessians are split into their tangential part (the Christoffel symbols) and their normal part (the second
-fundamental form), and the Gauss equation gives all curvature from the second. No inverse of the metric is formed, and
-second derivatives are all that is needed.
+The surface lies in the manifold of a family's parameters, and its jet is in an orthonormal frame of that: for
+Gaussians of one covariance the whitened mean, in Euclidean space. A QR factorisation of its Jacobian gives an
+orthonormal frame of the tangent space; (covariant) Hessians are split into their tangential part (the Christoffel
+symbols) and their normal part (the second fundamental form), and the Gauss equation gives all curvature from the second
+and from that of the manifold around. No inverse of the metric is formed, and second derivatives are all that is needed.
 
 Signs are Lee's (*Introduction to Riemannian Manifolds*, 2nd ed., 2018, chapters 7 and 8): the sphere of radius r in
 k + 1 dimensions has `scal = k (k - 1) / r^2 > 0` and `R_0110 > 0`.
@@ -19,28 +20,27 @@ from typing import Any
 import torch
 
 from fisherflat._renamed import former
-from fisherflat._typing import Float, Int, Tensor
+from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
+from fisherflat.geometry._dual import DualConnections
+from fisherflat.geometry._errors import Errors, kept
 from fisherflat.geometry._frame import inverse, orthonormal_frame
 from fisherflat.geometry._sectional import extremes, of_plane
-from fisherflat.geometry._words import decided, turn
 from fisherflat.jets import Jet, pair_index, pairs
-from fisherflat.jets.engines import Noise, spread
+from fisherflat.spaces.families import Ambient
 
-#: how often an error is estimated, of which the largest counts
-_RUNS = 2
 #: what to do with points that have no geometry
 POLICIES = ("raise", "nan")
 
 
-class Geometry:
+class Geometry(DualConnections, Errors):
     """All geometric quantities of a surface at a batch of points, computed from its 2-jet when they are asked for.
 
     `StatisticalManifold.at` makes one. The formulas are those of docs/conventions.md.
 
     **Args:**
 
-    - `jet`: of the whitened map, `[*batch, S, D]`.
+    - `jet`: of the whitened map, `[*batch, S, D]`, or what stands for it in a curved family (`families.Framed`).
     - `degenerate`: `"raise"`, or `"nan"` for NaN at degenerate or non-finite points.
     - `u`: `[*batch, k]`, only to name points in errors.
     - `scale`: `[k]` or `[*batch, k]`, the lengths of the coordinates' directions, in which the columns of the
@@ -48,6 +48,7 @@ class Geometry:
     - `change`: `[*batch, k, k]`, lower triangular, where the jet is in other coordinates v of the same points, with
       `d/dv_a = sum_i change[a, i] d/du_i`. All quantities are in the coordinates u. `back`: its inverse, and `normal`
       `[*batch, m, D]`, the normal parts of the second derivatives, where they are known better than from the jet.
+    - `ambient`: the manifold of the family's parameters (default: Euclidean space).
 
     **Attributes:** `degenerate` `[*batch]`, whether a point has no geometry; `nearly_degenerate` `[*batch]`, whether
     it is within a factor of a thousand of that; `working`, the jet as it was given; `skewness` `[*batch]` of its
@@ -79,6 +80,7 @@ class Geometry:
         change: Tensor | None = None,
         back: Tensor | None = None,
         normal: Tensor | None = None,
+        ambient: Ambient | None = None,
     ) -> None:
         if degenerate not in POLICIES:
             raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
@@ -86,6 +88,7 @@ class Geometry:
         self._back = None if change is None else (inverse(change) if back is None else back).to(jet.coefficients)
         self._normal = normal
         self._scale = scale
+        self._ambient = ambient or Ambient(self.ambient_dim)
         self._forth = None if change is None else change.to(jet.coefficients)
         frame = orthonormal_frame(jet, degenerate, u, scale)
         self._frame, self.working_triangular = frame.vectors, frame.triangular
@@ -98,74 +101,19 @@ class Geometry:
             return tensor if tensor is None else tensor.reshape((*batch, *tensor.shape[tensor.dim() - axes :]))
 
         found = copy(self)
-        for name, thing in vars(Geometry).items():
-            if isinstance(thing, cached_property):
-                vars(found).pop(name, None)
+        for name in kept(Geometry):
+            vars(found).pop(name, None)
         found._scale = self.scale.reshape((*batch, self.k))
         found.working = Jet(shaped(self.working.coefficients, 2), self.k)
         for name in ("_frame", "working_triangular", "_back", "_forth", "_normal"):
             setattr(found, name, shaped(getattr(self, name), 2))
         for name in ("degenerate", "nearly_degenerate", "skewness"):
             setattr(found, name, shaped(getattr(self, name), 0))
+        found._ambient = self._ambient.reshaped(self.degenerate.numel(), tuple(batch))
         if self.again is not None:
             again = self.again
             found.again = lambda runs: again(runs).reshaped((runs, *batch))
         return found
-
-    # -- errors --------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _perturbed(self) -> tuple[Noise, Geometry]:
-        """The same geometry from arithmetic with noise, a few times."""
-        if self.again is None:
-            raise InputError(
-                "an error is estimated by computing the jet once more, and this Geometry was made of a jet alone; ask "
-                'one that StatisticalManifold.at returns, or measure(u, ["scalar_curvature"], error=True)'
-            )
-        with torch.no_grad(), Noise(0) as noise:
-            return noise, self.again(_RUNS)
-
-    def error(self, name: str) -> Tensor:
-        """How far a quantity may be from its exact value because of rounding: an estimate, in the quantity's own units.
-
-        Everything is computed twice more with a noise of a few last places in all arithmetic, from the jet to the
-        quantity; the larger difference counts. See docs/precision.md for how often that covers the true error.
-
-        **Args:**
-
-        - `name`: a quantity of this class, as in `StatisticalManifold.measure`.
-
-        **Returns:** a tensor of the quantity's shape; infinite where noise alone makes the point degenerate, NaN where
-        the quantity is.
-
-        **Raises:** `InputError` for another name, or where this geometry was made of a jet alone.
-
-        >>> import torch, fisherflat as ff
-        >>> M = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
-        >>> bool(M.at([0.3, 0.4]).error("scalar_curvature") < 1e-13)
-        True
-        """
-        known = quantities()
-        if name not in known:
-            raise InputError(f"{name!r} is not a quantity of Geometry; the known ones are {', '.join(known)}")
-
-        noise, geometry = self._perturbed
-        with torch.no_grad(), noise:
-            again = getattr(geometry, name)
-        return spread(getattr(self, name), again)
-
-    @property
-    def size(self) -> Float[Tensor, "*batch"]:
-        """The length of the whitened value."""
-        return self.working.value.norm(dim=-1)
-
-    def verdicts(self, *, proved: bool = False) -> Int[Tensor, "*batch"]:
-        """What is known of the scalar curvature at each point, as positions among `fisherflat.geometry.Verdict`."""
-        bend = turn(self.second_fundamental_form_norm, self.error("second_fundamental_form_norm"), self.size)
-        flat = proved or self.k in (1, self.ambient_dim)
-        return decided(
-            self.scalar_curvature, self.error("scalar_curvature"), self.cancellation_scale, bend, proved=flat
-        )
 
     def __repr__(self) -> str:
         return f"Geometry(points={list(self.degenerate.shape)}, k={self.k}, D={self.ambient_dim})"
@@ -238,7 +186,7 @@ class Geometry:
         """Tangential coefficients `[..., m, k]` in the frame and normal parts of vectors `[..., m, D]`."""
         q = self._frame
         tangential = second @ q
-        if self.k == self.ambient_dim:
+        if self.k == self._ambient.dim:
             return tangential, torch.zeros_like(second)  # no normal directions are left
         normal = second - tangential @ q.transpose(-1, -2)
         # one projection leaves eps |second| in the tangent space, which is not small where the normal part is
@@ -332,16 +280,36 @@ class Geometry:
     def cancellation_scale(self) -> Float[Tensor, "*batch"]:
         """`|tr II|^2 + |II|^2`: the size of the terms whose difference is the scalar curvature.
 
-        Rounding in the scalar curvature is relative to this, not to the scalar curvature itself.
+        And the size of what the family's own curvature adds. Rounding in the scalar curvature is relative to this, not
+        to the scalar curvature itself.
         """
-        return torch.einsum("...aabb->...", self._gram) + torch.einsum("...abab->...", self._gram)
+        bending = torch.einsum("...aabb->...", self._gram) + torch.einsum("...abab->...", self._gram)
+        return bending + self.ambient_scalar_curvature.abs()
 
     # -- curvature -----------------------------------------------------------------------------------------------------
 
     @cached_property
+    def _ambient_riemann(self) -> Float[Tensor, "*batch k k k k"] | None:
+        """The curvature of the family's parameters on the frame, `None` where they are flat."""
+        if self._ambient.curvature is None or self.k == 1:
+            return None
+        return (
+            self._ambient.curvature(self._frame.transpose(-1, -2))
+            + 0 * self.working_triangular[..., :1, :1, None, None]
+        )
+
+    @cached_property
+    def ambient_scalar_curvature(self) -> Float[Tensor, "*batch"]:
+        """What the curvature of the family itself adds to the scalar one: zero for Gaussians of one covariance."""
+        if self._ambient_riemann is None:
+            return 0 * self.working_triangular[..., 0, 0]
+        return torch.einsum("...abba->...", self._ambient_riemann)
+
+    @cached_property
     def _framed_riemann(self) -> Float[Tensor, "*batch k k k k"]:
-        # Gauss: R_abcd = II_ad . II_bc - II_ac . II_bd
-        return torch.einsum("...adbc->...abcd", self._gram) - torch.einsum("...acbd->...abcd", self._gram)
+        # Gauss: R_abcd = R^N_abcd + II_ad . II_bc - II_ac . II_bd
+        bending = torch.einsum("...adbc->...abcd", self._gram) - torch.einsum("...acbd->...abcd", self._gram)
+        return bending if self._ambient_riemann is None else bending + self._ambient_riemann
 
     @cached_property
     def riemann(self) -> Float[Tensor, "*batch k k k k"]:
@@ -366,7 +334,8 @@ class Geometry:
         diagonal = pair_index(self.k).diagonal().to(self._framed.device)
         mixed = [position for position, (a, b) in enumerate(pairs(self.k)) if a < b]
         gram = self._framed[..., diagonal, :] @ self._framed[..., diagonal, :].transpose(-1, -2)
-        return 2 * (gram.triu(1).sum((-2, -1)) - self._framed[..., mixed, :].square().sum((-2, -1)))
+        bending = 2 * (gram.triu(1).sum((-2, -1)) - self._framed[..., mixed, :].square().sum((-2, -1)))
+        return bending if self._ambient_riemann is None else bending + self.ambient_scalar_curvature
 
     @cached_property
     def sectional_extremes(self) -> Float[Tensor, "*batch 2"]:
@@ -397,4 +366,4 @@ class Geometry:
 
 def quantities() -> list[str]:
     """The names of what `Geometry` computes when it is asked for."""
-    return [name for name, thing in vars(Geometry).items() if isinstance(thing, cached_property) and name[0] != "_"]
+    return [name for name in kept(Geometry) if name[0] != "_"]

@@ -20,7 +20,7 @@ from fisherflat.geometry._precision import combined
 from fisherflat.geometry._quantities import Geometry
 from fisherflat.jets import Jet
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Family
+from fisherflat.spaces.families import Family, Framed, ParametricFamily, framed
 
 #: the skewness of the Jacobian from which on it pays: about what costs four digits
 ILL_CONDITIONED = 2.0**7
@@ -57,18 +57,27 @@ def refined(
     chart: Chart,
     u: Float[Tensor, "P k"],
     jet: Float[Tensor, "P S D"],
-    family: Family,
+    family: Family | ParametricFamily,
     degenerate: str,
     pick: Pick = lambda jet: jet,
+    shape: tuple[int, ...] | None = None,
 ) -> Geometry:
     """The geometry of a surface from its jet, in better coordinates at the points that need them.
 
-    **Args:** `jet`, the engine's at `u`; `pick`, which of its outputs the surface has.
+    **Args:** `jet`, the engine's at `u`; `pick`, which of its outputs the surface has, and their `shape` (default:
+    all in one axis).
 
     **Returns:** it; it can tell the errors of its quantities.
     """
     scale = first_scale = lengths(chart).to(u).expand(len(u), -1)
-    geometry = first = Geometry(Jet(family.whiten(pick(jet)), chart.k), degenerate, u, scale=scale)
+
+    def surface(jet: Tensor) -> Framed:
+        found = Jet(pick(jet), chart.k)
+        return framed(family, found, found.coefficients.shape[-1:] if shape is None else shape)
+
+    given = surface(jet)
+    ambient = given.ambient  # it depends on values, not on directions
+    geometry = first = Geometry(Jet(given.coefficients, chart.k), degenerate, u, scale=scale, ambient=ambient)
     near, directions = geometry.nearly_degenerate, None
     for _ in range(_CHANGES if chart.k > 1 else 0):
         poor = (geometry.skewness > ILL_CONDITIONED) & ~geometry.degenerate
@@ -77,8 +86,10 @@ def refined(
         directions = _better(chart, geometry, poor, directions)
         working = geometry.working.coefficients.clone()
         scale = torch.where(poor[:, None], 1.0, scale)  # what comes is about orthonormal
-        working[poor] = family.whiten(pick(engine.jet(u[poor].contiguous(), directions.basis[poor])))
-        geometry = Geometry(Jet(working, chart.k), degenerate, u, scale=scale, change=directions.change)
+        working[poor] = surface(engine.jet(u[poor].contiguous(), directions.basis[poor])).coefficients
+        geometry = Geometry(
+            Jet(working, chart.k), degenerate, u, scale=scale, change=directions.change, ambient=ambient
+        )
     if directions is not None:
         # where the directions are no longer than what they do, they were parallel in the chart, and that is mended
         steepness = (first.working.jacobian.norm(dim=-1) / first_scale).amax(-1)
@@ -100,9 +111,12 @@ def refined(
                 where = repeated(directions.where)
                 basis = torch.where(where.reshape(-1, *(1,) * (basis.dim() - 1)), basis, given)
         points = repeated(u)
-        found = Jet(family.whiten(pick(engine.jet(points, basis))), chart.k)
+        found = surface(engine.jet(points, basis))
         change = None if directions is None else repeated(directions.change)
-        return Geometry(found, "nan", points, scale=repeated(scale), change=change).reshaped((runs, len(u)))
+        noisy = Jet(found.coefficients, chart.k)
+        return Geometry(noisy, "nan", points, scale=repeated(scale), change=change, ambient=found.ambient).reshaped(
+            (runs, len(u))
+        )
 
     geometry.again = again
     return geometry

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fisherflat.jets._jet import Jet, pair_index, pairs, size
+from fisherflat.spaces.jets import Jet, pair_index, pairs, size
 
 __all__ = ["Jet", "pair_index", "pairs", "size"]

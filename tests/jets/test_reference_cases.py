@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cases.maps import Case, as_functions, as_layers, has_layers
-from conftest import CASES_COPY, CASES_SHARED, load_cases
+from conftest import ROOT, load_cases
 
 import fisherflat as ff
 from fisherflat.geometry import Geometry
@@ -95,11 +95,8 @@ def test_scalar_curvature_in_float32_is_right_to_its_rounding(name: str) -> None
     assert error <= 1e-5 * scales(geometry)["scalar_curvature"] + 1e-12
 
 
-def test_copy_is_the_original() -> None:
-    original = CASES_SHARED if CASES_SHARED.exists() else CASES_COPY
-    assert CASES_COPY.read_bytes() == original.read_bytes()
-
-
-def test_there_are_33_distinct_cases() -> None:
-    names = [case["name"] for case in json.loads(CASES_COPY.read_text())]
-    assert len(names) == len(set(names)) == 33
+@pytest.mark.parametrize(("file", "count"), [("cases.json", 33), ("families.json", 14)])
+def test_the_copies_are_the_originals_and_whole(file: str, count: int) -> None:
+    copy = json.loads((ROOT / "tests" / "data" / file).read_text())
+    assert copy == load_cases(file)
+    assert len({case["name"] for case in copy}) == len(copy) == count

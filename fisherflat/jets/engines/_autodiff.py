@@ -22,13 +22,13 @@ from torch.func import jacrev, vjp, vmap
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import FisherflatError, TraceError, UnsupportedOpError
-from fisherflat.jets._jet import pairs, size
 from fisherflat.jets.engines._chunks import is_out_of_memory, memory_budget
 from fisherflat.jets.engines._derivatives import check
 from fisherflat.jets.engines._fallback import padded
 from fisherflat.jets.engines._trust import EQUALITIES, trusted
 from fisherflat.jets.recording import Tape
 from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.jets import pairs, size
 
 aten = torch.ops.aten
 

@@ -20,12 +20,12 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat._warned import warn
 from fisherflat.errors import FallbackWarning, UnsupportedOpError
-from fisherflat.jets._jet import pairs
 from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._chunks import is_out_of_memory
 from fisherflat.jets.engines._trust import trusted
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import Series, Unknown
+from fisherflat.spaces.jets import pairs
 
 Tensors = tuple[Tensor, ...]
 

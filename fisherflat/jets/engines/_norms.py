@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from fisherflat._arrays import product_error
-from fisherflat.jets._jet import pairs
 from fisherflat.jets.engines._noise import exactly
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import Series
+from fisherflat.spaces.jets import pairs
 
 aten = torch.ops.aten
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat._typing import Float
-from fisherflat.jets._jet import pair_index, pairs, size
 from fisherflat.jets.engines._affine import applied
 from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._chunks import memory_budget
@@ -27,6 +26,7 @@ from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.ops import evaluate
 from fisherflat.jets.rules import Algebra, Series, aligned
 from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.jets import pair_index, pairs, size
 
 aten = torch.ops.aten
 

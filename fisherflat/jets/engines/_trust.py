@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherflat.jets._jet import pairs
+from fisherflat.spaces.jets import pairs
 
 Tensors = tuple[Tensor, ...]
 

@@ -20,14 +20,17 @@ class Mapping:
 
     **Args:** `mean`: an `nn.Module` or a callable. What runs is a copy of the module (`own`) that shares its weights;
     those that are not in `dtype` are promoted (float16 and bfloat16 with a `PrecisionWarning`). The user's module is
-    not touched. Other callables are called as they are.
+    not touched. Other callables are called as they are. `joined`: whether several outputs are joined along their last
+    axis.
 
     **Attributes:** `weights`: name -> tensor, for a module (empty otherwise); `module`: the copy, or `None`; `modules`:
     those that run, also where a callable holds them.
     """
 
-    def __init__(self, mean: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device) -> None:
-        self.mean, self.dtype = mean, dtype
+    def __init__(
+        self, mean: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device, joined: bool = False
+    ) -> None:
+        self.mean, self.dtype, self._joined = mean, dtype, joined
         self.module = own(mean) if isinstance(mean, nn.Module) else None
         self.modules = [self.module] if self.module is not None else _held_by(mean)
         self.weights: dict[str, Tensor] = {}
@@ -57,11 +60,17 @@ class Mapping:
     def __call__(self, x: Tensor) -> Any:
         """The map at `x`, of the shape of the chart's point and in the working precision; `value` says if it is one."""
         with evaluating(*self.modules):
-            if self.module is None:
-                return self.mean(x)
-            if self._swapped:
-                return torch.func.functional_call(self.module, self._swapped, (x,))
-            return self.module(x)
+            y = self._called(x)
+            if self._joined and isinstance(y, (tuple, list)) and y and all(isinstance(part, Tensor) for part in y):
+                return torch.cat(list(y), -1)
+            return y
+
+    def _called(self, x: Tensor) -> Any:
+        if self.module is None:
+            return self.mean(x)
+        if self._swapped:
+            return torch.func.functional_call(self.module, self._swapped, (x,))
+        return self.module(x)
 
     def unchanged(self) -> None:
         """**Raises:** `MapError` where a weight of the user's module was written into since."""
@@ -89,7 +98,7 @@ class Mapping:
         return y
 
     def check(self, point: Tensor) -> Tensor:
-        """The value at `point`, flattened to `[D]`.
+        """The value at `point`.
 
         **Raises:** `MapError` where the map fails there, and what `value` raises.
         """
@@ -105,7 +114,7 @@ class Mapping:
                 "without a batch axis, and its own constants must be in this precision (module.double())"
             ) from error
         self._checked = (point, value)
-        return value.reshape(-1)
+        return value
 
     def first(self, point: Tensor) -> Tensor:
         """The value at `point`, from the check where that was there."""

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+from fisherflat.spaces.families._counts import Bernoulli, Categorical, Poisson
+from fisherflat.spaces.families._directions import VonMisesFisher
+from fisherflat.spaces.families._exponential import ExponentialFamily
 from fisherflat.spaces.families._family import Family
+from fisherflat.spaces.families._family import check as check
+from fisherflat.spaces.families._family import framed as framed
 from fisherflat.spaces.families._gaussian import Gaussian
+from fisherflat.spaces.families._normal import DiagonalGaussian, FullGaussian, IsotropicGaussian
+from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily
 
-__all__ = ["Family", "Gaussian"]
+__all__ = [
+    "Ambient",
+    "Bernoulli",
+    "Categorical",
+    "DiagonalGaussian",
+    "ExponentialFamily",
+    "Family",
+    "Framed",
+    "FullGaussian",
+    "Gaussian",
+    "IsotropicGaussian",
+    "ParametricFamily",
+    "Poisson",
+    "VonMisesFisher",
+]

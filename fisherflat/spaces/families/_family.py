@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 from fisherflat._typing import Float, Tensor
+from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily
+from fisherflat.spaces.jets import Jet
 
 
 @runtime_checkable
@@ -21,3 +24,22 @@ class Family(Protocol):
 
     def whiten(self, vectors: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """`L^-1 v` for each vector, with one L for all of them."""
+
+
+def framed(family: Family | ParametricFamily, jet: Jet, shape: tuple[int, ...]) -> Framed:
+    """The surface that the 2-jet `[P, S, D]` of a map with outputs of a shape is in a family."""
+    if isinstance(family, ParametricFamily):
+        return family.framed(jet, shape)
+    return Framed(family.whiten(jet.coefficients), Ambient(jet.coefficients.shape[-1]))
+
+
+def check(family: Family | ParametricFamily, shape: tuple[int, ...]) -> int:
+    """The dimension of the family's manifold for outputs of a shape.
+
+    **Raises:** `CovarianceError` or `InputError` where the family does not fit them.
+    """
+    if isinstance(family, ParametricFamily):
+        return family.dim(shape)
+    count = math.prod(shape)
+    family.check(count)
+    return count

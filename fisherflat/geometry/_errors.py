@@ -1,0 +1,95 @@
+"""Errors of geometric quantities, and what they leave to be said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fisherflat._typing import Float, Int, Tensor
+from fisherflat.errors import InputError
+from fisherflat.geometry._words import decided, turn
+from fisherflat.jets.engines import Noise, spread
+from fisherflat.spaces.families import Ambient
+from fisherflat.spaces.jets import Jet
+
+#: how often an error is estimated, of which the largest counts
+_RUNS = 2
+
+
+def kept(of: type) -> list[str]:
+    """The names of what an object of a class computes when it is asked for, and keeps."""
+    found = [(name, thing) for base in of.__mro__ for name, thing in vars(base).items()]
+    return [name for name, thing in found if isinstance(thing, cached_property)]
+
+
+class Errors:
+    """The part of `Geometry` that computes everything again, with noise."""
+
+    if TYPE_CHECKING:  # what `Geometry` has
+        k: int
+        working: Jet
+        again: Callable[[int], Any] | None
+        _ambient: Ambient
+
+        @cached_property
+        def scalar_curvature(self) -> Tensor: ...
+        @cached_property
+        def second_fundamental_form_norm(self) -> Tensor: ...
+        @cached_property
+        def cancellation_scale(self) -> Tensor: ...
+
+    @cached_property
+    def _perturbed(self) -> tuple[Noise, Any]:
+        """The same geometry from arithmetic with noise, a few times."""
+        if self.again is None:
+            raise InputError(
+                "an error is estimated by computing the jet once more, and this Geometry was made of a jet alone; ask "
+                'one that StatisticalManifold.at returns, or measure(u, ["scalar_curvature"], error=True)'
+            )
+        with torch.no_grad(), Noise(0) as noise:
+            return noise, self.again(_RUNS)
+
+    def error(self, name: str) -> Tensor:
+        """How far a quantity may be from its exact value because of rounding: an estimate, in the quantity's own units.
+
+        Everything is computed twice more with a noise of a few last places in all arithmetic, from the jet to the
+        quantity; the larger difference counts. See docs/precision.md for how often that covers the true error.
+
+        **Args:**
+
+        - `name`: a quantity of this class, as in `StatisticalManifold.measure`.
+
+        **Returns:** a tensor of the quantity's shape; infinite where noise alone makes the point degenerate, NaN where
+        the quantity is.
+
+        **Raises:** `InputError` for another name, or where this geometry was made of a jet alone.
+
+        >>> import torch, fisherflat as ff
+        >>> M = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
+        >>> bool(M.at([0.3, 0.4]).error("scalar_curvature") < 1e-13)
+        True
+        """
+        known = [known for known in kept(type(self)) if known[0] != "_"]
+        if name not in known:
+            raise InputError(f"{name!r} is not a quantity of Geometry; the known ones are {', '.join(known)}")
+
+        noise, geometry = self._perturbed
+        with torch.no_grad(), noise:
+            again = getattr(geometry, name)
+        return spread(getattr(self, name), again)
+
+    @property
+    def size(self) -> Float[Tensor, "*batch"]:
+        """The length of the whitened value."""
+        return self.working.value.norm(dim=-1)
+
+    def verdicts(self, *, proved: bool = False) -> Int[Tensor, "*batch"]:
+        """What is known of the scalar curvature at each point, as positions among `fisherflat.geometry.Verdict`."""
+        bend = turn(self.second_fundamental_form_norm, self.error("second_fundamental_form_norm"), self.size)
+        flat = proved or self.k == 1 or (self.k == self._ambient.dim and self._ambient.curvature is None)
+        return decided(
+            self.scalar_curvature, self.error("scalar_curvature"), self.cancellation_scale, bend, proved=flat
+        )

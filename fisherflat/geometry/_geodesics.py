@@ -1,0 +1,171 @@
+"""Geodesics of a manifold, many at a time: the initial value problem by scipy, the boundary value problem by shooting.
+
+`u''^m = -Gamma^m_ij u'^i u'^j` (do Carmo, *Riemannian Geometry*, 1992, chapter 3). All paths are one system of
+equations, so that an evaluation of the Christoffel symbols serves them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+
+#: of the integrator, relative to the length of the step that a path makes in coordinates
+_TOLERANCE = 1e-11
+#: where shooting ends: how far from the target, relative to how far it is
+_HIT = 3e-11
+#: of Newton's method, for each stage; and the stages towards a target that is not reached at once
+_STEPS, _STAGES = 24, 6
+#: nodes of the quadrature of the length of a straight line
+_NODES = 48
+
+#: a quantity at points `[P, k]`, NaN where there is none
+Local = Callable[[Tensor], Tensor]
+
+
+class Distance(NamedTuple):
+    """Lengths of geodesics, all `[*batch]`.
+
+    `value`; `error`, an estimate from the speed that should not change along the way and from how far the end is from
+    the target; `straight`, the length of the straight line in coordinates, which is no shorter.
+    """
+
+    value: Tensor
+    error: Tensor
+    straight: Tensor
+
+
+@dataclass(frozen=True)
+class Geodesics:
+    """Geodesics of a manifold, given its Christoffel symbols `[P, k, k, k]` and its metric `[P, k, k]`."""
+
+    christoffel: Local
+    metric: Local
+
+    def flow(
+        self,
+        u: Float[Tensor, "P k"],
+        v: Float[Tensor, "P k"],
+        times: list[float],
+        w: Tensor | None = None,
+        tolerance: float = _TOLERANCE,
+    ) -> tuple[Tensor, ...]:
+        """Places, velocities and, where there is `w`, what parallel transport makes of it, `[T, P, k]`, at `times`."""
+        from scipy.integrate import solve_ivp
+
+        parts = [u, v] if w is None else [u, v, w]
+        start = torch.stack(parts).double()
+        scale = v.norm(dim=-1).clamp_min(torch.finfo(torch.float64).tiny)[:, None]
+        size = torch.stack([scale.expand_as(u), scale.expand_as(u)] + ([] if w is None else [w.norm() + 0 * u]))
+        lost = torch.zeros(len(u), dtype=torch.bool)
+
+        def slope(_: float, flat: np.ndarray) -> np.ndarray:
+            y = torch.from_numpy(flat.reshape(start.shape)).to(u.device)
+            symbols = self.christoffel(y[0])
+            gone = ~symbols.isfinite().all(-1).all(-1).all(-1)
+            lost.logical_or_(gone.cpu())  # such a path stands still from here on; the others go on
+            symbols = symbols.masked_fill(gone[:, None, None, None], 0.0)
+            moved = torch.where(gone[:, None], 0.0, y[1])
+            turned = [-torch.einsum("pmij,pi,pj->pm", symbols, moved, x) for x in y[1:]]
+            return torch.stack([moved, *turned]).cpu().numpy().reshape(-1)
+
+        found = solve_ivp(
+            slope, (0.0, times[-1]), start.cpu().numpy().reshape(-1), method="DOP853", t_eval=times,
+            rtol=tolerance, atol=tolerance * size.cpu().numpy().reshape(-1) + 1e-300,
+        )  # fmt: skip
+        if not found.success:
+            nan = u.new_full((len(times), *u.shape), math.nan, dtype=torch.float64)
+            return tuple(nan for _ in parts)
+        path = torch.from_numpy(found.y.T.reshape(len(times), *start.shape)).to(u.device)
+        path = path.masked_fill(lost.to(u.device)[:, None], math.nan)
+        return tuple(path[:, n] for n in range(len(parts)))
+
+    def end(self, u: Tensor, v: Tensor) -> Tensor:
+        """Where the geodesics are at time 1, `[P, k]`."""
+        return self.flow(u, v, [1.0])[0][-1]
+
+    def shoot(self, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        """The velocities that lead from `u0` to `u1` in time 1, NaN where none was found.
+
+        Newton's method, damped; a target that is not hit is approached in stages along the straight line.
+        """
+        found = self._newton(u0, u1, u1 - u0)
+        for stages in (2, _STAGES):
+            missed = found.isnan().any(-1)
+            if not missed.any():
+                break
+            near, far = u0[missed], u1[missed]
+            v = (far - near) / stages
+            for stage in range(1, stages + 1):
+                v = self._newton(near, near + (far - near) * stage / stages, v)
+                if stage < stages:
+                    v = v * (stage + 1) / stage
+            found[missed] = v
+        return found
+
+    def _newton(self, u0: Tensor, u1: Tensor, v: Tensor) -> Tensor:
+        reach = (u1 - u0).norm(dim=-1)
+        v, damping = v.clone(), torch.ones_like(reach)
+        for tolerance, hit in ((1e-6, 1e-4), (_TOLERANCE, _HIT)):  # far from the target few digits are enough
+            miss, jacobian = self._aimed(u0, u1, v, tolerance)
+            for _ in range(_STEPS):
+                size = miss.norm(dim=-1)
+                left = (size > hit * reach) & size.isfinite() & (damping > 1e-3)
+                if not left.any():
+                    break
+                step = torch.linalg.lstsq(jacobian[left], miss[left][..., None]).solution[..., 0]
+                tried = v[left] + damping[left, None] * step
+                missed, turned = self._aimed(u0[left], u1[left], tried, tolerance)
+                better = missed.norm(dim=-1) < size[left]
+                where = left.nonzero()[:, 0]
+                good, bad = where[better], where[~better]
+                v[good], miss[good], jacobian[good] = tried[better], missed[better], turned[better]
+                damping[good] = (2 * damping[good]).clamp_max(1.0)
+                damping[bad] /= 4
+        return v.masked_fill(~(miss.norm(dim=-1) <= 1e-9 * reach)[:, None], math.nan)
+
+    def _aimed(self, u0: Tensor, u1: Tensor, v: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+        """How far the end is from the target `[P, k]`, and the derivative of the end by the velocity `[P, k, k]`."""
+        p, k = u0.shape
+        h = tolerance**0.4 * v.norm(dim=-1)[:, None, None] + 1e-300
+        identity = torch.eye(k, dtype=v.dtype, device=v.device)
+        tried = torch.cat([v[:, None], v[:, None] + h * identity], 1)
+        starts = u0[:, None].expand_as(tried)
+        ends = self.flow(starts.reshape(-1, k), tried.reshape(-1, k), [1.0], tolerance=tolerance)[0][-1]
+        ends = ends.reshape(p, k + 1, k)
+        jacobian = ((ends[:, 1:] - ends[:, :1]) / h).mT
+        known = jacobian.isfinite().all(-1).all(-1)[:, None, None]
+        return u1 - ends[:, 0], torch.where(known, jacobian, identity)
+
+    def length(self, u0: Tensor, u1: Tensor, v: Tensor) -> Distance:
+        """The lengths of the geodesics from `u0` with velocities `v` to `u1`."""
+        (ends, speeds) = (path[-1] for path in self.flow(u0, v, [1.0]))
+        first, last = (self._norm(*at) for at in ((u0, v), (ends, speeds)))
+        error = (last - first).abs() + self._norm(ends, u1 - ends) + _TOLERANCE * first
+        return Distance(first, error, self.straight(u0, u1))
+
+    def straight(self, u0: Tensor, u1: Tensor) -> Tensor:
+        """The lengths of the straight lines in coordinates."""
+        nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(_NODES))
+        times = ((nodes + 1) / 2).to(u0)
+        places = u0 + times[:, None, None] * (u1 - u0)
+        speeds = self._norm(places.reshape(-1, u0.shape[-1]), (u1 - u0).repeat(_NODES, 1)).reshape(_NODES, -1)
+        return (weights.to(speeds) / 2) @ speeds
+
+    def _norm(self, u: Tensor, v: Tensor) -> Tensor:
+        return torch.einsum("pij,pi,pj->p", self.metric(u), v, v).clamp_min(0).sqrt()
+
+
+def no_geodesic(count: int, total: int, places: str) -> InputError:
+    """What is raised where shooting found nothing."""
+    return InputError(
+        f"no geodesic was found within the chart between {count} of {total} pairs of points, the first {places}: the "
+        'points are too far apart, or the metric is singular between them. Try points between them, or degenerate="nan"'
+    )

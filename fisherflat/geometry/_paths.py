@@ -1,0 +1,105 @@
+"""What a manifold says of its geodesics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+from fisherflat.geometry._geodesics import Distance, Geodesics, no_geodesic
+
+
+class Paths:
+    """The part of `StatisticalManifold` that follows geodesics."""
+
+    if TYPE_CHECKING:  # what `StatisticalManifold` has
+        degenerate: str
+
+        @property
+        def k(self) -> int: ...
+        def _points(self, u: Any, name: str = "u") -> Tensor: ...
+        def _local(self, name: str) -> Callable[[Tensor], Tensor]: ...
+
+    @cached_property
+    def _geodesics(self) -> Geodesics:
+        return Geodesics(self._local("christoffel"), self._local("metric"))
+
+    def _paired(self, u0: Any, u1: Any, name: str) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        first, second = self._points(u0), self._points(u1, name)
+        try:
+            first, second = torch.broadcast_tensors(first, second)
+        except RuntimeError as error:
+            raise InputError(f"u0 {list(first.shape)} and {name} {list(second.shape)} do not fit together") from error
+        return first.reshape(-1, self.k).double(), second.reshape(-1, self.k).double(), tuple(first.shape[:-1])
+
+    def _between(self, u0: Any, u1: Any) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
+        """Start, end and velocity `[P, k]` of geodesics, and the batch shape."""
+        start, end, batch = self._paired(u0, u1, "u1")
+        v = self._geodesics.shoot(start, end)
+        missed = v.isnan().any(-1)
+        if missed.any() and self.degenerate == "raise":
+            at = int(missed.nonzero()[0, 0])
+            places = " and ".join(f"[{', '.join(f'{c:.6g}' for c in x[at].tolist())}]" for x in (start, end))
+            raise no_geodesic(int(missed.sum()), len(missed), places)
+        return start, end, v, batch
+
+    def exp(self, u: Any, v: Any) -> Float[Tensor, "*batch k"]:
+        """Where the geodesic from `u` with velocity `v` is after unit time; NaN where it left the domain.
+
+        >>> import fisherflat as ff
+        >>> M = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2))
+        >>> M.exp([0.0, 0.0], [1.0, 2.0]).tolist()
+        [1.0, 2.0]
+        """
+        start, v, batch = self._paired(u, v, "v")
+        return self._geodesics.end(start, v).reshape(*batch, self.k)
+
+    def log(self, u0: Any, u1: Any) -> Float[Tensor, "*batch k"]:
+        """The velocity of the geodesic from `u0` that is at `u1` after unit time, in coordinates.
+
+        **Raises:** `InputError` where none was found within the chart, unless `degenerate` is `"nan"`.
+        """
+        *_, v, batch = self._between(u0, u1)
+        return v.reshape(*batch, self.k)
+
+    def distance(self, u0: Any, u1: Any, *, error: bool = False) -> Any:
+        """The length of the geodesic between points, `[*batch]`, in standard deviations for Gaussians.
+
+        **Args:** `error`: return a `Distance`: lengths, their errors, and the lengths of straight lines in coordinates.
+
+        **Raises:** `InputError` where no geodesic was found that is no longer than the straight line in coordinates,
+        unless `degenerate` is `"nan"`.
+
+        >>> import fisherflat as ff
+        >>> M = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2), ff.Gaussian(4.0))
+        >>> M.distance([0.0, 0.0], [6.0, 8.0]).item()
+        5.0
+        """
+        start, end, v, batch = self._between(u0, u1)
+        found = self._geodesics.length(start, end, v)
+        longer = found.value > found.straight * (1 + 1e-9) + found.error
+        if longer.any() and self.degenerate == "raise":
+            raise no_geodesic(int(longer.sum()), len(longer), "only a longer one than the straight line in coordinates")
+        value, wrong, straight = (part.masked_fill(longer, torch.nan).reshape(batch) for part in found)
+        return Distance(value, wrong, straight) if error else value
+
+    def geodesic(self, u0: Any, u1: Any, points: int = 65) -> Float[Tensor, "*batch points k"]:
+        """`points` places on the geodesic from `u0` to `u1`, both included, evenly spaced along it.
+
+        **Raises:** `InputError` where none was found within the chart, and for fewer than two points.
+        """
+        if isinstance(points, bool) or not isinstance(points, int) or points < 2:
+            raise InputError(f"a geodesic is drawn with at least two points, got {points!r}")
+        start, _, v, batch = self._between(u0, u1)
+        path = self._geodesics.flow(start, v, [n / (points - 1) for n in range(points)])[0]
+        return path.movedim(0, 1).reshape(*batch, points, self.k)
+
+    def parallel_transport(self, u0: Any, u1: Any, v: Any) -> Float[Tensor, "*batch k"]:
+        """The tangent vector `v` at `u0`, carried along the geodesic to `u1` without turning, in coordinates."""
+        start, _, velocity, batch = self._between(u0, u1)
+        w = self._points(v, "v").double().expand(*batch, self.k).reshape(-1, self.k)
+        return self._geodesics.flow(start, velocity, [1.0], w)[2][-1].reshape(*batch, self.k)

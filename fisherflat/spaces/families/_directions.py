@@ -1,0 +1,158 @@
+"""Directions: von Mises-Fisher distributions on the unit sphere.
+
+With mean direction n and concentration c their Fisher metric is `A'(c) dc^2 + c A(c) |dn|^2`, A the mean resultant
+length, a quotient of Bessel functions (Mardia & Jupp, *Directional Statistics*, 2000, section 9.3): a sphere for a
+fixed concentration, a warped product for a moving one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from fisherflat._typing import Tensor
+from fisherflat.errors import InputError
+from fisherflat.spaces.families._parametric import (
+    Ambient,
+    Framed,
+    ParametricFamily,
+    joined,
+    last,
+    leading,
+    rows,
+    spheres,
+)
+from fisherflat.spaces.jets import Jet, pairs
+
+#: of the concentration; the continued fraction of `A` takes a number of steps that grows with it
+_LARGEST = 1e4
+
+
+class VonMisesFisher(ParametricFamily):
+    """Directions around a mean direction, the outputs `[..., n]` divided by their length.
+
+    **Args:** `concentration`, of all of them, or `None` for the length of each output. With a fixed one the family is
+    the sphere of radius `sqrt(c A(c))`; unit-norm embeddings are measured so.
+
+    **Raises:** `InputError` for a concentration that is not positive or above 10,000, and for fewer than two outputs.
+
+    >>> import torch, fisherflat as ff
+    >>> chart = ff.charts.affine([0.0, 0.0, 1.0], torch.eye(3)[:2])
+    >>> M = ff.StatisticalManifold(lambda y: y, chart, ff.families.VonMisesFisher(3.0))
+    >>> round(M.scalar_curvature([0.2, 0.1]).item(), 5)
+    0.9926
+    """
+
+    def __init__(self, concentration: float | None = None) -> None:
+        if concentration is not None and not 0 < float(concentration) <= _LARGEST:
+            raise InputError(
+                f"the concentration must be a positive number up to {_LARGEST:.0f}, or None for the length of the "
+                f"output; got {concentration!r}"
+            )
+        self.concentration = None if concentration is None else float(concentration)
+
+    def dim(self, shape: tuple[int, ...]) -> int:
+        """N - 1 for each direction with a fixed concentration, n with a moving one."""
+        size = last(shape, self, 2, "a vector whose direction counts")
+        return leading(shape) * (size - (self.concentration is not None))
+
+    def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
+        """Of the sphere, or of the warped product: `(s_i, r n_i)` and its covariant seconds, s the arc length in c."""
+        value, first, second = rows(jet, shape)
+        i, j = (list(position) for position in zip(*pairs(jet.k), strict=True))
+        length = value.norm(dim=-1, keepdim=True)
+        n = value / length
+
+        def along(x: Tensor) -> Tensor:
+            return (n * x).sum(-1, keepdim=True)
+
+        radial = along(first)
+        turn = (first - radial * n) / length
+        bend = second - along(second) * n
+        bend = (bend - radial[:, i] * turn[:, j] - radial[:, j] * turn[:, i]) / length
+        if self.concentration is not None:
+            square = self.concentration**2 * _quotient(torch.tensor(self.concentration**2).double(), shape[-1])[0]
+            radius = math.sqrt(square)
+
+            def round_(x: Tensor) -> Tensor:
+                return spheres(x.unflatten(-1, (-1, shape[-1])), 1 / float(square))
+
+            return Framed(joined(radius * turn, radius * bend), Ambient(self.dim(shape), round_))
+        inner = (turn[:, i] * turn[:, j]).sum(-1, keepdim=True)
+        grow = along(second) + length * inner
+        if bool((length > _LARGEST).any()):
+            raise InputError(
+                f"the length of an output, its concentration, is {float(length.max()):.3g}; VonMisesFisher takes up to "
+                f"{_LARGEST:.0f}"
+            )
+        w = _Warp(length, shape[-1])
+        arc = w.speed * radial
+        arcs = w.speed * grow + w.bend * radial[:, i] * radial[:, j] - w.radius * w.slope * inner
+        turns = w.radius * bend + w.slope * (arc[:, i] * turn[:, j] + arc[:, j] * turn[:, i])
+        whole = shape[-1] + 1
+
+        def curvature(x: Tensor) -> Tensor:
+            x = x.unflatten(-1, (-1, whole))
+            mixed, tangential = (t[:, 0, :, 0] for t in (w.mixed, w.tangential))
+            return spheres(x, mixed) + spheres(x[..., 1:], tangential) - spheres(x[..., 1:], mixed)
+
+        def cubic(x: Tensor, y: Tensor) -> Tensor:
+            x, y = (v.unflatten(-1, (-1, whole)) for v in (x, y))
+            return w.cubic(x[..., :1], x[..., 1:], y[..., :1], y[..., 1:]).flatten(1)
+
+        tangents = torch.cat([arc, w.radius * turn], -1)
+        return Framed(joined(tangents, torch.cat([arcs, turns], -1)), Ambient(self.dim(shape), curvature, cubic))
+
+    def __repr__(self) -> str:
+        return f"VonMisesFisher({'' if self.concentration is None else self.concentration})"
+
+
+class _Warp:
+    """The warped product `ds^2 + r(s)^2 |dn|^2` at concentrations c: `speed` is ds/dc, slopes of r are by s.
+
+    `A = c h(t)` with `t = c^2`, and all derivatives come from those of h.
+    """
+
+    def __init__(self, c: Tensor, size: int) -> None:
+        t = c * c
+        h, h1, h2 = _quotient(t, size)
+        self._c, self._h1, self._h2 = c, h1, h2
+        self.speed = (h + 2 * t * h1).sqrt()
+        self.bend = c * (3 * h1 + 2 * t * h2) / self.speed
+        self.radius = c * h.sqrt()
+        rate = c * (h + t * h1) / self.radius  # dr/dc
+        turning = (h + t * h1) / self.radius + 2 * t * (2 * h1 + t * h2) / self.radius - rate * rate / self.radius
+        self.slope = rate / self.speed
+        second = (turning - self.slope * self.bend) / self.speed**2
+        self.mixed = -second / self.radius
+        self.tangential = (1 - self.slope**2) / self.radius**2
+
+    def cubic(self, x: Tensor, tx: Tensor, y: Tensor, ty: Tensor) -> Tensor:
+        """From `2 h' (y_c d_ab + y_b d_ac + y_a d_bc) + 4 h'' y_a y_b y_c`, third derivatives of the log-partition."""
+        c, h1, h2, speed, radius = (v[:, 0] for v in (self._c, self._h1, self._h2, self.speed, self.radius))
+        cx, cy = x / speed, y / speed  # of the natural parameter, along the direction
+        nx, ny = tx * c / radius, ty * c / radius  # and across it
+        inner = cx * cy + (nx * ny).sum(-1, keepdim=True)
+        along = 2 * h1 * c * (inner + 2 * cx * cy) + 4 * h2 * c**3 * cx * cy
+        across = 2 * h1 * c * (cx * ny + cy * nx)
+        return torch.cat([along / speed, across * c / radius], -1)
+
+
+def _quotient(t: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`h = A(c) / c` at `t = c^2`, with its first and second derivative by t.
+
+    The continued fraction `h_v = 1 / (2 (v + 1) + t h_(v + 1))`, `v = size / 2 - 1` (Watson 1944, section 9.65), whose
+    terms are all positive, from far enough back that where it starts does not show.
+    """
+    order = size / 2 - 1
+    steps = int(2 * float(t.max()) ** 0.5) + 40
+    h, h1, h2 = (torch.zeros_like(t) for _ in range(3))
+    for step in range(steps, -1, -1):
+        below = 2 * (order + step + 1) + t * h
+        slope = h + t * h1
+        bend = 2 * h1 + t * h2
+        h = 1 / below
+        h1 = -slope * h * h
+        h2 = (2 * slope * slope * h - bend) * h * h
+    return h, h1, h2

@@ -1,0 +1,129 @@
+"""What geometry needs of a family whose Fisher metric changes with its parameters.
+
+The parameters of a family with their Fisher metric are a Riemannian manifold N, which need not be flat, and a map with
+a chart is a surface in it. At a point all that matters is, in an orthonormal frame of N: the tangents of the surface,
+its covariant second derivatives, and the curvature of N on its tangents. The Gauss equation then reads
+`R_ijlm = R^N_ijlm + II_im . II_jl - II_il . II_jm` (Lee, *Introduction to Riemannian Manifolds*, 2018, theorem 8.5).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import InputError
+from fisherflat.spaces.jets import Jet, pairs
+
+
+@dataclass(frozen=True)
+class Ambient:
+    """The manifold of a family's parameters around some points, in the frames that `Framed` is in.
+
+    **Attributes:**
+
+    - `dim`: its dimension.
+    - `curvature`: `R(x_a, x_b, x_c, x_d)` `[P, k, k, k, k]` of vectors `x` `[P, k, F]`, `None` where it is flat.
+    - `cubic`: the vector `c` `[P, F]` with `c . z = E[l_x l_y l_z]` for all z, `l_x` the score along x (the
+      Amari-Chentsov tensor), of vectors x and y `[P, F]`; `None` where it vanishes.
+    """
+
+    dim: int
+    curvature: Callable[[Tensor], Tensor] | None = None
+    cubic: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def reshaped(self, count: int, batch: Sequence[int]) -> Ambient:
+        """The same for `count` points in another shape."""
+
+        def over(function: Callable[..., Tensor] | None) -> Callable[..., Tensor] | None:
+            if function is None:
+                return None
+
+            def call(*vectors: Tensor) -> Tensor:
+                found = function(*(v.reshape(count, *v.shape[len(batch) :]) for v in vectors))
+                return found.reshape(*batch, *found.shape[1:])
+
+            return call
+
+        return Ambient(self.dim, over(self.curvature), over(self.cubic))
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A surface in a family: its 2-jet in orthonormal frames of the parameters' manifold, and that manifold.
+
+    **Attributes:** `coefficients` `[P, S, F]`: a row that does not matter, tangents, covariant second derivatives as
+    `Jet` orders them; `ambient`.
+    """
+
+    coefficients: Float[Tensor, "P S F"]
+    ambient: Ambient
+
+
+class ParametricFamily(ABC):
+    """A family whose parameters are the outputs of a map, in the last axis; leading axes are independent.
+
+    To add one, write the three methods; docs/extending.md shows an example.
+    """
+
+    @abstractmethod
+    def dim(self, shape: tuple[int, ...]) -> int:
+        """How many dimensions the manifold of parameters has for outputs of a shape.
+
+        **Raises:** `InputError` where outputs of this shape cannot be the family's parameters.
+        """
+
+    @abstractmethod
+    def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
+        """The surface of the 2-jet `[P, S, D]` of a map with outputs of a shape, flattened."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def last(shape: tuple[int, ...], family: Any, least: int, what: str) -> int:
+    """The length of the last axis. **Raises:** `InputError` where it is below `least`."""
+    found = shape[-1] if shape else 1
+    if found < least:
+        raise InputError(
+            f"{type(family).__name__} takes {what} in the last axis, at least {least} numbers; the map's outputs have "
+            f"shape {list(shape)}"
+        )
+    return found
+
+
+def leading(shape: tuple[int, ...]) -> int:
+    """How many independent members outputs of a shape are."""
+    count = 1
+    for size in shape[:-1]:
+        count *= size
+    return count
+
+
+def rows(jet: Jet, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Value `[P, 1, L, n]`, first `[P, k, L, n]` and second derivatives `[P, m, L, n]`, L the leading axes as one."""
+    data = jet.coefficients.reshape(*jet.coefficients.shape[:2], leading(shape), shape[-1] if shape else 1)
+    return data[:, :1], data[:, 1 : 1 + jet.k], data[:, 1 + jet.k :]
+
+
+def products(first: Tensor, k: int, times: Callable[[Tensor, Tensor], Tensor] = lambda a, b: a * b) -> Tensor:
+    """`times(first_i, first_j)` for the pairs `i <= j`."""
+    i, j = (list(position) for position in zip(*pairs(k), strict=True))
+    return times(first[:, i], first[:, j])
+
+
+def joined(tangents: Tensor, seconds: Tensor) -> Tensor:
+    """The coefficients `[P, S, F]` of rows `[P, ., *any]`."""
+    blank = tangents.new_zeros(len(tangents), 1, tangents[0, 0].numel())
+    return torch.cat([blank, tangents.flatten(2), seconds.flatten(2)], 1)
+
+
+def spheres(x: Tensor, curvature: float | Tensor) -> Tensor:
+    """The curvature tensor on vectors `[P, k, L, n]` of a product of spaces of constant curvature (or `[P, L]`)."""
+    gram = x.transpose(1, 2) @ x.permute(0, 2, 3, 1)  # [P, L, k, k]
+    scaled = (curvature[..., None, None] if isinstance(curvature, Tensor) else curvature) * gram
+    return torch.einsum("plad,plbc->pabcd", scaled, gram) - torch.einsum("plac,plbd->pabcd", scaled, gram)

@@ -1,0 +1,111 @@
+"""Geodesics against great circles and the hyperbolic plane in closed form, and against each other."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fisherflat as ff
+from fisherflat.errors import InputError
+
+D = torch.float64
+
+
+def on_sphere(u: Tensor) -> Tensor:
+    s, t = u[..., 0], u[..., 1]
+    return 2 * torch.stack([s.sin() * t.cos(), s.sin() * t.sin(), s.cos()], -1)
+
+
+SPHERE = ff.StatisticalManifold(on_sphere, ff.charts.identity(2))
+NORMALS = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2), ff.families.DiagonalGaussian())
+GATED = ff.StatisticalManifold(
+    lambda x: torch.tanh(x @ torch.tensor([[1.0, 0.5, -0.7], [-0.3, 1.2, 0.4]], dtype=D)) * (1 + x.square().sum()),
+    ff.charts.identity(2),
+)
+A = torch.tensor([[0.7, 0.2], [1.0, -1.0], [1.5, 0.1]], dtype=D)
+B = torch.tensor([[1.2, 1.5], [2.0, 1.0], [1.6, 0.3]], dtype=D)
+
+
+def between_normals(a: Tensor, b: Tensor) -> Tensor:
+    """Rao's distance of `N(m, s)` and `N(n, t)` (Atkinson & Mitchell 1981)."""
+    m, s, n, t = a[:, 0], a[:, 1].exp(), b[:, 0], b[:, 1].exp()
+    return math.sqrt(2) * torch.acosh(1 + ((m - n) ** 2 / 2 + (s - t) ** 2) / (2 * s * t))
+
+
+def on_great_circles(a: Tensor, b: Tensor, times: Tensor) -> Tensor:
+    x, y = on_sphere(a)[:, None], on_sphere(b)[:, None]
+    angle = torch.acos((x * y).sum(-1, keepdim=True) / 4)
+    return (((1 - times[:, None]) * angle).sin() * x + (times[:, None] * angle).sin() * y) / angle.sin()
+
+
+def test_great_circles() -> None:
+    path = SPHERE.geodesic(A, B, 7)
+    assert path.shape == (3, 7, 2)
+    right = on_great_circles(A, B, torch.linspace(0, 1, 7, dtype=D))
+    torch.testing.assert_close(on_sphere(path), right, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("manifold", "exact"),
+    [
+        (SPHERE, lambda a, b: 2 * torch.acos((on_sphere(a) * on_sphere(b)).sum(-1) / 4)),
+        (NORMALS, between_normals),
+    ],
+    ids=["sphere", "normals"],
+)
+def test_distances_and_their_errors(manifold: Any, exact: Any) -> None:
+    found = manifold.distance(A, B, error=True)
+    off = (found.value - exact(A, B)).abs()
+    assert (off <= found.error).all() and (found.error <= 1e-8 * found.value).all()
+    assert (found.straight >= found.value * (1 - 1e-12)).all()
+    torch.testing.assert_close(manifold.distance(B, A), found.value, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("manifold", [SPHERE, NORMALS, GATED], ids=["sphere", "normals", "gated"])
+def test_exp_after_log_is_the_identity(manifold: Any) -> None:
+    a, b = (0.4 * A, 0.4 * B) if manifold is GATED else (A, B)
+    v = manifold.log(a, b)
+    torch.testing.assert_close(manifold.exp(a, v), b, rtol=0, atol=1e-8)
+    # the speed is the length, and half of the way is half of it
+    torch.testing.assert_close(
+        manifold.distance(a, manifold.exp(a, v / 2)), manifold.distance(a, b) / 2, rtol=1e-7, atol=0
+    )
+
+
+def test_parallel_transport_keeps_lengths_and_angles_and_turns_by_the_area() -> None:
+    x = torch.tensor([[1.0, 0.0], [0.3, -0.4], [0.1, 0.5]], dtype=D)
+    y = torch.tensor([0.2, 0.7], dtype=D)
+    first, second = SPHERE.metric(A), SPHERE.metric(B)
+    moved = [SPHERE.parallel_transport(A, B, v) for v in (x, y)]
+    before = torch.einsum("pij,pi,j->p", first, x, y)
+    torch.testing.assert_close(torch.einsum("pij,pi,pj->p", second, *moved), before, rtol=1e-8, atol=1e-10)
+    corners = torch.tensor([[0.6, 0.1], [1.4, 0.0], [1.0, 0.9]], dtype=D)
+    v = torch.tensor([1.0, 0.0], dtype=D)
+    for start, end in ((0, 1), (1, 2), (2, 0)):
+        v = SPHERE.parallel_transport(corners[start], corners[end], v)
+    metric = SPHERE.metric(corners[0])
+    turned = math.acos(
+        float(v @ metric @ torch.tensor([1.0, 0.0], dtype=D)) / float(metric[0, 0].sqrt() * (v @ metric @ v).sqrt())
+    )
+    p = on_sphere(corners) / 2
+    triple, dots = float(torch.linalg.det(p)), p @ p.T
+    area = 2 * math.atan2(abs(triple), 1 + float(dots[0, 1] + dots[1, 2] + dots[0, 2]))  # van Oosterom & Strackee 1983
+    assert turned == pytest.approx(area, rel=1e-7)
+
+
+def test_what_has_no_geodesic_is_refused() -> None:
+    """The plane without a half line, and a metric that ends."""
+    half = ff.StatisticalManifold(lambda u: torch.stack([u[0], u[1].sqrt(), u[1]]), ff.charts.identity(2))
+    with pytest.raises(InputError, match=r"no geodesic was found .*degenerate=\"nan\""):
+        half.log([0.0, 1.0], [0.0, -1.0])
+    tolerant = ff.StatisticalManifold(half.mean, half.chart, degenerate="nan")
+    found = tolerant.distance([[0.0, 1.0], [0.0, 1.0]], [[0.0, -1.0], [0.2, 1.5]])
+    assert found.isnan().tolist() == [True, False]
+    with pytest.raises(InputError, match="at least two points"):
+        SPHERE.geodesic(A, B, 1)
+    with pytest.raises(InputError, match="do not fit together"):
+        SPHERE.exp(A, torch.zeros(2, 2))

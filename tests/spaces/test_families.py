@@ -1,0 +1,318 @@
+"""Families beyond one covariance: reference values, closed forms, each other, sums over outcomes, what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import load_cases
+from torch import Tensor
+from torch.nn import functional as F
+
+import fisherflat as ff
+from fisherflat.errors import InputError, MapError
+
+D = torch.float64
+ENGINES = ("taylor", "autodiff")
+
+FAMILIES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "categorical": lambda said: ff.families.Categorical(),
+    "bernoulli": lambda said: ff.families.Bernoulli(),
+    "poisson": lambda said: ff.families.Poisson(),
+    "diagonal_gaussian": lambda said: ff.families.DiagonalGaussian(),
+    "isotropic_gaussian": lambda said: ff.families.IsotropicGaussian(),
+    "full_gaussian": lambda said: ff.families.FullGaussian(said["dim"]),
+    "von_mises_fisher": lambda said: ff.families.VonMisesFisher(),
+    "von_mises_fisher_fixed": lambda said: ff.families.VonMisesFisher(said["concentration"]),
+}
+CASES = {case["name"]: case for case in load_cases("families.json")}
+
+
+def tensor(values: Any) -> Tensor:
+    return torch.tensor(json.loads(json.dumps(values).replace('"', "")), dtype=D)
+
+
+def surface(case: dict[str, Any]) -> tuple[Callable[[Tensor], Tensor], Any]:
+    if case["kind"] == "formula":
+        return (lambda u: u), ff.charts.identity(len(case["components"]))
+    gate, up, down = (tensor(case[name]) for name in ("Wg", "Wu", "Wd"))
+    activation = getattr(F, case["activation"])
+    return (lambda x: (activation(x @ gate) * (x @ up)) @ down), ff.charts.affine(case["point"], case["basis"])
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=D, generator=torch.Generator().manual_seed(seed))
+
+
+def mlp(inputs: int, outputs: int, seed: int = 0) -> Callable[[Tensor], Tensor]:
+    first, second = random(inputs, 5, seed=seed), random(5, outputs, seed=seed + 1)
+    return lambda x: torch.tanh(x @ first) @ second / 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", CASES)
+def test_reference_values(name: str, engine: str) -> None:
+    case = CASES[name]
+    mean, chart = surface(case)
+    manifold = ff.StatisticalManifold(mean, chart, FAMILIES[case["family"]["name"]](case["family"]), engine=engine)
+    for quantity, values in case["expected"].items():
+        if quantity == "value":
+            continue
+        right, got = tensor(values), getattr(manifold, quantity)(case["at"])
+        assert (got - right).abs().max() <= 1e-12 * right.abs().max() + 1e-13, quantity
+
+
+# -- closed forms ------------------------------------------------------------------------------------------------------
+
+BITS = torch.tensor([[n >> b & 1 for n in range(8)] for b in range(3)], dtype=D)
+LUMPED = F.one_hot(torch.tensor([0, 1, 1, 2, 3, 3, 3, 0])).to(D).T
+
+#: name -> map of u, k, family, scalar curvature
+CLOSED: dict[str, tuple[Callable[[Tensor], Tensor], int, Any, float]] = {
+    "the simplex of 5 classes": (lambda u: F.pad(u, (0, 1)), 4, ff.families.Categorical(), 3.0),
+    "8 tokens that are 4 classes": (lambda u: F.pad(u, (0, 1)) @ LUMPED, 3, ff.families.Categorical(), 1.5),
+    "three independent bits": (lambda u: u @ BITS, 3, ff.families.Categorical(), 0.0),
+    "two independent simplices": (lambda u: F.pad(u.reshape(2, 2), (0, 1)), 4, ff.families.Categorical(), 1.0),
+    "Bernoulli variables": (lambda u: u, 3, ff.families.Bernoulli(), 0.0),
+    "Poisson variables": (lambda u: u, 3, ff.families.Poisson(), 0.0),
+    "normals": (lambda u: u, 2, ff.families.DiagonalGaussian(), -1.0),
+    "three normals": (lambda u: u, 6, ff.families.DiagonalGaussian(), -3.0),
+    "normals in rows": (lambda u: u.reshape(2, 2), 4, ff.families.DiagonalGaussian(), -2.0),
+    "isotropic normals": (lambda u: u, 4, ff.families.IsotropicGaussian(), -2.0),
+    "bivariate normals": (lambda u: u, 5, ff.families.FullGaussian(2), -4.5),
+    "directions": (lambda u: torch.cat([u, torch.ones(1, dtype=D)]), 2, ff.families.VonMisesFisher(3.0), 0.99260),
+    "directions with a spread": (
+        lambda u: F.pad(u, (0, 1)) + torch.tensor([0, 0, 2.0], dtype=D) + u[2] * torch.tensor([0, 0, 1.0], dtype=D),
+        3,
+        ff.families.VonMisesFisher(),
+        -0.44799,
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms(name: str, engine: str) -> None:
+    mean, k, family, scalar = CLOSED[name]
+    at = torch.zeros(k, dtype=D) if "directions" in name else 0.5 * random(k)
+    if name == "directions with a spread":
+        mean = lambda u: torch.stack([u[0], u[1], 2 + u[2]])  # noqa: E731
+    manifold = ff.StatisticalManifold(mean, ff.charts.identity(k), family, engine=engine)
+    rounded = name.startswith("directions")
+    assert manifold.scalar_curvature(at).item() == pytest.approx(scalar, abs=6e-6 if rounded else 1e-11)
+
+
+def test_the_moving_direction_in_three_dimensions_by_hyperbolic_functions() -> None:
+    """`A = coth c - 1 / c`: metric `A' dc^2 + c A |dn|^2`, at small, middle and large concentrations."""
+    chart = ff.charts.affine([0.0, 0.0, 0.0], torch.eye(3))
+    manifold = ff.StatisticalManifold(lambda y: y, chart, ff.families.VonMisesFisher())
+    for c in (0.05, 1.0, 30.0, 300.0):
+        metric = manifold.metric([0.0, 0.0, c])
+        resultant = 1 / math.tanh(c) - 1 / c if c > 0.1 else c / 3 - c**3 / 45 + 2 * c**5 / 945
+        spread = 1 / c**2 - 1 / math.sinh(c) ** 2 if c > 0.1 else 1 / 3 - c**2 / 15 + 2 * c**4 / 189
+        right = torch.diag(torch.tensor([resultant / c, resultant / c, spread], dtype=D))
+        torch.testing.assert_close(metric, right, rtol=1e-7 if c < 0.1 else 1e-12, atol=1e-14)
+
+
+# -- each other --------------------------------------------------------------------------------------------------------
+
+CHART = ff.charts.affine(random(4, seed=7), random(3, 4, seed=8))
+U = 0.3 * random(6, 3, seed=9)
+WHOLE = ["metric", "christoffel", "scalar_curvature", "riemann", "amari_chentsov"]
+
+
+def same(first: tuple[Any, Any], second: tuple[Any, Any], quantities: list[str] = WHOLE, rtol: float = 1e-10) -> None:
+    asked = [*quantities, "cancellation_scale"]
+    found = [ff.StatisticalManifold(mean, CHART, family).measure(U, asked) for mean, family in (first, second)]
+    for name in quantities:
+        scale = float(found[1][name].abs().max())
+        if name == "scalar_curvature":  # what is flat in one family may cancel in the other
+            scale = max(float(one["cancellation_scale"].max()) for one in found)
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=rtol, atol=rtol * scale + 1e-12)
+
+
+def test_two_classes_are_a_bernoulli_variable() -> None:
+    f = mlp(4, 3)
+    same(
+        (lambda x: torch.stack([f(x), torch.zeros(3, dtype=D)], -1), ff.families.Categorical()),
+        (f, ff.families.Bernoulli()),
+    )
+
+
+def test_bernoulli_variables_are_classes_of_their_outcomes() -> None:
+    f = mlp(4, 3)
+    same((lambda x: f(x) @ BITS, ff.families.Categorical()), (f, ff.families.Bernoulli()))
+
+
+def test_a_pair_of_outputs_is_one_tensor() -> None:
+    f = mlp(4, 6)
+    same((lambda x: f(x).chunk(2), ff.families.DiagonalGaussian()), (f, ff.families.DiagonalGaussian()))
+
+
+def test_a_full_gaussian_with_a_diagonal_factor_is_a_diagonal_one() -> None:
+    f = mlp(4, 6)
+
+    def full(x: Tensor) -> Tensor:
+        m, t = f(x).chunk(2)
+        zero = torch.zeros(1, dtype=D)
+        return torch.cat([m, t[:1], zero, t[1:2], zero, zero, t[2:]])
+
+    same((full, ff.families.FullGaussian(3)), (f, ff.families.DiagonalGaussian()))
+
+
+def test_an_isotropic_gaussian_is_a_diagonal_one_with_equal_entries() -> None:
+    f = mlp(4, 4)
+
+    def diagonal(x: Tensor) -> Tensor:
+        y = f(x)
+        return torch.cat([y[:3], y[3:].expand(3)])
+
+    same((f, ff.families.IsotropicGaussian()), (diagonal, ff.families.DiagonalGaussian()))
+
+
+def test_one_standard_deviation_for_all_is_the_gaussian() -> None:
+    f, sigma = mlp(4, 6), torch.tensor([0.5, 1.0, 2.0, 3.0, 0.25, 1.5], dtype=D)
+    moving = lambda x: torch.cat([f(x), sigma.log()])  # noqa: E731
+    quantities = ["metric", "christoffel", "scalar_curvature", "riemann"]
+    same((moving, ff.families.DiagonalGaussian()), (f, ff.Gaussian(sigma.square())), quantities)
+
+
+def test_the_same_distributions_in_other_parameters() -> None:
+    """A Cholesky factor L and L with its columns' signs, through the covariance; means and natural parameters."""
+    f = mlp(4, 6)
+
+    def natural(x: Tensor) -> Tensor:
+        m, t = f(x).chunk(2)
+        return torch.stack([m * (-2 * t).exp(), -(-2 * t).exp() / 2], -1)
+
+    def partition(theta: Tensor) -> Tensor:
+        return -(theta[..., 0] ** 2) / (4 * theta[..., 1]) - (-2 * theta[..., 1]).log() / 2
+
+    same((natural, ff.families.ExponentialFamily(partition)), (f, ff.families.DiagonalGaussian()), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("partition", "family"),
+    [
+        (F.softplus, ff.families.Bernoulli()),
+        (torch.exp, ff.families.Poisson()),
+        (lambda z: z.logsumexp(-1), ff.families.Categorical()),
+    ],
+)
+def test_exponential_families(partition: Any, family: Any) -> None:
+    f = mlp(4, 3)
+    if isinstance(family, ff.families.Categorical):  # one logit of V is fixed where the parameters are natural
+        same(
+            (f, ff.families.ExponentialFamily(lambda t: torch.cat([t, torch.zeros(1, dtype=D)]).logsumexp(-1))),
+            (lambda x: F.pad(f(x), (0, 1)), family),
+        )
+    else:
+        same((f, ff.families.ExponentialFamily(partition)), (f, family))
+
+
+# -- moments -----------------------------------------------------------------------------------------------------------
+
+
+def scores(logits: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities `[V]`, first `[V, k]` and second derivatives `[V, k, k]` of their logarithms, by autodiff."""
+    log = lambda v: logits(v).log_softmax(-1)  # noqa: E731
+    jacobian = torch.func.jacrev(log)
+    return log(u).exp(), jacobian(u), torch.func.jacrev(jacobian)(u)
+
+
+def test_moments_of_the_scores_of_classes() -> None:
+    f = mlp(4, 5)
+    manifold = ff.StatisticalManifold(f, CHART, ff.families.Categorical())
+    p, first, _ = scores(lambda v: f(CHART(v)), U[0])
+    torch.testing.assert_close(manifold.metric(U[0]), torch.einsum("v,vi,vj->ij", p, first, first))
+    torch.testing.assert_close(manifold.amari_chentsov(U[0]), torch.einsum("v,vi,vj,vk->ijk", p, first, first, first))
+
+
+def test_dual_connections_are_dual() -> None:
+    """`d_l g_ij = G^(a)_li,j + G^(-a)_lj,i`, the derivative by differences of the metric."""
+    for family, outputs in ((ff.families.Categorical(), 5), (ff.families.FullGaussian(2), 5)):
+        manifold = ff.StatisticalManifold(mlp(4, outputs), CHART, family)
+        metric, h = manifold.metric(U[0]), 1e-5
+        steps = h * torch.eye(3, dtype=D)
+        slope = (manifold.metric(U[0] + steps) - manifold.metric(U[0] - steps)) / (2 * h)  # [l, i, j]
+        lowered = [torch.einsum("mli,mj->lij", manifold.alpha_connection(U[0], a), metric) for a in (0.7, -0.7)]
+        torch.testing.assert_close(slope, lowered[0] + lowered[1].transpose(1, 2), rtol=1e-6, atol=1e-8)
+
+
+def test_the_exponential_connection_vanishes_in_natural_parameters() -> None:
+    for family in (ff.families.Bernoulli(), ff.families.Poisson(), ff.families.ExponentialFamily(F.softplus)):
+        manifold = ff.StatisticalManifold(lambda z: z, ff.charts.identity(3), family)
+        assert manifold.alpha_connection(U[0], 1).abs().max() < 1e-12
+    line = ff.charts.affine(random(5), random(1, 5, seed=1))
+    assert ff.StatisticalManifold(lambda z: z, line, ff.families.Categorical()).efron_curvature([0.3]).item() < 1e-12
+
+
+def test_efrons_curvature_from_the_moments_of_the_score() -> None:
+    """Efron (1975): `(n02 n20 - n11^2) / n20^3`, `n_ij = E[l'^i (l'' + n20)^j]`."""
+    f, line = mlp(4, 5), ff.charts.affine(random(4, seed=7), random(1, 4, seed=8))
+    p, first, second = (t.reshape(5) for t in scores(lambda v: f(line(v)), torch.tensor([0.2], dtype=D)))
+    n20 = (p * first**2).sum()
+    n11, n02 = (p * first * (second + n20)).sum(), (p * (second + n20) ** 2).sum()
+    right = (((n02 * n20 - n11**2) / n20**3).sqrt()).item()
+    got = ff.StatisticalManifold(f, line, ff.families.Categorical()).efron_curvature([0.2]).item()
+    assert got == pytest.approx(right, rel=1e-10)
+    circle = lambda u: 3 * torch.stack([u[0].cos(), u[0].sin()])  # noqa: E731
+    assert ff.StatisticalManifold(circle, ff.charts.identity(1)).efron_curvature([0.4]).item() == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("excess", [5.0, 12.9, 27.0, 100.0])
+def test_confident_classifiers_keep_their_digits(excess: float) -> None:
+    """One class takes nearly all: the metric from the probabilities in 60 digits."""
+    import mpmath
+
+    logits = torch.tensor([excess, 0.3, -0.2, 0.1], dtype=D)
+    chart = ff.charts.affine(logits, torch.eye(4)[:2])
+    got = ff.StatisticalManifold(lambda z: z, chart, ff.families.Categorical()).metric([0.0, 0.0])
+    with mpmath.workdps(60):
+        weights = [mpmath.e ** mpmath.mpf(z) for z in logits.tolist()]
+        p = [w / mpmath.fsum(weights) for w in weights]
+        right = [[float(p[i] * ((i == j) - p[j])) for j in (0, 1)] for i in (0, 1)]
+    torch.testing.assert_close(got, torch.tensor(right, dtype=D), rtol=1e-13, atol=0)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "said"),
+    [
+        (ff.families.Categorical(), (3, 1), "at least 2 numbers; the map's outputs have shape \\[3, 1\\]"),
+        (ff.families.DiagonalGaussian(), (5,), "odd length"),
+        (ff.families.IsotropicGaussian(), (1,), "at least 2 numbers"),
+        (ff.families.FullGaussian(2), (6,), "takes 5 numbers in the last axis"),
+        (ff.families.VonMisesFisher(1.0), (1,), "at least 2 numbers"),
+        (ff.families.Categorical(), (2,), "only 1 dimensions"),
+    ],
+)
+def test_outputs_that_are_no_parameters(family: Any, shape: tuple[int, ...], said: str) -> None:
+    weights = random(2, math.prod(shape))
+    with pytest.raises(InputError, match=said):
+        ff.StatisticalManifold(lambda u: (u @ weights).reshape(shape), ff.charts.identity(2), family)
+
+
+def test_arguments_that_make_no_family() -> None:
+    for make in (
+        lambda: ff.families.FullGaussian(0),
+        lambda: ff.families.VonMisesFisher(-1.0),
+        lambda: ff.families.VonMisesFisher(1e9),
+    ):
+        with pytest.raises(InputError):
+            make()
+
+
+def test_points_outside_of_a_family() -> None:
+    concave = ff.families.ExponentialFamily(lambda t: -(t**2).sum())
+    with pytest.raises(MapError, match="not strictly convex"):
+        ff.StatisticalManifold(lambda u: u, ff.charts.identity(2), concave).metric([0.0, 0.0])
+    spread = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2), ff.families.DiagonalGaussian())
+    with pytest.raises(MapError, match="not finite"):
+        spread.metric([0.0, -1e4])
