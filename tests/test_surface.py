@@ -140,6 +140,7 @@ def test_a_users_code_passes_mypy_strict_and_mistakes_do_not(tmp_path, monkeypat
 
 #: what the contract calls `dim`: the width of a layer, and how many directions of a model's states move
 DIM_BY_CONTRACT = {
+    "families.FullGaussian",
     "layers.SelfAttention",
     "layers.GatedMLP",
     "charts.identity",

@@ -14,7 +14,8 @@ import fisherflat as ff
 from fisherflat._warned import warn, without
 from fisherflat.errors import DegenerateImmersionWarning, FisherflatWarning
 
-ZERO = torch.zeros(2, dtype=torch.float64)
+ZERO, IDS = torch.zeros(2, dtype=torch.float64), [5, 6, 7, 8, 9, 11]
+SQUARES = ff.StatisticalManifold(lambda u: u**2, ff.charts.identity(2), degenerate="nan")
 
 
 def line(lambda_: Any) -> int:
@@ -24,12 +25,12 @@ def line(lambda_: Any) -> int:
 CALLS = {
     "half an array": lambda: ff.charts.affine(torch.zeros(3, dtype=torch.float16), torch.eye(3)[:2]),
     "half a module": lambda: ff.StatisticalManifold(torch.nn.Linear(2, 3).half(), ff.charts.identity(2)),
-    "a degenerate point": lambda: ff.StatisticalManifold(lambda u: u**2, ff.charts.identity(2), degenerate="nan").metric(ZERO),
-    "all at once": lambda: ff.StatisticalManifold(lambda u: u**2, ff.charts.identity(2), degenerate="nan").at(ZERO).ricci,
+    "a degenerate point": lambda: SQUARES.metric(ZERO),
+    "all at once": lambda: SQUARES.at(ZERO).ricci,
     "an old name": lambda: ff.Gaussian([1.0, 2.0]).dim,
     "an old keyword": lambda: ff.certify_layer("python-llama", 0, prompt=[1, 2, 3], reading="frozen pattern", dim=2),
-    "a mixture": lambda: ff.analyze(ff.load(tiny_model("afmoe")), [5, 6, 7, 8, 9, 11], layers=[1], points=9, progress=False),
-}  # fmt: skip
+    "a mixture": lambda: ff.analyze(ff.load(tiny_model("afmoe")), IDS, layers=[1], points=9, progress=False),
+}
 
 
 @pytest.mark.parametrize("kind", CALLS)

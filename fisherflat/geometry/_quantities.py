@@ -186,7 +186,7 @@ class Geometry(DualConnections, Errors):
         """Tangential coefficients `[..., m, k]` in the frame and normal parts of vectors `[..., m, D]`."""
         q = self._frame
         tangential = second @ q
-        if self.k == self._ambient.dim:
+        if self.k == self._ambient.ambient_dim:
             return tangential, torch.zeros_like(second)  # no normal directions are left
         normal = second - tangential @ q.transpose(-1, -2)
         # one projection leaves eps |second| in the tangent space, which is not small where the normal part is

@@ -40,7 +40,7 @@ class Categorical(ParametricFamily):
     1.5
     """
 
-    def dim(self, shape: tuple[int, ...]) -> int:
+    def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """Leading axes times V - 1."""
         return leading(shape) * (last(shape, self, 2, "the logits of the classes") - 1)
 
@@ -67,7 +67,7 @@ class Categorical(ParametricFamily):
             x, y = (v.unflatten(-1, root.shape[2:]) for v in (x, y))
             return (x * (y / small) - root[:, 0] * (x * y).sum(-1, keepdim=True)).flatten(1)
 
-        return Framed(joined(root * first, root * second), Ambient(self.dim(shape), curvature, cubic))
+        return Framed(joined(root * first, root * second), Ambient(self.ambient_dim(shape), curvature, cubic))
 
 
 class Bernoulli(ParametricFamily):
@@ -81,7 +81,7 @@ class Bernoulli(ParametricFamily):
     [[0.25, 0.0], [0.0, 0.25]]
     """
 
-    def dim(self, shape: tuple[int, ...]) -> int:
+    def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
         return leading(shape) * last(shape, self, 1, "logits")
 
@@ -92,7 +92,7 @@ class Bernoulli(ParametricFamily):
         tilt = -(value / 2).tanh()
         inverse = tilt[:, 0] / slope[:, 0].masked_fill(slope[:, 0] == 0, torch.inf)
         seconds = slope * (second + tilt / 2 * products(first, jet.k))
-        return Framed(joined(slope * first, seconds), Ambient(self.dim(shape), None, _entrywise(inverse)))
+        return Framed(joined(slope * first, seconds), Ambient(self.ambient_dim(shape), None, _entrywise(inverse)))
 
 
 class Poisson(ParametricFamily):
@@ -106,7 +106,7 @@ class Poisson(ParametricFamily):
     [[1.0, 0.0], [0.0, 1.0]]
     """
 
-    def dim(self, shape: tuple[int, ...]) -> int:
+    def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
         return leading(shape) * last(shape, self, 1, "logarithms of rates")
 
@@ -116,7 +116,7 @@ class Poisson(ParametricFamily):
         slope = (value / 2).exp()
         inverse = 1 / slope[:, 0].masked_fill(slope[:, 0] == 0, torch.inf)
         seconds = slope * (second + products(first, jet.k) / 2)
-        return Framed(joined(slope * first, seconds), Ambient(self.dim(shape), None, _entrywise(inverse)))
+        return Framed(joined(slope * first, seconds), Ambient(self.ambient_dim(shape), None, _entrywise(inverse)))
 
 
 def _entrywise(factor: Tensor):  # type: ignore[no-untyped-def]

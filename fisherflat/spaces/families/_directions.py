@@ -52,7 +52,7 @@ class VonMisesFisher(ParametricFamily):
             )
         self.concentration = None if concentration is None else float(concentration)
 
-    def dim(self, shape: tuple[int, ...]) -> int:
+    def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """N - 1 for each direction with a fixed concentration, n with a moving one."""
         size = last(shape, self, 2, "a vector whose direction counts")
         return leading(shape) * (size - (self.concentration is not None))
@@ -78,7 +78,7 @@ class VonMisesFisher(ParametricFamily):
             def round_(x: Tensor) -> Tensor:
                 return spheres(x.unflatten(-1, (-1, shape[-1])), 1 / float(square))
 
-            return Framed(joined(radius * turn, radius * bend), Ambient(self.dim(shape), round_))
+            return Framed(joined(radius * turn, radius * bend), Ambient(self.ambient_dim(shape), round_))
         inner = (turn[:, i] * turn[:, j]).sum(-1, keepdim=True)
         grow = along(second) + length * inner
         if bool((length > _LARGEST).any()):
@@ -102,7 +102,9 @@ class VonMisesFisher(ParametricFamily):
             return w.cubic(x[..., :1], x[..., 1:], y[..., :1], y[..., 1:]).flatten(1)
 
         tangents = torch.cat([arc, w.radius * turn], -1)
-        return Framed(joined(tangents, torch.cat([arcs, turns], -1)), Ambient(self.dim(shape), curvature, cubic))
+        return Framed(
+            joined(tangents, torch.cat([arcs, turns], -1)), Ambient(self.ambient_dim(shape), curvature, cubic)
+        )
 
     def __repr__(self) -> str:
         return f"VonMisesFisher({'' if self.concentration is None else self.concentration})"

@@ -39,7 +39,7 @@ class ExponentialFamily(ParametricFamily):
             )
         self.log_partition = log_partition
 
-    def dim(self, shape: tuple[int, ...]) -> int:
+    def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
         return leading(shape) * last(shape, self, 1, "natural parameters")
 
@@ -79,7 +79,7 @@ class ExponentialFamily(ParametricFamily):
             x, y = raised(x[:, None]), raised(y[:, None])
             return lowered(self._third(theta, shape, x, y))[:, 0]
 
-        return Framed(joined(jet.jacobian @ factor, seconds), Ambient(self.dim(shape), curvature, cubic))
+        return Framed(joined(jet.jacobian @ factor, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
 
     def _slope(self, theta: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The natural parameters `[P, D]` with a tape, and the gradient there."""

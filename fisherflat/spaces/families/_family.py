@@ -39,7 +39,7 @@ def check(family: Family | ParametricFamily, shape: tuple[int, ...]) -> int:
     **Raises:** `CovarianceError` or `InputError` where the family does not fit them.
     """
     if isinstance(family, ParametricFamily):
-        return family.dim(shape)
+        return family.ambient_dim(shape)
     count = math.prod(shape)
     family.check(count)
     return count

@@ -38,7 +38,7 @@ class DiagonalGaussian(ParametricFamily):
     -1.0
     """
 
-    def dim(self, shape: tuple[int, ...]) -> int:
+    def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
         size = last(shape, self, 2, "means and then logarithms of standard deviations")
         if size % 2:
@@ -68,7 +68,7 @@ class DiagonalGaussian(ParametricFamily):
             (m, t), (n, s) = halves(x), halves(y)
             return torch.stack([(m * s + t * n) * 2**0.5, (m * n + 2 * t * s) * 2**0.5], -2).flatten(1)
 
-        return Framed(joined(tangents, seconds), Ambient(self.dim(shape), curvature, cubic))
+        return Framed(joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
 
 
 class IsotropicGaussian(ParametricFamily):
@@ -85,7 +85,7 @@ class IsotropicGaussian(ParametricFamily):
     -1.5
     """
 
-    def dim(self, shape: tuple[int, ...]) -> int:
+    def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
         return leading(shape) * last(shape, self, 2, "means and then one logarithm of a standard deviation")
 
@@ -107,7 +107,7 @@ class IsotropicGaussian(ParametricFamily):
             spread = unit * ((m * o).sum(-1, keepdim=True) + 2 * t * s)
             return torch.cat([unit * (m * s + t * o), spread], -1).flatten(1)
 
-        return Framed(joined(tangents, seconds), Ambient(self.dim(shape), curvature, cubic))
+        return Framed(joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
 
 
 def _spread(k: int, a: Tensor, b: Tensor, a2: Tensor, b2: Tensor, lengths: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class FullGaussian(ParametricFamily):
         if self.size < 1:
             raise InputError(f"FullGaussian takes the dimension of the Gaussians, an integer from 1; got {dim!r}")
 
-    def dim(self, shape: tuple[int, ...]) -> int:
+    def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
         needed = self.size + self.size * (self.size + 1) // 2
         if (shape[-1] if shape else 1) != needed:
@@ -207,7 +207,7 @@ class FullGaussian(ParametricFamily):
             found[..., d, d] = 0
             return found.flatten(1)
 
-        return Framed(joined(half * x, half * seconds), Ambient(self.dim(shape), curvature, cubic))
+        return Framed(joined(half * x, half * seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
 
     def __repr__(self) -> str:
         return f"FullGaussian({self.size})"

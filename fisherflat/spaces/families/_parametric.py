@@ -26,13 +26,13 @@ class Ambient:
 
     **Attributes:**
 
-    - `dim`: its dimension.
+    - `ambient_dim`: its dimension.
     - `curvature`: `R(x_a, x_b, x_c, x_d)` `[P, k, k, k, k]` of vectors `x` `[P, k, F]`, `None` where it is flat.
     - `cubic`: the vector `c` `[P, F]` with `c . z = E[l_x l_y l_z]` for all z, `l_x` the score along x (the
       Amari-Chentsov tensor), of vectors x and y `[P, F]`; `None` where it vanishes.
     """
 
-    dim: int
+    ambient_dim: int
     curvature: Callable[[Tensor], Tensor] | None = None
     cubic: Callable[[Tensor, Tensor], Tensor] | None = None
 
@@ -49,7 +49,7 @@ class Ambient:
 
             return call
 
-        return Ambient(self.dim, over(self.curvature), over(self.cubic))
+        return Ambient(self.ambient_dim, over(self.curvature), over(self.cubic))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ParametricFamily(ABC):
     """
 
     @abstractmethod
-    def dim(self, shape: tuple[int, ...]) -> int:
+    def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """How many dimensions the manifold of parameters has for outputs of a shape.
 
         **Raises:** `InputError` where outputs of this shape cannot be the family's parameters.
