@@ -79,7 +79,9 @@ def words(codes: Int[Tensor, "*batch"]) -> Any:
     return named(codes.tolist())
 
 
-def carried(errors: Float[Tensor, " n"], scales: Float[Tensor, " n"], to: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+def carried(
+    errors: Float[Tensor, "n *rest"], scales: Float[Tensor, " n"], to: Float[Tensor, " P"]
+) -> Float[Tensor, "P *rest"]:
     """Errors where none were estimated: the largest of those that were, relative to a scale that is known everywhere.
 
     **Args:** `errors`, NaN where a point has no geometry, and `scales` at some points; `to`, the scales at others of
@@ -87,8 +89,7 @@ def carried(errors: Float[Tensor, " n"], scales: Float[Tensor, " n"], to: Float[
 
     **Returns:** the errors there, infinite where none was estimated at all.
     """
-    known = ~errors.isnan()
-    if not known.any():
-        return to + float("inf")
-    relative = torch.where(scales > 0, errors / scales, 0.0)[known]
-    return to * relative.amax().clamp_min(_FLOOR * torch.finfo(to.dtype).eps)
+    here, there = (scale.reshape(-1, *(1,) * (errors.dim() - 1)) for scale in (scales, to))
+    relative = torch.where(here > 0, errors / here, 0.0).nan_to_num(nan=-1.0).amax(0)
+    least = _FLOOR * torch.finfo(to.dtype).eps
+    return there * torch.where(relative < 0, float("inf"), relative.clamp_min(least))

@@ -40,7 +40,8 @@ def sentences(found: Depth) -> list[str]:
 def _about_budgets(found: Depth) -> list[str]:
     if not found.budgets:
         return []
-    total = _total(found)
+    total, budget = _total(found), found.budgets["role"]
+    error = math.nan if budget.again is None else budget.error("scalar_curvature").nanmean().item()
     if total.mean == 0:
         return ["The scalar curvature after the last block is zero, so there is nothing to attribute."]
     of_roles = dict(zip(found.budgets["role"].labels, _amounts(found, "role"), strict=True))
@@ -48,7 +49,7 @@ def _about_budgets(found: Depth) -> list[str]:
     interval = f" (95 % interval {total.low:.3g} to {total.high:.3g})" if total.clusters >= ENOUGH else ""
     said = [
         f"After the last block the mean scalar curvature over {found.settings['budget_points']} points is "
-        f"{total.mean:.3g}/σ²{interval}.",
+        f"{shown(total.mean, error)}/σ²{interval}.",
         f"Attributed to layers: {_largest(found, 'layer')}.",
         *_about_transport(found),
         f"Attributed to parts: {_largest(found, 'role')}.",

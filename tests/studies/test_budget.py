@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from cases.maps import as_functions
 from cases.stacks import linear_stack, paraboloid_stack, residual_stack
+from torch import Tensor
 
 import fisherflat as ff
 from fisherflat.errors import InputError
@@ -191,3 +193,40 @@ def test_minilm_is_bent_by_pattern_norm_and_activation(minilm_path: Path) -> Non
     budget = ff.curvature_budget(blocks, chart, u)
     bending = {label for label, norm in zip(budget.labels, budget.surviving, strict=True) if norm > 0}
     assert bending == {"pattern", "norm", "activation"}
+
+
+def test_errors_of_entries_cover_where_parts_cancel() -> None:
+    """Bowls `a (x² + y²)` one after the other: the entries are `8 a b`, exactly, and lose all digits before their sum."""
+    chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
+    for large in (1.0, 1e4, 1e8):
+        sizes = [large / 3, -large / 3 + 1.0, 0.1]
+
+        def bowl(x: Tensor, a: float) -> Tensor:
+            return x + torch.stack([0 * x[0], 0 * x[1], a * (x[0] ** 2 + x[1] ** 2)])
+
+        maps = [lambda x, a=a: bowl(x, a) for a in sizes]
+        found = ff.curvature_budget(maps, chart, torch.zeros(2), by="layer")
+        exact = [Fraction(a) for a in sizes]
+        for i, a in enumerate(exact):
+            for j, b in enumerate(exact):
+                assert abs(Fraction(found.matrix[i, j].item()) - 8 * a * b) <= Fraction(
+                    found.error("matrix")[i, j].item()
+                )
+            off = abs(Fraction(found.attributed[i].item()) - 8 * a * sum(exact))
+            assert off <= Fraction(found.error("attributed")[i].item()) <= Fraction(1e-13) * 8 * Fraction(large) ** 2
+        off = abs(Fraction(found.scalar_curvature.item()) - 8 * sum(exact) ** 2)
+        assert off <= Fraction(found.error("scalar_curvature").item())
+    assert found.error("scalar_curvature") > 0.1  # of 8 * 1.21: most digits are gone, and it is said
+    with pytest.raises(InputError, match="errors are known of matrix"):
+        found.error("share")
+
+
+def test_coarser_budgets_keep_their_errors() -> None:
+    torch.manual_seed(0)
+    blocks = [ff.layers.SelfAttention(4).double() for _ in range(2)]
+    chart = ff.charts.token(torch.randn(3, 4), -1, torch.randn(2, 4))
+    fine = ff.curvature_budget(blocks, chart, torch.zeros(3, 2), by="layer-role")
+    coarse, direct = fine.by("layer"), ff.curvature_budget(blocks, chart, torch.zeros(3, 2), by="layer")
+    off = (coarse.matrix - direct.matrix).abs()
+    assert (off <= coarse.error("matrix") + direct.error("matrix")).all()
+    assert (coarse.error("matrix") <= 1e-12 * coarse.matrix.abs().max()).all()

@@ -27,6 +27,8 @@ aten = torch.ops.aten
 
 #: the size of the noise in units of the precision, of which rounding is at most a half
 AMPLITUDE = 3.0
+#: an estimate is at least so many last places: a few runs may by chance come out alike
+_LEAST = 8.0
 
 
 def _ops(names: str) -> frozenset[Any]:
@@ -149,5 +151,5 @@ def spread(found: Tensor, again: Tensor) -> Tensor:
     **Args:** `found` `[*shape]`; `again` `[runs, *shape]`.
     """
     largest = (again - found).abs().nan_to_num(nan=float("inf")).amax(0)
-    least = found.abs() * (AMPLITUDE * torch.finfo(found.dtype).eps)
+    least = found.abs() * (_LEAST * torch.finfo(found.dtype).eps)
     return torch.where(found.isnan(), found, torch.maximum(largest, least))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,9 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry import Geometry
+from fisherflat.geometry import Geometry, carried
 from fisherflat.jets import Jet, pairs
-from fisherflat.jets.engines import TensorAlgebra, evaluated, in_chunks, memory_budget, start
+from fisherflat.jets.engines import Noise, TensorAlgebra, evaluated, in_chunks, memory_budget, spread, start
 from fisherflat.jets.graph import ROLES, Graph, Node
 from fisherflat.jets.rules import Series
 from fisherflat.parts.readings import LIVE
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
     from fisherflat.models import Model
 
+#: of what a budget knows the error
+ERRED = ("matrix", "attributed", "own", "interaction", "scalar_curvature")
+#: errors are estimated at one point in so many, so many times
+SAMPLED, _RUNS = 64, 2
 #: what a budget can be split by
 SPLITS = ("role", "layer", "layer-role")
 
@@ -66,6 +70,7 @@ class CurvatureBudget:
       units of 1 / covariance.
     - `born` `[*batch, n, n]`, symmetric: `<II_a, II_b>` after the map in which the sources of a and of b are born, zero
       where these are two maps, and NaN on the diagonal where those of a are born in several.
+    - `again`: these three at the first s points from arithmetic with noise, for `error`; `None` in older files.
     """
 
     parts: tuple[Part, ...]
@@ -73,6 +78,7 @@ class CurvatureBudget:
     traces: Float[Tensor, "*batch n n"]
     products: Float[Tensor, "*batch n n"]
     born: Float[Tensor, "*batch n n"]
+    again: Float[Tensor, "3 runs s n n"] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -125,6 +131,30 @@ class CurvatureBudget:
         """`surviving / created`: above 1 where later maps amplify what a part made; NaN where it made nothing."""
         return self.surviving / self.created.masked_fill(self.created == 0, float("nan"))
 
+    def error(self, name: str = "attributed") -> Tensor:
+        """How far off rounding may have put what is attributed, by entry: it loses digits before its total does.
+
+        **Args:** `name`: `"matrix"`, `"attributed"`, `"own"`, `"interaction"` or `"scalar_curvature"`, the sum.
+
+        **Returns:** a tensor of its shape: estimated at a sample of the points (see docs/precision.md), carried over to
+        the others.
+
+        **Raises:** `InputError` for another name, and for a budget that was made without.
+        """
+        if name not in ERRED:
+            raise InputError(f"errors are known of {', '.join(ERRED)}, not of {name!r}")
+        if self.again is None:
+            raise InputError("this budget was made without errors; make it anew")
+        traces, products, born = self.again
+        noisy = getattr(replace(self, traces=traces, products=products, born=born, again=None), name)
+        found, batch = getattr(self, name), self.traces.shape[:-2]
+        flat, sampled = found.reshape(-1, *found.shape[len(batch) :]), noisy.shape[1]
+        scale = (self.traces.abs() + self.products.abs()).sum((-2, -1)).reshape(-1).nan_to_num()
+        own = spread(flat[:sampled], noisy)
+        error = carried(own, scale[:sampled], scale)
+        error[:sampled] = torch.where(own.isnan(), error[:sampled], own)
+        return torch.where(flat.isnan(), flat, error).reshape(found.shape)
+
     def by(self, split: str) -> CurvatureBudget:
         """The same budget for coarser parts, `"role"` or `"layer"`: exact, since shares of `II` add up.
 
@@ -143,9 +173,10 @@ class CurvatureBudget:
         member = torch.tensor([[owner == part for part in parts] for owner in owners]).reshape(-1, len(parts))
         member = member.to(self.traces)
         traces, products, born = (member.T @ m @ member for m in (self.traces, self.products, self.born))
+        again = None if self.again is None else member.T @ self.again @ member
         layers = [{part.layer for part, owner in zip(self.parts, owners, strict=True) if owner == one} for one in parts]
         several = torch.tensor([len(some) > 1 for some in layers], dtype=torch.bool, device=born.device)
-        return CurvatureBudget(parts, self.layers, traces, products, _without(born, several))
+        return CurvatureBudget(parts, self.layers, traces, products, _without(born, several), again)
 
     @property
     def table(self) -> pandas.DataFrame:
@@ -223,14 +254,21 @@ def budget(
         "layer-role": known,
     }[by]
     index = torch.tensor([parts.index(part) for part in known], dtype=torch.long)
-    placed = []
-    for matrices in zip(*pieces, strict=True):
-        full = points.new_zeros(points[..., 0].numel(), len(parts), len(parts))
-        full[:, index[:, None], index] = torch.cat(matrices)
-        placed.append(full.reshape(*points.shape[:-1], *full.shape[1:]))
-    traces, products, born = placed
+
+    def placed(matrices: Sequence[Tensor], *shape: int) -> Tensor:
+        """Matrices over the parts that have sources, among those over all parts."""
+        joined = torch.cat(list(matrices))
+        full = joined.new_zeros(len(joined), len(parts), len(parts))
+        full[:, index[:, None], index] = joined
+        return full.reshape(*shape, *full.shape[1:])
+
+    traces, products, born = (placed(matrices, *points.shape[:-1]) for matrices in zip(*pieces, strict=True))
+    sample = points.reshape(-1, k)[: -(-points[..., 0].numel() // SAMPLED)]
+    with Noise(0):
+        noisy = _measure(stack, sample.repeat(_RUNS, 1), by, births, "nan", memory)
+    again = torch.stack([placed([matrices], _RUNS, len(sample)) for matrices in noisy])
     several = torch.tensor([births[part] > 1 for part in parts], dtype=torch.bool, device=born.device)
-    return CurvatureBudget(tuple(parts), stack.labels, traces, products, _without(born, several))
+    return CurvatureBudget(tuple(parts), stack.labels, traces, products, _without(born, several), again)
 
 
 def _bending(stage: Stage, by: str) -> list[Part]:

@@ -146,7 +146,7 @@ class Depth:
         """A row for each layer, means over points.
 
         `created`, the |II| of its own sources where they are born; `surviving`, at the output; `own` and `interaction`,
-        what of the scalar curvature is attributed to it.
+        what of the scalar curvature is attributed to it, and the errors of these two.
         """
         import pandas as pd
 
@@ -155,6 +155,8 @@ class Depth:
             return pd.DataFrame(columns=["layer", *columns])
         budget = self.budgets["layer"]
         means = {name: getattr(budget, name).nanmean(0).cpu().numpy() for name in columns}
+        if budget.again is not None:
+            means |= {f"{name}_error": budget.error(name).nanmean(0).cpu().numpy() for name in columns[2:]}
         return pd.DataFrame({"layer": budget.labels, **means})
 
     def growth(self) -> dict[Curve, Growth]:
