@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -90,15 +91,28 @@ def _lu_solve(packed: Tensor, pivots: Tensor, b: Tensor, *, left: bool = True, a
     return SOLVE(packed, SOLVE(packed, places.mT @ b, upper=False, unitriangular=True), upper=True)
 
 
-@decomposes("linalg_pinv", "linalg_pinv.atol_rtol_tensor")
-def _pinv(a: Tensor, *args: Any, hermitian: bool = False, **kwargs: Any) -> Tensor:
-    """Of a matrix of full rank: `r⁻¹ qᵀ`; of another one the inverse of r is not finite."""
+@decomposes("linalg_pinv.atol_rtol_tensor")
+def _pinv(a: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Tensor:
+    """Of a matrix of full rank: `r⁻¹ qᵀ`; of another one no number."""
     if hermitian:
         a = a.tril() + a.tril(-1).mT
     if a.shape[-2] < a.shape[-1]:
-        return _pinv(a.mT).mT
+        return _pinv(a.mT, atol=atol, rtol=rtol).mT
     q, r = torch.linalg.qr(a)
-    return SOLVE(r, q.mT, upper=True)
+    inverse = SOLVE(r, q.mT, upper=True)
+    return _of_full_rank(inverse, a, inverse, atol, rtol)
+
+
+def _of_full_rank(x: Tensor, a: Tensor, inverse: Tensor, atol: Any = None, rtol: Any = None) -> Tensor:
+    """`x`, and no number where torch takes a singular value of `a` for zero; these are no less than `1 / |inverse|`."""
+    least = torch.as_tensor(max(a.shape[-2:]) * torch.finfo(a.dtype).eps, dtype=a.dtype)
+    if rtol is not None or atol is not None:
+        least = rtol if rtol is not None else torch.where(atol > 0, 0.0, least)
+    over = (inverse * inverse).sum((-2, -1), keepdim=True)
+    seen = over * (a * a).sum((-2, -1), keepdim=True) * least[..., None, None] ** 2 < 1
+    if atol is not None:
+        seen = seen & (over * atol[..., None, None] ** 2 < 1)
+    return torch.where(seen, x, math.nan)
 
 
 @decomposes("linalg_lstsq")
@@ -107,12 +121,11 @@ def _lstsq(a: Tensor, b: Tensor, rcond: float | None = None, *, driver: str | No
     rows, columns = a.shape[-2:]
     vector = b.dim() == 1 or (b.dim() == a.dim() - 1 and b.shape == a.shape[:-1])
     right = b.unsqueeze(-1) if vector else b
-    if rows < columns:
-        q, r = torch.linalg.qr(a.mT)
-        x = q @ SOLVE(r.mT, right, upper=False)
-    else:
-        q, r = torch.linalg.qr(a)
-        x = SOLVE(r, q.mT @ right, upper=True)
+    wide = rows < columns
+    q, r = torch.linalg.qr(a.mT if wide else a)
+    x = q @ SOLVE(r.mT, right, upper=False) if wide else SOLVE(r, q.mT @ right, upper=True)
+    if driver != "gels":  # which takes the rank for full
+        x = _of_full_rank(x, a, SOLVE(r, torch.eye(min(rows, columns), dtype=a.dtype, device=a.device), upper=True))
     # which of the others are there depends on the driver
     _, residuals, rank, values = torch.linalg.lstsq(
         torch.eye(rows, columns, dtype=a.dtype, device=a.device).expand(a.shape),
