@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fisherflat._warned import warn
-from fisherflat.errors import InputError, PrecisionWarning
+from fisherflat.errors import InputError, PrecisionWarning, warn
 
 
 def as_float64(value: Any, name: str) -> Tensor:

@@ -18,8 +18,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fisherflat._warned import warn
-from fisherflat.errors import FisherflatError, FisherflatWarning, InputError
+from fisherflat.errors import FisherflatError, FisherflatWarning, InputError, warn
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
-
-from fisherflat._warned import warn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -41,4 +40,4 @@ def former(new: str) -> Any:
 
 
 def _warn(what: str, new: str) -> None:
-    warn(f"{what} is now called {new!r}; the old name goes with {GONE}", DeprecationWarning)
+    warnings.warn(f"{what} is now called {new!r}; the old name goes with {GONE}", DeprecationWarning, stacklevel=3)

@@ -11,11 +11,13 @@ import torch
 from cases.tiny_models import tiny_model
 
 import fisherflat as ff
-from fisherflat._warned import warn, without
-from fisherflat.errors import DegenerateImmersionWarning, FisherflatWarning
+from fisherflat.errors import DegenerateImmersionWarning, FisherflatWarning, warn, without
 
-ZERO, IDS = torch.zeros(2, dtype=torch.float64), [5, 6, 7, 8, 9, 11]
-SQUARES = ff.StatisticalManifold(lambda u: u**2, ff.charts.identity(2), degenerate="nan")
+ZERO = torch.zeros(2, dtype=torch.float64)
+
+
+def squares() -> ff.StatisticalManifold:
+    return ff.StatisticalManifold(lambda u: u**2, ff.charts.identity(2), degenerate="nan")
 
 
 def line(lambda_: Any) -> int:
@@ -25,12 +27,10 @@ def line(lambda_: Any) -> int:
 CALLS = {
     "half an array": lambda: ff.charts.affine(torch.zeros(3, dtype=torch.float16), torch.eye(3)[:2]),
     "half a module": lambda: ff.StatisticalManifold(torch.nn.Linear(2, 3).half(), ff.charts.identity(2)),
-    "a degenerate point": lambda: SQUARES.metric(ZERO),
-    "all at once": lambda: SQUARES.at(ZERO).ricci,
-    "an old name": lambda: ff.Gaussian([1.0, 2.0]).dim,
-    "an old keyword": lambda: ff.certify_layer("python-llama", 0, prompt=[1, 2, 3], reading="frozen pattern", dim=2),
-    "a mixture": lambda: ff.analyze(ff.load(tiny_model("afmoe")), IDS, layers=[1], points=9, progress=False),
-}
+    "a degenerate point": lambda: squares().metric(ZERO),
+    "all at once": lambda: squares().at(ZERO).ricci,
+    "a mixture": lambda: ff.analyze(tiny_model("afmoe"), [5, 6, 7, 8, 9, 11], layers=[1], points=9, progress=False),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", CALLS)
@@ -38,7 +38,7 @@ def test_warnings_point_at_the_line_of_the_user(kind: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         CALLS[kind]()
-    mine = [w for w in caught if issubclass(w.category, (FisherflatWarning, DeprecationWarning))]
+    mine = [w for w in caught if issubclass(w.category, FisherflatWarning)]
     if kind != "all at once":
         assert mine
     assert {(w.filename, w.lineno) for w in mine} <= {(__file__, line(CALLS[kind]))}

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat._warned import without
-from fisherflat.errors import DegenerateImmersionWarning, InputError
+from fisherflat.errors import DegenerateImmersionWarning, InputError, without
 from fisherflat.geometry._manifold import StatisticalManifold
 
 #: total curvature in radians, ∫|K| dA over the map, below which a map is flat to rounding

@@ -12,8 +12,7 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
-from fisherflat._warned import warn
-from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning
+from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn
 from fisherflat.geometry._more_bits import in_more_bits
 from fisherflat.geometry._paths import Paths
 from fisherflat.geometry._quantities import POLICIES, Geometry

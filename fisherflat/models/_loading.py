@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fisherflat._warned import warn
-from fisherflat.errors import CheckpointError, CheckpointWarning, InputError
+from fisherflat.errors import CheckpointError, CheckpointWarning, InputError, warn
 from fisherflat.jets.engines import memory_budget
 from fisherflat.models._adapters import adapted
 from fisherflat.models._empty_model import empty_model, matters, missing_weights, placed

@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat._warned import warn
-from fisherflat.errors import RoutingWarning
+from fisherflat.errors import RoutingWarning, warn
 from fisherflat.jets.graph import Graph, Node, getitem, run
 from fisherflat.jets.ops import INDEXED, RANKING
 from fisherflat.spaces.charts import Chart

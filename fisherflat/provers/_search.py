@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fisherflat._warned import without
-from fisherflat.errors import DegenerateImmersionWarning, FallbackWarning
+from fisherflat.errors import DegenerateImmersionWarning, FallbackWarning, without
 from fisherflat.geometry import Geometry, StatisticalManifold
 
 #: the search stays within this distance of the chart's origin, in each coordinate

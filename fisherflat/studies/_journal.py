@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fisherflat._files import as_json, claimed, content, made, parsed, read_json, whole
-from fisherflat.certificates import digests
 from fisherflat.errors import InputError
 
 #: one row of a table
@@ -46,7 +46,7 @@ class Journal:
         check(folder, resume, overwrite)
         text = as_json({"identity": identity}, indent=None)
         self._head = json.loads(text)
-        self._of = digests.of_json(self._head)
+        self._of = _digest(self._head)
         found, kept = b"" if overwrite else _content(self.path), [self._sealed(self._head)]
         lines = found.splitlines(keepends=True)
         for line in lines:
@@ -115,7 +115,7 @@ def check(folder: str | Path, resume: bool = False, overwrite: bool = False) -> 
             f"{path} is damaged at its beginning, or of another version; resume to keep the results that are "
             "whole, overwrite them, or choose another folder"
         )
-    found = [line for line in (_opened(line, digests.of_json(head)) for line in lines[1:]) if line is not None]
+    found = [line for line in (_opened(line, _digest(head)) for line in lines[1:]) if line is not None]
     if any("finished" in line for line in found[-1:]):
         raise InputError(
             f"{folder} holds a finished analysis; resume it to have it again or to extend it, overwrite it, or choose "
@@ -152,11 +152,15 @@ def _opened(line: bytes, of: str | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     seal = said.pop("seal", None) if isinstance(said, dict) else None
-    return said if seal is not None and seal == _seal(said, of or digests.of_json(said)) else None
+    return said if seal is not None and seal == _seal(said, of or _digest(said)) else None
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _seal(line: dict[str, Any], of: str) -> str:
-    return digests.of_json([of, line])
+    return _digest([of, line])
 
 
 def _is_task(line: dict[str, Any]) -> bool:

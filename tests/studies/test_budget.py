@@ -196,7 +196,7 @@ def test_minilm_is_bent_by_pattern_norm_and_activation(minilm_path: Path) -> Non
 
 
 def test_errors_of_entries_cover_where_parts_cancel() -> None:
-    """Bowls `a (x² + y²)` one after the other: the entries are `8 a b`, exactly, and lose all digits before their sum."""
+    """Bowls `a (x² + y²)` one after the other: the entries are `8 a b` and lose all digits before their sum."""
     chart = ff.charts.affine(torch.zeros(3), torch.eye(3)[:2])
     for large in (1.0, 1e4, 1e8):
         sizes = [large / 3, -large / 3 + 1.0, 0.1]

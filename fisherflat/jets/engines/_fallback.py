@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fisherflat._warned import warn
-from fisherflat.errors import FallbackWarning, UnsupportedOpError
+from fisherflat.errors import FallbackWarning, UnsupportedOpError, warn
 from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._chunks import is_out_of_memory
 from fisherflat.jets.engines._trust import trusted

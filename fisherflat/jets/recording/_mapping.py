@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fisherflat._warned import warn
-from fisherflat.errors import MapError, PrecisionWarning
+from fisherflat.errors import MapError, PrecisionWarning, warn
 from fisherflat.jets.graph import Graph, Watch
 from fisherflat.jets.recording._copies import own
 from fisherflat.jets.recording._modes import Repeatable, evaluating

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from fisherflat._typing import Float, Int, Tensor
-from fisherflat._warned import without
-from fisherflat.errors import DegenerateImmersionWarning
+from fisherflat.errors import DegenerateImmersionWarning, without
 from fisherflat.geometry import (
     Geometry,
     Jets,

@@ -12,9 +12,8 @@ import torch
 
 from fisherflat._progress import progress as bar
 from fisherflat._version import __version__
-from fisherflat._warned import warn
 from fisherflat.certificates import digests
-from fisherflat.errors import RoutingWarning
+from fisherflat.errors import RoutingWarning, warn
 from fisherflat.models import Encoded, Model
 from fisherflat.parts.readings import LIVE, order, roles
 from fisherflat.studies._journal import Journal, Row, begun
