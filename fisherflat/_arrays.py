@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,42 @@ def as_float64(value: Any, name: str) -> Tensor:
             f"{name} holds {int((~finite).sum())} NaN or infinite entries, the first at index {where}; remove them"
         )
     return tensor
+
+
+def whole(value: Any, name: str, least: int | None = None) -> int:
+    """An integer of Python, of NumPy or in a tensor of one entry.
+
+    **Raises:** `InputError` for anything else, truth values and floats among it, and for one below `least`.
+    """
+    try:
+        if isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+            raise TypeError("a truth value")
+        number = operator.index(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must be an integer, got {value!r}") from error
+    if least is not None and number < least:
+        raise InputError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def wholes(values: Any, name: str) -> tuple[int, ...]:
+    """Several integers, from a list, a range, an array or a tensor of one axis.
+
+    **Raises:** `InputError` for a single one, none, or what are no integers.
+    """
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) != 1:
+        raise InputError(f"{name} must be a list of integers, such as [{_example(values)}], got {values!r}")
+    found = tuple(whole(value, f"each of {name}") for value in values)
+    if not found:
+        raise InputError(f"{name} must be a list that is not empty, got {values!r}")
+    return found
+
+
+def _example(value: Any) -> Any:
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        return 0
 
 
 def product_error(a: Tensor, b: Tensor, product: Tensor) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple, overload
+from typing import NamedTuple, SupportsIndex, overload
 
 import torch
 from torch import nn
 
+from fisherflat._arrays import whole
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CheckpointError, MapError, TraceError
 from fisherflat.jets.graph import Graph
@@ -57,14 +58,17 @@ class Blocks(Sequence):  # of Block, as its methods say; named here, a checker o
         return (self[layer] for layer in range(len(self)))
 
     @overload
-    def __getitem__(self, index: int) -> Block: ...
+    def __getitem__(self, index: SupportsIndex) -> Block: ...
 
     @overload
     def __getitem__(self, index: slice) -> Blocks: ...
 
-    def __getitem__(self, index: int | slice) -> Block | Blocks:
+    def __getitem__(self, index: SupportsIndex | slice) -> Block | Blocks:
         if isinstance(index, slice):
             return Blocks(self._make, self._layers[index], self._keep)
+        index = whole(index, "the index of a block")
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there are {len(self)} blocks, from 0; there is no block {index}")
         layer = self._layers[index]
         if layer not in self._made:
             if not self._keep:

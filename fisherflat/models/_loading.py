@@ -67,6 +67,8 @@ def load(
     4
     """
     device = _device(device)
+    if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")):
+        raise InputError(f"a tokenizer is one of transformers, got {type(tokenizer).__name__}")
     if not isinstance(source, (str, Path)):
         return _of_module(source, tokenizer, blocks, part, device)
     place = place_of(source, download)

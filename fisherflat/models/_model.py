@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import nn
 
+from fisherflat._arrays import whole
 from fisherflat._typing import Tensor
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.jets.recording import own
@@ -195,7 +196,7 @@ class Model:
         encoded = Encoded.of_rows(1, text, inputs=inputs)
         return Encoded.of_rows(self._forward.rows(encoded), text, inputs=inputs)
 
-    def blocks(self, prompt: Any, stop: int | None = None) -> Blocks:
+    def blocks(self, prompt: Any, stop: SupportsIndex | None = None) -> Blocks:
         """The model's blocks as they ran on `prompt`: anything that `encode` takes, or what it returned.
 
         **Args:** `stop`: the forward pass ends after so many blocks, and only those are returned.
@@ -205,8 +206,7 @@ class Model:
 
         **Raises:** as `encode`, and `CheckpointError` where no list of blocks is found.
         """
-        if stop is not None and stop < 1:
-            raise InputError(f"stop must be at least 1, got {stop}")
+        stop = None if stop is None else whole(stop, "stop", 1)
         encoded = self.encode(prompt)
         calls = self._forward.run(encoded, stop)
         return Blocks(lambda layer: self._block(layer, encoded, calls), range(len(calls)), keep=not self.weights.lazy)

@@ -63,6 +63,8 @@ class Part(nn.Module):
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
         """The part's output at `x`, without the batch axis."""
+        if not isinstance(x, Tensor):
+            raise InputError(f"a part takes a tensor {list(self._shape)} (tokens, width), got {type(x).__name__}")
         if x.shape != self._shape:
             raise InputError(f"this part takes {list(self._shape)} (tokens, width), as captured; got {list(x.shape)}")
         exit = self._exit[0]

@@ -76,6 +76,8 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
     >>> ff.certify(frozen, ff.charts.token(at, -1, torch.eye(4)[:2])).verdict
     'flat'
     """
+    if not hasattr(roles, "__iter__"):
+        raise InputError(f"roles are a list out of {', '.join(ROLES[:-1])}, got {roles!r}")
     roles = (roles,) if isinstance(roles, str) else tuple(roles)
     for role in roles:
         if role not in ROLES or role == "other":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import nn
 
+from fisherflat._arrays import whole
 from fisherflat._renamed import renamed
 from fisherflat.certificates import CurvatureCertificate, placed
 from fisherflat.errors import CovarianceError, InputError
@@ -22,13 +23,13 @@ from fisherflat.spaces.families import Gaussian
 @renamed(dim="k")
 def certify_layer(
     model: Model | nn.Module | str | Path,
-    layer: int,
+    layer: SupportsIndex,
     part: str = "attention",
     *,
     prompt: Any,
     reading: str = "live",
     moves: str | Moves = "principal",
-    position: int | str | None = None,
+    position: SupportsIndex | str | None = None,
     k: int | None = None,
     covariance: str | float = "words",
     precision: int = 128,
@@ -52,7 +53,7 @@ def certify_layer(
     >>> certificate.verdict
     'flat'
     """
-    model = as_model(model)
+    model, layer = as_model(model), whole(layer, "layer")
     moving, encoded = parse(moves, k), model.encode(prompt)
     if encoded.hidden is not None:
         raise InputError("a certificate names its prompt by token ids; give a text or ids, not hidden states")

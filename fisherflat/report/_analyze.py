@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
@@ -23,19 +23,19 @@ def analyze(
     model: Any,
     prompts: Any,
     *,
-    dim: int | None = None,
+    dim: SupportsIndex | None = None,
     moves: str | Moves = "principal",
     parts: Sequence[str] = PARTS,
-    heads: str | Sequence[int] | None = None,
+    heads: Any = None,
     readings: Sequence[str] | None = None,
-    layers: Sequence[int] | None = None,
-    positions: str | Sequence[int] = "spread",
-    points: int = 16,
-    seed: int = 0,
+    layers: Any = None,
+    positions: Any = "spread",
+    points: SupportsIndex = 16,
+    seed: SupportsIndex = 0,
     engine: str = "taylor",
     dtype: torch.dtype = torch.float64,
     errors: str = "sample",
-    jobs: int = 1,
+    jobs: SupportsIndex = 1,
     runner: Runner | None = None,
     folder: str | Path | None = None,
     resume: bool = False,

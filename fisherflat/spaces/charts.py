@@ -7,13 +7,12 @@ your own inside `mean`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
-from fisherflat._arrays import as_float64
+from fisherflat._arrays import as_float64, whole, wholes
 from fisherflat._renamed import former, renamed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
@@ -126,7 +125,7 @@ def affine(point: Any, basis: Any) -> Chart:
     return Chart(as_float64(point, "point"), as_float64(basis, "basis"), "affine")
 
 
-def identity(dim: int) -> Chart:
+def identity(dim: SupportsIndex) -> Chart:
     """The inputs themselves as coordinates: `u -> u`.
 
     **Args:**
@@ -141,12 +140,11 @@ def identity(dim: int) -> Chart:
     >>> ff.charts.identity(2)([0.3, 0.4]).tolist()
     [0.3, 0.4]
     """
-    if dim < 1:
-        raise InputError(f"identity(dim) needs dim >= 1, got {dim}")
+    dim = whole(dim, "dim", 1)
     return Chart(torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64), "identity")
 
 
-def token(hidden: Any, index: int | Sequence[int], basis: Any) -> Chart:
+def token(hidden: Any, index: Any, basis: Any) -> Chart:
     """Hidden states in which only token `index` moves, along the rows of `basis`; the other tokens stand still.
 
     **Args:**
@@ -171,11 +169,10 @@ def token(hidden: Any, index: int | Sequence[int], basis: Any) -> Chart:
         raise InputError(
             f"basis must be [k, {d}] for hidden states of width {d}; this one has shape {list(basis.shape)}"
         )
-    indices = [index] if isinstance(index, int) else list(index)
-    outside = [i for i in indices if not -n <= i < n]
-    if outside or not indices:
-        what = f"token index {outside[0]} is outside" if outside else "no token moves in"
-        raise InputError(f"{what} a sequence of {n} tokens")
+    several = hasattr(index, "__len__") and getattr(index, "ndim", 1) > 0
+    indices = list(wholes(index, "tokens that move") if several else [whole(index, "the token that moves")])
+    if outside := [i for i in indices if not -n <= i < n]:
+        raise InputError(f"token index {outside[0]} is outside a sequence of {n} tokens")
     directions = hidden.new_zeros(basis.shape[0], n, d)
     directions[:, indices] = basis[:, None]
     return Chart(hidden, directions, "token")
@@ -231,7 +228,7 @@ def attention_weights(values: Any) -> Chart:
 
 
 @renamed(dim="k")
-def principal(hidden: Any, index: int, k: int = 2) -> Chart:
+def principal(hidden: Any, index: SupportsIndex, k: int = 2) -> Chart:
     """The token slice spanned by the leading principal directions of a set of hidden states.
 
     One unit of a coordinate is one standard deviation of the hidden states along that direction. The directions are

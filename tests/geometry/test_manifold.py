@@ -117,7 +117,7 @@ def test_chunks_change_nothing(engine: str) -> None:
     for name, expected in surface.measure(u, QUANTITIES).items():
         torch.testing.assert_close(in_chunks[name], expected, rtol=1e-13, atol=1e-14)
     x, y = random(7, 2, seed=1), random(7, 2, seed=2)
-    chunked = torus(engine, memory=1).sectional_curvature(u, x, y)
+    chunked = torus(engine, memory=surface.engine.bytes_per_point).sectional_curvature(u, x, y)
     torch.testing.assert_close(chunked, surface.sectional_curvature(u, x, y), rtol=1e-13, atol=1e-14)
 
 

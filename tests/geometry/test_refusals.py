@@ -36,7 +36,7 @@ ENGINES = ("taylor", "autodiff")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_degenerate_points_are_named(engine: str) -> None:
     message = r"rank 1 < k = 2 at u = \[0, 0\], singular values \[1, 0\]: the metric is singular.*degenerate=\"nan\""
-    for memory in (None, 1):
+    for memory in (None, folded(engine).engine.bytes_per_point):
         with pytest.raises(DegenerateImmersionError, match=message) as refused:
             folded(engine, memory=memory).scalar_curvature([[1.0, 0.5], [0.0, 0.0]])
     assert isinstance(refused.value, ArithmeticError)
@@ -46,9 +46,10 @@ def test_degenerate_points_are_named(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("memory", [None, 1])
-def test_degenerate_points_are_nan_on_request_with_one_count(memory: int | None, engine: str) -> None:
+@pytest.mark.parametrize("chunked", [False, True])
+def test_degenerate_points_are_nan_on_request_with_one_count(chunked: bool, engine: str) -> None:
     u = double([[[1.0, 0.5], [0.0, 0.0]], [[0.0, 0.0], [0.2, 0.1]]])
+    memory = folded(engine).engine.bytes_per_point if chunked else None  # a point at a time
     surface = folded(engine, degenerate="nan", memory=memory)
     expected = folded(engine).scalar_curvature(u.reshape(4, 2)[[0, 3]])
     measures: list[Callable[[], Tensor]] = [

@@ -147,7 +147,7 @@ nan, inf = float("nan"), float("inf")
         (lambda: ff.charts.simplex(random(1, 4)), "at least two points"),
         (lambda: ff.charts.attention_weights(random(1, 4)), "values must be .* n >= 2"),
         (lambda: ff.charts.attention_weights(random(4)), "values must be"),
-        (lambda: ff.charts.identity(0), "dim >= 1"),
+        (lambda: ff.charts.identity(0), "dim must be at least 1"),
         (lambda: ff.charts.principal(random(4), 0), r"hidden must be \[n, d\] or \[m, n, d\]"),
         (lambda: ff.charts.principal(random(3, 4), 0, k=3), "3 principal directions.*has 2; pass more tokens"),
         (lambda: ff.charts.principal(random(1, 4), 0, k=1), "1 hidden states has 0; pass more tokens"),

@@ -167,7 +167,7 @@ def test_positions(tmp_path: Path) -> None:
         ({"jobs": 0}, "jobs must be at least 1"),
         ({"resume": True}, "resume needs a folder"),
         ({"positions": "first"}, 'positions must be "spread"'),
-        ({"positions": []}, "no positions are given"),
+        ({"positions": []}, "positions must be a list that is not empty"),
         ({"layers": [2]}, "indices of the 2 layers"),
         ({"layers": []}, "layers must be a list that is not empty"),
     ],

@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fisherflat.errors import OutOfMemoryError
+from fisherflat._arrays import whole
+from fisherflat.errors import InputError, OutOfMemoryError
 
 T = TypeVar("T")
 
@@ -29,8 +30,11 @@ def free_memory(device: torch.device) -> int:
 
 
 def memory_budget(device: torch.device, memory: int | None = None) -> int:
-    """`memory` where it is given, else a share of what is free, in bytes."""
-    return memory if memory is not None else int(SHARE * free_memory(device))
+    """`memory` where it is given, else a share of what is free, in bytes.
+
+    **Raises:** `InputError` where it is no number of bytes.
+    """
+    return whole(memory, "memory, a budget in bytes,", 1) if memory is not None else int(SHARE * free_memory(device))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -48,9 +52,14 @@ def in_chunks(
 
     On out-of-memory the piece is halved and tried again.
 
-    **Raises:** `OutOfMemoryError` when a single point does not fit.
+    **Raises:** `OutOfMemoryError` when a single point does not fit; `InputError` where that is sure before.
     """
     budget = memory_budget(u.device, memory)
+    if memory is not None and budget < bytes_per_point:
+        raise InputError(
+            f"memory is a budget in bytes, and one point takes about {bytes_per_point} of them, more than {budget}; "
+            "give more, or leave it out"
+        )
     chunk = max(1, min(u.shape[0], budget // max(bytes_per_point, 1)))
     start = 0
     while start < u.shape[0]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 
+from fisherflat._arrays import whole
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.models._model import Model
@@ -78,7 +79,7 @@ class Moves(ABC):
         """
         return positions(prompt, where)
 
-    def place(self, model: Model, prompt: Encoded, where: int | str | None = None) -> Position:
+    def place(self, model: Model, prompt: Encoded, where: SupportsIndex | str | None = None) -> Position:
         """One position of a prompt, for what is measured at a single one.
 
         **Args:**
@@ -89,7 +90,7 @@ class Moves(ABC):
         """
         if where is None:
             return self.positions(model, prompt)[-1]
-        return self.positions(model, prompt, [where] if isinstance(where, int) else where)[-1]
+        return self.positions(model, prompt, where if isinstance(where, str) else [whole(where, "position")])[-1]
 
     def variants(self, model: Model, prompt: Encoded, position: Position) -> list[Encoded]:
         """The prompts whose states the chart needs; on the first of them the part is measured.

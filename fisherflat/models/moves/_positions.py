@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fisherflat._arrays import wholes
 from fisherflat.errors import InputError
 from fisherflat.models._prompts import Encoded
 
@@ -91,9 +92,7 @@ def label(prompt: Encoded, position: Position) -> str:
 
 
 def _checked(prompt: Encoded, where: Sequence[int]) -> list[Position]:
-    n = len(prompt.ids)
-    outside = [index for index in where if not -n <= index < n]
-    if outside or not where:
-        what = f"position {outside[0]} is outside" if outside else "no positions are given for"
-        raise InputError(f"{what} the prompt {prompt.text!r} of {n} tokens")
+    n, where = len(prompt.ids), wholes(where, "positions")
+    if outside := [index for index in where if not -n <= index < n]:
+        raise InputError(f"position {outside[0]} is outside the prompt {prompt.text!r} of {n} tokens")
     return list(dict.fromkeys(index % n for index in where))

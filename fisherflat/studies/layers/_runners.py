@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pickle import PicklingError
+from typing import SupportsIndex
 
 import torch
 
+from fisherflat._arrays import whole
 from fisherflat.errors import InputError, OutOfMemoryError
 from fisherflat.studies._journal import Row
 from fisherflat.studies.layers._tasks import Runner, Task, Work
@@ -24,7 +26,7 @@ def one_process(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[
         yield task, work.measure(task)
 
 
-def processes(jobs: int) -> Runner:
+def processes(jobs: SupportsIndex) -> Runner:
     """Tasks in `jobs` processes at a time, which share this machine's threads evenly.
 
     Each process is started anew and unpickles the work, so a script that calls this must guard its main part
@@ -33,17 +35,16 @@ def processes(jobs: int) -> Runner:
     **Raises:** `InputError` for fewer than one, and, when run, for work that cannot be pickled, such as a module with
     functions defined on the spot; `OutOfMemoryError` when a process was killed.
     """
-    if jobs < 1:
-        raise InputError(f"jobs must be at least 1, got {jobs}")
+    count = whole(jobs, "jobs", 1)
 
     def run(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
         others = set(multiprocessing.active_children())
         executor = ProcessPoolExecutor(
-            min(jobs, len(tasks) or 1),
+            min(count, len(tasks) or 1),
             # a forked copy of a process with running threads may hang, and cannot use a GPU
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(work, max(1, torch.get_num_threads() // jobs)),
+            initargs=(work, max(1, torch.get_num_threads() // count)),
         )
         try:
             futures = {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from fisherflat._arrays import whole, wholes
 from fisherflat.errors import InputError
 from fisherflat.geometry import ENGINES
 from fisherflat.models import PARTS
@@ -40,16 +40,16 @@ class Settings:
     def of(
         cls,
         *,
-        dim: int | None = None,
-        moves: str | Moves = "principal",
-        parts: Sequence[str] = PARTS,
-        heads: str | Sequence[int] | None = None,
-        readings: Sequence[str] | None = None,
-        layers: Sequence[int] | None = None,
-        positions: str | Sequence[int] = "spread",
-        points: int = 16,
-        seed: int = 0,
-        engine: str = "taylor",
+        dim: Any = None,
+        moves: Any = "principal",
+        parts: Any = PARTS,
+        heads: Any = None,
+        readings: Any = None,
+        layers: Any = None,
+        positions: Any = "spread",
+        points: Any = 16,
+        seed: Any = 0,
+        engine: Any = "taylor",
         dtype: torch.dtype = torch.float64,
         errors: str = "sample",
     ) -> Settings:
@@ -60,9 +60,8 @@ class Settings:
         what = parse(moves, dim)
         if what.k < 2:
             raise InputError(f"dim must be at least 2, got {what.k}: a curve has no intrinsic curvature")
-        if points < 1:
-            raise InputError(f"points must be at least 1, got {points}")
-        if engine not in ENGINES:
+        points, seed = whole(points, "points", 1), whole(seed, "seed", 0)
+        if not isinstance(engine, str) or engine not in ENGINES:
             raise InputError(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
@@ -70,18 +69,20 @@ class Settings:
             raise InputError(f'errors must be "sample" or "all", got {errors!r}')
         if isinstance(heads, str) and heads != "all":
             raise InputError(f'heads must be "all" or a list of indices, got {heads!r}')
-        if isinstance(parts, str) or not (parts or heads) or not set(parts) <= set(PARTS):
+        if heads is not None and not isinstance(heads, str):
+            heads = wholes(heads, "heads")
+        layers = None if layers is None else wholes(layers, "layers")
+        if not _are_names(parts) or not (len(parts) or heads) or not set(parts) <= set(PARTS):
             raise InputError(f"parts must be a list out of {list(PARTS)}, got {parts!r}")
-        for chosen, name in ((layers, "layers"), (readings, "readings")):
-            if isinstance(chosen, str) or (chosen is not None and not chosen):
-                raise InputError(f"{name} must be a list that is not empty, got {chosen!r}")
+        if readings is not None and (not _are_names(readings) or not len(readings)):
+            raise InputError(f"readings must be a list that is not empty, got {readings!r}")
         return cls(
             moves=what,
             parts=(*dict.fromkeys(parts), *(("heads",) if heads else ())),
-            heads=None if heads is None or isinstance(heads, str) else tuple(heads),
+            heads=None if heads is None or isinstance(heads, str) else heads,
             readings=None if readings is None else tuple(dict.fromkeys(map(canonical, readings))),
-            layers=None if layers is None else tuple(layers),
-            positions=positions if isinstance(positions, str) else tuple(int(position) for position in positions),
+            layers=layers,
+            positions=positions if isinstance(positions, str) else wholes(positions, "positions"),
             points=points,
             seed=seed,
             engine=engine,
@@ -104,3 +105,8 @@ class Settings:
             "dtype": str(self.dtype).removeprefix("torch."),
             "errors": self.errors,
         }
+
+
+def _are_names(given: Any) -> bool:
+    """Whether it is a list of words, and not one word."""
+    return not isinstance(given, str) and hasattr(given, "__len__") and all(isinstance(name, str) for name in given)
