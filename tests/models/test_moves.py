@@ -75,7 +75,7 @@ def test_positions_move_the_tokens_that_they_say() -> None:
         ("ss", "spread", "holds only special tokens; give a word"),
         ("sw", "first", '"spread", "last", "all", "together" or a list of indices, got \'first\''),
         ("sw", [0, 2], "position 2 is outside the prompt 'sw' of 2 tokens"),
-        ("sw", [], "no positions are given"),
+        ("sw", [], "positions must be a list that is not empty"),
     ],
 )
 def test_positions_that_are_not_there(special: str, where: Any, words: str) -> None:
