@@ -22,6 +22,11 @@ class Paths:
         @property
         def k(self) -> int: ...
         def _points(self, u: Any, name: str = "u") -> Tensor: ...
+        def metric(self, u: Any) -> Tensor: ...
+        def christoffel(self, u: Any) -> Tensor: ...
+        def riemann(self, u: Any) -> Tensor: ...
+        def ricci(self, u: Any) -> Tensor: ...
+        def scalar_curvature(self, u: Any) -> Tensor: ...
         def _local(self, name: str) -> Callable[[Tensor], Tensor]: ...
 
     @cached_property
@@ -103,3 +108,14 @@ class Paths:
         start, _, velocity, batch = self._between(u0, u1)
         w = self._points(v, "v").double().expand(*batch, self.k).reshape(-1, self.k)
         return self._geodesics.flow(start, velocity, [1.0], w)[2][-1].reshape(*batch, self.k)
+
+    def to_geomstats(self) -> Any:
+        """This manifold for geomstats: `R^k` equipped with this metric, its curvature and its geodesics.
+
+        **Returns:** a `geomstats` space, whose `.metric` goes into its estimators, such as `FrechetMean(space)`.
+
+        **Raises:** `ImportError` where geomstats is not installed (the extra `bench` brings it).
+        """
+        from fisherflat.geometry._geomstats import space
+
+        return space(self)

@@ -39,3 +39,28 @@ def test_geometry_agrees_with_geomstats(name: str, engine: str, theirs: dict[str
     torch.testing.assert_close(ours.ricci, expected["ricci_tensor"], rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(ours.scalar_curvature, expected["scalar_curvature"], rtol=1e-11, atol=1e-12)
     assert ours.scalar_curvature.abs() > 0.1  # so that agreement says something
+
+
+NORMALS = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2), ff.families.DiagonalGaussian())
+PLACES = torch.tensor([[0.2, 0.1], [0.5, -0.3], [-0.4, 0.2]], dtype=torch.float64)
+
+
+def test_normals_are_those_of_geomstats_which_estimates_on_our_manifold() -> None:
+    """Coordinates are mean and logarithm of the deviation here, mean and deviation there."""
+    from geomstats.information_geometry.normal import NormalDistributions
+    from geomstats.learning.frechet_mean import FrechetMean
+
+    space, known = NORMALS.to_geomstats(), NormalDistributions(sample_dim=1)
+    points = PLACES.numpy()
+    theirs = torch.stack([PLACES[:, 0], PLACES[:, 1].exp()], -1).numpy()
+    expected = known.metric.dist(theirs[0], theirs[1:])
+    torch.testing.assert_close(torch.as_tensor(space.metric.dist(points[0], points[1:])), torch.as_tensor(expected))
+    means = []
+    for where, given in ((space, points), (known, theirs)):
+        estimator = FrechetMean(where)
+        estimator.fit(given)
+        means.append(torch.as_tensor(estimator.estimate_))
+    torch.testing.assert_close(means[0], torch.stack([means[1][0], means[1][1].log()]), rtol=1e-4, atol=1e-5)
+    x, y = points[1], points[2]
+    assert float(space.metric.sectional_curvature(x, y, points[0])) == pytest.approx(-0.5, abs=1e-10)
+    assert space.metric.scalar_curvature(points).tolist() == pytest.approx([-1.0] * 3)
