@@ -92,14 +92,23 @@ def estimate(
 
     **Returns:** an `Estimate`, in the units of the values.
 
-    **Raises:** `InputError` where the lengths differ.
+    **Raises:** `InputError` where the lengths differ, or arguments are out of range.
 
     >>> import fisherflat as ff
     >>> found = ff.statistics.estimate([1.0, 2.0, 4.0, 5.0], prompt=[0, 0, 1, 1])
     >>> found.mean, found.level, found.clusters
     (3.0, 'prompt', 2)
     """
-    x = np.asarray(values, dtype=np.float64)
+    try:
+        x = np.asarray(values, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"values must be numbers [m] ({error})") from error
+    if x.ndim != 1:
+        raise InputError(f"values must be numbers [m]; they have shape {list(x.shape)}")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must be between 0 and 1, got {confidence}")
+    if resamples < 1:
+        raise InputError(f"resamples must be at least 1, got {resamples}")
     keys = {"prompt": prompt, "position": position}
     for name, key in keys.items():
         if key is not None and len(key) != len(x):

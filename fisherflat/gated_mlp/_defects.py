@@ -64,7 +64,7 @@ def inverse_scaling_defect(
     >>> bool(ff.symmetry.inverse_scaling_defect(ff.layers.GatedMLP(4, 6, "relu"), x, 3.0) < 1e-12)
     True
     """
-    factors = torch.as_tensor(factor, dtype=torch.float64)
+    factors = as_float64(factor, "factor")
     if not (factors > 0).all():
         raise InputError("inverse scaling is by positive factors; negative ones are sign flips, see symmetries(mlp)")
     x = as_float64(x, "x")

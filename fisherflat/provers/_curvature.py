@@ -14,7 +14,7 @@ import torch
 from flint import arb, fmpz_mat
 from torch import Tensor
 
-from fisherflat._arrays import as_float64
+from fisherflat._arrays import as_float64, whole
 from fisherflat.certificates import (
     ARGUMENTS,
     Bound,
@@ -83,16 +83,18 @@ def certify(
     ('curved', [4.0, 4.0])
     """
     manifold = StatisticalManifold(mean, chart, family, degenerate="nan")
-    if type(precision) is not int or not 24 <= precision <= 2**12:
+    precision = whole(precision, "precision, in bits,", 24)
+    if precision > 2**12:
         raise InputError(f"precision is a number of bits from 24 to {2**12}, got {precision!r}")
-    if not 0 <= float(radius) < float("inf"):
+    width = as_float64(radius, "radius")
+    if width.dim() or not width >= 0:
         raise InputError(f"radius must be a finite number, at least 0, got {radius!r}")
     point = None
     if at is not None:
         point = as_float64(at, "at")
         if tuple(point.shape) != (chart.k,):
             raise InputError(f"at must hold k = {chart.k} coordinates; it has shape {list(point.shape)}")
-    return _Prover(manifold, float(radius), precision).certificate(None if point is None else tuple(point.tolist()))
+    return _Prover(manifold, width.item(), precision).certificate(None if point is None else tuple(point.tolist()))
 
 
 def cell(point: Sequence[float], radius: float, path: str) -> Box:

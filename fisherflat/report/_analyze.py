@@ -101,6 +101,8 @@ def analyze(
         dtype=dtype,
         errors=errors,
     )
+    if runner is not None and not callable(runner):
+        raise InputError(f"a runner is a function of work and tasks, got {type(runner).__name__}")
     carry_out = runner if runner is not None else one_process if jobs == 1 else processes(jobs)
     if (resume or depth) and folder is None:
         raise InputError(f"{'resume' if resume else 'depth'} needs a folder, where results are kept as they come")

@@ -174,7 +174,7 @@ def token(hidden: Any, index: Any, basis: Any) -> Chart:
     if outside := [i for i in indices if not -n <= i < n]:
         raise InputError(f"token index {outside[0]} is outside a sequence of {n} tokens")
     directions = hidden.new_zeros(basis.shape[0], n, d)
-    directions[:, indices] = basis[:, None]
+    directions[:, list(indices)] = basis[:, None]
     return Chart(hidden, directions, "token")
 
 

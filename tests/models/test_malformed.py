@@ -32,8 +32,8 @@ KINDS = ("llama", "bert", "mixtral")
 def anything(draw: random.Random) -> Any:
     """A JSON value that is none of those that belong there."""
     return draw.choice(
-        [None, True, False, -1, 0, 1, 3, 7, 2**31, 2**63, 10**30, 1e308, -0.5, "", "x", "\x00", "../..", "é" * 9, [], [1],
-         [[]], {}, {"a": 1}, {"quant_method": "gptq"}, ["float32"], "bfloat16", "nan"]
+        [None, True, False, -1, 0, 1, 3, 7, 2**31, 2**63, 10**30, 1e308, -0.5, "", "x", "\x00", "../..", "é" * 9, [],
+         [1], [[]], {}, {"a": 1}, {"quant_method": "gptq"}, ["float32"], "bfloat16", "nan"]
     )  # fmt: skip
 
 

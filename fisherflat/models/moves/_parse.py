@@ -39,6 +39,7 @@ def parse(what: str | Moves, k: int | None = None) -> Moves:
     return moves
 
 
+_WORDS = "write 'principal', 'random' or random:SEED, words:cat,dog,bird, or vectors:FILE"
 _DESCRIBED = {"words": "the words (one less than there are)", "vectors": "the vectors"}
 
 
@@ -54,7 +55,4 @@ def _parse(what: str, k: int | None) -> Moves:
     if kind == "vectors" and rest:
         file, _, name = rest.partition("#")
         return vectors(file, name or None)
-    raise InputError(
-        f"{what!r} does not say what moves; write 'principal', 'random' or random:SEED, words:cat,dog,bird, or "
-        "vectors:FILE"
-    )
+    raise InputError(f"{what!r} does not say what moves; {_WORDS}")
