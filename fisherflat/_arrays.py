@@ -52,7 +52,7 @@ def as_float64(value: Any, name: str) -> Tensor:
     return tensor
 
 
-def whole(value: Any, name: str, least: int | None = None) -> int:
+def integer(value: Any, name: str, least: int | None = None) -> int:
     """An integer of Python, of NumPy or in a tensor of one entry.
 
     **Raises:** `InputError` for anything else, truth values and floats among it, and for one below `least`.
@@ -68,14 +68,14 @@ def whole(value: Any, name: str, least: int | None = None) -> int:
     return number
 
 
-def wholes(values: Any, name: str) -> tuple[int, ...]:
+def integers(values: Any, name: str) -> tuple[int, ...]:
     """Several integers, from a list, a range, an array or a tensor of one axis.
 
     **Raises:** `InputError` for a single one, none, or what are no integers.
     """
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) != 1:
         raise InputError(f"{name} must be a list of integers, such as [{_example(values)}], got {values!r}")
-    found = tuple(whole(value, f"each of {name}") for value in values)
+    found = tuple(integer(value, f"each of {name}") for value in values)
     if not found:
         raise InputError(f"{name} must be a list that is not empty, got {values!r}")
     return found

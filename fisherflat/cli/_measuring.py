@@ -39,6 +39,7 @@ def analyze(
     path: options.ModelPath,
     out: options.OutFolder,
     prompt: options.Prompts = options.PROMPT,
+    ids: options.Ids = None,
     layer: options.Layers = ["all"],  # noqa: B006
     part: options.Parts = ["attention,mlp,block"],  # noqa: B006
     head: options.Heads = ["none"],  # noqa: B006
@@ -76,7 +77,7 @@ def analyze(
     with room_for(Analysis, out, overwrite=overwrite or resume), begun(out, resume, overwrite):
         found = analyze(
             options.load_model(path, device, side, blocks, config),
-            prompt,
+            options.prompts(prompt, ids),
             dim=dim,
             moves=moves,
             layers=None if layers == "all" else layers,
@@ -105,6 +106,7 @@ def depth(
     path: options.ModelPath,
     out: options.OutFolder,
     prompt: options.Prompts = options.PROMPT,
+    ids: options.Ids = None,
     reading: options.Readings = None,
     position: options.Positions = None,
     moves: options.MovesOption = "principal",
@@ -131,7 +133,7 @@ def depth(
     where = options.positions(position)
     with room_for(DepthStudy, out, overwrite=overwrite):
         model = options.load_model(path, device, side, blocks, config)
-        for place in options.places(model, prompt, where, moves, dim):
+        for place in options.places(model, options.prompts(prompt, ids), where, moves, dim):
             with room_for(DepthStudy, out / place.name, overwrite=overwrite) as folder:
                 found = study_depth(
                     model,
@@ -156,6 +158,7 @@ def symmetry(
     path: options.ModelPath,
     out: options.OutFolder,
     prompt: options.Prompts = options.PROMPT,
+    ids: options.Ids = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "cpu",
     side: options.Side = None,
@@ -170,7 +173,7 @@ def symmetry(
     from fisherflat.report import SymmetryStudy, room_for, study_symmetry
 
     with room_for(SymmetryStudy, out, overwrite=overwrite):
-        found = study_symmetry(options.load_model(path, device, side, blocks, config), prompt)
+        found = study_symmetry(options.load_model(path, device, side, blocks, config), options.prompts(prompt, ids))
         files = report(found, out)
     written([file for file in files if file.parent == out])
     if proofs := [file for file in files if file.parent != out]:

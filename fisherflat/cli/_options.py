@@ -23,6 +23,10 @@ ModelPath = Annotated[
     typer.Argument(help="Hugging Face model folder (safetensors), a safetensors file, or the id of a cached model."),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the tables and the figures.", file_okay=False)]
+Ids = Annotated[
+    list[str] | None,
+    typer.Option("--ids", help="A prompt as token ids between commas, such as 5,17,3; may be given several times."),
+]
 Prompts = Annotated[list[str], typer.Option("--prompt", help="Text to run the model on; may be given several times.")]
 #: what a model runs on where nothing is given: the same for all commands, so that their numbers can be compared
 PROMPT = ["The cat sat on the mat."]
@@ -97,6 +101,17 @@ def readings(given: Iterable[str] | None) -> list[str] | None:
     return None if names in ([], ["all"]) else names
 
 
+def prompts(texts: Sequence[str], ids: Sequence[str] | None) -> list[Any]:
+    """The prompts that were given: texts, unless they are the default and there are ids, and then token ids."""
+    found: list[Any] = [] if ids and list(texts) == PROMPT else list(texts)
+    for text in ids or ():
+        parts = re.split(r"[\s,]+", text.strip(" ,[]"))
+        if not all(part.isdecimal() for part in parts):
+            raise typer.BadParameter(f"{text!r} is no list of token ids, such as 5,17,3", param_hint="--ids")
+        found.append([int(part) for part in parts])
+    return found
+
+
 def indices(given: Sequence[str] | None, option: str, *, instead: Sequence[str] = ()) -> Any:
     """Indices, given one by one, between commas or as ranges with both ends, such as `0-3,-1`.
 
@@ -142,12 +157,12 @@ def counted(given: Sequence[int] | str, count: int, option: str) -> list[int]:
 class Place(NamedTuple):
     """Where something moves. **Attributes:** `prompt`; `position`; `name`, which tells it from others, or empty."""
 
-    prompt: str
+    prompt: Any
     position: int | str | None
     name: str
 
 
-def places(model: Model, prompts: Sequence[str], where: Any, moves: str, dim: int | None) -> list[Place]:
+def places(model: Model, prompts: Sequence[Any], where: Any, moves: str, dim: int | None) -> list[Place]:
     """Each position of each prompt, for what is measured at one of them; by default the last word."""
     from fisherflat.models.moves import parse
 

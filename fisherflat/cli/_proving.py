@@ -29,6 +29,7 @@ def certify(
         list[str] | None, typer.Option("--reading", "--readings", "--frozen", help=options.READINGS_HELP)
     ] = None,
     prompt: options.Prompts = options.PROMPT,
+    ids: options.Ids = None,
     position: options.Positions = None,
     moves: options.MovesOption = "principal",
     dim: options.Dim = None,
@@ -49,7 +50,7 @@ def certify(
     tried(out)
     parts, readings = options.words(part), options.readings(reading) or ["live"]
     model = options.load_model(path, device, side, blocks, config)
-    places = options.places(model, prompt, options.positions(position), moves, dim)
+    places = options.places(model, options.prompts(prompt, ids), options.positions(position), moves, dim)
     layers = options.counted(chosen, len(model.blocks(places[0].prompt)), "--layer")
     for index, what, held, place in product(layers, parts, readings, places):
         certificate = certify_layer(

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fisherflat._arrays import as_float64, whole
+from fisherflat._arrays import as_float64, integer
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn
@@ -122,7 +122,7 @@ class StatisticalManifold(Paths):
         self.mean, self.chart = mean, chart
         self.family: Family | ParametricFamily = family if family is not None else Gaussian()
         if memory is not None:
-            memory = whole(memory, "memory, a budget in bytes,", 1)
+            memory = integer(memory, "memory, a budget in bytes,", 1)
         self.dtype, self._engine_name, self.degenerate, self._memory = dtype, engine, degenerate, memory
         # a graph's constants are not weights of a module, so it is converted as a whole
         working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean

@@ -9,7 +9,7 @@ from typing import NamedTuple, SupportsIndex, overload
 import torch
 from torch import nn
 
-from fisherflat._arrays import whole
+from fisherflat._arrays import integer
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CheckpointError, MapError, TraceError
 from fisherflat.jets.graph import Graph
@@ -66,7 +66,7 @@ class Blocks(Sequence):  # of Block, as its methods say; named here, a checker o
     def __getitem__(self, index: SupportsIndex | slice) -> Block | Blocks:
         if isinstance(index, slice):
             return Blocks(self._make, self._layers[index], self._keep)
-        index = whole(index, "the index of a block")
+        index = integer(index, "the index of a block")
         if not -len(self) <= index < len(self):
             raise IndexError(f"there are {len(self)} blocks, from 0; there is no block {index}")
         layer = self._layers[index]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from fisherflat._warned import warn
 from fisherflat.errors import CheckpointError, CheckpointWarning, FisherflatError, InputError
 from fisherflat.jets.recording import alone, evaluating
 from fisherflat.models._block_list import CONTAINERS, find_stack, list_of, lists_of_modules, most_weights, weights
@@ -134,12 +134,11 @@ class Forward:
     def _chosen(self, way: Way, encoded: Encoded, calls: list[Call], failures: Sequence[Exception]) -> list[Call]:
         self._ways[encoded.kind] = way
         if isinstance(way.callee, _Bare) and not isinstance(self.module, CONTAINERS):
-            warnings.warn(
+            warn(
                 f"{self._name} takes no hidden states, so its blocks run on them one after the other, "
                 "without masks and positions that the model itself may give them; give its own inputs as a dictionary "
                 f"if it does ({failures[0] if failures else ''})",
                 CheckpointWarning,
-                stacklevel=2,
             )
         return calls
 

@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import nn
 
-from fisherflat._arrays import whole
+from fisherflat._arrays import integer
 from fisherflat._typing import Tensor
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.jets.recording import own
@@ -206,7 +206,7 @@ class Model:
 
         **Raises:** as `encode`, and `CheckpointError` where no list of blocks is found.
         """
-        stop = None if stop is None else whole(stop, "stop", 1)
+        stop = None if stop is None else integer(stop, "stop", 1)
         encoded = self.encode(prompt)
         calls = self._forward.run(encoded, stop)
         return Blocks(lambda layer: self._block(layer, encoded, calls), range(len(calls)), keep=not self.weights.lazy)

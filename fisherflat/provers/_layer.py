@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import nn
 
-from fisherflat._arrays import whole
+from fisherflat._arrays import integer
 from fisherflat._renamed import renamed
 from fisherflat.certificates import CurvatureCertificate, placed
 from fisherflat.errors import CovarianceError, InputError
@@ -53,7 +53,7 @@ def certify_layer(
     >>> certificate.verdict
     'flat'
     """
-    model, layer = as_model(model), whole(layer, "layer")
+    model, layer = as_model(model), integer(layer, "layer")
     moving, encoded = parse(moves, k), model.encode(prompt)
     if encoded.hidden is not None:
         raise InputError("a certificate names its prompt by token ids; give a text or ids, not hidden states")

@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 
 import torch
 
-from fisherflat._arrays import as_float64, whole, wholes
+from fisherflat._arrays import as_float64, integer, integers
 from fisherflat._renamed import former, renamed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
@@ -140,7 +140,7 @@ def identity(dim: SupportsIndex) -> Chart:
     >>> ff.charts.identity(2)([0.3, 0.4]).tolist()
     [0.3, 0.4]
     """
-    dim = whole(dim, "dim", 1)
+    dim = integer(dim, "dim", 1)
     return Chart(torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64), "identity")
 
 
@@ -170,7 +170,7 @@ def token(hidden: Any, index: Any, basis: Any) -> Chart:
             f"basis must be [k, {d}] for hidden states of width {d}; this one has shape {list(basis.shape)}"
         )
     several = hasattr(index, "__len__") and getattr(index, "ndim", 1) > 0
-    indices = list(wholes(index, "tokens that move") if several else [whole(index, "the token that moves")])
+    indices = list(integers(index, "tokens that move") if several else [integer(index, "the token that moves")])
     if outside := [i for i in indices if not -n <= i < n]:
         raise InputError(f"token index {outside[0]} is outside a sequence of {n} tokens")
     directions = hidden.new_zeros(basis.shape[0], n, d)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from fisherflat._arrays import whole
+from fisherflat._arrays import integer
 from fisherflat.errors import InputError, OutOfMemoryError
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def memory_budget(device: torch.device, memory: int | None = None) -> int:
 
     **Raises:** `InputError` where it is no number of bytes.
     """
-    return whole(memory, "memory, a budget in bytes,", 1) if memory is not None else int(SHARE * free_memory(device))
+    return integer(memory, "memory, a budget in bytes,", 1) if memory is not None else int(SHARE * free_memory(device))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

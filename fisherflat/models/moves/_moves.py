@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 
 import torch
 
-from fisherflat._arrays import whole
+from fisherflat._arrays import integer
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.models._model import Model
@@ -90,7 +90,7 @@ class Moves(ABC):
         """
         if where is None:
             return self.positions(model, prompt)[-1]
-        return self.positions(model, prompt, where if isinstance(where, str) else [whole(where, "position")])[-1]
+        return self.positions(model, prompt, where if isinstance(where, str) else [integer(where, "position")])[-1]
 
     def variants(self, model: Model, prompt: Encoded, position: Position) -> list[Encoded]:
         """The prompts whose states the chart needs; on the first of them the part is measured.

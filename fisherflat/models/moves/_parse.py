@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fisherflat._arrays import whole
+from fisherflat._arrays import integer
 from fisherflat._renamed import renamed
 from fisherflat.errors import InputError
 from fisherflat.models.moves._directions import Principal, Random
@@ -31,7 +31,7 @@ def parse(what: str | Moves, k: int | None = None) -> Moves:
     """
     if not isinstance(what, (str, Moves)):
         raise InputError(f"what moves is a description in words or one of fisherflat.moves, got {what!r}")
-    k = None if k is None else whole(k, "the number of directions")
+    k = None if k is None else integer(k, "the number of directions")
     moves = what if isinstance(what, Moves) else _parse(what, k)
     if k is not None and moves.k != k:
         made = _DESCRIBED.get(moves.kind, moves.kind)

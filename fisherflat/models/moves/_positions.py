@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fisherflat._arrays import wholes
+from fisherflat._arrays import integers
 from fisherflat.errors import InputError
 from fisherflat.models._prompts import Encoded
 
@@ -92,7 +92,7 @@ def label(prompt: Encoded, position: Position) -> str:
 
 
 def _checked(prompt: Encoded, where: Sequence[int]) -> list[Position]:
-    n, where = len(prompt.ids), wholes(where, "positions")
+    n, where = len(prompt.ids), integers(where, "positions")
     if outside := [index for index in where if not -n <= index < n]:
         raise InputError(f"position {outside[0]} is outside the prompt {prompt.text!r} of {n} tokens")
     return list(dict.fromkeys(index % n for index in where))

@@ -14,7 +14,7 @@ from typing import SupportsIndex
 
 import torch
 
-from fisherflat._arrays import whole
+from fisherflat._arrays import integer
 from fisherflat.errors import InputError, OutOfMemoryError
 from fisherflat.studies._journal import Row
 from fisherflat.studies.layers._tasks import Runner, Task, Work
@@ -35,7 +35,7 @@ def processes(jobs: SupportsIndex) -> Runner:
     **Raises:** `InputError` for fewer than one, and, when run, for work that cannot be pickled, such as a module with
     functions defined on the spot; `OutOfMemoryError` when a process was killed.
     """
-    count = whole(jobs, "jobs", 1)
+    count = integer(jobs, "jobs", 1)
 
     def run(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
         others = set(multiprocessing.active_children())

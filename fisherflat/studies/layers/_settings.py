@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import whole, wholes
+from fisherflat._arrays import integer, integers
 from fisherflat.errors import InputError
 from fisherflat.geometry import ENGINES
 from fisherflat.models import PARTS
@@ -60,7 +60,7 @@ class Settings:
         what = parse(moves, dim)
         if what.k < 2:
             raise InputError(f"dim must be at least 2, got {what.k}: a curve has no intrinsic curvature")
-        points, seed = whole(points, "points", 1), whole(seed, "seed", 0)
+        points, seed = integer(points, "points", 1), integer(seed, "seed", 0)
         if not isinstance(engine, str) or engine not in ENGINES:
             raise InputError(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
         if dtype not in (torch.float32, torch.float64):
@@ -70,8 +70,8 @@ class Settings:
         if isinstance(heads, str) and heads != "all":
             raise InputError(f'heads must be "all" or a list of indices, got {heads!r}')
         if heads is not None and not isinstance(heads, str):
-            heads = wholes(heads, "heads")
-        layers = None if layers is None else wholes(layers, "layers")
+            heads = integers(heads, "heads")
+        layers = None if layers is None else integers(layers, "layers")
         if not _are_names(parts) or not (len(parts) or heads) or not set(parts) <= set(PARTS):
             raise InputError(f"parts must be a list out of {list(PARTS)}, got {parts!r}")
         if readings is not None and (not _are_names(readings) or not len(readings)):
@@ -82,7 +82,7 @@ class Settings:
             heads=None if heads is None or isinstance(heads, str) else heads,
             readings=None if readings is None else tuple(dict.fromkeys(map(canonical, readings))),
             layers=layers,
-            positions=positions if isinstance(positions, str) else wholes(positions, "positions"),
+            positions=positions if isinstance(positions, str) else integers(positions, "positions"),
             points=points,
             seed=seed,
             engine=engine,
