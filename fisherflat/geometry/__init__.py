@@ -6,11 +6,24 @@ from fisherflat.geometry._field import CurvatureField, curvature_field
 from fisherflat.geometry._manifold import ENGINES, StatisticalManifold
 from fisherflat.geometry._quantities import Geometry
 from fisherflat.geometry._recharted import Jets, refined
-from fisherflat.geometry._words import FLAT_WORDS, Verdict, carried, decided, turn, words
+from fisherflat.geometry._words import (
+    ERRORS,
+    FLAT_WORDS,
+    JUDGED,
+    Verdict,
+    carried,
+    decided,
+    filled,
+    sample,
+    turn,
+    words,
+)
 
 __all__ = [
     "ENGINES",
+    "ERRORS",
     "FLAT_WORDS",
+    "JUDGED",
     "CurvatureField",
     "Geometry",
     "Jets",
@@ -19,7 +32,9 @@ __all__ = [
     "carried",
     "curvature_field",
     "decided",
+    "filled",
     "refined",
+    "sample",
     "turn",
     "words",
 ]

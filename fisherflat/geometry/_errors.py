@@ -89,6 +89,8 @@ class Errors:
     def verdicts(self, *, proved: bool = False) -> Int[Tensor, "*batch"]:
         """What is known of the scalar curvature at each point, as positions among `fisherflat.geometry.Verdict`."""
         bend = turn(self.second_fundamental_form_norm, self.error("second_fundamental_form_norm"), self.size)
+        if self._ambient.curvature is not None:  # what does not bend is as curved as the space
+            bend = bend + float("inf")
         flat = proved or self.k == 1 or (self.k == self._ambient.ambient_dim and self._ambient.curvature is None)
         return decided(
             self.scalar_curvature, self.error("scalar_curvature"), self.cancellation_scale, bend, proved=flat

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from fisherflat._typing import Float, Tensor
+from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, without
 from fisherflat.geometry._manifold import StatisticalManifold
+from fisherflat.geometry._words import FLAT_WORDS, Verdict
 
-#: total curvature in radians, ∫|K| dA over the map, below which a map is flat to rounding
-FLAT_TO_ROUNDING = 1e-8
+_WORDS = tuple(Verdict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,25 +28,48 @@ class CurvatureField:
     - `scalar_curvature`: `[rows, columns]`, in units of 1 / covariance, NaN where the metric is singular.
     - `metric`: `[rows, columns, 2, 2]`.
     - `extent`: the rectangle of coordinates, `(low 0, high 0, low 1, high 1)`.
+    - `scalar_curvature_error` `[rows, columns]`, how far off rounding may have put it: estimated at a sample of points,
+      carried over to the others; `verdicts` `[rows, columns]`, what is known of it, as positions among
+      `fisherflat.geometry.Verdict`, -1 where there is no number. Both are `None` in a field of an older release.
     """
 
     u: Float[Tensor, "rows columns 2"]
     scalar_curvature: Float[Tensor, "rows columns"]
     metric: Float[Tensor, "rows columns 2 2"]
     extent: tuple[float, float, float, float]
+    scalar_curvature_error: Float[Tensor, "rows columns"] | None = None
+    verdicts: Int[Tensor, "rows columns"] | None = None
+
+    @property
+    def decided(self) -> Float[Tensor, "rows columns"]:
+        """The scalar curvature, NaN where it is undecided."""
+        if self.verdicts is None:
+            return self.scalar_curvature
+        return self.scalar_curvature.masked_fill(self.verdicts == _WORDS.index(Verdict.UNDECIDED), float("nan"))
 
     @property
     def total_curvature(self) -> float:
-        """`∫ |K| dA` over the rectangle in radians, `K = scal / 2`: free of units, the same for every covariance."""
+        """`∫ |K| dA` over the rectangle in radians, `K = scal / 2`: free of units, the same for every covariance.
+
+        Without undecided points.
+        """
         density = self.metric.det().clamp_min(0).sqrt()
         low0, high0, low1, high1 = self.extent
-        mean = (self.scalar_curvature.abs() / 2 * density).nanmean().item()
+        mean = (self.decided.abs() / 2 * density).nanmean().item()
         return mean * (high0 - low0) * (high1 - low1)
 
     @property
+    def verdict(self) -> Verdict:
+        """One word for the grid: curved where any point is, else undecided, else flat, proved where all points are."""
+        if self.verdicts is None:
+            return Verdict.CURVED if self.scalar_curvature.nan_to_num().any() else Verdict.FLAT
+        found = self.verdicts[self.verdicts >= 0]
+        return _WORDS[int(found.max())] if found.numel() else Verdict.UNDECIDED
+
+    @property
     def is_flat(self) -> bool:
-        """Whether the curvature is zero to rounding all over the grid: numerical evidence, no proof."""
-        return self.total_curvature <= FLAT_TO_ROUNDING
+        """Whether the curvature is zero all over the grid, to its error or by structure."""
+        return self.verdict in FLAT_WORDS
 
 
 def curvature_field(
@@ -86,5 +109,8 @@ def curvature_field(
     tolerant = copy(M)
     tolerant.degenerate = "nan"
     with without(DegenerateImmersionWarning):  # a map shows its holes
-        found = {name: tensor.cpu() for name, tensor in tolerant.measure(u, ["scalar_curvature", "metric"]).items()}
-    return CurvatureField(u.cpu(), found["scalar_curvature"], found["metric"], (low0, high0, low1, high1))
+        found = tolerant.judged(u, ["scalar_curvature", "metric"])
+    return CurvatureField(
+        u.cpu(), found["scalar_curvature"].cpu(), found["metric"].cpu(), (low0, high0, low1, high1),
+        found["scalar_curvature_error"].cpu(), found["verdicts"].cpu(),
+    )  # fmt: skip

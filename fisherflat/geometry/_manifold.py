@@ -12,13 +12,13 @@ import torch
 from fisherflat._arrays import as_float64, integer
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn
+from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn, without
 from fisherflat.geometry._more_bits import in_more_bits
 from fisherflat.geometry._paths import Paths
 from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
-from fisherflat.geometry._words import words
+from fisherflat.geometry._words import ERRORS, JUDGED, decided, filled, sample, turn, words
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import AutodiffEngine, TaylorEngine, in_chunks
 from fisherflat.jets.graph import Graph
@@ -283,9 +283,44 @@ class StatisticalManifold(Paths):
         >>> M.verdict([0.0, 0.0])
         'curved'
         """
-        graph = self.mean if isinstance(self.mean, Graph) else getattr(self.engine, "graph", None)
-        proved = graph is not None and affine(graph)
+        proved = self._proved
         return words(self._measured(lambda geometry: (geometry.verdicts(proved=proved),), self._points(u))[0])
+
+    @property
+    def _proved(self) -> bool:
+        """Whether the map draws a flat piece of a flat space by its structure alone."""
+        if isinstance(self.family, ParametricFamily):  # whose space is curved
+            return self.k == 1
+        graph = self.mean if isinstance(self.mean, Graph) else getattr(self.engine, "graph", None)
+        return self.k in (1, self.ambient_dim) or (graph is not None and affine(graph))
+
+    def judged(self, u: Any, quantities: Sequence[str], errors: str = "sample") -> dict[str, Tensor]:
+        """Quantities with the error of the scalar curvature and what is known of it, at a price that studies can pay.
+
+        **Args:** `u`, `quantities`: as in `measure`; `errors`: estimate them at a `"sample"` of the points and carry
+        them over to the others, or at `"all"`.
+
+        **Returns:** as `measure`, and `scalar_curvature_error` and `verdicts` `[*batch]`, positions among
+        `fisherflat.geometry.Verdict`, -1 where there is no geometry.
+        """
+        points, needed = self._points(u), (*JUDGED, "size")
+        found = self._measured(lambda g: tuple(getattr(g, name) for name in (*quantities, *needed)), points)
+        flat = {name: value.reshape(-1) for name, value in zip(needed, found[len(quantities) :], strict=True)}
+        chosen = sample(flat["condition_number"], ERRORS[errors])
+        names = ("scalar_curvature", "second_fundamental_form_norm")
+        with without(DegenerateImmersionWarning, PrecisionWarning):  # said above
+            known = self.measure(points.reshape(-1, self.k)[chosen], names, error=True)
+        error, form_error = (
+            filled(known[f"{name}_error"], chosen, flat[scale])
+            for name, scale in zip(names, ("cancellation_scale", names[1]), strict=True)
+        )
+        bend = turn(flat[names[1]], form_error, flat["size"])
+        if isinstance(self.family, ParametricFamily):
+            bend = bend + float("inf")
+        codes = decided(flat[names[0]], error, flat["cancellation_scale"], bend, proved=self._proved)
+        return dict(zip(quantities, found, strict=False)) | {
+            "scalar_curvature_error": error.reshape(points.shape[:-1]), "verdicts": codes.reshape(points.shape[:-1]),
+        }  # fmt: skip
 
     def metric(self, u: Any) -> Float[Tensor, "*batch k k"]:
         """The Fisher information `g_ij = d_i f . d_j f`, f the whitened mean."""

@@ -34,6 +34,10 @@ class Verdict(StrEnum):
 _WORDS = tuple(Verdict)
 #: what is carried to other points is at least so many last places
 _FLOOR = 16.0
+#: what a verdict needs: the value, the terms that cancel in it, how much the surface bends, and where to estimate
+JUDGED = ("scalar_curvature", "cancellation_scale", "second_fundamental_form_norm", "condition_number")
+#: which errors to estimate: at one point in so many, those of the worst condition; to the others they are carried
+ERRORS = {"sample": 64, "all": 1}
 #: the words for a curvature that is zero as far as is known
 FLAT_WORDS = (Verdict.PROVED, Verdict.FLAT)
 
@@ -79,6 +83,12 @@ def words(codes: Int[Tensor, "*batch"]) -> Any:
     return named(codes.tolist())
 
 
+def sample(condition: Float[Tensor, " P"], one_in: int) -> Int[Tensor, " n"]:
+    """At which points errors are estimated: one in so many, at least one, those of the worst condition."""
+    worst = condition.nan_to_num(nan=0.0).argsort(descending=True, stable=True)
+    return worst[: -(-len(condition) // one_in)].sort()[0]
+
+
 def carried(
     errors: Float[Tensor, "n *rest"], scales: Float[Tensor, " n"], to: Float[Tensor, " P"]
 ) -> Float[Tensor, "P *rest"]:
@@ -93,3 +103,10 @@ def carried(
     relative = torch.where(here > 0, errors / here, 0.0).nan_to_num(nan=-1.0).amax(0)
     least = _FLOOR * torch.finfo(to.dtype).eps
     return there * torch.where(relative < 0, float("inf"), relative.clamp_min(least))
+
+
+def filled(errors: Float[Tensor, " n"], at: Int[Tensor, " n"], scales: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """Errors at all points: those that were estimated at some, and what is carried over to the others."""
+    found = carried(errors, scales[at], scales)
+    found[at] = torch.where(errors.isnan(), found[at], errors)
+    return found

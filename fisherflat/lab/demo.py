@@ -161,7 +161,7 @@ class Demo:
     def _words(self, name: str, reading: str) -> str:
         """Whether the map is curved, and by which of the parts that are not held: all else in the model is affine."""
         if self.fields[name, reading].is_flat:
-            return "flat to rounding"
+            return str(self.fields[name, reading].verdict)
         parts = {"pattern": "softmax"}
         if self.models[name].representation.attention.gate is not None:
             parts["attention_gate"] = "gate"
@@ -238,7 +238,7 @@ def _describe(field: CurvatureField) -> dict[str, Any]:
     values = field.scalar_curvature[field.scalar_curvature.isfinite()]
     low, median, high = torch.quantile(values, torch.tensor([0.05, 0.5, 0.95], dtype=values.dtype)).tolist()
     return {
-        "flat_to_rounding": field.is_flat,
+        "verdict": str(field.verdict),
         "low": low,
         "median": median,
         "high": high,

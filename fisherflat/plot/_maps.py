@@ -115,7 +115,11 @@ def _draw(sampled: CurvatureField, ax: Axes, norm: Normalize, level: float, elli
     if ellipses:
         _tissot(sampled, ax, ellipses)
     if sampled.is_flat:
-        _note(ax, "flat to rounding", "left", size=9)
+        _note(ax, str(sampled.verdict), "left", size=9)
+    unknown = np.isnan(sampled.decided.numpy()) & ~np.isnan(values)
+    if unknown.any():
+        ax.contourf(first, second, unknown, levels=[0.5, 1.5], colors="none", hatches=["xxxx"])
+        _note(ax, f"{unknown.mean():.0%} undecided", "left", size=9)
     low0, high0, low1, high1 = sampled.extent
     ax.set(xlim=(low0, high0), ylim=(low1, high1), aspect="equal", xlabel="$u_1$", ylabel="$u_2$")
     return image
@@ -132,7 +136,7 @@ def _norm(samples: Sequence[CurvatureField], limit: float | None, scale: str) ->
     """The symmetric colour scale: linear, or logarithmic on both sides of a linear middle."""
     from matplotlib.colors import Normalize, SymLogNorm
 
-    curved = [sampled.scalar_curvature.numpy() for sampled in samples if not sampled.is_flat]
+    curved = [sampled.decided.numpy() for sampled in samples if not sampled.is_flat]
     sizes = np.abs(np.concatenate([values[np.isfinite(values)] for values in curved])) if curved else np.zeros(0)
     if not sizes.any():
         # rounding noise must not be stretched over the colours

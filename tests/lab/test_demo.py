@@ -103,7 +103,7 @@ def test_json_sums_up(folder: Path, found: Demo) -> None:
     for name, model in numbers["models"].items():
         assert model["test_accuracy"] == found.accuracy[name]
         for reading, summary in model["readings"].items():
-            assert summary["flat_to_rounding"] == ((name, reading) == ("ungated", "frozen pattern"))
+            assert (summary["verdict"] == "flat (proved)") == ((name, reading) == ("ungated", "frozen pattern"))
             assert summary["low"] <= summary["median"] <= summary["high"]
 
 
@@ -111,7 +111,7 @@ def test_summary_says_what_is_seen(found: Demo) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(found.summary())
     text = console.export_text()
-    assert "flat to rounding" in text and "curved by softmax and gate" in text
+    assert "flat (proved)" in text and "curved by softmax and gate" in text
     for name, right in found.accuracy.items():
         assert f"The {name} model is right on {right['all']:.1%} of new points" in text
 

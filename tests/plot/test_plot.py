@@ -182,7 +182,7 @@ def test_wide_ranges_get_a_logarithmic_scale() -> None:
 def test_flat_maps_say_so_and_do_not_colour_rounding_noise() -> None:
     plane = surface(lambda x, y: [0.1 * x + 0.7 * y, x / 3 - y, x + y / 7])
     ax = plot.curvature_map(plane, EXTENT, resolution=15)
-    assert "flat to rounding" in texts(ax)
+    assert "flat (proved)" in texts(ax)
     assert np.ptp(mesh(ax).norm(mesh(ax).get_array())) < 1e-9
     assert "flat" not in texts(plot.curvature_map(paraboloid(), EXTENT, resolution=15))
 

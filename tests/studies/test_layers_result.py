@@ -278,7 +278,6 @@ def test_undecided_rows_are_in_no_mean_and_are_counted() -> None:
             "prompt": prompt,
             "point": point,
             **about,
-            **numbers,
             **(lost if (layer, point) in bad else {}),
         }
         for layer in (0, 1)

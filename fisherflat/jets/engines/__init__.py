@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fisherflat.jets.engines._autodiff import AutodiffEngine
 from fisherflat.jets.engines._chunks import in_chunks, memory_budget
-from fisherflat.jets.engines._noise import Noise, spread
+from fisherflat.jets.engines._noise import Noise, exactly, spread
 from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, TensorAlgebra, evaluated, footprint, packed, start
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "TaylorEngine",
     "TensorAlgebra",
     "evaluated",
+    "exactly",
     "footprint",
     "in_chunks",
     "memory_budget",

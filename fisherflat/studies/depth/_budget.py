@@ -22,7 +22,7 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry import Geometry, carried
+from fisherflat.geometry import ERRORS, Geometry, carried
 from fisherflat.jets import Jet, pairs
 from fisherflat.jets.engines import Noise, TensorAlgebra, evaluated, in_chunks, memory_budget, spread, start
 from fisherflat.jets.graph import ROLES, Graph, Node
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 #: of what a budget knows the error
 ERRED = ("matrix", "attributed", "own", "interaction", "scalar_curvature")
-#: errors are estimated at one point in so many, so many times
-SAMPLED, _RUNS = 64, 2
+#: how often they are estimated
+_RUNS = 2
 #: what a budget can be split by
 SPLITS = ("role", "layer", "layer-role")
 
@@ -263,7 +263,7 @@ def budget(
         return full.reshape(*shape, *full.shape[1:])
 
     traces, products, born = (placed(matrices, *points.shape[:-1]) for matrices in zip(*pieces, strict=True))
-    sample = points.reshape(-1, k)[: -(-points[..., 0].numel() // SAMPLED)]
+    sample = points.reshape(-1, k)[: -(-points[..., 0].numel() // ERRORS["sample"])]
     with Noise(0):
         noisy = _measure(stack, sample.repeat(_RUNS, 1), by, births, "nan", memory)
     again = torch.stack([placed([matrices], _RUNS, len(sample)) for matrices in noisy])

@@ -10,18 +10,13 @@ import torch
 
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError
-from fisherflat.geometry import carried, decided, refined, turn
+from fisherflat.geometry import ERRORS, JUDGED, decided, filled, refined, sample, turn
 from fisherflat.jets import size
 from fisherflat.jets.engines import in_chunks
 from fisherflat.studies.depth._stack import Stack
 
-#: where errors are estimated: at one point in so many, those of the worst condition; to the others they are carried
-ERRORS = {"sample": 64, "all": 1}
-#: what a verdict needs: the value, the terms that cancel in it, how much the surface bends, and where to estimate
-_JUDGED = ("scalar_curvature", "cancellation_scale", "second_fundamental_form_norm", "condition_number")
-
 #: what `judged` reads
-NEEDED = (*_JUDGED, "size")
+NEEDED = (*JUDGED, "size")
 
 
 class _Depths:
@@ -96,11 +91,10 @@ def judged(
 
     **Args:** `found`, what `measure_depths` gives, with `NEEDED` among the quantities; `errors`, a key of `ERRORS`.
     """
-    k, shape = stack.chart.k, found[_JUDGED[0]].shape
+    k, shape = stack.chart.k, found[JUDGED[0]].shape
     points = stack.chart.coordinates(u).reshape(-1, k)
     columns = {name: found[name].reshape(len(stack.families), -1) for name in NEEDED}
-    worst = columns["condition_number"].nan_to_num(nan=0.0).amax(0)
-    chosen = worst.argsort(descending=True, stable=True)[: -(-len(points) // ERRORS[errors])].sort()[0]
+    chosen = sample(columns["condition_number"].nan_to_num(nan=0.0).amax(0), ERRORS[errors])
 
     @torch.no_grad()
     def estimate(chunk: Tensor) -> Tensor:
@@ -108,7 +102,7 @@ def judged(
         for depth, family in enumerate(stack.families):
             engine = _After(source, depth)
             geometry = refined(engine, stack.chart, chunk, engine.jet(chunk), family, "nan")
-            known.append(torch.stack([geometry.error(name) for name in (_JUDGED[0], _JUDGED[2])]))
+            known.append(torch.stack([geometry.error(name) for name in (JUDGED[0], JUDGED[2])]))
         return torch.stack(known)
 
     largest = max(stage.shape.numel() for stage in stack.stages)
@@ -116,14 +110,11 @@ def judged(
     known = torch.cat(list(in_chunks(estimate, points[chosen], bytes_per_point, memory)), -1)
     errors_of: list[list[Tensor]] = [[], []]
     for depth in range(len(stack.families)):
-        for which, name in enumerate((_JUDGED[1], _JUDGED[2])):
-            scales, own = columns[name][depth], known[depth, which]
-            everywhere = carried(own, scales[chosen], scales)
-            everywhere[chosen] = torch.where(own.isnan(), everywhere[chosen], own)
-            errors_of[which].append(everywhere)
+        for which, name in enumerate((JUDGED[1], JUDGED[2])):
+            errors_of[which].append(filled(known[depth, which], chosen, columns[name][depth]))
     error, form_error = (torch.stack(rows) for rows in errors_of)
-    bend = turn(columns[_JUDGED[2]], form_error, columns["size"])
-    words = decided(columns[_JUDGED[0]], error, columns[_JUDGED[1]], bend)
+    bend = turn(columns[JUDGED[2]], form_error, columns["size"])
+    words = decided(columns[JUDGED[0]], error, columns[JUDGED[1]], bend)
     straight = torch.tensor(
         list(accumulate((not stage.bending for stage in stack.stages), operator.and_, initial=True))
     )

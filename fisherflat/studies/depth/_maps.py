@@ -11,7 +11,7 @@ from fisherflat.geometry import CurvatureField
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
-from fisherflat.studies.depth._depths import measure_depths
+from fisherflat.studies.depth._depths import NEEDED, judged, measure_depths
 from fisherflat.studies.depth._stack import Map, Stack
 
 
@@ -57,10 +57,11 @@ def fields_after_blocks(
     low0, high0, low1, high1 = extent
     first, second = (torch.linspace(*ends, resolution, dtype=torch.float64) for ends in ((low0, high0), (low1, high1)))
     u = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
-    found = measure_depths(stack, u, ["scalar_curvature", "metric"], degenerate="nan")
+    found = measure_depths(stack, u, list(dict.fromkeys(("scalar_curvature", "metric", *NEEDED))), degenerate="nan")
+    errors, verdicts = judged(stack, u, found)
     return {
-        stage.label: CurvatureField(u, scalar_curvature.cpu(), metric.cpu(), extent)
-        for stage, scalar_curvature, metric in zip(
-            stack.stages, found["scalar_curvature"][1:], found["metric"][1:], strict=True
+        label: CurvatureField(u, scal.cpu(), metric.cpu(), extent, error.cpu(), codes.cpu())
+        for label, scal, metric, error, codes in zip(
+            stack.labels, found["scalar_curvature"][1:], found["metric"][1:], errors[1:], verdicts[1:], strict=True
         )
     }

@@ -12,11 +12,11 @@ import torch
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry import Verdict, words
+from fisherflat.geometry import ERRORS, Verdict, words
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
-from fisherflat.studies.depth._depths import ERRORS, NEEDED, judged, measure_depths
+from fisherflat.studies.depth._depths import NEEDED, judged, measure_depths
 from fisherflat.studies.depth._stack import Map, Stack
 from fisherflat.studies.depth._subject import read_stack
 

@@ -13,7 +13,7 @@ from torch import nn
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError, MapError, TraceError
 from fisherflat.jets import size
-from fisherflat.jets.engines import CACHED, TensorAlgebra, evaluated, footprint, in_chunks, packed, start
+from fisherflat.jets.engines import CACHED, TensorAlgebra, evaluated, exactly, footprint, in_chunks, packed, start
 from fisherflat.jets.graph import Graph
 from fisherflat.jets.ops import is_affine
 from fisherflat.jets.recording import Mapping
@@ -146,10 +146,16 @@ class Stack:
         roles, stages = readings.roles(self.reading), iter(self.stages)
         at = self.chart.point
         for index in range(len(self._blocks)):
-            for _, _, graph in self._parts(index, at):
-                at = next(stages).at
-                yield freeze(graph, at, roles) if roles else graph
-                at = graph(at)
+            with exactly():  # noise is for the jets that pass a graph, not for the graph
+                parts = [graph for _, _, graph in self._parts(index, at)]
+            while parts:
+                graph, at = parts.pop(0), next(stages).at
+                with exactly():
+                    held = freeze(graph, at, roles) if roles else graph
+                    at = graph(at)
+                del graph
+                yield held
+                del held
 
     def read(self, reading: str) -> Stack:
         """The same stack in a reading: in every block its parts are held where the chart's point arrives.

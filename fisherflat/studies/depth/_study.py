@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fisherflat._arrays import whole
 from fisherflat._progress import progress as bar
 from fisherflat.errors import InputError
-from fisherflat.geometry import CurvatureField
+from fisherflat.geometry import ERRORS, CurvatureField
 from fisherflat.models import Model
 from fisherflat.models.moves import Moves, label
 from fisherflat.parts import readings as named
 from fisherflat.statistics import by_group
 from fisherflat.studies.depth._budget import CurvatureBudget, budget
-from fisherflat.studies.depth._depths import ERRORS
 from fisherflat.studies.depth._growth import Growth, growth
 from fisherflat.studies.depth._maps import fields_after_blocks
 from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, profile

@@ -9,6 +9,7 @@ import torch
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, without
 from fisherflat.geometry import (
+    ERRORS,
     Geometry,
     Jets,
     StatisticalManifold,
@@ -16,6 +17,7 @@ from fisherflat.geometry import (
     carried,
     decided,
     refined,
+    sample,
     turn,
     words,
 )
@@ -45,9 +47,6 @@ _BESIDE: dict[str, Callable[[Geometry], Tensor]] = {
     "form": lambda g: g.second_fundamental_form_norm,
     "size": lambda g: g.size,
 }
-#: where errors are estimated: at one point in so many, those of the worst condition; to the others they are carried
-ERRORS = {"sample": 64, "all": 1}
-
 CURVED = list(Verdict).index(Verdict.CURVED)
 
 #: picks some of the outputs of a map, `[..., D]` -> `[..., m]`
@@ -173,9 +172,8 @@ def _chosen(measured: Sequence[Measured], one_in: int) -> list[Int[Tensor, " n"]
         for one in measured
     ]
     together = torch.cat(worst)
-    taken = together.argsort(descending=True, stable=True)[: -(-len(together) // one_in)]
     mask = torch.zeros_like(together, dtype=torch.bool)
-    mask[taken] = True
+    mask[sample(together, one_in)] = True
     return [part.nonzero()[:, 0] for part in mask.split([len(part) for part in worst])]
 
 

@@ -9,11 +9,10 @@ import torch
 
 from fisherflat._arrays import integer, integers
 from fisherflat.errors import InputError
-from fisherflat.geometry import ENGINES
+from fisherflat.geometry import ENGINES, ERRORS
 from fisherflat.models import PARTS
 from fisherflat.models.moves import Moves, parse
 from fisherflat.parts.readings import canonical
-from fisherflat.studies.layers._measure import ERRORS
 
 
 @dataclass(frozen=True)
