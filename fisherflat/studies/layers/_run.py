@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -172,5 +174,21 @@ def _notes(rows: Sequence[Row], settings: Settings) -> list[str]:
         )
         warn(said[-1], RoutingWarning)
     if settings.dtype == torch.float32:
-        said.append("Computed in float32: expect about three digits of curvature, and fewer where it nearly cancels.")
+        said.append(f"Computed in float32: {_digits(measured)}.")
     return said
+
+
+def _digits(rows: Sequence[Row]) -> str:
+    """How many digits of the scalar curvatures are right, in the median and in the part where they are fewest."""
+    by_part: dict[str, list[float]] = {}
+    for row in rows:
+        value, error = abs(row["scalar_curvature"]), row["scalar_curvature_error"]
+        if value > 0:
+            by_part.setdefault(row["part"], []).append(-math.log10(max(error / value, 1e-17)))
+    if not by_part:
+        return "every scalar curvature is zero"
+    medians = {part: statistics.median(digits) for part, digits in by_part.items()}
+    least = min(medians, key=medians.__getitem__)
+    middle = statistics.median(digit for digits in by_part.values() for digit in digits)
+    said = f"in the median {max(middle, 0):.0f} digits of the scalar curvature are right"
+    return said if len(medians) == 1 else f"{said}, and {max(medians[least], 0):.0f} in {least}, where they are fewest"
