@@ -227,8 +227,8 @@ class StatisticalManifold(Paths):
           `Geometry.error`; it takes about five times as long.
         - `precision`: `"auto"` computes points of whose scalar curvature fewer than six digits are right in more bits,
           by the same rules in ball arithmetic (a tenth of a second a point for a small layer, seconds for a large
-          one), and rounds the result. Where an op has no ball rule, or with `engine="autodiff"`, the estimate stands, and a
-          `PrecisionWarning` says so.
+          one), and rounds the result. Where an op has no ball rule, or with `engine="autodiff"`, the estimate stands,
+          and a `PrecisionWarning` says so.
 
         **Returns:** by name, tensors `[*batch, ...]`.
 
