@@ -1,0 +1,109 @@
+"""The four words: what balls say, in any units, and where errors were only carried over."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from cases.stress import scalar_curvature, stressed
+from torch import Tensor
+
+import fisherflat as ff
+from fisherflat.geometry import Verdict, carried, decided, words
+
+DOUBLE = torch.float64
+WORDS = [str(word) for word in Verdict]
+
+
+def scaled(manifold: ff.StatisticalManifold, chart: float, outputs: float, deviation: float) -> ff.StatisticalManifold:
+    """The same surface in other units, all powers of two, so that nothing else is rounded."""
+    where = ff.charts.affine(manifold.chart.point, manifold.chart.basis * chart)
+    family = ff.Gaussian(manifold.family.covariance * deviation**2)  # type: ignore[attr-defined]
+    return ff.StatisticalManifold(lambda x: manifold.mean(x) * outputs, where, family)
+
+
+@pytest.mark.parametrize("seed", range(0, 32, 3))
+def test_words_do_not_depend_on_units(seed: int) -> None:
+    manifold = stressed(seed).manifold
+    u = torch.zeros(manifold.k)
+    word = manifold.verdict(u)
+    for units in ((2.0**-27, 1.0, 1.0), (1.0, 2.0**30, 1.0), (1.0, 1.0, 2.0**-20), (2.0**15, 2.0**-9, 2.0**40)):
+        assert scaled(manifold, *units).verdict(u) == word
+
+
+@pytest.mark.filterwarnings("ignore::fisherflat.errors.PrecisionWarning")
+def test_errors_that_are_carried_over_cover_nearly_always_and_no_sign_is_wrong() -> None:
+    generator = torch.Generator().manual_seed(0)
+    covered = []
+    for seed in range(64):
+        manifold = stressed(seed).manifold
+        if manifold.k > 3:
+            continue
+        u = torch.randn(4, manifold.k, dtype=DOUBLE, generator=generator) / 4
+        found = manifold.judged(u, ["scalar_curvature"])
+        for at, value, error, word in zip(
+            u.tolist(), found["scalar_curvature"].tolist(), found["scalar_curvature_error"].tolist(),
+            words(found["verdicts"]), strict=True,
+        ):  # fmt: skip
+            truth = scalar_curvature(manifold, at)
+            covered.append(bool(abs(value - truth) <= error))
+            assert word != "curved" or value * float(truth) > 0
+    assert len(covered) == 128 and sum(covered) >= 0.93 * len(covered)
+
+
+class Tilted(torch.nn.Module):
+    """A surface of curvature `8 a²` at 0, next to a term that cancels and leaves its roundings."""
+
+    def __init__(self, curvature: float, noise: float) -> None:
+        super().__init__()
+        self.size, self.noise = (curvature / 8) ** 0.5, noise
+
+    def forward(self, u: Tensor) -> Tensor:
+        large = self.noise * (u[0] + u[1]).tanh()
+        return torch.stack([u[0], u[1], (self.size * u.square().sum() + large) - large])
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e4, 1e8, 1e12, 1e15])
+@pytest.mark.parametrize("curvature", [1e-12, 1e-6, 1.0])
+def test_no_sign_is_claimed_that_is_not_known(curvature: float, noise: float) -> None:
+    chart = ff.charts.affine(torch.tensor([0.25, 0.5]), torch.eye(2))
+    manifold = ff.StatisticalManifold(Tilted(curvature, noise), chart)
+    truth = float(scalar_curvature(manifold, [0.0, 0.0]))
+    found = manifold.measure([0.0, 0.0], ["scalar_curvature"], error=True)
+    value, error = found["scalar_curvature"].item(), found["scalar_curvature_error"].item()
+    word = manifold.verdict([0.0, 0.0])
+    assert (word == "curved") == (abs(value) > error)
+    if word == "curved":
+        assert value > 0 and abs(value - truth) < truth
+    if noise == 0.0:
+        assert word == "curved" and math.isclose(value, truth, rel_tol=1e-12)
+
+
+def test_flatness_is_proved_by_structure_alone() -> None:
+    layer = ff.layers.SelfAttention(4).double()
+    hidden, basis = torch.randn(3, 4, dtype=DOUBLE), torch.randn(2, 4, dtype=DOUBLE)
+    chart = ff.charts.token(hidden, -1, basis)
+    assert ff.StatisticalManifold(ff.freeze(layer, hidden), chart).verdict([0.1, 0.2]) == "flat (proved)"
+    assert ff.StatisticalManifold(layer, chart).verdict([[0.1, 0.2]]) == ["curved"]
+    curve = ff.charts.token(hidden, -1, basis[:1])
+    assert ff.StatisticalManifold(layer, curve).verdict([0.1]) == "flat (proved)"  # curves are
+    open_piece = ff.StatisticalManifold(lambda x: x.tanh(), ff.charts.identity(3))
+    assert open_piece.verdict(torch.zeros(2, 1, 3)) == [["flat (proved)"], ["flat (proved)"]]
+
+
+def test_what_has_no_number_has_no_word() -> None:
+    folded = ff.StatisticalManifold(
+        lambda u: torch.stack([u[0] ** 2, u[1], u[0] ** 3 + u[1] ** 2]), ff.charts.identity(2), degenerate="nan"
+    )
+    with pytest.warns(UserWarning):
+        assert folded.verdict([[0.0, 0.0], [1.0, 0.0]])[0] is None
+
+
+def test_infinite_errors_decide_nothing() -> None:
+    one = torch.ones(3, dtype=DOUBLE)
+    error = torch.tensor([math.inf, 0.5, 2.0], dtype=DOUBLE)
+    codes = decided(one, error, one, one * math.inf)
+    assert words(codes) == ["undecided", "curved", "undecided"] and WORDS[int(codes[1])] == "curved"
+    # nothing was estimated where no point had a geometry
+    assert carried(torch.full((2,), math.nan, dtype=DOUBLE), one[:2], one).isinf().all()
