@@ -23,7 +23,7 @@ from fisherflat.jets.engines._matrices import MATRICES
 from fisherflat.jets.engines._norms import norm_in, normalised
 from fisherflat.jets.engines._trust import EQUALITIES, trusted
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.jets.ops import evaluate
+from fisherflat.jets.ops import OPS, evaluate
 from fisherflat.jets.rules import Algebra, Series, aligned
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.jets import pair_index, pairs, size
@@ -120,7 +120,7 @@ def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
         out = evaluate(graph, TensorAlgebra(), Series(at[0][None], x.k))
         return (out.data[0] if isinstance(out, Series) else out.expand(at[0].shape[0], *out.shape),)
 
-    data, given = padded(series.data, algebra.count(2, x.k)).clone(), padded(x.data, size(x.k))
+    data, given = padded(series.data, algebra.count(2, x.k)).clone(), padded(x.data, algebra.count(2, x.k))
     for point in algebra.alone.nonzero().flatten().split(1):
         if not trusted(values, [given[:, point]], [data[:, point]], x.k, finite=True):
             data[1:, point] = math.nan
@@ -257,6 +257,9 @@ class TensorAlgebra(Algebra):
         return Series(applied(node, args, kwargs, self.count(order, k)), k)
 
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        op = OPS.get(node.packet)
+        if op is not None and op.shape_only:  # a constant, the same for all points
+            return node.target(args[0].data[0, 0], *args[1:], **kwargs)
         if node.packet in EQUALITIES:
             self._note(_alone(*args))
         leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))

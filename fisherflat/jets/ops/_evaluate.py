@@ -37,7 +37,10 @@ def apply(xp: Algebra, node: Node, value: Callable[[Node], Any], k: int) -> Any:
         return args[0][args[1]]
     op = OPS.get(node.packet)
     rule = op.rule if op is not None else None
-    if not any(value(leaf).order > 0 for leaf in node.inputs):
+    given = [value(leaf) for leaf in node.inputs]
+    if given and all(isinstance(leaf, Tensor) for leaf in given):  # of shapes alone
+        return node.target(*args, **kwargs)
+    if not any(isinstance(leaf, Series) and leaf.order > 0 for leaf in given):
         return xp.still(node, rule, args, kwargs, k)
     if op is not None and op.kind == "constant":
         return xp.values(node, args, kwargs, k)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fisherflat.jets.graph import leaves, mapped_leaves
 from fisherflat.jets.ops import LINEAR, SUMS
+from fisherflat.jets.recording.decompositions._numbers import pi, root
 
 aten = torch.ops.aten
 
@@ -294,18 +295,21 @@ def _pow(z: Any, exponent: Any) -> Pair:
 # -- Fourier transforms ------------------------------------------------------------------------------------------------
 
 
-def _circle(order: Tensor, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _circle(order: Tensor, n: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of n-ths of a turn."""
-    turns = (order % n).to(dtype) * (2 * math.pi / n)
-    cos, sin = torch.cos(turns), torch.sin(turns)
-    return (cos.round(), sin.round()) if 4 % n == 0 else (cos, sin)
+    order = (order % n).to(like.dtype)
+    if 4 % n == 0:
+        turns = order * (2 * math.pi / n)
+        return torch.cos(turns).round(), torch.sin(turns).round()
+    turns = order * (pi(like) * 2 / n)
+    return torch.cos(turns), torch.sin(turns)
 
 
 def _transformed(z: Pair, dim: int, sign: int) -> Pair:
     """The sum of `z_k exp(sign 2 pi i j k / n)` along an axis, as products with two matrices."""
     n = z.re.shape[dim]
     order = torch.arange(n, device=z.re.device)
-    cos, sin = _circle(order[:, None] * order, n, z.re.dtype)
+    cos, sin = _circle(order[:, None] * order, n, z.re)
     sin = sign * sin
     re, im = (part.movedim(dim, -1) for part in z)
     return Pair(*(part.movedim(-1, dim) for part in (re @ cos - im @ sin, re @ sin + im @ cos)))
@@ -314,8 +318,10 @@ def _transformed(z: Pair, dim: int, sign: int) -> Pair:
 def _scale(z: Pair, dims: Sequence[int], sizes: Sequence[int], normalization: int) -> Pair:
     """By nothing, by the root of the number of points, or by it."""
     count = math.prod(sizes[d] for d in dims)
-    factor = (1.0, 1 / math.sqrt(count), 1 / count)[normalization]
-    return z if normalization == 0 else Pair(z.re * factor, z.im * factor)
+    if normalization == 0:
+        return z
+    divisor = count if normalization == 2 else root(count, z.re)
+    return Pair(z.re / divisor, z.im / divisor)
 
 
 @_of("_fft_c2c")
@@ -345,7 +351,7 @@ def _fft_c2r(z: Any, dims: Sequence[int], normalization: int, size: int) -> Tens
         pair = _transformed(pair, dim, 1)
     n = size // 2 + 1
     order = torch.arange(n, device=pair.re.device)
-    cos, sin = _circle(order[:, None] * torch.arange(size, device=order.device), size, pair.re.dtype)
+    cos, sin = _circle(order[:, None] * torch.arange(size, device=order.device), size, pair.re)
     twice = torch.where((order == 0) | (2 * order == size), 1.0, 2.0)[:, None]
     re, im = (part.narrow(last, 0, n).movedim(last, -1) for part in pair)
     out = (re @ (twice * cos) - im @ (twice * sin)).movedim(-1, last)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fisherflat.jets.recording.decompositions._numbers import one, pi
 from fisherflat.jets.recording.decompositions._table import decomposes
 
 aten = torch.ops.aten
@@ -50,7 +51,7 @@ def _atan2(a: Tensor, b: Tensor) -> Tensor:
     """An arc tangent of the smaller over the larger entry, and a multiple of a quarter turn."""
     wide = b.abs() >= a.abs()
     angle = torch.where(wide, torch.atan(a / b), -torch.atan(b / a))
-    half_turn = math.pi * (1 - 2 * (a < 0).to(angle.dtype))
+    half_turn = pi(a) * (1 - 2 * (a < 0).to(angle.dtype))
     return angle + torch.where(wide, torch.where(b < 0, half_turn, 0.0), half_turn / 2)
 
 
@@ -61,7 +62,7 @@ def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
 
 @decomposes("xlogy")
 def _xlogy(a: Any, b: Any) -> Tensor:
-    return _weighted(a, torch.log(torch.as_tensor(b)))
+    return _weighted(a, torch.log(b if isinstance(b, Tensor) else b * one(a)))
 
 
 @decomposes("logit")
@@ -175,7 +176,7 @@ def _copysign(a: Tensor, b: Any) -> Tensor:
 
 @decomposes("xlog1py")
 def _xlog1py(a: Any, b: Any) -> Tensor:
-    return _weighted(a, torch.log1p(torch.as_tensor(b)))
+    return _weighted(a, torch.log1p(b if isinstance(b, Tensor) else b * one(a)))
 
 
 def _weighted(a: Any, logarithm: Tensor) -> Tensor:
@@ -209,28 +210,24 @@ def _nansum(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
 
 @decomposes("mvlgamma")
 def _multivariate_lgamma(x: Tensor, p: int) -> Tensor:
-    constant = p * (p - 1) / 4 * math.log(math.pi)
-    return sum((torch.lgamma(x - j / 2) for j in range(p)), start=torch.full_like(x, constant))
+    constant = torch.log(pi(x)) * (p * (p - 1) / 4)
+    return sum((torch.lgamma(x - j / 2) for j in range(p)), start=constant.expand_as(x))
 
 
 @decomposes("deg2rad")
 def _deg2rad(x: Tensor) -> Tensor:
-    return x * (math.pi / 180)
+    return x * (pi(x) / 180)
 
 
 @decomposes("rad2deg")
 def _rad2deg(x: Tensor) -> Tensor:
-    return x * (180 / math.pi)
+    return x * (180 / pi(x))
 
 
 @decomposes("angle")
 def _angle(x: Tensor) -> Any:
     """Of a real number: 0 or half a turn."""
-    return (
-        NotImplemented
-        if x.is_complex()
-        else torch.where(x.isnan(), x, torch.where(x < 0, torch.full_like(x, math.pi), 0.0))
-    )
+    return NotImplemented if x.is_complex() else torch.where(x.isnan(), x, torch.where(x < 0, pi(x).expand_as(x), 0.0))
 
 
 @decomposes("_softmax_backward_data")
