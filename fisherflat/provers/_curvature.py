@@ -14,7 +14,7 @@ import torch
 from flint import arb, fmpz_mat
 from torch import Tensor
 
-from fisherflat._arrays import as_float64, whole
+from fisherflat._arrays import as_float64, integer
 from fisherflat.certificates import (
     ARGUMENTS,
     Bound,
@@ -83,7 +83,7 @@ def certify(
     ('curved', [4.0, 4.0])
     """
     manifold = StatisticalManifold(mean, chart, family, degenerate="nan")
-    precision = whole(precision, "precision, in bits,", 24)
+    precision = integer(precision, "precision, in bits,", 24)
     if precision > 2**12:
         raise InputError(f"precision is a number of bits from 24 to {2**12}, got {precision!r}")
     width = as_float64(radius, "radius")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fisherflat._arrays import whole
+from fisherflat._arrays import integer
 from fisherflat._progress import progress as bar
 from fisherflat.errors import InputError
 from fisherflat.geometry import ERRORS, CurvatureField
@@ -48,7 +48,7 @@ class Settings:
                 f"k must be at least 2, got {self.moves.k} ({self.moves}): a curve has no curvature of its own"
             )
         for name in ("points", "budget_points", "resolution", "seed"):
-            object.__setattr__(self, name, whole(getattr(self, name), name))
+            object.__setattr__(self, name, integer(getattr(self, name), name))
         if isinstance(self.readings, str):
             raise InputError(f"readings must be a list, got {self.readings!r}")
         if self.points < 1 or self.budget_points < 0 or self.resolution < 0 or self.resolution == 1:
