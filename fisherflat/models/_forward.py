@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fisherflat._warned import warn
-from fisherflat.errors import CheckpointError, CheckpointWarning, FisherflatError, InputError
+from fisherflat.errors import CheckpointError, CheckpointWarning, FisherflatError, InputError, warn
 from fisherflat.jets.recording import alone, evaluating
 from fisherflat.models._block_list import CONTAINERS, find_stack, list_of, lists_of_modules, most_weights, weights
 from fisherflat.models._hooks import Enough, ended, entered
