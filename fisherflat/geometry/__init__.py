@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fisherflat.geometry._engines import ENGINES
 from fisherflat.geometry._field import CurvatureField, curvature_field
-from fisherflat.geometry._manifold import ENGINES, StatisticalManifold
+from fisherflat.geometry._manifold import StatisticalManifold
 from fisherflat.geometry._quantities import Geometry
 from fisherflat.geometry._recharted import Jets, refined
 from fisherflat.geometry._words import (

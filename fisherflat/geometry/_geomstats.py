@@ -6,17 +6,14 @@ backend that geomstats runs on, of which numpy is the default.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from fisherflat.geometry._paths import Paths
 
-
-def space(manifold: Paths) -> Any:
-    """`R^k` with the metric of a manifold.
+def space(manifold: Any) -> Any:
+    """`R^k` with the metric of a `StatisticalManifold`.
 
     **Raises:** `ImportError` where geomstats is not installed.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -13,6 +13,7 @@ from fisherflat._arrays import as_float64, integer
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn, without
+from fisherflat.geometry._engines import ENGINES, Engine
 from fisherflat.geometry._more_bits import in_more_bits
 from fisherflat.geometry._paths import Paths
 from fisherflat.geometry._quantities import POLICIES, Geometry
@@ -20,44 +21,15 @@ from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
 from fisherflat.geometry._words import ERRORS, JUDGED, decided, filled, sample, turn, words
 from fisherflat.jets import Jet
-from fisherflat.jets.engines import AutodiffEngine, TaylorEngine, in_chunks
+from fisherflat.jets.engines import in_chunks
 from fisherflat.jets.graph import Graph
-from fisherflat.jets.recording import Mapping, recorded
-from fisherflat.parts import traced
+from fisherflat.jets.recording import Mapping
 from fisherflat.parts.structure import affine
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Family, Gaussian, ParametricFamily, check
 
-
-class Engine(Protocol):
-    """What the manifold needs of an engine; `chunk_memory` in bytes, `None` for a share of what is free."""
-
-    chunk_memory: int | None
-
-    @property
-    def bytes_per_point(self) -> int:
-        """How much memory the jet of one point takes, roughly."""
-
-    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
-        """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
-
-
-def _taylor(mapping: Mapping, chart: Chart, ambient_dim: int, memory: int | None) -> Engine:
-    graph = traced(mapping, chart)
-    return TaylorEngine(graph, chart, ambient_dim, mapping.dtype, memory)
-
-
-def _autodiff(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
-    return AutodiffEngine(*recorded(mapping, chart), chart, dim, memory)
-
-
 #: in how many bits: those of the working precision, or more where they do not suffice
 PRECISIONS = ("working", "auto")
-#: name -> how it is built from the map, the chart, the number of outputs and a budget in bytes
-ENGINES: dict[str, Callable[[Mapping, Chart, int, int | None], Engine]] = {
-    "autodiff": _autodiff,
-    "taylor": _taylor,
-}
 
 
 class StatisticalManifold(Paths):

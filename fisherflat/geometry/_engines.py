@@ -1,0 +1,41 @@
+"""The engines by name, built for a map on a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.jets.engines import AutodiffEngine, TaylorEngine
+from fisherflat.jets.recording import Mapping, recorded
+from fisherflat.parts import traced
+from fisherflat.spaces.charts import Chart
+
+
+class Engine(Protocol):
+    """What the manifold needs of an engine; `chunk_memory` in bytes, `None` for a share of what is free."""
+
+    chunk_memory: int | None
+
+    @property
+    def bytes_per_point(self) -> int:
+        """How much memory the jet of one point takes, roughly."""
+
+    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
+        """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
+
+
+def _taylor(mapping: Mapping, chart: Chart, ambient_dim: int, memory: int | None) -> Engine:
+    graph = traced(mapping, chart)
+    return TaylorEngine(graph, chart, ambient_dim, mapping.dtype, memory)
+
+
+def _autodiff(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
+    return AutodiffEngine(*recorded(mapping, chart), chart, dim, memory)
+
+
+#: name -> how it is built from the map, the chart, the number of outputs and a budget in bytes
+ENGINES: dict[str, Callable[[Mapping, Chart, int, int | None], Engine]] = {
+    "autodiff": _autodiff,
+    "taylor": _taylor,
+}
