@@ -107,3 +107,15 @@ def test_infinite_errors_decide_nothing() -> None:
     assert words(codes) == ["undecided", "curved", "undecided"] and WORDS[int(codes[1])] == "curved"
     # nothing was estimated where no point had a geometry
     assert carried(torch.full((2,), math.nan, dtype=DOUBLE), one[:2], one).isinf().all()
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_affine_parameters_of_a_curved_family_are_not_flat(dim: int) -> None:
+    # probabilities on dim + 1 classes are an orthant of a sphere of radius 2, whatever affine chart the logits have
+    logits = lambda u: torch.cat([u, 0 * u[:1]])  # noqa: E731
+    M = ff.StatisticalManifold(logits, ff.charts.identity(dim), ff.families.Categorical())
+    u = torch.linspace(-0.5, 0.5, 3 * dim, dtype=DOUBLE).reshape(3, dim)
+    torch.testing.assert_close(M.scalar_curvature(u), torch.full((3,), dim * (dim - 1) / 4, dtype=DOUBLE))
+    assert M.verdict(u) == ["curved"] * 3 and (M.judged(u, [])["verdicts"] == WORDS.index("curved")).all()
+    line = ff.StatisticalManifold(logits, ff.charts.affine(torch.zeros(dim), torch.eye(dim)[:1]), M.family)
+    assert line.verdict([0.1]) == "flat (proved)"
