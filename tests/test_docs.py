@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from doctest import ELLIPSIS, OutputChecker
 from importlib import import_module
 
 import pytest
@@ -17,9 +18,15 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_code_block_runs(block, tmp_path, monkeypatch):
+def test_code_block_runs_and_prints_what_the_page_says(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # some save files
     exec(compile(block, "documentation", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    for said in re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE):
+        assert any(OutputChecker().check_output(said + "\n", line + "\n", ELLIPSIS) for line in printed), (
+            said,
+            printed,
+        )
 
 
 def test_files_that_the_readme_links_to_exist():

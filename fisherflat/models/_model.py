@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -126,6 +127,8 @@ class Model:
                 )
             if not prompt.strip():
                 raise InputError("the prompt is empty; give at least one word")
+            if re.search("[\ud800-\udfff]", prompt):  # as the shell hands over bytes that are no UTF-8
+                raise InputError("the prompt holds half a character, which is no text; is it in UTF-8?")
             ids = torch.tensor(self.tokenizer(prompt)["input_ids"], dtype=torch.long)
             encoded = self._encoded(self._known(ids), prompt)
         else:

@@ -58,6 +58,7 @@ def certify_layer(
     if encoded.hidden is not None:
         raise InputError("a certificate names its prompt by token ids; give a text or ids, not hidden states")
     place = moving.place(model, encoded, position)
+    layer = integer(layer, "layer")
     if layer < 0:
         layer += len(model.blocks(encoded))
     subject, operator, chart = placed(model, layer, part, moving, encoded, place)
