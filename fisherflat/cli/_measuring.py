@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fisherflat._files import tried
+from fisherflat._files import made, tried
 from fisherflat.cli import _options as options
 from fisherflat.cli._output import ended, interruptible, report, say, written
 
@@ -27,6 +27,7 @@ def inspect(
     from fisherflat.models import inspect
 
     if out is not None:
+        made(out.parent)
         tried(out)
     found = inspect(options.load_model(path, device, side, blocks, config))
     print(found)

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from fisherflat._files import content, regular, too_deep
 from fisherflat.errors import CheckpointError
 from fisherflat.models._stored_tensors import FLOATS, StoredTensor
 from fisherflat.zoo import CHECKPOINTS, checkpoint
@@ -55,6 +56,8 @@ ELSEWHERE = (
 )
 #: what is fetched when a download is allowed; never code, never pickled weights
 DOWNLOADED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken")
+#: what is read of a folder, by whomever
+READ = (".json", ".txt", ".model", ".safetensors", ".jinja")
 
 
 def place_of(path_or_id: str | Path, download: bool) -> Path:
@@ -108,6 +111,9 @@ def read_config(path: Path) -> dict[str, Any]:
                 f"{folder} has no config.json, so it is not a Hugging Face model folder{there(folder)}; pass one that "
                 "is, or a config"
             )
+    for file in path.parent.iterdir():  # others than we read them, too, and would wait for a pipe
+        if file.suffix in READ and file.exists() and not file.is_dir():
+            regular(file, CheckpointError)
     config = read_json(path)
     if quantised := config.get("quantization_config") or config.get("compression_config"):
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
@@ -210,7 +216,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
     **Raises:** `CheckpointError` where the file is truncated or is not a safetensors file.
     """
-    size = path.stat().st_size
+    size = regular(path, CheckpointError).stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
@@ -224,7 +230,7 @@ def read_header(path: Path) -> dict[str, Any]:
             expected = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
             for entry in tensors.values():
                 str(entry["dtype"]), tuple(entry["shape"])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise CheckpointError(f"the header of {path} cannot be read ({error}); fetch the file again") from error
     if size != expected:
         raise CheckpointError(
@@ -240,11 +246,13 @@ def has_tokenizer(folder: Path) -> bool:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+        value = json.loads(content(path, CheckpointError))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
+    if too_deep(value):
+        raise CheckpointError(f"{path} is nested too deep to be a configuration")
     return value
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fisherflat._files import made, whole
+from fisherflat._files import made, read_json, whole
 from fisherflat.errors import InputError
 from fisherflat.models._description import LayerDescription, describe, parameters
 from fisherflat.models._loading import as_model
@@ -70,7 +70,7 @@ class Inspection:
     def load(cls, path: str | Path) -> Inspection:
         """The inspection that `save` wrote. **Raises:** `InputError` where the file holds none."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = read_json(path)
             layers = tuple(LayerDescription.of(layer) for layer in content.pop("layers"))
             return cls(**content | {"stored_dtypes": tuple(content["stored_dtypes"]), "layers": layers})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -103,7 +103,7 @@ def test_where_results_go_is_tried_before_a_model_is_loaded(
         ["depth", folder, *prompt, "--out", beyond],
         ["symmetry", folder, "--out", beyond],
         ["certify", folder, "--layer", "0", "--out", missing],
-        ["inspect", folder, "--out", missing],
+        ["inspect", folder, "--out", beyond / "c.json"],
     ):
         found = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
         assert isinstance(found.exception, InputError), found.exception

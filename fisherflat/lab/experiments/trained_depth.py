@@ -72,13 +72,15 @@ def _in_short(law: Growth) -> str:
 
 
 def shares(name: str, found: Sequence[DepthStudy]) -> str:
-    """A row of Markdown: each role's share of scal after the last block, median over prompts (least to most)."""
+    """A row of Markdown: each role's share of |II|² after the last block, median over prompts (least to most).
+
+    Of |II|², and not of the scalar curvature, which is a difference and nearly cancels on some prompts.
+    """
     cells = []
-    for role in ROLES:
-        parts = [float(each.budgets["role"].attributed.nanmean(0)[ROLES.index(role)]) for each in found]
-        total = [float(each.budgets["role"].scalar_curvature.nanmean()) for each in found]
-        ratio = [part / whole for part, whole in zip(parts, total, strict=True)]
-        cells.append(f"{statistics.median(ratio):.0%} ({min(ratio):.0%} to {max(ratio):.0%})" if any(parts) else "0")
+    for index in range(len(ROLES)):
+        products = [each.budgets["role"].products.sum(-1).nanmean(0) for each in found]
+        ratio = [float(parts[index] / parts.sum()) for parts in products]
+        cells.append(f"{statistics.median(ratio):.0%} ({min(ratio):.0%} to {max(ratio):.0%})" if any(ratio) else "0")
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

@@ -100,8 +100,8 @@ def _read_npy(path: Path, name: str | None) -> np.ndarray:
     if name is not None:
         raise InputError(f"{path} holds one array without a name; leave out #{name}")
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # no more than the file holds
+    except (ValueError, OSError, EOFError, MemoryError, OverflowError) as error:
         raise InputError(f"{path} cannot be read as an array of numbers ({error})") from error
 
 
