@@ -29,7 +29,11 @@ _AFFINE = words(
 )
 #: affine in one argument while the others are constant
 _PRODUCTS = words("mul mm bmm matmul")
-_MOVED = words("reshape permute expand select slice cat stack flip roll repeat")
+_MOVED = words(
+    "reshape permute expand select slice cat stack flip roll repeat rot90 tril triu diagonal diag_embed unfold "
+    "constant_pad_nd slice_scatter select_scatter diagonal_scatter im2col pixel_shuffle pixel_unshuffle "
+    "channel_shuffle reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d"
+)
 _CONSTANT = words("zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided")
 
 #: affine where nothing is at a kink; what tells on which side of one it is; what picks entries by their size
@@ -40,7 +44,8 @@ _LOGIC = words("logical_and logical_or logical_not logical_xor bitwise_and bitwi
 #: put entries where an index or a mask says: the places of these among the arguments
 _PLACED = {
     "where": (0,), "masked_fill": (1,), "gather": (2,), "index": (1,), "index_select": (2,), "scatter": (2,),
-    "index_put": (1,), "embedding": (1,), "scatter_add": (2,), "index_add": (2,),
+    "index_put": (1,), "embedding": (1,), "scatter_add": (2,), "index_add": (2,), "index_copy": (2,),
+    "index_fill": (2,),
 }  # fmt: skip
 
 #: real-analytic for all arguments
@@ -123,7 +128,8 @@ class Affinity:
             if not placed or placed == {"choice"}:
                 return "choice"
             return "nonlinear" if "choice" in placed else pieces
-        if name in _PRODUCTS and len(moving) == 2:
+        both = name == "convolution" and all(source in node.args[:2] for source in moving)
+        if (name in _PRODUCTS or both) and len(moving) == 2:
             return pieces if sum(self.orders[source] == "choice" for source in moving) == 1 else "nonlinear"
         if "choice" in kinds:  # as numbers of their own they would make the map jump by more than a choice of pieces
             return "choice" if kinds == {"choice"} and name in _MOVED else "nonlinear"

@@ -325,12 +325,13 @@ class Function:
     """A function of single entries, and what is known of it.
 
     **Attributes:** `jet`, of the array and of the op's further arguments; `kinked`, not real-analytic everywhere on its
-    domain; `domain`: for arguments out of all numbers, the `positive`, the `nonzero` or `other` ones; `sign`: the value
+    domain; `affine` between its kinks; `domain`: for arguments out of all numbers, the `positive`, the `nonzero` or `other` ones; `sign`: the value
     is `nonnegative`, or has the sign of the argument (`same`).
     """
 
     jet: Callable[..., Triple]
     kinked: bool = False
+    affine: bool = False
     domain: Literal["all", "positive", "nonzero", "other"] = "all"
     sign: Literal["any", "nonnegative", "same"] = "any"
 
@@ -340,7 +341,7 @@ class Function:
 
 #: by ATen name
 FUNCTIONS: dict[str, Function] = {
-    "abs": Function(absolute, kinked=True),
+    "abs": Function(absolute, kinked=True, affine=True),
     "acos": Function(acos, domain="other"),
     "acosh": Function(acosh, domain="other"),
     "asin": Function(asin, domain="other"),
@@ -348,9 +349,9 @@ FUNCTIONS: dict[str, Function] = {
     "atan": Function(atan),
     "atanh": Function(atanh, domain="other"),
     "celu": Function(celu, kinked=True),
-    "clamp": Function(clamp, kinked=True),
-    "clamp_max": Function(lambda x, high: clamp(x, None, high), kinked=True),
-    "clamp_min": Function(clamp, kinked=True),
+    "clamp": Function(clamp, kinked=True, affine=True),
+    "clamp_max": Function(lambda x, high: clamp(x, None, high), kinked=True, affine=True),
+    "clamp_min": Function(clamp, kinked=True, affine=True),
     "cos": Function(cos),
     "cosh": Function(cosh),
     "digamma": Function(digamma, domain="other"),
@@ -362,7 +363,7 @@ FUNCTIONS: dict[str, Function] = {
     "exp2": Function(exp2, sign="nonnegative"),
     "expm1": Function(expm1),
     "gelu": Function(any_gelu),
-    "leaky_relu": Function(leaky_relu, kinked=True),
+    "leaky_relu": Function(leaky_relu, kinked=True, affine=True),
     "lgamma": Function(lgamma, domain="other"),
     "log": Function(log, domain="positive"),
     "log10": Function(log10, domain="positive"),
@@ -371,7 +372,7 @@ FUNCTIONS: dict[str, Function] = {
     "log_sigmoid": Function(log_sigmoid),
     "mish": Function(mish),
     "reciprocal": Function(reciprocal, domain="nonzero", sign="same"),
-    "relu": Function(relu, kinked=True),
+    "relu": Function(relu, kinked=True, affine=True),
     "rsqrt": Function(rsqrt, domain="positive", sign="same"),
     "sigmoid": Function(sigmoid, sign="nonnegative"),
     "silu": Function(silu),
