@@ -32,7 +32,8 @@ _PRODUCTS = words("mul mm bmm matmul")
 _MOVED = words(
     "reshape permute expand select slice cat stack flip roll repeat rot90 tril triu diagonal diag_embed unfold "
     "constant_pad_nd slice_scatter select_scatter diagonal_scatter im2col pixel_shuffle pixel_unshuffle "
-    "channel_shuffle reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d"
+    "channel_shuffle reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+    "replication_pad3d"
 )
 _CONSTANT = words("zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty new_empty_strided")
 

@@ -91,8 +91,8 @@ _row("smooth", exponentials.log_softmax, "_log_softmax")
 _row("smooth", cast, "_to_copy", analytic=False)
 
 for _name, _function in FUNCTIONS.items():
-    _facts = {"analytic": not _function.kinked, "domain": _function.domain, "sign": _function.sign}
-    _facts |= {"pieces": "affine" if _function.affine else ""}
+    _facts: dict[str, Any] = {"analytic": not _function.kinked, "domain": _function.domain, "sign": _function.sign}
+    _facts["pieces"] = "affine" if _function.affine else ""
     _row("function", elementwise(_function), _name, function=_function, **_facts)
 
 _row("choice", choices.ranked, "topk sort", chooses=True, indexed=True, largest=True, pieces="rank")

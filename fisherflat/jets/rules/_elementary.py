@@ -325,8 +325,8 @@ class Function:
     """A function of single entries, and what is known of it.
 
     **Attributes:** `jet`, of the array and of the op's further arguments; `kinked`, not real-analytic everywhere on its
-    domain; `affine` between its kinks; `domain`: for arguments out of all numbers, the `positive`, the `nonzero` or `other` ones; `sign`: the value
-    is `nonnegative`, or has the sign of the argument (`same`).
+    domain; `affine` between its kinks; `domain`: for arguments out of all numbers, the `positive`, the `nonzero` or
+    `other` ones; `sign`: the value is `nonnegative`, or has the sign of the argument (`same`).
     """
 
     jet: Callable[..., Triple]
