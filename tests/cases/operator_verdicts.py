@@ -16,7 +16,7 @@ import fisherflat as ff
 from cases.operator_maps import OperatorMap
 from cases.romberg import Truth, truth
 from fisherflat.errors import FallbackWarning, FisherflatError
-from fisherflat.jets.engines import _fallback
+from fisherflat.jets.engines import warn_again
 
 #: from what must not be to what need not concern anyone
 VERDICTS = (
@@ -139,7 +139,7 @@ def _judged(map_: OperatorMap, chart: Any, truths: list[Truth], engine: str) -> 
 
 
 def _asked(f: Any, chart: Any, points: Tensor, truths: list[Truth], engine: str) -> list[Found]:
-    _fallback._warned.clear()
+    warn_again()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

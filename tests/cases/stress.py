@@ -23,9 +23,8 @@ from torch.nn import functional as F
 
 import fisherflat as ff
 from fisherflat.errors import DegenerateImmersionError, EnclosureError
-from fisherflat.jets import pair_index
-from fisherflat.jets.balls import matrix
-from fisherflat.provers import _enclosure
+from fisherflat.jets import pair_index, size
+from fisherflat.jets.balls import at, balls, matrix
 
 #: the precisions in bits that are tried for a truth, until a ball is small
 BITS = (300, 1200, 4000)
@@ -176,7 +175,7 @@ def scalar_curvature(M: ff.StatisticalManifold, u: list[float] | None = None) ->
         before, flint.ctx.prec = flint.ctx.prec, bits
         try:
             box = [arb(x) for x in (u or [0.0] * M.k)]
-            found = _scalar(_enclosure.jet(M.engine.graph, M.chart, box), M)  # type: ignore[attr-defined]
+            found = _scalar(_jet(M, box), M)
             if found.rel_accuracy_bits() > 70 or abs(found) < arb(2) ** -200:
                 return found
         except (EnclosureError, ZeroDivisionError):
@@ -186,13 +185,33 @@ def scalar_curvature(M: ff.StatisticalManifold, u: list[float] | None = None) ->
     raise EnclosureError("the curvature is not known to 20 digits")
 
 
+def _jet(M: ff.StatisticalManifold, point: list[arb]) -> np.ndarray:
+    """The 2-jet at a point, `[S, D]` balls."""
+    known = at(M.engine.graph, M.chart, point).data.balls  # type: ignore[attr-defined]
+    jet = np.full((size(M.k), known[0].size), arb(0), dtype=object)
+    jet[: len(known)] = known.reshape(len(known), -1)
+    return jet
+
+
+def _gram(vectors: flint.arb_mat, family: ff.Gaussian) -> flint.arb_mat:
+    """`v Sigma^-1 w` for all pairs of rows."""
+    sigma = balls(family.covariance)
+    if sigma.ndim == 2:
+        return vectors * matrix(sigma).solve(vectors.transpose())
+    return vectors * matrix(np.array(vectors.tolist(), dtype=object) / sigma).transpose()
+
+
+def _block(whole: flint.arb_mat, rows: range, columns: range) -> flint.arb_mat:
+    return flint.arb_mat([[whole[i, j] for j in columns] for i in rows])
+
+
 def _scalar(jet: np.ndarray, M: ff.StatisticalManifold) -> arb:
     """`g^im g^jl (II_im . II_jl - II_il . II_jm)`, II by its products, which need no root and no frame."""
     k, pair = M.k, pair_index(M.k).tolist()
-    gram = _enclosure._gram(matrix(jet[1:]), M.family)  # type: ignore[arg-type]
+    gram = _gram(matrix(jet[1:]), M.family)  # type: ignore[arg-type]
     first, second = range(k), range(k, gram.nrows())
-    metric, mixed = _enclosure._block(gram, first, first), _enclosure._block(gram, first, second)
-    normal = _enclosure._block(gram, second, second) - mixed.transpose() * metric.solve(mixed)
+    metric, mixed = _block(gram, first, first), _block(gram, first, second)
+    normal = _block(gram, second, second) - mixed.transpose() * metric.solve(mixed)
     inverse = metric.inv()
     total = arb(0)
     for i, j, n, m in product(range(k), repeat=4):

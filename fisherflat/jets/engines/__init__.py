@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fisherflat.jets.engines._autodiff import AutodiffEngine
 from fisherflat.jets.engines._chunks import in_chunks, memory_budget
+from fisherflat.jets.engines._fallback import warn_again
 from fisherflat.jets.engines._noise import Noise, exactly, spread
 from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, TensorAlgebra, evaluated, footprint, packed, start
 
@@ -21,4 +22,5 @@ __all__ = [
     "packed",
     "spread",
     "start",
+    "warn_again",
 ]

@@ -124,6 +124,11 @@ def padded(data: Tensor, coefficients: int) -> Tensor:
 _warned: set[str] = set()
 
 
+def warn_again() -> None:
+    """Forget which ops have been warned of: each is once in a process."""
+    _warned.clear()
+
+
 def _warn_once(node: Node) -> None:
     if node.op not in _warned:
         _warned.add(node.op)
