@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -10,9 +11,52 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fisherflat.errors import CheckpointError
 from fisherflat.models._stored_tensors import Source, StoredTensor, check_finite
+
+
+class TooLarge(Exception):
+    """Raised where a model without its weights would take more memory than is sensible."""
+
+
+class _Bounded(TorchDispatchMode):
+    """Refuses to make tensors of more than some bytes, before they are made."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        sizes = [size for arg in args for size in (arg if isinstance(arg, (list, tuple)) else [arg])]
+        if str(kwargs.get("device")) != "meta" and not any(isinstance(size, Tensor) for size in sizes):
+            shape = args[0] if args and isinstance(args[0], (list, tuple)) else sizes  # of a range, its ends
+            numbers = [abs(size) for size in shape if isinstance(size, (int, float))]
+            entries = math.prod(numbers) if shape is not sizes else max(numbers, default=0)
+            if 8 * entries > self._limit:
+                raise TooLarge(f"it asks for a table of {entries:.3g} numbers")
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def bounded(limit: int) -> Iterator[None]:
+    """No tensor of more than `limit` bytes is made in this context. **Raises:** `TooLarge`."""
+    with _Bounded(limit):
+        yield
+
+
+def check_depth(config: Any, tensors: int, where: object) -> None:
+    """**Raises:** `CheckpointError` where a configuration has far more layers than there are weights for."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for name in ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers"):
+        layers = getattr(text, name, None)
+        if isinstance(layers, int) and layers > 16 * (tensors + 16):  # several may share their weights
+            raise CheckpointError(
+                f"the config.json of {where} has {layers} layers, and there are weights of {tensors} tensors; pass the "
+                "config.json that belongs to them"
+            )
 
 
 def empty_model(config: Any) -> nn.Module:

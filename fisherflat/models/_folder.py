@@ -15,6 +15,8 @@ from fisherflat.zoo import CHECKPOINTS, checkpoint
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "tekken.json")
+#: bytes of a configuration or an index: of the largest models these have some ten million
+LARGEST = 2**28
 #: names that only weights have, which are packed where they are integers
 PACKED = ("weight", "qweight", "weight_packed", "qzeros")
 #: what else a folder may hold, by the pattern of its name, and what to do with it
@@ -174,6 +176,8 @@ def _sharded(index: Path) -> dict[str, StoredTensor]:
     folder = index.parent
     shards: dict[str, set[str]] = {}
     for tensor, name in _field(read_json(index), "weight_map", index).items():
+        if not isinstance(name, str) or not name:
+            raise CheckpointError(f"{index} places {tensor!r} in {name!r}, which is no file; fetch the index again")
         shards.setdefault(name, set()).add(tensor)
     tensors: dict[str, StoredTensor] = {}
     for name, promised in sorted(shards.items()):
@@ -228,8 +232,8 @@ def read_header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length))
             tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
             expected = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-            for entry in tensors.values():
-                str(entry["dtype"]), tuple(entry["shape"])
+            if strange := next((name for name, entry in tensors.items() if not _is_entry(entry)), None):
+                raise ValueError(f"{strange!r} has no dtype, shape and place")
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise CheckpointError(f"the header of {path} cannot be read ({error}); fetch the file again") from error
     if size != expected:
@@ -239,15 +243,24 @@ def read_header(path: Path) -> dict[str, Any]:
     return tensors
 
 
+def _is_entry(entry: Any) -> bool:
+    numbers = [*entry["shape"], *entry["data_offsets"]]
+    return isinstance(entry["dtype"], str) and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether the files of a tokenizer are in the folder."""
     return any(next(folder.glob(pattern), None) for pattern in TOKENIZERS)
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. **Raises:** `CheckpointError` where the file is none."""
     try:
-        value = json.loads(content(path, CheckpointError))
+        # infinite numbers are read: some configurations have them
+        value = json.loads(content(path, CheckpointError, LARGEST))
     except (ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object")

@@ -15,7 +15,7 @@ from torch import nn
 from fisherflat.errors import CheckpointError, CheckpointWarning, InputError, warn
 from fisherflat.jets.engines import memory_budget
 from fisherflat.models._adapters import adapted
-from fisherflat.models._empty_model import empty_model, matters, missing_weights, placed
+from fisherflat.models._empty_model import TooLarge, bounded, check_depth, empty_model, matters, missing_weights, placed
 from fisherflat.models._folder import has_tokenizer, is_adapter, place_of, read_config, stored_tensors
 from fisherflat.models._model import Model
 from fisherflat.models._stored_tensors import StoredTensor, check_finite
@@ -155,7 +155,7 @@ def _config(path: Path) -> Any:
 
     raw = read_config(path)
     kind = raw.get("model_type")
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         if raw.get("auto_map"):
             raise CheckpointError(
                 f"the architecture {kind!r} in {path} needs code from the checkpoint itself, which is never run; use "
@@ -177,23 +177,26 @@ def _module(
 ) -> tuple[nn.Module, Weights]:
     needed = 8 * sum(tensor.size for tensor in stored.values() if tensor.is_floating)
     wanted = needed > memory_budget(device) if lazy is None else lazy
-    if not wanted and place.is_dir():
-        module = _whole(place, config).to(device)
-        return module, Weights(module)
+    check_depth(config, len(stored), place)
     try:
-        module = empty_model(config)
+        # also where all is read: the same model, whatever is installed, and no memory for weights that are not there
+        with bounded(4 * needed + 2**31):
+            module = empty_model(config)
         sources = placed(module, stored, place)
         return module, Weights(module, sources, device) if wanted else Weights.all_read(module, sources, device)
-    except CheckpointError:
-        raise
+    except (CheckpointError, TooLarge) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"the config.json of {place} does not belong to its weights: {error}") from error
     except Exception as error:
         if place.is_file():
             raise _not_loaded(place, config, error) from error
-        warn(
-            f"{config.model_type!r} cannot be built without its weights ({type(error).__name__}: {error}), so all "
-            f"those of {place} are read, {needed / 2**30:.1f} GiB in float64",
-            CheckpointWarning,
-        )
+        if wanted:
+            warn(
+                f"{config.model_type!r} cannot be built without its weights ({type(error).__name__}: {error}), so all "
+                f"those of {place} are read, {needed / 2**30:.1f} GiB in float64",
+                CheckpointWarning,
+            )
         module = _whole(place, config).to(device)
         return module, Weights(module)
 

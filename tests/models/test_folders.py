@@ -174,7 +174,7 @@ WEIGHT = "encoder.layer.1.output.dense.weight"
     [
         (_no_config, "has no config.json"),
         (_no_weights, "has no weights"),
-        (_pickled, r"holds pickled weights only \(pytorch_model.bin\).*save_pretrained"),
+        (_pickled, r"holds pytorch_model.bin, pickled weights.*save_pretrained"),
         (_truncated, "is truncated or damaged"),
         (_truncated_header, "is truncated within its header"),
         (_empty, "is not a safetensors file"),
@@ -189,7 +189,7 @@ WEIGHT = "encoder.layer.1.output.dense.weight"
         (_edit_config(quantization_config={"quant_method": "bitsandbytes"}), "none of these formats is supported"),
         (_edit_config(compression_config={"format": "pack"}), r"are quantised \(unknown\)"),
         (_edit_config(num_hidden_layers="two"), "does not fit the architecture"),
-        (_edit_config(intermediate_size=40), "could not be loaded as 'bert'"),
+        (_edit_config(intermediate_size=40), "has the shape .* weights and config.json are of different models"),
         (_edit_weights(lambda t: t.pop(WEIGHT)), f"lacks 1 weights of BertModel, among them '{WEIGHT}'"),
         (_edit_weights(lambda t: t[WEIGHT].view(-1)[3].fill_(float("nan"))), f"'{WEIGHT}'.* holds NaN"),
         (

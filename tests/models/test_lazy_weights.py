@@ -13,6 +13,7 @@ from cases.closeness import CASTS, assert_same
 from cases.tiny_models import save_tiny, tiny_model
 from torch import Tensor
 from torch.nn import Parameter
+from transformers import AutoModel
 
 import fisherflat as ff
 from fisherflat.errors import CheckpointError, CheckpointWarning, InputError
@@ -28,13 +29,17 @@ IDS = [5, 6, 7, 8]
     ["mixtral", "qwen3_next", "hrm_text", "t5", "gemma2", "opt", "gptj", "albert", "llama4_text"],
 )
 def test_the_same_blocks_as_with_all_weights_in_memory(kind: str, tmp_path: Path) -> None:
+    """And as in the model that transformers reads."""
     folder = save_tiny(tmp_path, kind, torch.bfloat16, max_shard_size="20kB")
     eager, lazy = (ff.load(folder, lazy=lazy) for lazy in (False, True))
     assert lazy.weights.lazy and not eager.weights.lazy
-    for ours, theirs in zip(lazy.blocks(IDS), eager.blocks(IDS), strict=True):
-        assert_same(ours.hidden_states, theirs.hidden_states, CASTS)
-        assert_same(ours(ours.input), theirs(theirs.input), CASTS)
-        assert ours.sections == theirs.sections
+    how: Any = {"attn_implementation": "eager", "experts_implementation": "batched_mm"}
+    read = ff.load(AutoModel.from_pretrained(folder, dtype=torch.float64, **how))
+    for ours, whole, theirs in zip(lazy.blocks(IDS), eager.blocks(IDS), read.blocks(IDS), strict=True):
+        for mine in (ours, whole):
+            assert_same(mine.hidden_states, theirs.hidden_states, CASTS)
+            assert_same(mine(mine.input), theirs(theirs.input), CASTS)
+            assert mine.sections == theirs.sections
 
 
 def living_floats(*, above: int) -> int:

@@ -209,6 +209,8 @@ def outcome(number: int, folders: list[Path], place: Path) -> str:
             said.append(traceback.format_exc())
     shutil.rmtree(folder, ignore_errors=True)
     wrong = [one for one in said if one not in ("read", "refused")]
+    if said == ["refused", "read"] and damage is bytes_of_weights:  # a row of a table that the prompt does not look up
+        return "refused"
     return wrong[0] if wrong else said[0] if said[0] == said[1] else f"{said[0]} whole, {said[1]} from disk"
 
 
