@@ -269,7 +269,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _field(value: dict[str, Any], name: str, path: Path) -> dict[str, str]:
+def _field(value: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     field = value.get(name)
     if not isinstance(field, dict):
         raise CheckpointError(f"{path} has no {name!r}")
