@@ -18,6 +18,7 @@ from fisherflat.models._adapters import adapted
 from fisherflat.models._empty_model import TooLarge, bounded, check_depth, empty_model, matters, missing_weights, placed
 from fisherflat.models._folder import has_tokenizer, is_adapter, place_of, read_config, stored_tensors
 from fisherflat.models._model import Model
+from fisherflat.models._rounded import rounded_tables
 from fisherflat.models._stored_tensors import StoredTensor, check_finite
 from fisherflat.models._weights import Weights
 from fisherflat.models._wrapped import unwrapped
@@ -59,7 +60,8 @@ def load(
 
     **Raises:** `CheckpointError`, `InputError`, saying what is wrong, where, and what to do.
 
-    **Warns:** `CheckpointWarning` where weights that should stay on disk cannot, and all are read.
+    **Warns:** `CheckpointWarning` where weights that should stay on disk cannot, and all are read, and where a module
+    was cast to half precision together with tables that it computes, such as rotary frequencies.
 
     >>> import fisherflat as ff
     >>> model = ff.load("python-llama")  # a small one that ships with the package
@@ -134,7 +136,9 @@ def _of_module(source: Any, tokenizer: Any, blocks: str | None, part: str | None
             f"{name} cannot be copied to {device} in float64 ({type(error).__name__}: {error}); give a module of plain "
             "weights, neither quantised nor on the meta device"
         ) from error
-    return Model(copied, found if tokenizer is None else tokenizer, name=name, blocks=blocks, part=part)
+    rounded = rounded_tables(module)  # of which the copy shows nothing
+    given = found if tokenizer is None else tokenizer
+    return Model(copied, given, name=name, blocks=blocks, part=part, rounded=rounded)
 
 
 def _device(device: Any) -> torch.device:

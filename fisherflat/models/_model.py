@@ -13,13 +13,14 @@ from torch import nn
 
 from fisherflat._arrays import integer
 from fisherflat._typing import Tensor
-from fisherflat.errors import CheckpointError, InputError
+from fisherflat.errors import CheckpointError, CheckpointWarning, InputError, warn
 from fisherflat.jets.recording import own
 from fisherflat.models._blocks import Block, Blocks
 from fisherflat.models._forward import Forward, arguments_of
 from fisherflat.models._part import Part
 from fisherflat.models._prompts import Encoded, arguments, floating, token_ids
 from fisherflat.models._recorded_calls import Call, rows_of
+from fisherflat.models._rounded import in_words, rounded_tables
 from fisherflat.models._sections import Sections, find_sections
 from fisherflat.models._weights import Weights
 
@@ -36,6 +37,7 @@ class Model:
     - `blocks`: the path of the list of blocks (default: found from a forward pass).
     - `part`: of an encoder-decoder, `"encoder"` (default) or `"decoder"`.
     - `weights`: where they are (default: in memory); `stored_dtypes`: their formats on disk.
+    - `rounded`: formats of tables that were computed, and rounded to half precision (default: those of the module).
     - `again`: what makes the same model in another process (default: this, with the module sent along).
 
     The decoder of an encoder-decoder reads its start token and then the prompt, with the encoder's states of the prompt
@@ -59,6 +61,7 @@ class Model:
         tokenizer_error: str | None = None,
         again: Callable[[], Model] | None = None,
         stored_dtypes: Sequence[str] = (),
+        rounded: Mapping[str, str] | None = None,
     ) -> None:
         self.config: Any = getattr(module, "config", None)
         two = bool(getattr(self.config, "is_encoder_decoder", False))
@@ -66,6 +69,10 @@ class Model:
             raise InputError(f'part is "encoder" or "decoder", got {part!r}')
         if part is not None and not two:
             raise InputError(f"{name} is not an encoder-decoder, so it has no part {part!r}; leave part out")
+        #: formats of tables that were computed, and rounded to half precision before
+        self.rounded = rounded_tables(module) if rounded is None else dict(rounded)
+        if self.rounded:
+            warn(f"{name}: {in_words(self.rounded)}", CheckpointWarning)
         whole: Any = module if weights is not None else own(module)  # the user's own is not touched
         #: what runs on a prompt; in a decoder's case with the encoder
         self.module: nn.Module = whole.get_encoder() if two and part != "decoder" else whole
@@ -78,12 +85,18 @@ class Model:
         #: by layer; the same for every prompt
         self._sections: dict[int, Sections] = {}
         self._again = again or partial(
-            Model, module, tokenizer, name=name, blocks=blocks, part=part, tokenizer_error=tokenizer_error
-        )
+            Model, module, tokenizer, name=name, blocks=blocks, part=part, tokenizer_error=tokenizer_error,
+            rounded=self.rounded,
+        )  # fmt: skip
 
     def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
         """Pickled, a model that was read from disk is where it is read from."""
         return self._again, ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What was worse about the model than it looks, in sentences."""
+        return [f"In {self.name}, {in_words(self.rounded)}."] if self.rounded else []
 
     @property
     def device(self) -> torch.device:

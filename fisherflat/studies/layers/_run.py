@@ -122,7 +122,7 @@ def _carried_out(
         if journal is not None:
             journal.close(complete)
     rows = _in_order([row for task in tasks for row in done.get(task.key, ())])
-    notes = _notes(rows, settings)
+    notes = [*_notes(rows, settings), *model.notes]
     if not complete:
         count = sum(task.key in done for task in tasks)
         notes.append(f"Interrupted: {count} of {len(tasks)} tasks are done." if tasks else "Interrupted at the start.")
