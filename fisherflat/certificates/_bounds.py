@@ -33,18 +33,20 @@ def bounds(ball: arb, bits: int, slack: float = 0.0) -> tuple[Bound, Bound]:
 
     **Raises:** `EnclosureError` where the ball is not finite, or of a size beyond all floats.
     """
-    low, high = (_endpoint(end) for end in (ball.lower(), ball.upper()))
+    low, high = _endpoint(ball.lower(), below=True), _endpoint(ball.upper(), below=False)
     margin = max(abs(low), abs(high)) * Fraction(2) ** (8 - bits)
     margin += min((high - low) * Fraction(slack), abs(low) / 2, abs(high) / 2)
     return rounded(low - margin, bits, ROUND_FLOOR), rounded(high + margin, bits, ROUND_CEILING)
 
 
-def _endpoint(exact: arb) -> Fraction:
+def _endpoint(exact: arb, below: bool) -> Fraction:
+    """The number, or where it is far below all floats one beneath or above it: zero, or something tiny."""
     if not exact.is_finite() or (exact != 0 and abs(exact) > arb(2) ** 1100):
         raise EnclosureError("the enclosure is not bounded by any float")
     mantissa, exponent = (int(part) for part in exact.man_exp())
-    if exponent < -20000:  # far below all floats: zero, and one unit of something tiny for the outward rounding
-        return Fraction((mantissa > 0) - (mantissa < 0), 2**2000)
+    if exponent < -20000:
+        sign = (mantissa > 0) - (mantissa < 0)
+        return Fraction(sign if sign == (-1 if below else 1) else 0, 2**2000)
     return mantissa * Fraction(2) ** exponent
 
 

@@ -277,6 +277,8 @@ class _Prover:
             enclosure, determinant = bounds(found[0], bits, slack), bounds(found[1], bits, slack * 1e9)
         except EnclosureError:
             return _Proof("degenerate immersion")
+        if determinant[0] <= 0:  # too small for a file
+            return _Proof("degenerate immersion")
         if self.chart.k == self.manifold.ambient_dim:
             return _Proof("full dimension", (), None, determinant)
         if enclosure[0] <= 0 <= enclosure[1]:

@@ -8,14 +8,17 @@ from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
+import flint
 import mpmath
 import pytest
 import torch
 from cases import maps as reference
+from flint import arb, fmpq
 from mpmath import iv
 from torch import Tensor
 
 import fisherflat as ff
+from fisherflat.certificates import bounds
 
 Map = Callable[[Tensor], Tensor]
 
@@ -162,3 +165,25 @@ def test_precision_is_doubled_where_it_does_not_suffice() -> None:
     certificate = ff.certify(faint, ff.charts.identity(2), at=[0.3, 0.2], precision=24)
     assert certificate.verdict == "curved"
     assert certificate.precision in (48, 96)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("exponent", [-40000, -25000, -20500, -3000, -10])
+def test_bounds_lie_outside_however_small_a_ball_is(sign: int, exponent: int) -> None:
+    """Below all floats they are zero on one side: something tiny there would be a false bound."""
+    with flint.ctx.workprec(128):
+        ball = sign * (arb(3) / 7) * arb(2) ** exponent
+        low, high = bounds(ball, 128)
+        assert arb(fmpq(low.numerator, low.denominator)) <= ball.lower()
+        assert arb(fmpq(high.numerator, high.denominator)) >= ball.upper()
+
+
+def test_a_curvature_below_all_floats_is_not_claimed() -> None:
+    """(u, v, c u v) with c = exp(-10^4), whose curvature is about -c^2."""
+
+    def saddle(x: Tensor) -> Tensor:
+        return torch.stack([x[0], x[1], x[0] * x[1] * torch.exp(x[0] - 1e4)])
+
+    found = ff.certify(saddle, ff.charts.identity(2), at=[0.25, 0.5])
+    assert found.verdict == "undecided"
+    assert ff.verify(found, saddle, ff.charts.identity(2)).ok
