@@ -14,7 +14,6 @@ from fisherflat._files import made, read_json, whole
 from fisherflat.errors import InputError
 from fisherflat.models._description import LayerDescription, describe, parameters
 from fisherflat.models._loading import as_model
-from fisherflat.models._model import Model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +116,7 @@ class Inspection:
         return captured.get()
 
 
-def inspect(model: str | Path | Model, prompt: Any = None, **options: Any) -> Inspection:
+def inspect(model: Any, prompt: Any = None, **options: Any) -> Inspection:
     """What is in a checkpoint: layers, heads, gates, norms, kinds of MLP, and which readings make sense.
 
     All of it is read from the structure of traced graphs on one short prompt, block by block; of a model whose weights

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, SupportsIndex
 
 import torch
-from torch import nn
 
 from fisherflat._arrays import integer
 from fisherflat._renamed import renamed
 from fisherflat.certificates import CurvatureCertificate, placed
 from fisherflat.errors import CovarianceError, InputError
-from fisherflat.models import Encoded, Model, Part, as_model
+from fisherflat.models import Encoded, Part, as_model
 from fisherflat.models.moves import Moves, parse, pool
 from fisherflat.parts import freeze, readings
 from fisherflat.provers._curvature import certify
@@ -22,7 +20,7 @@ from fisherflat.spaces.families import Gaussian
 
 @renamed(dim="k")
 def certify_layer(
-    model: Model | nn.Module | str | Path,
+    model: Any,
     layer: SupportsIndex,
     part: str = "attention",
     *,
@@ -55,8 +53,10 @@ def certify_layer(
     """
     model, layer = as_model(model), integer(layer, "layer")
     moving, encoded = parse(moves, k), model.encode(prompt)
-    if encoded.hidden is not None:
-        raise InputError("a certificate names its prompt by token ids; give a text or ids, not hidden states")
+    if encoded.kind != "ids":
+        raise InputError(
+            "a certificate names its prompt by token ids; give a text or ids, not hidden states or a model's own inputs"
+        )
     place = moving.place(model, encoded, position)
     layer = integer(layer, "layer")
     if layer < 0:

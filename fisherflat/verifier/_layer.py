@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fisherflat.certificates import (
     Certificate,
@@ -28,7 +27,7 @@ from fisherflat.verifier._verify import Verification, verify
 AGREEMENT = 1e-6
 
 
-def verify_layer(certificate: Certificate, model: Model | nn.Module | str | Path) -> Verification:
+def verify_layer(certificate: Certificate, model: Any) -> Verification:
     """Check a certificate of `certify_layer`, or one about the symmetries of an MLP, against a model.
 
     The layer is found and traced again; for curvature on the same chart, which has to be that of what moves, at the

@@ -115,3 +115,25 @@ def test_depth_of_several_prompts_and_positions_has_a_folder_each(folder: Path, 
         "prompt-1-position-1": "a",
         "prompt-1-position-2": "mat",
     }
+
+
+def test_token_ids_are_prompts() -> None:
+    """They stand in the place of the default text, and beside texts that were given."""
+    assert options.prompts(options.PROMPT, None) == options.PROMPT
+    assert options.prompts(options.PROMPT, ["5,17, 3", "[8 9]"]) == [[5, 17, 3], [8, 9]]
+    assert options.prompts(["a word"], ["5"]) == ["a word", [5]]
+    for wrong in ("", "a", "1.5", "5,-1", "5;6"):
+        with pytest.raises(typer.BadParameter, match="no list of token ids"):
+            options.prompts(options.PROMPT, [wrong])
+
+
+def test_ids_run_where_there_is_no_tokenizer(tmp_path: Path) -> None:
+    import torch
+
+    folder = save_tiny(tmp_path / "plain", "llama", torch.float32)
+    arguments = ["--ids", "5,6,7,8", "--layer", "0", "--part", "mlp", "--position", "1", "--points", "1"]
+    done = CliRunner().invoke(app, ["analyze", str(folder), *arguments, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    found = analyze(folder, [5, 6, 7, 8], layers=[0], parts=["mlp"], positions=[1], points=1, progress=False).table
+    written = ff.Analysis.load(tmp_path / "out").table
+    assert list(written["scalar_curvature"]) == pytest.approx(list(found["scalar_curvature"]))

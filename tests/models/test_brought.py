@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -339,6 +340,30 @@ def test_ids_in_any_form(bert: ff.Model) -> None:
         {"input_ids": [IDS]},
     ):
         assert torch.equal(bert.encode(prompt).ids, torch.tensor(IDS)), type(prompt)
+
+
+def test_other_inputs_are_another_prompt(bert: ff.Model, tmp_path: Path) -> None:
+    """A run is not resumed with a mask that is another one, and a certificate does not leave a mask out."""
+    ids, quick = [[5, 6, 7, 8]], {"layers": [0], "parts": ["block"], "points": 1, "positions": [2], "progress": False}
+    first = {"input_ids": ids, "attention_mask": [[1, 0, 1, 1]]}
+    plain = ff.analyze(bert, first, folder=tmp_path, **quick).table["scalar_curvature"]
+    again = ff.analyze(bert, first, folder=tmp_path, resume=True, **quick).table["scalar_curvature"]
+    assert list(plain) == list(again)
+    with pytest.raises(InputError):
+        ff.analyze(bert, first | {"attention_mask": [[1, 1, 0, 1]]}, folder=tmp_path, resume=True, **quick)
+    with pytest.raises(InputError, match="a certificate names its prompt by token ids"):
+        ff.certify_layer(bert, 0, prompt=first)
+
+
+def test_all_that_takes_a_model(bert: ff.Model) -> None:
+    """Each in one line, of a module and of what wraps it."""
+    holder = SimpleNamespace(model=Named().eval())
+    torch.manual_seed(0)
+    for source in (Named(), holder):
+        assert len(ff.inspect(source, rows()).layers) == 2
+        assert ff.depth_profile(source, prompt=rows(), u=torch.zeros(2)).scalar_curvature.shape[0] >= 3
+    module = Embedded(encoder())
+    assert ff.certify_layer(module, 0, prompt=IDS, reading="frozen pattern").verdict == "flat"
 
 
 class _Words:

@@ -90,7 +90,7 @@ class Words(Moves, Fitted):
         """
         if position is None:
             raise InputError("words stand at one place; give positions as indices, not 'together'")
-        if prompt.hidden is not None:
+        if prompt.kind != "ids":
             raise InputError("words need a prompt of words: these are hidden states")
         ids = self._tokens(model, prompt, position)
         for word, token in zip(self.words, ids, strict=True):

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,13 +29,12 @@ from fisherflat.jets.rules import Series
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
-from fisherflat.studies.depth._stack import Map, Stack, Stage, over_points
+from fisherflat.studies.depth._stack import Stack, Stage, over_points
 from fisherflat.studies.depth._subject import read_stack
 
 if TYPE_CHECKING:
     import pandas
 
-    from fisherflat.models import Model
 
 #: of what a budget knows the error
 ERRED = ("matrix", "attributed", "own", "interaction", "scalar_curvature")
@@ -190,7 +188,7 @@ class CurvatureBudget:
 
 
 def curvature_budget(
-    blocks: Model | Map | Sequence[Map] | str | Path,
+    blocks: Any,
     chart: Chart | None = None,
     u: Any = None,
     *,

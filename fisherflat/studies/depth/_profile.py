@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,13 +15,12 @@ from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
 from fisherflat.studies.depth._depths import NEEDED, judged, measure_depths
-from fisherflat.studies.depth._stack import Map, Stack
+from fisherflat.studies.depth._stack import Stack
 from fisherflat.studies.depth._subject import read_stack
 
 if TYPE_CHECKING:
     import pandas
 
-    from fisherflat.models import Model
 
 #: the quantities that a profile holds for each depth, one number a point
 QUANTITIES = (
@@ -141,7 +138,7 @@ class DepthProfile:
 
 
 def depth_profile(
-    blocks: Model | Map | Sequence[Map] | str | Path,
+    blocks: Any,
     chart: Chart | None = None,
     u: Any = None,
     *,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
-
-from torch import nn
 
 from fisherflat.errors import InputError
 from fisherflat.models import Block, Encoded, Model, as_model
@@ -15,7 +14,7 @@ from fisherflat.models.moves import Moves, Position, Principal, tokens
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
-from fisherflat.studies.depth._stack import Map, Stack
+from fisherflat.studies.depth._stack import Stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,7 @@ def on_prompt(model: Model, prompt: Any, moves: Moves, where: int | str | None =
 
 
 def read_stack(
-    blocks: Model | Map | Sequence[Map] | str | Path,
+    blocks: Any,
     chart: Chart | None,
     prompt: Any,
     family: Gaussian | str | None,
@@ -58,7 +57,7 @@ def read_stack(
     if isinstance(blocks, (Model, str, Path)) or prompt is not None:
         if prompt is None:
             raise InputError("a model needs a prompt: give one as prompt=, a text or token ids")
-        if not isinstance(blocks, (Model, str, Path, nn.Module)):
+        if isinstance(blocks, FunctionType) or (isinstance(blocks, Sequence) and not isinstance(blocks, str)):
             raise InputError("blocks take no prompt; a model does: one of fisherflat.load, a module, or a folder")
         model = as_model(blocks)
         keep = in_memory(model)
@@ -69,7 +68,7 @@ def read_stack(
             maps = model.blocks(prompt)
     elif chart is None:
         raise InputError("blocks need a chart; a model in its own chart needs a prompt: give one as prompt=")
-    stack = Stack(maps, chart, family, halves=halves, keep=keep)  # type: ignore[arg-type]
+    stack = Stack(maps, chart, family, halves=halves, keep=keep)
     return stack if reading == LIVE else stack.read(reading)
 
 

@@ -131,8 +131,12 @@ def _carried_out(
 
 
 def _plain(prompt: Encoded) -> Any:
-    """A prompt fit for JSON: its token ids, or what tells hidden states apart."""
-    return prompt.ids.tolist() if prompt.hidden is None else {"hidden_states": digests.of_tensor(prompt.hidden)}
+    """A prompt fit for JSON: its token ids, or what tells hidden states and inputs apart."""
+    if prompt.kind == "ids":
+        return prompt.ids.tolist()
+    given = {"hidden_states": prompt.hidden} if prompt.kind == "hidden" else prompt.inputs
+    named = given if isinstance(given, dict) else {"inputs": given}
+    return {name: digests.of_tensor(x) if isinstance(x, torch.Tensor) else x for name, x in named.items()}
 
 
 def _identity(model: Model, about: dict[str, Any]) -> dict[str, Any]:
