@@ -116,8 +116,10 @@ def reading(folder: str | Path, what: str) -> Iterator[Path]:
     """
     try:
         yield Path(folder)
-    except FisherflatError:
-        raise
+    except FisherflatError as error:
+        if not isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder} does not hold the files of {what} ({error})") from error
     except Exception as error:  # whatever readers of tables and tensors make of damaged files
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{folder} does not hold the files of {what} ({reason})") from error
