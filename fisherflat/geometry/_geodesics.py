@@ -21,13 +21,19 @@ from fisherflat.errors import InputError
 _TOLERANCE = 1e-11
 #: where shooting ends: how far from the target, relative to how far it is
 _HIT = 3e-11
+#: where a metric ends, steps would shrink for ever: so little of the way in so many evaluations is none
+_WAY, _EVALUATIONS = 1e-3, 120
 #: of Newton's method, for each stage; and the stages towards a target that is not reached at once
-_STEPS, _STAGES = 24, 6
+_STEPS, _STAGES = 12, 4
 #: nodes of the quadrature of the length of a straight line
 _NODES = 48
 
 #: a quantity at points `[P, k]`, NaN where there is none
 Local = Callable[[Tensor], Tensor]
+
+
+class _Stuck(Exception):
+    """An integration that makes no way."""
 
 
 class Distance(NamedTuple):
@@ -62,29 +68,47 @@ class Geodesics:
 
         parts = [u, v] if w is None else [u, v, w]
         start = torch.stack(parts).double()
-        scale = v.norm(dim=-1).clamp_min(torch.finfo(torch.float64).tiny)[:, None]
-        size = torch.stack([scale.expand_as(u), scale.expand_as(u)] + ([] if w is None else [w.norm() + 0 * u]))
-        lost = torch.zeros(len(u), dtype=torch.bool)
+        dead = ~start.isfinite().all(-1).all(0)
+        dead = dead | ~self.christoffel(start[0].masked_fill(dead[:, None], 0.0)).flatten(1).isfinite().all(-1)
+        if dead.all():
+            return tuple(u.new_full((len(times), *u.shape), math.nan, dtype=torch.float64) for _ in parts)
+        start = torch.where(dead[:, None], start[:, ~dead][:, :1], start)  # as a path that runs, which is not looked at
+        scales = [start[1].norm(dim=-1, keepdim=True)] * 2 + [part.norm(dim=-1, keepdim=True) for part in start[2:]]
+        size = torch.stack([scale.expand_as(u) for scale in scales])
 
-        def slope(_: float, flat: np.ndarray) -> np.ndarray:
+        count, mark = 0, 0.0
+
+        def slope(t: float, flat: np.ndarray) -> np.ndarray:
+            nonlocal count, mark
+            count += 1
+            if count % _EVALUATIONS == 0:
+                if t - mark < _WAY * times[-1]:
+                    raise _Stuck
+                mark = t
             y = torch.from_numpy(flat.reshape(start.shape)).to(u.device)
-            symbols = self.christoffel(y[0])
-            gone = ~symbols.isfinite().all(-1).all(-1).all(-1)
-            lost.logical_or_(gone.cpu())  # such a path stands still from here on; the others go on
-            symbols = symbols.masked_fill(gone[:, None, None, None], 0.0)
-            moved = torch.where(gone[:, None], 0.0, y[1])
-            turned = [-torch.einsum("pmij,pi,pj->pm", symbols, moved, x) for x in y[1:]]
-            return torch.stack([moved, *turned]).cpu().numpy().reshape(-1)
+            symbols = self.christoffel(y[0])  # not a number outside of the domain, where no step then leads
+            turned = [-torch.einsum("pmij,pi,pj->pm", symbols, y[1], x) for x in y[1:]]
+            return torch.stack([y[1], *turned]).cpu().numpy().reshape(-1)
 
-        found = solve_ivp(
-            slope, (0.0, times[-1]), start.cpu().numpy().reshape(-1), method="DOP853", t_eval=times,
-            rtol=tolerance, atol=tolerance * size.cpu().numpy().reshape(-1) + 1e-300,
-        )  # fmt: skip
-        if not found.success:
+        try:
+            found = solve_ivp(
+                slope, (0.0, times[-1]), start.cpu().numpy().reshape(-1), method="DOP853", t_eval=times,
+                rtol=tolerance, atol=tolerance * size.cpu().numpy().reshape(-1) + 1e-300,
+            )  # fmt: skip
+            stuck = not found.success
+        except _Stuck:
+            stuck = True
+        if stuck and len(u) > 1:  # by one of them perhaps, which the others are not to suffer from
+            halves = [
+                self.flow(u[some], v[some], times, None if w is None else w[some], tolerance)
+                for some in (slice(len(u) // 2), slice(len(u) // 2, None))
+            ]
+            return tuple(torch.cat(pair, 1) for pair in zip(*halves, strict=True))
+        if stuck:
             nan = u.new_full((len(times), *u.shape), math.nan, dtype=torch.float64)
             return tuple(nan for _ in parts)
         path = torch.from_numpy(found.y.T.reshape(len(times), *start.shape)).to(u.device)
-        path = path.masked_fill(lost.to(u.device)[:, None], math.nan)
+        path = path.masked_fill(dead[:, None], math.nan)
         return tuple(path[:, n] for n in range(len(parts)))
 
     def end(self, u: Tensor, v: Tensor) -> Tensor:
@@ -96,15 +120,21 @@ class Geodesics:
 
         Newton's method, damped; a target that is not hit is approached in stages along the straight line.
         """
+        there = self.christoffel(u1).flatten(1).isfinite().all(-1)
+        if not there.all():  # nothing leads to where there is no metric
+            found = torch.full_like(u0, math.nan)
+            if there.any():
+                found[there] = self.shoot(u0[there], u1[there])
+            return found
         found = self._newton(u0, u1, u1 - u0)
-        for stages in (2, _STAGES):
-            missed = found.isnan().any(-1)
-            if not missed.any():
-                break
+        missed, stages = found.isnan().any(-1), _STAGES
+        if missed.any():
             near, far = u0[missed], u1[missed]
             v = (far - near) / stages
             for stage in range(1, stages + 1):
                 v = self._newton(near, near + (far - near) * stage / stages, v)
+                if v.isnan().all():
+                    break
                 if stage < stages:
                     v = v * (stage + 1) / stage
             found[missed] = v
@@ -129,6 +159,9 @@ class Geodesics:
                 v[good], miss[good], jacobian[good] = tried[better], missed[better], turned[better]
                 damping[good] = (2 * damping[good]).clamp_max(1.0)
                 damping[bad] /= 4
+            v = v.masked_fill(~(miss.norm(dim=-1) <= 10 * hit * reach)[:, None], math.nan)
+            if v.isnan().all():
+                break
         return v.masked_fill(~(miss.norm(dim=-1) <= 1e-9 * reach)[:, None], math.nan)
 
     def _aimed(self, u0: Tensor, u1: Tensor, v: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
