@@ -141,7 +141,7 @@ def test_commands_certify_and_verify_a_checkpoint(minilm_path: Path, tmp_path: P
     assert other.subject is not None
     replace(other, subject=other.subject | {"layer": 2}).save(file)
     refused = runner.invoke(app, ["verify", str(file), str(minilm_path)])
-    assert refused.exit_code == 1
+    assert refused.exit_code == 3
     assert "refused" in refused.output
 
 

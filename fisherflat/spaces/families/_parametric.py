@@ -30,6 +30,10 @@ class Ambient:
     - `curvature`: `R(x_a, x_b, x_c, x_d)` `[P, k, k, k, k]` of vectors `x` `[P, k, F]`, `None` where it is flat.
     - `cubic`: the vector `c` `[P, F]` with `c . z = E[l_x l_y l_z]` for all z, `l_x` the score along x (the
       Amari-Chentsov tensor), of vectors x and y `[P, F]`; `None` where it vanishes.
+
+    >>> import fisherflat as ff
+    >>> ff.families.Ambient(3).curvature is None  # Euclidean space
+    True
     """
 
     ambient_dim: int
@@ -67,7 +71,11 @@ class Framed:
 class ParametricFamily(ABC):
     """A family whose parameters are the outputs of a map, in the last axis; leading axes are independent.
 
-    To add one, write the three methods; docs/extending.md shows an example.
+    To add one, write its two methods; docs/extending.md says where.
+
+    >>> import fisherflat as ff
+    >>> isinstance(ff.families.Poisson(), ff.families.ParametricFamily), ff.families.Poisson().ambient_dim((2, 3))
+    (True, 6)
     """
 
     @abstractmethod
