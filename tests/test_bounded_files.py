@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases.odd_files import a_device, a_folder, a_pipe
 
 from fisherflat import _files
 from fisherflat.errors import CertificateError, CheckpointError, InputError
@@ -118,18 +119,6 @@ def test_a_file_is_tried_before_work_is_done_for_it(tmp_path: Path) -> None:
     for wrong in (tmp_path, tmp_path / "missing" / "c.json", tmp_path / ("x" * 300)):
         with pytest.raises(InputError):
             _files.tried(wrong)
-
-
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def a_folder(path: Path) -> None:
-    path.mkdir()
 
 
 def a_circle(path: Path) -> None:

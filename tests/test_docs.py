@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from doctest import ELLIPSIS, OutputChecker
 from importlib import import_module
 
@@ -27,6 +30,32 @@ def test_code_block_runs_and_prints_what_the_page_says(block, tmp_path, monkeypa
             said,
             printed,
         )
+
+
+STARTED = """
+import os, runpy, sys
+
+sys.path = [place for place in sys.path if place]  # the folder where this runs is none of a script's
+for script in sys.argv[1:]:
+    for module in [name for name in sys.modules if name.partition(".")[0] == "cases"]:
+        del sys.modules[module]
+    before = list(sys.path)
+    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    runpy.run_path(script, run_name="started")
+    sys.path[:] = before
+"""
+
+
+def test_scripts_that_texts_name_start_by_themselves():
+    """As they are printed: without paths that only pytest sets."""
+    texts = [*PAGES, *(ROOT / "fisherflat").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    scripts = sorted({found for text in texts for found in re.findall(r"`python (tests/[\w/]+\.py)", text.read_text())})
+    assert len(scripts) > 5
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", STARTED, *scripts], cwd=ROOT, env=alone, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_files_that_the_readme_links_to_exist():

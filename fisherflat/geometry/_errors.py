@@ -25,6 +25,11 @@ def kept(of: type) -> list[str]:
     return [name for name, thing in found if isinstance(thing, cached_property)]
 
 
+def quantities_of(of: type) -> list[str]:
+    """The names of what an object of a class computes for its users."""
+    return [name for name in kept(of) if name[0] != "_"]
+
+
 class Errors:
     """The part of `Geometry` that computes everything again, with noise."""
 
@@ -72,7 +77,7 @@ class Errors:
         >>> bool(M.at([0.3, 0.4]).error("scalar_curvature") < 1e-13)
         True
         """
-        known = [known for known in kept(type(self)) if known[0] != "_"]
+        known = quantities_of(type(self))
         if name not in known:
             raise InputError(f"{name!r} is not a quantity of Geometry; the known ones are {', '.join(known)}")
 

@@ -91,10 +91,11 @@ class Geodesics:
             return torch.stack([y[1], *turned]).cpu().numpy().reshape(-1)
 
         try:
-            found = solve_ivp(
-                slope, (0.0, times[-1]), start.cpu().numpy().reshape(-1), method="DOP853", t_eval=times,
-                rtol=tolerance, atol=tolerance * size.cpu().numpy().reshape(-1) + 1e-300,
-            )  # fmt: skip
+            with np.errstate(invalid="ignore"):  # a step that left the domain is tried again, shorter
+                found = solve_ivp(
+                    slope, (0.0, times[-1]), start.cpu().numpy().reshape(-1), method="DOP853", t_eval=times,
+                    rtol=tolerance, atol=tolerance * size.cpu().numpy().reshape(-1) + 1e-300,
+                )  # fmt: skip
             stuck = not found.success
         except _Stuck:
             stuck = True
@@ -196,9 +197,12 @@ class Geodesics:
         return torch.einsum("pij,pi,pj->p", self.metric(u), v, v).clamp_min(0).sqrt()
 
 
-def no_geodesic(count: int, total: int, places: str) -> InputError:
-    """What is raised where shooting found nothing."""
+def no_geodesic(bad: Tensor, u0: Tensor, u1: Tensor, what: str) -> InputError:
+    """What is raised where there is none between some points `[P, k]`; `what` was found."""
+    at = int(bad.nonzero()[0, 0])
+    first, second = (f"[{', '.join(f'{c:.6g}' for c in u[at].tolist())}]" for u in (u0, u1))
     return InputError(
-        f"no geodesic was found within the chart between {count} of {total} pairs of points, the first {places}: the "
-        'points are too far apart, or the metric is singular between them. Try points between them, or degenerate="nan"'
+        f"{what} within the chart between {int(bad.sum())} of {len(bad)} pairs of points, the first {first} and "
+        f"{second}: the points are too far apart, or the metric is singular between them. Try points between them, or "
+        'degenerate="nan"'
     )

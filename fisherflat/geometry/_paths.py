@@ -47,9 +47,7 @@ class Paths:
         v = self._geodesics.shoot(start, end)
         missed = v.isnan().any(-1)
         if missed.any() and self.degenerate == "raise":
-            at = int(missed.nonzero()[0, 0])
-            places = " and ".join(f"[{', '.join(f'{c:.6g}' for c in x[at].tolist())}]" for x in (start, end))
-            raise no_geodesic(int(missed.sum()), len(missed), places)
+            raise no_geodesic(missed, start, end, "no geodesic was found")
         return start, end, v, batch
 
     def exp(self, u: Any, v: Any) -> Float[Tensor, "*batch k"]:
@@ -88,7 +86,7 @@ class Paths:
         found = self._geodesics.length(start, end, v)
         longer = found.value > found.straight * (1 + 1e-9) + found.error
         if longer.any() and self.degenerate == "raise":
-            raise no_geodesic(int(longer.sum()), len(longer), "only a longer one than the straight line in coordinates")
+            raise no_geodesic(longer, start, end, "only a geodesic longer than the straight line was found")
         value, wrong, straight = (part.masked_fill(longer, torch.nan).reshape(batch) for part in found)
         return Distance(value, wrong, straight) if error else value
 

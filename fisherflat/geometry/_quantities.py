@@ -23,7 +23,7 @@ from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._dual import DualConnections
-from fisherflat.geometry._errors import Errors, kept
+from fisherflat.geometry._errors import Errors, kept, quantities_of
 from fisherflat.geometry._frame import inverse, orthonormal_frame
 from fisherflat.geometry._sectional import extremes, of_plane
 from fisherflat.jets import Jet, pair_index, pairs
@@ -366,4 +366,4 @@ class Geometry(DualConnections, Errors):
 
 def quantities() -> list[str]:
     """The names of what `Geometry` computes when it is asked for."""
-    return [name for name in kept(Geometry) if name[0] != "_"]
+    return quantities_of(Geometry)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from fisherflat.errors import CheckpointError
+from fisherflat.models._empty_model import TRACEABLE
 from fisherflat.models._folder import place_of, read_header, read_json
 from fisherflat.models._wrapped import merged
 
@@ -58,15 +58,7 @@ def adapted(folder: Path, base: str | Path | None, download: bool) -> tuple[nn.M
     try:
         config = PeftConfig.from_pretrained(str(folder), local_files_only=True)
         auto: Any = getattr(transformers, CLASSES.get(str(about.get("task_type")), "AutoModel"))
-        whole = auto.from_pretrained(
-            place,
-            dtype=torch.float64,
-            attn_implementation="eager",
-            experts_implementation="batched_mm",
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        whole = auto.from_pretrained(place, use_safetensors=True, local_files_only=True, **TRACEABLE)
         model: Any = PeftModel.from_pretrained(whole, str(folder), config=config, local_files_only=True)
         known = get_peft_model_state_dict(model).keys()
         unknown = names - known - model.state_dict().keys()  # beside the adapter there may be whole tables

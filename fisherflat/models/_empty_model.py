@@ -59,19 +59,22 @@ def check_depth(config: Any, tensors: int, where: object) -> None:
             )
 
 
+#: how models of transformers are made, so that what they compute can be traced: without fused or grouped kernels
+TRACEABLE: dict[str, Any] = {
+    "dtype": torch.float64,
+    "attn_implementation": "eager",
+    "experts_implementation": "batched_mm",
+    "trust_remote_code": False,
+}
+
+
 def empty_model(config: Any) -> nn.Module:
     """The module of a transformers configuration, with parameters on the meta device, in float64."""
     from transformers import AutoModel
 
     config = deepcopy(config)
     with _parameters_on_meta():
-        module = AutoModel.from_config(
-            config,
-            dtype=torch.float64,
-            attn_implementation="eager",
-            experts_implementation="batched_mm",
-            trust_remote_code=False,
-        )
+        module = AutoModel.from_config(config, **TRACEABLE)
     for part in module.modules():
         part._is_hf_initialized = False
     module.initialize_weights()  # buffers once more, in the default dtype: as transformers does when it reads files

@@ -15,7 +15,16 @@ from torch import nn
 from fisherflat.errors import CheckpointError, CheckpointWarning, InputError, warn
 from fisherflat.jets.engines import memory_budget
 from fisherflat.models._adapters import adapted
-from fisherflat.models._empty_model import TooLarge, bounded, check_depth, empty_model, matters, missing_weights, placed
+from fisherflat.models._empty_model import (
+    TRACEABLE,
+    TooLarge,
+    bounded,
+    check_depth,
+    empty_model,
+    matters,
+    missing_weights,
+    placed,
+)
 from fisherflat.models._folder import has_tokenizer, is_adapter, place_of, read_config, stored_tensors
 from fisherflat.models._model import Model
 from fisherflat.models._rounded import rounded_tables
@@ -213,13 +222,10 @@ def _whole(folder: Path, config: Any) -> nn.Module:
         module, report = AutoModel.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float64,
-            attn_implementation="eager",
-            experts_implementation="batched_mm",  # the only one that can be traced
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
             output_loading_info=True,
+            **TRACEABLE,
         )
     except Exception as error:
         raise _not_loaded(folder, config, error) from error

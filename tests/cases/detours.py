@@ -399,28 +399,25 @@ def hyper_setattr(x: Tensor) -> Tensor:
     return torch.cat([x, made(x)])
 
 
-@function
-def inner_sgd(x: Tensor) -> Tensor:
+def trained(x: Tensor, optimiser: Any) -> Tensor:
     with torch.enable_grad():
         w = nn.Parameter(x.clone().detach())
-        opt = torch.optim.SGD([w], lr=0.1)
+        opt = optimiser([w], lr=0.1)
         for _ in range(2):
             opt.zero_grad()
             ((w - 1) ** 2 * w).sum().backward()
             opt.step()
     return torch.cat([x, w.detach()])
+
+
+@function
+def inner_sgd(x: Tensor) -> Tensor:
+    return trained(x, torch.optim.SGD)
 
 
 @function
 def inner_adam(x: Tensor) -> Tensor:
-    with torch.enable_grad():
-        w = nn.Parameter(x.clone().detach())
-        opt = torch.optim.Adam([w], lr=0.1)
-        for _ in range(2):
-            opt.zero_grad()
-            ((w - 1) ** 2 * w).sum().backward()
-            opt.step()
-    return torch.cat([x, w.detach()])
+    return trained(x, torch.optim.Adam)
 
 
 @function

@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cases.operator_maps import differentiable, maps, operators
 from cases.operator_verdicts import ENGINES, VERDICTS, Found, verdicts

@@ -109,3 +109,23 @@ def test_what_has_no_geodesic_is_refused() -> None:
         SPHERE.geodesic(A, B, 1)
     with pytest.raises(InputError, match="do not fit together"):
         SPHERE.exp(A, torch.zeros(2, 2))
+
+
+def test_a_geodesic_longer_than_the_straight_line_is_no_distance() -> None:
+    """On a torus of revolution shooting finds one that winds around the hole, and the straight line is shorter."""
+
+    def torus(u: Tensor) -> Tensor:
+        ring = 2 + u[1].cos()
+        return torch.stack([ring * u[0].cos(), ring * u[0].sin(), u[1].sin()])
+
+    a, b = [2.820318010839318, 1.2469191863987277], [-1.6438787823696568, 0.34945845228135486]
+    winding = ff.StatisticalManifold(torus, ff.charts.identity(2))
+    torch.testing.assert_close(winding.exp(a, winding.log(a, b)), torch.tensor(b, dtype=D), rtol=0, atol=1e-8)
+    with pytest.raises(InputError, match=r"only a geodesic longer than the straight line .* 1 of 1 pairs .*\[2.82"):
+        winding.distance(a, b)
+    tolerant = ff.StatisticalManifold(torus, ff.charts.identity(2), degenerate="nan")
+    assert tolerant.distance(a, b).isnan()
+
+
+def test_a_point_is_at_no_distance_from_itself() -> None:
+    assert SPHERE.distance(A, A).tolist() == [0.0, 0.0, 0.0] and SPHERE.log(A, A).tolist() == [[0.0, 0.0]] * 3

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cases.maps import SURFACES, double, evaluated, formula, loaded
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -58,6 +58,7 @@ def test_scalar_curvature_does_not_depend_on_coordinates(seed: int, k: int, codi
     value, jacobian, hessian = random_arrays(seed, k, codimension)
     random = np.random.default_rng(seed + 1)
     change = random.normal(size=(k, k)) + 3 * np.eye(k)  # du/dv of new coordinates v
+    assume(np.linalg.cond(change) < 50)  # the new Hessians are rounded by its square, which the margin has room for
     bend = random.normal(size=(k, k, k))  # d²u/dv²: of coordinates that are not even affine in the old ones
     for second in (np.zeros_like(bend), bend + bend.transpose(0, 2, 1)):
         new = np.einsum("ia,jb,ijd->abd", change, change, hessian) + np.einsum("mab,md->abd", second, jacobian)

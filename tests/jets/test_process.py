@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
+import weakref
 from functools import reduce
 from typing import Any
 
@@ -247,3 +249,16 @@ def test_what_is_compiled_is_compiled_after_a_measurement_too() -> None:
     function(torch.ones(2))
     function(torch.zeros(2))
     assert compiled == [1]
+
+
+def test_a_copy_of_a_module_ends_with_its_last_reference() -> None:
+    """It may be a block whose weights fill the memory: it is not to wait until garbage is collected."""
+    gc.collect()
+    gc.disable()
+    try:
+        made = own(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh()))
+        seen = weakref.ref(made)
+        del made
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -11,13 +11,17 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from cases.odd_files import a_device, a_folder, a_pipe
 
 from fisherflat.errors import FisherflatError
 from fisherflat.studies import Journal, begun
@@ -98,18 +102,6 @@ DAMAGES: dict[str, Damage] = {
     "nothing": lambda rng, content, other: b"",
     "noise": lambda rng, content, other: rng.randbytes(len(content)),
 }
-
-
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def a_folder(path: Path) -> None:
-    path.mkdir()
 
 
 def a_hole(path: Path) -> None:

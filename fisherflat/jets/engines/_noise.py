@@ -128,10 +128,10 @@ def _treatment(func: Any) -> _Treatment:
 @cache
 def _pool(dtype: torch.dtype, device: torch.device, bits: int) -> Tensor:
     """`2^bits` factors, drawn once a process: what is random in each run is where the windows are."""
-    drawn = torch.rand(2**bits, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
+    drawn = torch.rand(2**bits, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sub_(0.5)
     # no small ones: where one rounding makes the error, each run should see it
-    noise = drawn + 0.5 * drawn.sign()
-    return (1 + noise * (AMPLITUDE * torch.finfo(dtype).eps)).to(device, dtype)
+    noise = drawn.add_(drawn.sign(), alpha=0.5)
+    return noise.mul_(AMPLITUDE * torch.finfo(dtype).eps).add_(1).to(device, dtype)
 
 
 def _is_real(leaf: Any) -> bool:

@@ -22,16 +22,43 @@ def own(module: nn.Module) -> nn.Module:
     attributes stand for their copies. A scripted module cannot be copied and stays itself.
     """
     with alone:
-        return _copied(module)
+        return _Copies(module).made()
 
 
-def _copied(module: nn.Module) -> nn.Module:
-    known: dict[int, Any] = {}
-    kept: list[Any] = []  # alive as long as their ids are in use
-    for part in module.modules():
-        known[id(part)] = part if isinstance(part, torch.jit.ScriptModule) else object.__new__(type(part))
+class _Copies:
+    """Copies by the ids of what they are of.
 
-    def copied(thing: Any) -> Any:
+    An object, and no functions that call themselves: those would keep a whole model until garbage is collected.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._kept: list[Any] = []  # alive as long as their ids are in use
+        self._known: dict[int, Any] = {
+            id(part): part if isinstance(part, torch.jit.ScriptModule) else object.__new__(type(part))
+            for part in module.modules()
+        }
+
+    def made(self) -> nn.Module:
+        """The copy of the whole."""
+        with torch.inference_mode(False), torch.no_grad():
+            for part in self._module.modules():
+                if not isinstance(part, torch.jit.ScriptModule):
+                    own = self._known[id(part)].__dict__
+                    own.update({name: self._attribute(name, value) for name, value in part.__dict__.items()})
+                    own["training"] = False
+        return self._known[id(self._module)]
+
+    def _attribute(self, name: str, value: Any) -> Any:
+        # an object in the place of `forward`, as other libraries put it there, knows the module that it calls
+        if name == "forward" and not isinstance(value, (FunctionType, MethodType)):
+            parts = self._module.modules()
+            shared = {id(weight): weight for part in parts for weight in part.parameters(recurse=False)}
+            return copy.deepcopy(value, {**self._known, **shared})
+        return self._copied(value)
+
+    def _copied(self, thing: Any) -> Any:
+        known = self._known
         if id(thing) in known:
             return known[id(thing)]
         made: Any = thing
@@ -41,28 +68,14 @@ def _copied(module: nn.Module) -> nn.Module:
             made = thing.detach().clone()
         elif type(thing).__name__ in ("list", "dict", "OrderedDict", "set") and isinstance(thing, list | dict | set):
             made = known[id(thing)] = thing.copy()
-            kept.append(thing)
+            self._kept.append(thing)
             if isinstance(thing, dict):
-                made.update({name: copied(item) for name, item in thing.items()})
+                made.update({name: self._copied(item) for name, item in thing.items()})
             elif isinstance(thing, list):
-                made[:] = map(copied, thing)
+                made[:] = map(self._copied, thing)
             return made
         elif type(thing) is tuple:
-            made = tuple(map(copied, thing))
+            made = tuple(map(self._copied, thing))
         known[id(thing)] = made
-        kept.append(thing)
+        self._kept.append(thing)
         return made
-
-    def attribute(name: str, value: Any) -> Any:
-        # an object in the place of `forward`, as other libraries put it there, knows the module that it calls
-        if name == "forward" and not isinstance(value, (FunctionType, MethodType)):
-            shared = {id(weight): weight for part in module.modules() for weight in part.parameters(recurse=False)}
-            return copy.deepcopy(value, {**known, **shared})
-        return copied(value)
-
-    with torch.inference_mode(False), torch.no_grad():
-        for part in module.modules():
-            if not isinstance(part, torch.jit.ScriptModule):
-                known[id(part)].__dict__.update({name: attribute(name, value) for name, value in part.__dict__.items()})
-                known[id(part)].__dict__["training"] = False
-    return known[id(module)]

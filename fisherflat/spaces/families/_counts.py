@@ -6,6 +6,8 @@ Each is a surface in a space of constant curvature once the square roots of its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from fisherflat._typing import Tensor
@@ -119,6 +121,6 @@ class Poisson(ParametricFamily):
         return Framed(joined(slope * first, seconds), Ambient(self.ambient_dim(shape), None, _entrywise(inverse)))
 
 
-def _entrywise(factor: Tensor):  # type: ignore[no-untyped-def]
+def _entrywise(factor: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """`factor x y`, entry by entry: variables that are independent."""
     return lambda x, y: factor.flatten(1) * x * y

@@ -20,10 +20,11 @@ from fisherflat.spaces.families._parametric import (
     joined,
     last,
     leading,
+    places,
     rows,
     spheres,
 )
-from fisherflat.spaces.jets import Jet, pairs
+from fisherflat.spaces.jets import Jet
 
 #: of the concentration; the continued fraction of `A` takes a number of steps that grows with it
 _LARGEST = 1e4
@@ -60,7 +61,7 @@ class VonMisesFisher(ParametricFamily):
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """Of the sphere, or of the warped product: `(s_i, r n_i)` and its covariant seconds, s the arc length in c."""
         value, first, second = rows(jet, shape)
-        i, j = (list(position) for position in zip(*pairs(jet.k), strict=True))
+        i, j = places(jet.k)
         length = value.norm(dim=-1, keepdim=True)
         n = value / length
 

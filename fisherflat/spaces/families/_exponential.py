@@ -8,8 +8,8 @@ import torch
 
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError, MapError
-from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily, joined, last, leading
-from fisherflat.spaces.jets import Jet, pairs
+from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily, joined, last, leading, places
+from fisherflat.spaces.jets import Jet, pair_index
 
 
 class ExponentialFamily(ParametricFamily):
@@ -62,17 +62,13 @@ class ExponentialFamily(ParametricFamily):
         def raised(vectors: Tensor) -> Tensor:
             return torch.linalg.solve_triangular(factor.mT, vectors.mT, upper=True).mT
 
-        i, j = (list(position) for position in zip(*pairs(jet.k), strict=True))
+        i, j = places(jet.k)
         third = lowered(self._third(theta, shape, jet.jacobian[:, i], jet.jacobian[:, j]))
         seconds = jet.second @ factor + third / 2
 
         def curvature(x: Tensor) -> Tensor:
-            k = x.shape[1]
-            a, b = (list(position) for position in zip(*pairs(k), strict=True))
-            v = raised(x)
-            index = torch.zeros(k, k, dtype=torch.long)
-            index[a, b] = index[b, a] = torch.arange(len(a))
-            c = lowered(self._third(theta, shape, v[:, a], v[:, b]))[:, index]
+            (a, b), v = places(x.shape[1]), raised(x)
+            c = lowered(self._third(theta, shape, v[:, a], v[:, b]))[:, pair_index(x.shape[1])]
             return (torch.einsum("pacn,pbdn->pabcd", c, c) - torch.einsum("padn,pbcn->pabcd", c, c)) / 4
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:

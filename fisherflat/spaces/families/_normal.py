@@ -17,11 +17,12 @@ from fisherflat.spaces.families._parametric import (
     joined,
     last,
     leading,
+    places,
     products,
     rows,
     spheres,
 )
-from fisherflat.spaces.jets import Jet, pairs
+from fisherflat.spaces.jets import Jet
 
 
 class DiagonalGaussian(ParametricFamily):
@@ -112,7 +113,7 @@ class IsotropicGaussian(ParametricFamily):
 
 def _spread(k: int, a: Tensor, b: Tensor, a2: Tensor, b2: Tensor, lengths: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Tangents `(a_i, c b_i)`, seconds `(a_ij - a_i b_j - a_j b_i, c b_ij + <a_i, a_j> / c)`, `c = sqrt(2 n)`."""
-    i, j = (list(position) for position in zip(*pairs(k), strict=True))
+    i, j = places(k)
     c = math.sqrt(2 * n)
     means = a2 - a[:, i] * b[:, j] - a[:, j] * b[:, i]
     return torch.cat([a, c * b], -1), torch.cat([means, c * b2 + lengths / c], -1)
@@ -156,7 +157,7 @@ class FullGaussian(ParametricFamily):
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """`sqrt(1/2) X_i` and `sqrt(1/2) (S_ij - (X_i X_j + X_j X_i) / 2)`, in the frame in which S is the identity."""
         value, first, second = rows(jet, shape)
-        i, j = (list(position) for position in zip(*pairs(jet.k), strict=True))
+        i, j = places(jet.k)
         d = self.size
         row, column = torch.tril_indices(d, d, device=value.device)
         diagonal = torch.arange(d, device=value.device)

@@ -118,9 +118,15 @@ def rows(jet: Jet, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     return data[:, :1], data[:, 1 : 1 + jet.k], data[:, 1 + jet.k :]
 
 
+def places(k: int) -> tuple[list[int], list[int]]:
+    """The first and the second indices of the pairs `i <= j`, in the order of second derivatives."""
+    first, second = zip(*pairs(k), strict=True)
+    return list(first), list(second)
+
+
 def products(first: Tensor, k: int, times: Callable[[Tensor, Tensor], Tensor] = lambda a, b: a * b) -> Tensor:
     """`times(first_i, first_j)` for the pairs `i <= j`."""
-    i, j = (list(position) for position in zip(*pairs(k), strict=True))
+    i, j = places(k)
     return times(first[:, i], first[:, j])
 
 
