@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 import fisherflat as ff
 from fisherflat.errors import FisherflatError, MapError
+from fisherflat.jets.recording import own
 
 
 class Clipped(torch.autograd.Function):
