@@ -6,6 +6,7 @@ layer by layer.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ SHOWN = {"live": "live: nothing held", "frozen pattern": "frozen pattern: held a
 #: how many of the training points are drawn
 DRAWN_POINTS = 120
 #: of a map, what is kept
-_TENSORS = ("u", "scalar_curvature", "metric")
+_TENSORS = tuple(part.name for part in dataclasses.fields(CurvatureField) if part.name != "extent")
 #: what the language models read
 PROMPT = "def mean(values):\n    return sum(values) / len(values)\n"
 

@@ -55,9 +55,10 @@ def test_what_was_saved_is_loaded(found: Demo, folder: Path) -> None:
     loaded = Demo.load(folder)
     assert loaded.accuracy == found.accuracy and set(loaded.fields) == set(found.fields)
     for key, field in found.fields.items():
-        assert loaded.fields[key].extent == field.extent
-        torch.testing.assert_close(loaded.fields[key].scalar_curvature, field.scalar_curvature, rtol=0, atol=0)
-        torch.testing.assert_close(loaded.fields[key].metric, field.metric, rtol=0, atol=0)
+        again = loaded.fields[key]
+        assert again.extent == field.extent and again.verdict == field.verdict
+        for name in ("u", "scalar_curvature", "metric", "scalar_curvature_error", "verdicts"):
+            torch.testing.assert_close(getattr(again, name), getattr(field, name), rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_folder_without_a_demonstration_is_refused(tmp_path: Path) -> None:
