@@ -53,7 +53,8 @@ Positions = Annotated[
     typer.Option(
         "--position",
         "--positions",
-        help=f"Tokens that move: 'spread', 'last', 'all', 'together', or indices such as 1,-2; {SEVERAL}.",
+        help="Tokens that move: 'spread', 'last', 'all', 'together', a class such as 'content' or 'last content', "
+        f"'token:bank', or indices such as 1,-2; {SEVERAL}.",
     ),
 ]
 Overwrite = Annotated[
@@ -142,7 +143,7 @@ def positions(given: Sequence[str] | None) -> Any:
     if not given:
         return None
     alone = given[0].strip()
-    return alone if len(given) == 1 and alone.isalpha() else indices(given, "--position")
+    return alone if len(given) == 1 and alone[:1].isalpha() else indices(given, "--position")
 
 
 def counted(given: Sequence[int] | str, count: int, option: str) -> list[int]:

@@ -22,6 +22,7 @@ from fisherflat.models._prompts import Encoded, arguments, floating, token_ids
 from fisherflat.models._recorded_calls import Call, rows_of
 from fisherflat.models._rounded import in_words, rounded_tables
 from fisherflat.models._sections import Sections, find_sections
+from fisherflat.models._tokens import read
 from fisherflat.models._weights import Weights
 
 
@@ -175,8 +176,9 @@ class Model:
         special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
         if text is None:
             text = self.tokenizer.decode(numbers)
-        tokens = self.tokenizer.convert_ids_to_tokens(numbers)
-        return Encoded(text, ids, tokens, [i in special for i in numbers], lead=len(start))
+        tokens, marked = self.tokenizer.convert_ids_to_tokens(numbers), [i in special for i in numbers]
+        words = read(self.tokenizer, numbers, tokens, marked)
+        return Encoded(text, ids, tokens, marked, lead=len(start), read=words)
 
     def _states(self, states: Tensor) -> Encoded:
         """Hidden states where the model takes them, inputs of its own where it does not, or the shape is another."""

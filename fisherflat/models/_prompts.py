@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
+from fisherflat.models._tokens import Token, unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +23,12 @@ class Encoded:
     **Attributes:**
 
     - `text`: the prompt.
-    - `ids`: `[n]`; `tokens`: the same as text.
+    - `ids`: `[n]`; `tokens`: their names in the vocabulary.
     - `special`: whether each token is special (such as [CLS]) rather than text.
     - `hidden`: `[n, d]`, where hidden states were given instead of ids, which then only set the length.
     - `lead`: how many tokens a decoder reads before the prompt.
     - `inputs`: a dictionary of the model's own arguments, or its first one, where such were given.
+    - `read`: what each token is to people: its text as a `label`, and its `kind`.
 
     >>> import fisherflat as ff
     >>> ff.load("python-llama").encode("def mean(values):").tokens[0]
@@ -40,11 +42,17 @@ class Encoded:
     hidden: Float[Tensor, "n d"] | None = None
     lead: int = 0
     inputs: Any = None
+    read: Sequence[Token] = ()
+
+    def __post_init__(self) -> None:
+        if not self.read:
+            object.__setattr__(self, "read", unknown(self.tokens))
 
     @classmethod
     def of_rows(cls, rows: int, text: str, **given: Any) -> Encoded:
         """What has rows, and no tokens of its own."""
-        return cls(text, torch.zeros(rows, dtype=torch.long), [str(i) for i in range(rows)], [False] * rows, **given)
+        names = [str(i) for i in range(rows)]
+        return cls(text, torch.zeros(rows, dtype=torch.long), names, [False] * rows, **given)
 
     @property
     def kind(self) -> str:

@@ -61,7 +61,8 @@ def analyze(
       `heads`: `"all"`, or indices, to measure what heads of the attention give to its output projection, too.
     - `readings`: names as in `fisherflat.readings`; default all that make sense for a part. One is measured in the
       parts that have what it holds.
-    - `positions`: which tokens move, one after the other, see `fisherflat.moves`.
+    - `positions`: which tokens move, one after the other, as `fisherflat.moves.positions` takes them, or a list of
+      such with one entry a prompt: `"spread"`, `"last content"`, `"token:bank"`, `[2, 3]`, `[[2], [3]]`.
     - `points`: how many points of each chart; the first is the token's own state, the others are drawn with `seed`
       from within one unit of it.
     - `engine`: of the jets, `"taylor"` or `"autodiff"`; `dtype`: `torch.float64`, or `torch.float32` for a result that

@@ -49,8 +49,8 @@ def living_floats(*, above: int) -> int:
     gc.collect()
     storages = {}
     for thing in gc.get_objects():
-        # tensors of other kinds, such as those that a trace watches, have no memory of their own, and sparse ones, which
-        # other tests may have left behind, cannot be asked for it
+        # tensors of other kinds, such as those that a trace watches, have no memory of their own, and sparse ones that
+        # other tests may leave behind cannot be asked for it
         strided = type(thing) in (Tensor, Parameter) and thing.layout is torch.strided
         if strided and thing.is_floating_point() and not thing.is_meta:
             storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()

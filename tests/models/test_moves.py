@@ -73,7 +73,7 @@ def test_positions_move_the_tokens_that_they_say() -> None:
     ("special", "where", "words"),
     [
         ("ss", "spread", "holds only special tokens; give a word"),
-        ("sw", "first", '"spread", "last", "all", "together" or a list of indices, got \'first\''),
+        ("sw", "first", "a list of indices, or a function of the prompt; got 'first'"),
         ("sw", [0, 2], "position 2 is outside the prompt 'sw' of 2 tokens"),
         ("sw", [], "positions must be a list that is not empty"),
     ],

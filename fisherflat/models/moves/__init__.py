@@ -10,7 +10,16 @@ from __future__ import annotations
 from fisherflat.models.moves._directions import Principal, Random, Vectors, median_distances, ordinary, pool
 from fisherflat.models.moves._moves import Fitted, Moves
 from fisherflat.models.moves._parse import parse
-from fisherflat.models.moves._positions import Position, label, positions, tokens
+from fisherflat.models.moves._positions import (
+    Position,
+    Where,
+    for_each,
+    label,
+    parsed,
+    positions,
+    token_columns,
+    tokens,
+)
 from fisherflat.models.moves._vectors import vectors
 from fisherflat.models.moves._words import Words
 
@@ -21,13 +30,17 @@ __all__ = [
     "Principal",
     "Random",
     "Vectors",
+    "Where",
     "Words",
+    "for_each",
     "label",
     "median_distances",
     "ordinary",
     "parse",
+    "parsed",
     "pool",
     "positions",
+    "token_columns",
     "tokens",
     "vectors",
 ]

@@ -13,7 +13,7 @@ from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.models._model import Model
 from fisherflat.models._prompts import Encoded
-from fisherflat.models.moves._positions import SPREAD, Position, positions
+from fisherflat.models.moves._positions import SPREAD, Position, Where, positions
 from fisherflat.spaces.charts import Chart
 
 
@@ -72,25 +72,27 @@ class Moves(ABC):
     def settings(self) -> dict[str, Any]:
         """All that determines what moves, fit for JSON: two that are equal give equal charts."""
 
-    def positions(self, model: Model, prompt: Encoded, where: str | Sequence[int] = SPREAD) -> list[Position]:
+    def positions(self, model: Model, prompt: Encoded, where: Where = SPREAD) -> list[Position]:
         """The positions of a prompt, one a chart; `where` as in `positions`.
 
         **Raises:** `InputError` where there are none.
         """
         return positions(prompt, where)
 
-    def place(self, model: Model, prompt: Encoded, where: SupportsIndex | str | None = None) -> Position:
+    def place(self, model: Model, prompt: Encoded, where: SupportsIndex | Where | None = None) -> Position:
         """One position of a prompt, for what is measured at a single one.
 
         **Args:**
 
-        - `where`: an index, or `"together"`; by default the last word, or the last place that suits.
+        - `where`: an index, or what `positions` takes, of which the last is meant; by default the last that suits.
 
         **Raises:** `InputError` where there is none.
         """
         if where is None:
             return self.positions(model, prompt)[-1]
-        return self.positions(model, prompt, where if isinstance(where, str) else [integer(where, "position")])[-1]
+        if not isinstance(where, str) and not callable(where):
+            where = [integer(where, "position")]
+        return self.positions(model, prompt, where)[-1]
 
     def variants(self, model: Model, prompt: Encoded, position: Position) -> list[Encoded]:
         """The prompts whose states the chart needs; on the first of them the part is measured.

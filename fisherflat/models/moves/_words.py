@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from fisherflat.errors import InputError
 from fisherflat.models._model import Model
 from fisherflat.models._prompts import Encoded
 from fisherflat.models.moves._moves import Fitted, Moves
-from fisherflat.models.moves._positions import SPREAD, Position
+from fisherflat.models.moves._positions import SPREAD, Position, Where
 from fisherflat.spaces import charts
 
 #: what tokenizers put where a blank was: byte-level BPE, SentencePiece
@@ -65,14 +65,14 @@ class Words(Moves, Fitted):
         """The kind, k and the words."""
         return {"kind": self.kind, "dim": self.k, "words": list(self.words)}
 
-    def positions(self, model: Model, prompt: Encoded, where: str | Sequence[int] = SPREAD) -> list[Position]:
+    def positions(self, model: Model, prompt: Encoded, where: Where = SPREAD) -> list[Position]:
         """By default the places where one of the words stands already; else as in `positions`.
 
         **Raises:** `InputError` where there is none, and for `"together"`.
         """
-        if where == "together":
+        if isinstance(where, str) and where == "together":
             raise InputError("words stand at one place; give positions as indices, not 'together'")
-        if where != SPREAD:
+        if not isinstance(where, str) or where != SPREAD:
             return super().positions(model, prompt, where)
         ids = prompt.ids.tolist()
         found: list[Position] = [i for i in range(len(ids)) if ids[i] in self._tokens(model, prompt, i)]
@@ -92,6 +92,8 @@ class Words(Moves, Fitted):
             raise InputError("words stand at one place; give positions as indices, not 'together'")
         if prompt.kind != "ids":
             raise InputError("words need a prompt of words: these are hidden states")
+        if position < prompt.lead:
+            raise InputError(f"{model.name} itself begins with the token at position {position}; words stand behind it")
         ids = self._tokens(model, prompt, position)
         for word, token in zip(self.words, ids, strict=True):
             if token is None:
@@ -129,11 +131,9 @@ def _replaced(model: Model, prompt: Encoded, position: int, token: int) -> Encod
     """The prompt with another token at a position."""
     if int(prompt.ids[position]) == token:
         return prompt
-    ids, tokens, special = prompt.ids.clone(), list(prompt.tokens), list(prompt.special)
-    alone = model.encode([token])  # refuses ids that the model does not have
-    ids[position], tokens[position], special[position] = token, alone.tokens[-1], alone.special[-1]
-    text = str(ids.tolist()) if model.tokenizer is None else model.tokenizer.decode(ids.tolist())
-    return replace(prompt, ids=ids, tokens=tokens, special=special, text=text)
+    ids = prompt.ids.clone()
+    ids[position] = token
+    return model.encode(ids[prompt.lead :])  # refuses ids that the model does not have
 
 
 def _token(model: Model, prompt: Encoded, position: int, word: str | int) -> int | None:

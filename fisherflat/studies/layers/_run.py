@@ -91,7 +91,7 @@ def _carried_out(
     progress: bool,
 ) -> Layers:
     work = Study(model, [model.encode(prompt) for prompt in as_prompts(prompts)], settings)
-    about = {"prompts": [_plain(prompt) for prompt in work.prompts], **settings.plain()}
+    about = {"prompts": [_plain(prompt) for prompt in work.prompts], **work.settings.plain()}
     journal: Journal | None = None
     done: dict[str, list[Row]] = {}
     tasks: list[Task] = []

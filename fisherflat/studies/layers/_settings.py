@@ -11,7 +11,7 @@ from fisherflat._arrays import integer, integers
 from fisherflat.errors import InputError
 from fisherflat.geometry import ENGINES, ERRORS
 from fisherflat.models import PARTS
-from fisherflat.models.moves import Moves, parse
+from fisherflat.models.moves import Moves, parse, parsed
 from fisherflat.parts.readings import canonical
 
 
@@ -19,8 +19,8 @@ from fisherflat.parts.readings import canonical
 class Settings:
     """What is measured, besides the model and the prompts; all of it determines the numbers.
 
-    **Attributes:** as in `fisherflat.analyze`; `readings` is `None` for those that make sense, `layers` and `heads` for
-    all. Heads are measured where `heads` is one of the parts.
+    **Attributes:** as in `fisherflat.analyze`; `positions` as `fisherflat.moves.parsed` has them; `readings` is `None`
+    for those that make sense, `layers` and `heads` for all. Heads are measured where `heads` is one of the parts.
     """
 
     moves: Moves
@@ -28,7 +28,7 @@ class Settings:
     heads: tuple[int, ...] | None = None
     readings: tuple[str, ...] | None = None
     layers: tuple[int, ...] | None = None
-    positions: str | tuple[int, ...] = "spread"
+    positions: Any = "spread"
     points: int = 1
     seed: int = 0
     engine: str = "taylor"
@@ -81,7 +81,7 @@ class Settings:
             heads=None if heads is None or isinstance(heads, str) else heads,
             readings=None if readings is None else tuple(dict.fromkeys(map(canonical, readings))),
             layers=layers,
-            positions=positions if isinstance(positions, str) else integers(positions, "positions"),
+            positions=parsed(positions),
             points=points,
             seed=seed,
             engine=engine,
@@ -97,13 +97,18 @@ class Settings:
             "heads": None if self.heads is None else list(self.heads),
             "readings": None if self.readings is None else list(self.readings),
             "layers": None if self.layers is None else list(self.layers),
-            "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
+            "positions": _plain(self.positions),
             "points": self.points,
             "seed": self.seed,
             "engine": self.engine,
             "dtype": str(self.dtype).removeprefix("torch."),
             "errors": self.errors,
         }
+
+
+def _plain(positions: Any) -> Any:
+    """Positions fit for JSON."""
+    return [_plain(one) for one in positions] if isinstance(positions, tuple) else positions
 
 
 def _are_names(given: Any) -> bool:

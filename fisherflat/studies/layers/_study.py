@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import repeat
 from typing import Any
@@ -15,7 +15,7 @@ from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.jets.graph import Graph
 from fisherflat.models import Block, Encoded, Model
-from fisherflat.models.moves import Fitted, Position, label, pool, tokens
+from fisherflat.models.moves import Fitted, Position, for_each, pool, token_columns, tokens
 from fisherflat.parts import readings, trace
 from fisherflat.spaces.families import Gaussian
 from fisherflat.studies._journal import Row
@@ -53,8 +53,13 @@ class Study:
     positions: list[list[Position]] = field(init=False)
 
     def __post_init__(self) -> None:
-        moves, where = self.settings.moves, self.settings.positions
-        self.positions = [moves.positions(self.model, prompt, where) for prompt in self.prompts]
+        moves, where = self.settings.moves, for_each(self.settings.positions, len(self.prompts))
+        self.positions = [
+            moves.positions(self.model, prompt, one) for prompt, one in zip(self.prompts, where, strict=True)
+        ]
+        if any(map(callable, where)):  # what they chose goes to other processes and into files, they do not
+            chosen = tuple(tuple(at for at in found if at is not None) for found in self.positions)
+            self.settings = replace(self.settings, positions=chosen)
         self._forget()
 
     def _forget(self) -> None:
@@ -109,7 +114,7 @@ class Study:
             present = readings.present(here[readings.LIVE])
             roles = readings.name(present).removeprefix("frozen ") if present else ""
             for reading in self._readings(present):
-                about = {"roles": roles, "reading": reading, "position": position, "token": label(prompt, position)}
+                about = {"roles": roles, "reading": reading, "position": position, **token_columns(prompt, position)}
                 measured: Measured | Row
                 try:
                     if reading not in here:
