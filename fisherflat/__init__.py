@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # for type checkers, which know no lazy imports; a test holds
     from fisherflat.models import Block as Block
     from fisherflat.models import Inspection as Inspection
     from fisherflat.models import Model as Model
+    from fisherflat.models import control as control
     from fisherflat.models import inspect as inspect
     from fisherflat.models import load as load
     from fisherflat.parts import freeze as freeze
@@ -89,6 +90,7 @@ _NAMES = {
     "analyze": "report",
     "certify": "provers",
     "certify_layer": "provers",
+    "control": "models",
     "curvature_budget": "studies.depth",
     "curvature_field": "geometry",
     "curvature_fields": "studies.depth",

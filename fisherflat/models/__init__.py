@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fisherflat.models._blocks import Block, Blocks
+from fisherflat.models._controls import CONTROLS, control
 from fisherflat.models._description import GateDescription, LayerDescription, NormDescription
 from fisherflat.models._inspection import Inspection, inspect
 from fisherflat.models._loading import as_model, load
@@ -13,6 +14,7 @@ from fisherflat.models._recorded_calls import first_tensor
 from fisherflat.models._sections import Sections
 
 __all__ = [
+    "CONTROLS",
     "PARTS",
     "Block",
     "Blocks",
@@ -25,6 +27,7 @@ __all__ = [
     "Part",
     "Sections",
     "as_model",
+    "control",
     "first_tensor",
     "inspect",
     "load",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fisherflat.errors import CheckpointError
+from fisherflat.models._drawn import drawn_from
 from fisherflat.models._stored_tensors import Source, StoredTensor, check_finite
 
 
@@ -73,11 +74,12 @@ def empty_model(config: Any) -> nn.Module:
     from transformers import AutoModel
 
     config = deepcopy(config)
-    with _parameters_on_meta():
-        module = AutoModel.from_config(config, **TRACEABLE)
-    for part in module.modules():
-        part._is_hf_initialized = False
-    module.initialize_weights()  # buffers once more, in the default dtype: as transformers does when it reads files
+    with drawn_from(torch.Generator()):
+        with _parameters_on_meta():
+            module = AutoModel.from_config(config, **TRACEABLE)
+        for part in module.modules():
+            part._is_hf_initialized = False
+        module.initialize_weights()  # buffers once more, in the default dtype: as transformers does when it reads files
     return module.double().eval().requires_grad_(False)
 
 

@@ -79,25 +79,30 @@ class Model:
         self.module: nn.Module = whole.get_encoder() if two and part != "decoder" else whole
         self._searched: nn.Module = whole.get_decoder() if part == "decoder" else self.module
         self.weights = weights or Weights(whole)
+        #: of a control, see `fisherflat.control`, its kind; and what puts the tokens of a prompt into another order
+        self.control: str | None = None
+        self.reorder: Callable[[Encoded], Tensor] | None = None
         self.tokenizer, self.name, self.part = tokenizer, name, part or ("encoder" if two else None)
         self.stored_dtypes = tuple(stored_dtypes)
         self._tokenizer_error = tokenizer_error or "the model has no tokenizer"
         self._forward = Forward(self.module, self._searched, self.weights, blocks, self.part == "decoder", name)
         #: by layer; the same for every prompt
         self._sections: dict[int, Sections] = {}
-        self._again = again or partial(
+        #: what makes the same model in another process
+        self.again: Callable[[], Model] = again or partial(
             Model, module, tokenizer, name=name, blocks=blocks, part=part, tokenizer_error=tokenizer_error,
             rounded=self.rounded,
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
         """Pickled, a model that was read from disk is where it is read from."""
-        return self._again, ()
+        return self.again, ()
 
     @property
     def notes(self) -> list[str]:
-        """What was worse about the model than it looks, in sentences."""
-        return [f"In {self.name}, {in_words(self.rounded)}."] if self.rounded else []
+        """What was worse about the model than it looks, in sentences, and that it is a control, where it is one."""
+        said = [f"This is a control, not the model as it was trained: {self.control}."] if self.control else []
+        return said + ([f"In {self.name}, {in_words(self.rounded)}."] if self.rounded else [])
 
     @property
     def device(self) -> torch.device:
@@ -144,9 +149,11 @@ class Model:
             if re.search("[\ud800-\udfff]", prompt):  # as the shell hands over bytes that are no UTF-8
                 raise InputError("the prompt holds half a character, which is no text; is it in UTF-8?")
             ids = torch.tensor(self.tokenizer(prompt)["input_ids"], dtype=torch.long)
-            encoded = self._encoded(self._known(ids), prompt)
+            encoded = self._reordered(self.with_ids(self._known(ids), prompt))
         else:
-            encoded = self._encoded(token_ids(prompt, self._vocabulary), None)
+            encoded = self._reordered(self.with_ids(token_ids(prompt, self._vocabulary)))
+        if self.reorder is not None and encoded.kind != "ids":
+            raise InputError(f"{self.name} takes texts and token ids: only their tokens have an order to lose")
         length = len(encoded.ids)
         if self.context is not None and length > self.context:
             raise InputError(f"the prompt has {length} tokens, the context of {self.name} {self.context}; shorten it")
@@ -164,7 +171,11 @@ class Model:
             )
         return ids
 
-    def _encoded(self, ids: Tensor, text: str | None) -> Encoded:
+    def _reordered(self, encoded: Encoded) -> Encoded:
+        return encoded if self.reorder is None else self.with_ids(self.reorder(encoded)[encoded.lead :])
+
+    def with_ids(self, ids: Tensor, text: str | None = None) -> Encoded:
+        """The prompt of these token ids, exactly, and its text where that is known."""
         if ids.numel() == 0:
             raise InputError("the prompt is empty: it holds no tokens")
         start = self._start if self.part == "decoder" else []
@@ -207,7 +218,7 @@ class Model:
         if ids is not None and len(inputs) == 1:
             return self.encode(ids)
         if ids is not None:
-            encoded = self._encoded(token_ids(ids, self._vocabulary), None)
+            encoded = self.with_ids(token_ids(ids, self._vocabulary))
             return replace(encoded, inputs=inputs)
         named = inputs.items() if isinstance(inputs, dict) else [("inputs", inputs)]
         text = ", ".join(f"{name} {list(value.shape)}" for name, value in named if isinstance(value, Tensor))

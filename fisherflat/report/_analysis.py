@@ -28,7 +28,7 @@ KEYS = ("layer", "part", "prompt", "text", "position", "token", "point")
 #: the columns of the table, in order
 COLUMNS = (
     "layer", "part", "roles", "reading", *KEYS[2:-1], "raw_token", "token_class", "point", "u", *QUANTITIES,
-    "scalar_curvature_error", "rerouted", "verdict", "error",
+    "scalar_curvature_error", "rerouted", "verdict", "error", "control",
 )  # fmt: skip
 #: column -> its name in tables of version 0.1.0
 _FORMER = {f"{name}_norm": name for name in ("second_fundamental_form", "mean_curvature")}

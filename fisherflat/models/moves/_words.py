@@ -133,7 +133,8 @@ def _replaced(model: Model, prompt: Encoded, position: int, token: int) -> Encod
         return prompt
     ids = prompt.ids.clone()
     ids[position] = token
-    return model.encode(ids[prompt.lead :])  # refuses ids that the model does not have
+    model.encode([token])  # refuses one that the model does not have
+    return model.with_ids(ids[prompt.lead :])
 
 
 def _token(model: Model, prompt: Encoded, position: int, word: str | int) -> int | None:

@@ -93,6 +93,7 @@ class Study:
         """The rows of a task: readings, then positions, then points. What fails is a row with an error."""
         prompt = self.prompts[task.prompt]
         about: Row = {"layer": task.layer, "part": task.part, "prompt": task.prompt, "text": prompt.text}
+        about["control"] = self.model.control
         try:
             return [about | row for row in self._rows(task)]
         except Exception as error:  # one part that fails must not end the run; its row says why
