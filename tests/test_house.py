@@ -14,7 +14,7 @@ PACKAGE = ROOT / "fisherflat"
 #: from the ground up; a room may import from the rooms before it, the lab and the shell also from the table of contents
 FLOORS = (
     "_version", "errors", "_renamed", "_typing", "_progress", "_files", "_arrays", "statistics",
-    "spaces", "layers", "jets", "parts", "geometry", "zoo", "models", "gated_mlp",
+    "spaces", "layers", "jets", "parts", "geometry", "zoo", "scale", "models", "gated_mlp",
     "certificates", "verifier", "provers", "studies", "plot", "report", "symmetry",
     "charts", "families", "memories", "moves", "readings", "lab", "cli",
 )  # fmt: skip
