@@ -37,6 +37,8 @@ _FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]")
 _PART = re.compile(r"\..+\.(\d+)(\.[0-9a-f]+)?\.part")
 #: those of this process
 _writing: set[Path] = set()
+#: the files that were written, while somebody asks
+_noted: ContextVar[dict[Path, None] | None] = ContextVar("noted", default=None)
 #: the folders that this thread holds
 _held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
 
@@ -66,6 +68,7 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
+        note(path)
     except OSError as error:
         if isinstance(error, FisherflatError):
             raise
@@ -75,6 +78,24 @@ def whole(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         _sweep(path.parent, f".{path.name}.")
+
+
+@contextmanager
+def noted() -> Iterator[dict[Path, None]]:
+    """The files that this thread writes within, in the order in which they were finished."""
+    found: dict[Path, None] = {}
+    before = _noted.set(found)
+    try:
+        yield found
+    finally:
+        _noted.reset(before)
+
+
+def note(path: Path) -> None:
+    """Say that a file was written, to whoever asks."""
+    if (found := _noted.get()) is not None and path not in _writing:  # a part of a file is none
+        found.pop(path, None)  # of a file that was written twice the last time counts
+        found[path] = None
 
 
 def tried(path: Path) -> None:

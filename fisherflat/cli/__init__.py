@@ -1,10 +1,8 @@
 """The command line: it reads arguments and calls what does the work.
 
 An option means the same in every command: `--layer`, `--part`, `--reading`, `--position` and `--prompt` may be given
-several times or hold several values between commas, and indices may be ranges, such as `0-3,-1`.
-
-Exit codes: 0, all went well; 1, it failed; 2, wrong usage; 3, `verify` refused a certificate; 4, a certificate or a
-checkpoint cannot be read; 130, interrupted by Ctrl-C or SIGTERM.
+several times or hold several values between commas, and indices may be ranges, such as `0-3,-1`. docs/shell.md says
+more, and what the exit codes mean.
 """
 
 from __future__ import annotations
@@ -12,31 +10,50 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from fisherflat._files import visible
+from fisherflat._version import __version__
+from fisherflat.cli._grammar import CODES, codes, epilogue
 from fisherflat.cli._lab import bench, demo, reproduce
 from fisherflat.cli._measuring import analyze, depth, inspect, symmetry
 from fisherflat.cli._output import INTERRUPTED
 from fisherflat.cli._proving import certify, verify
 from fisherflat.errors import CertificateError, CheckpointError, FisherflatError
 
-__all__ = ["app", "main"]
+__all__ = ["CODES", "app", "main"]
 
 app = typer.Typer(
     help="The Fisher-Rao geometry of transformer layers, measured and proved.",
+    epilog=codes(),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
 )
-for command in (demo, inspect, analyze, depth, symmetry, certify, verify, reproduce, bench):
-    app.command()(command)
+for _command in (demo, inspect, analyze, depth, symmetry, certify, verify, reproduce, bench):
+    app.command(epilog=epilogue(_command.examples))(_command)  # type: ignore[attr-defined]
 
 
 #: what could not be read, so that nothing was found out
 UNREADABLE = 4
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"fisherflat {__version__}")
+        raise typer.Exit()
+    return asked
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and end.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,120 +10,100 @@ import typer
 
 from fisherflat._files import made, tried
 from fisherflat.cli import _options as options
-from fisherflat.cli._output import ended, interruptible, report, say, written
+from fisherflat.cli._grammar import command
+from fisherflat.cli._output import answer, ended, progress, report, say, show, written
 
 
-@interruptible("the same command begins anew")
+@command(
+    "fisherflat inspect python-qwen3-next",
+    "fisherflat inspect python-llama --out llama.json",
+)
 def inspect(
     path: options.ModelPath,
-    out: Annotated[Path | None, typer.Option(help="File for all of it, as JSON.", dir_okay=False)] = None,
-    device: options.Device = "cpu",
-    side: options.Side = None,
-    blocks: options.BlockList = None,
-    config: options.Config = None,
+    loading: options.Loading,
+    out: Annotated[Path | None, typer.Option("--out", help="File for all of it, as JSON.", dir_okay=False)] = None,
 ) -> None:
     """What is in a checkpoint: layers, heads, gates, norms, MLPs, and which readings make sense."""
-    from rich import print
-
     from fisherflat.models import inspect
 
     if out is not None:
         made(out.parent)
         tried(out)
-    found = inspect(options.load_model(path, device, side, blocks, config))
-    print(found)
-    if out is not None:
-        written(found.save(out))
+    found = inspect(loading.load(path))
+    show(found)
+    files = [] if out is None else found.save(out)
+    written(files)
+    answer({"kind": "Inspection", **asdict(found), "files": [str(file) for file in files]})
 
 
-@interruptible("the same command with --resume goes on from what is done")
+@command(
+    'fisherflat analyze python-llama --prompt "def mean(values):" --out llama',
+    "fisherflat analyze python-qwen3-next --ids 5,17,3,8 --layer 0-1,-1 \\\n"
+    "    --part attention --points 4 --out gated",
+    then="the same command with --resume goes on from what is done",
+)
 def analyze(
     path: options.ModelPath,
     out: options.OutFolder,
-    prompt: options.Prompts = options.PROMPT,
-    ids: options.Ids = None,
-    layer: options.Layers = ["all"],  # noqa: B006
-    part: options.Parts = ["attention,mlp,block"],  # noqa: B006
-    head: options.Heads = ["none"],  # noqa: B006
-    reading: options.Readings = None,
-    position: options.Positions = None,
-    moves: options.MovesOption = "principal",
-    dim: options.Dim = None,
-    points: Annotated[int, typer.Option(help="Points of each chart.", min=1)] = 16,
-    seed: options.Seed = 0,
-    dtype: Annotated[str, typer.Option(help="float64, or float32 for a rougher result.")] = "float64",
-    errors: options.Errors = "sample",
-    depth: Annotated[bool, typer.Option(help="Study how curvature accumulates over the layers, too.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")] = False,
+    prompts: options.Prompts,
+    measuring: options.Measuring,
+    loading: options.Loading,
+    depth: Annotated[
+        bool, typer.Option("--depth", help="Study how curvature accumulates over the layers, too.")
+    ] = False,
+    resume: options.Resume = False,
     overwrite: options.Overwrite = False,
-    jobs: Annotated[int, typer.Option(help="Processes that measure at a time.", min=1)] = 1,
-    device: options.Device = "cpu",
-    side: options.Side = None,
-    blocks: options.BlockList = None,
-    config: options.Config = None,
 ) -> None:
     """Curvature of every layer of a model on prompts: attention, MLP and whole block, live and with parts frozen.
 
     What is done is kept as it comes. Ctrl-C ends early with exit code 130; the same command with --resume goes on.
     """
-    import torch
-
     from fisherflat.report import Analysis, analyze, room_for
     from fisherflat.studies import begun
 
-    if dtype not in ("float64", "float32"):
-        raise typer.BadParameter(f"{dtype!r} is neither float64 nor float32", param_hint="--dtype")
-    layers = options.indices(layer, "--layer", instead=["all"])
-    heads = options.indices(head, "--head", instead=["none", "all"])
-    positions = options.positions(position)
+    what = measuring.arguments()
     with room_for(Analysis, out, overwrite=overwrite or resume), begun(out, resume, overwrite):
         found = analyze(
-            options.load_model(path, device, side, blocks, config),
-            options.prompts(prompt, ids),
-            dim=dim,
-            moves=moves,
-            layers=None if layers == "all" else layers,
-            parts=options.words(part),
-            heads=None if heads == "none" else heads,
-            readings=options.readings(reading),
-            positions="spread" if positions is None else positions,
-            points=points,
-            seed=seed,
-            dtype=getattr(torch, dtype),
-            errors=errors,
+            loading.load(path),
+            prompts.given(),
+            **what,
             depth=depth,
             folder=out,
             resume=resume,
             overwrite=overwrite,
-            jobs=jobs,
+            progress=progress(),
         )
-        written(report(found, out))
+        report(found, out)
     ended(found)
     if not found.measured:
         raise typer.Exit(1)
 
 
-@interruptible("what was measured is kept; the same command begins anew")
+@command(
+    'fisherflat depth python-llama --prompt "def mean(values):" --points 4 \\\n'
+    "    --budget-points 2 --resolution 5 --out llama-depth",
+    then="what was measured is kept; the same command begins anew",
+)
 def depth(
     path: options.ModelPath,
     out: options.OutFolder,
-    prompt: options.Prompts = options.PROMPT,
-    ids: options.Ids = None,
+    prompts: options.Prompts,
+    loading: options.Loading,
     reading: options.Readings = None,
     position: options.Positions = None,
     moves: options.MovesOption = "principal",
     dim: options.Dim = None,
-    points: Annotated[int, typer.Option(help="Points of the profiles.", min=1)] = 16,
-    halves: Annotated[bool, typer.Option(help="Look within blocks too, behind the attention.")] = True,
-    budget_points: Annotated[int, typer.Option(help="Points of the budgets, the first of those; 0: none.", min=0)] = 16,
-    resolution: Annotated[int, typer.Option(help="Points a side of the maps; 0: none.", min=0)] = 15,
+    points: options.Points = 16,
+    halves: Annotated[
+        bool, typer.Option("--halves/--no-halves", help="Look within blocks too, behind the attention.")
+    ] = True,
+    budget_points: Annotated[
+        int, typer.Option("--budget-points", help="Points of the budgets, the first of those; 0: none.", min=0)
+    ] = 16,
+    resolution: Annotated[int, typer.Option("--resolution", help="Points a side of maps; 0: none.", min=0)] = 15,
     seed: options.Seed = 0,
     errors: options.Errors = "sample",
     overwrite: options.Overwrite = False,
-    device: options.Device = "cpu",
-    side: options.Side = None,
-    blocks: options.BlockList = None,
-    config: options.Config = None,
 ) -> None:
     """Where in a model's depth curvature is made, by which parts, how it grows, and how much of it is due to gates.
 
@@ -133,8 +114,8 @@ def depth(
 
     where = options.positions(position)
     with room_for(DepthStudy, out, overwrite=overwrite):
-        model = options.load_model(path, device, side, blocks, config)
-        for place in options.places(model, options.prompts(prompt, ids), where, moves, dim):
+        model = loading.load(path)
+        for place in options.places(model, prompts.given(), where, moves, dim):
             with room_for(DepthStudy, out / place.name, overwrite=overwrite) as folder:
                 found = study_depth(
                     model,
@@ -149,22 +130,22 @@ def depth(
                     resolution=resolution,
                     seed=seed,
                     errors=errors,
+                    progress=progress(),
                 )
-                written(report(found, folder))
+                report(found, folder)
             ended(found)
 
 
-@interruptible("what was done is kept; the same command begins anew")
+@command(
+    "fisherflat symmetry python-llama --out llama-symmetry",
+    then="what was done is kept; the same command begins anew",
+)
 def symmetry(
     path: options.ModelPath,
     out: options.OutFolder,
-    prompt: options.Prompts = options.PROMPT,
-    ids: options.Ids = None,
+    prompts: options.Prompts,
+    loading: options.Loading,
     overwrite: options.Overwrite = False,
-    device: options.Device = "cpu",
-    side: options.Side = None,
-    blocks: options.BlockList = None,
-    config: options.Config = None,
 ) -> None:
     """Symmetries of every gated MLP of a model: which hold, which are broken, and how strongly, unit by unit.
 
@@ -174,9 +155,8 @@ def symmetry(
     from fisherflat.report import SymmetryStudy, room_for, study_symmetry
 
     with room_for(SymmetryStudy, out, overwrite=overwrite):
-        found = study_symmetry(options.load_model(path, device, side, blocks, config), options.prompts(prompt, ids))
-        files = report(found, out)
-    written([file for file in files if file.parent == out])
-    if proofs := [file for file in files if file.parent != out]:
-        say(f"written: {len(proofs)} certificates; to check one: fisherflat verify {proofs[0]} {path}")
+        found = study_symmetry(loading.load(path), prompts.given(), progress=progress())
+        report(found, out)
+    if found.certificates:
+        say(f"to check a certificate: fisherflat verify {out / 'certificates' / 'layer-000.json'} {path}")
     ended(found)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from fisherflat._files import content
 from fisherflat.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,16 +23,16 @@ READINGS_HELP = f"'live', or what is held, such as 'frozen pattern+gate'; {SEVER
 
 ModelPath = Annotated[
     str,
-    typer.Argument(help="Hugging Face model folder (safetensors), a safetensors file, or the id of a cached model."),
+    typer.Argument(
+        help="Hugging Face model folder (safetensors), a safetensors file, the id of a model, or python-llama or "
+        "python-qwen3-next, which ship with the package.",
+    ),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the tables and the figures.", file_okay=False)]
-Ids = Annotated[
-    list[str] | None,
-    typer.Option("--ids", help="A prompt as token ids between commas, such as 5,17,3; may be given several times."),
-]
-Prompts = Annotated[list[str], typer.Option("--prompt", help="Text to run the model on; may be given several times.")]
 #: what a model runs on where nothing is given: the same for all commands, so that their numbers can be compared
 PROMPT = ["The cat sat on the mat."]
+#: bytes of a file of prompts
+MAX_PROMPTS = 2**24
 Dim = Annotated[int | None, typer.Option("--dim", help="Directions that move (default: 2).", min=1)]
 MovesOption = Annotated[
     str,
@@ -62,21 +65,114 @@ Overwrite = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the points.")]
 Errors = Annotated[str, typer.Option("--errors", help="Estimate errors at a sample of points, or at all.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float64, or float32 for a rougher result.")]
+Points = Annotated[int, typer.Option("--points", help="Points of each chart.", min=1)]
+Jobs = Annotated[int, typer.Option("--jobs", help="Processes that measure at a time.", min=1)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Less of everything: a minute or two.")]
+Only = Annotated[list[str] | None, typer.Option("--only", help=f"This section; {SEVERAL}.")]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda.")]
-Side = Annotated[str | None, typer.Option("--side", help="Of an encoder-decoder: encoder (default) or decoder.")]
-BlockList = Annotated[
-    str | None, typer.Option("--blocks", help="Path of the list of blocks in the model, if not the one found.")
-]
-Config = Annotated[str | None, typer.Option("--config", help="config.json of a bare safetensors file.")]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a model runs on."""
+
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", help="Text to run the model on; may be given several times.", show_default=PROMPT[0]),
+    ] = None
+    prompt_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt-file", help="File of prompts, one a line; - for the standard input; may be given several times."
+        ),
+    ] = None
+    ids: Annotated[
+        list[str] | None,
+        typer.Option("--ids", help="A prompt as token ids between commas, such as 5,17,3; may be given several times."),
+    ] = None
+
+    def given(self) -> list[Any]:
+        """All of them: texts, then those of files, then token ids; the default text where there are none."""
+        texts = [*(self.prompt or ()), *(line for name in self.prompt_file or () for line in _lines(name))]
+        return [*texts, *map(_token_ids, self.ids or ())] or list(PROMPT)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded."""
+
+    device: Device = "cpu"
+    side: Annotated[str | None, typer.Option("--side", help="Of an encoder-decoder: encoder (default) or decoder.")] = (
+        None
+    )
+    blocks: Annotated[
+        str | None, typer.Option("--blocks", help="Path of the list of blocks in the model, if not the one found.")
+    ] = None
+    config: Annotated[str | None, typer.Option("--config", help="config.json of a bare safetensors file.")] = None
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a model from the Hugging Face Hub if it is not in the cache.")
+    ] = False
+
+    def load(self, path: str) -> Model:
+        """The model that the options name."""
+        return load_model(path, self)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured of each layer: the options of `analyze`, and of whatever analyses."""
+
+    layer: Layers = field(default_factory=lambda: ["all"])
+    part: Parts = field(default_factory=lambda: ["attention,mlp,block"])
+    head: Heads = field(default_factory=lambda: ["none"])
+    reading: Readings = None
+    position: Positions = None
+    moves: MovesOption = "principal"
+    dim: Dim = None
+    points: Points = 16
+    seed: Seed = 0
+    dtype: Dtype = "float64"
+    errors: Errors = "sample"
+    jobs: Jobs = 1
+
+    def arguments(self) -> dict[str, Any]:
+        """The same as arguments of `fisherflat.analyze`."""
+        import torch
+
+        if self.dtype not in ("float64", "float32"):
+            raise typer.BadParameter(f"{self.dtype!r} is neither float64 nor float32", param_hint="--dtype")
+        layers = indices(self.layer, "--layer", instead=["all"])
+        heads = indices(self.head, "--head", instead=["none", "all"])
+        where = positions(self.position)
+        return {
+            "dim": self.dim,
+            "moves": self.moves,
+            "layers": None if layers == "all" else layers,
+            "parts": words(self.part),
+            "heads": None if heads == "none" else heads,
+            "readings": readings(self.reading),
+            "positions": "spread" if where is None else where,
+            "points": self.points,
+            "seed": self.seed,
+            "dtype": getattr(torch, self.dtype),
+            "errors": self.errors,
+            "jobs": self.jobs,
+        }
+
 
 _RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
 
 
-def load_model(path: str, device: str, side: str | None, blocks: str | None, config: str | None) -> Model:
-    """The model that the options name."""
+def load_model(path: str, how: Loading) -> Model:
+    """A model, loaded as the options say."""
     from fisherflat.models import load
 
-    return load(path, config=config, blocks=blocks, part=side, device=checked_device(device))
+    return load(
+        path, config=how.config, blocks=how.blocks, part=how.side, device=checked_device(how.device),
+        download=how.download,
+    )  # fmt: skip
 
 
 def checked_device(name: str) -> str:
@@ -102,15 +198,28 @@ def readings(given: Iterable[str] | None) -> list[str] | None:
     return None if names in ([], ["all"]) else names
 
 
-def prompts(texts: Sequence[str], ids: Sequence[str] | None) -> list[Any]:
-    """The prompts that were given: texts, unless they are the default and there are ids, and then token ids."""
-    found: list[Any] = [] if ids and list(texts) == PROMPT else list(texts)
-    for text in ids or ():
-        parts = re.split(r"[\s,]+", text.strip(" ,[]"))
-        if not all(part.isdecimal() for part in parts):
-            raise typer.BadParameter(f"{text!r} is no list of token ids, such as 5,17,3", param_hint="--ids")
-        found.append([int(part) for part in parts])
-    return found
+def _lines(name: str) -> list[str]:
+    """The lines of a file, or of the standard input, that are not blank."""
+    if name == "-":
+        found = sys.stdin.buffer.read(MAX_PROMPTS + 1)
+        if len(found) > MAX_PROMPTS:
+            raise InputError(f"--prompt-file -: there are more than the {MAX_PROMPTS} bytes that are read")
+    else:
+        found = content(name, limit=MAX_PROMPTS)
+    try:
+        lines = [line.removesuffix("\r") for line in found.decode("utf-8-sig").split("\n")]
+    except UnicodeDecodeError as error:
+        raise InputError(f"--prompt-file {name}: it is no text in UTF-8 ({error})") from error
+    if not (given := [line for line in lines if line.strip()]):
+        raise InputError(f"--prompt-file {name}: it holds no prompts; give one a line")
+    return given
+
+
+def _token_ids(text: str) -> list[int]:
+    parts = re.split(r"[\s,]+", text.strip(" ,[]"))
+    if not all(re.fullmatch("[0-9]{1,18}", part) for part in parts):
+        raise typer.BadParameter(f"{text!r} is no list of token ids, such as 5,17,3", param_hint="--ids")
+    return [int(part) for part in parts]
 
 
 def indices(given: Sequence[str] | None, option: str, *, instead: Sequence[str] = ()) -> Any:

@@ -1,41 +1,68 @@
-"""What a command prints."""
+"""What a command says, and where: results on the standard output, all else on the error stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+import io
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fisherflat._files import visible
+from fisherflat._files import as_json, noted, visible
 
 if TYPE_CHECKING:
     from fisherflat.report import Result
-
-
-Command = TypeVar("Command", bound=Callable[..., None])
 
 #: the exit code after Ctrl-C or SIGTERM
 INTERRUPTED = 130
 
 
-def interruptible(then: str) -> Callable[[Command], Command]:
-    """A command that says after an interrupt what to do `then`, and ends with the exit code of one."""
+@dataclass(frozen=True)
+class Voice:
+    """How much a command says."""
 
-    def decorate(command: Command) -> Command:
-        @wraps(command)
-        def run(*args: Any, **kwargs: Any) -> None:
-            try:
-                command(*args, **kwargs)
-            except KeyboardInterrupt:
-                typer.echo(f"fisherflat: interrupted; {then}", err=True)
-                raise typer.Exit(INTERRUPTED) from None
+    json: Annotated[
+        bool, typer.Option("--json", help="Print results as JSON, one line each; all else goes to the error stream.")
+    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and warnings.")] = False
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print all tables and sentences, not only the most important.")
+    ] = False
 
-        return run  # type: ignore[return-value]
 
-    return decorate
+@dataclass(frozen=True)
+class _Command:
+    """A command that runs: its voice, where its results go, and the files that it has written until now."""
+
+    voice: Voice
+    results: Any
+    files: Mapping[Path, None]
+
+
+_running: ContextVar[_Command] = ContextVar("running")
+
+
+@contextmanager
+def speaking(voice: Voice) -> Iterator[None]:
+    """Within it, what is said is said so, whoever says it."""
+    results = sys.stdout
+    others = sys.stderr if voice.json else results
+    with noted() as files, redirect_stdout(io.StringIO() if voice.quiet else others):
+        before = _running.set(_Command(voice, results, files))
+        try:
+            yield
+        finally:
+            _running.reset(before)
+
+
+def progress() -> bool:
+    """Whether to show what goes on."""
+    return not _running.get().voice.quiet
 
 
 def ended(found: Result) -> None:
@@ -49,16 +76,35 @@ def say(text: str) -> None:
     typer.echo(visible(text))
 
 
-def written(files: Sequence[Path]) -> None:
+def show(thing: Any) -> None:
+    """What rich can print."""
+    from rich.console import Console
+
+    Console().print(thing)
+
+
+def answer(document: Mapping[str, Any]) -> None:
+    """A result for programs: a line of JSON, where that was asked for."""
+    if _running.get().voice.json:
+        typer.echo(as_json(document, indent=None), file=_running.get().results, nl=False)
+
+
+def files_written() -> list[Path]:
+    """What the command has written until now."""
+    return list(_running.get().files)
+
+
+def written(files: Iterable[Path]) -> None:
     """Name the files that were written."""
     for file in files:
         say(f"written: {file}")
 
 
-def report(found: Result, out: Path) -> list[Path]:
-    """Write a result, and print what it says; the files."""
-    from rich import print
-
-    files = found.save(out)
-    print(found.summary())
-    return files
+def report(found: Result, out: Path) -> None:
+    """Write a result, print what it says, and name the files that were written for it."""
+    found.save(out)
+    running = _running.get()
+    show(found.summary(verbose=running.voice.verbose))
+    files = [path for path in running.files if path.is_relative_to(out)]
+    written(files)
+    answer({**found.content(), "files": [str(file) for file in files]})

@@ -10,34 +10,38 @@ import typer
 
 from fisherflat._files import tried
 from fisherflat.cli import _options as options
-from fisherflat.cli._output import interruptible, say
+from fisherflat.cli._grammar import command
+from fisherflat.cli._output import answer, say, written
 
 #: a certificate does not hold
 REFUTED = 3
 
 
-@interruptible("certificates that were written are whole; the same command begins anew")
+@command(
+    'fisherflat certify python-llama --layer 0 --reading "frozen pattern" \\\n'
+    '    --prompt "def mean(values):" --out flat.json',
+    "fisherflat certify python-qwen3-next --layer 0,-1 --out live.json",
+    then="certificates that were written are whole; the same command begins anew",
+)
 def certify(
     path: options.ModelPath,
     layer: options.Layers,
     out: Annotated[
         Path,
-        typer.Option(help="File for the certificate; of several, each has its layer and so on added.", dir_okay=False),
+        typer.Option(
+            "--out", help="File for the certificate; of several, each has its layer and so on added.", dir_okay=False
+        ),
     ],
+    prompts: options.Prompts,
+    loading: options.Loading,
     part: options.Parts = ["attention"],  # noqa: B006
     reading: Annotated[
         list[str] | None, typer.Option("--reading", "--readings", "--frozen", help=options.READINGS_HELP)
     ] = None,
-    prompt: options.Prompts = options.PROMPT,
-    ids: options.Ids = None,
     position: options.Positions = None,
     moves: options.MovesOption = "principal",
     dim: options.Dim = None,
-    precision: Annotated[int, typer.Option(help="Bits of the ball arithmetic.", min=24)] = 128,
-    device: options.Device = "cpu",
-    side: options.Side = None,
-    blocks: options.BlockList = None,
-    config: options.Config = None,
+    precision: Annotated[int, typer.Option("--precision", help="Bits of the ball arithmetic.", min=24)] = 128,
 ) -> None:
     """Prove that a part of a layer is flat, or curved, and write the certificate.
 
@@ -46,11 +50,11 @@ def certify(
     """
     from fisherflat.provers import certify_layer
 
-    chosen = options.indices(layer, "--layer", instead=["all"])
+    chosen, where = options.indices(layer, "--layer", instead=["all"]), options.positions(position)
     tried(out)
     parts, readings = options.words(part), options.readings(reading) or ["live"]
-    model = options.load_model(path, device, side, blocks, config)
-    places = options.places(model, options.prompts(prompt, ids), options.positions(position), moves, dim)
+    model = loading.load(path)
+    places = options.places(model, prompts.given(), where, moves, dim)
     layers = options.counted(chosen, len(model.blocks(places[0].prompt)), "--layer")
     for index, what, held, place in product(layers, parts, readings, places):
         certificate = certify_layer(
@@ -74,26 +78,37 @@ def certify(
         file = out.with_name(f"{out.stem}{added}{out.suffix}")
         certificate.save(file)
         say(f"layer {index}, {what}: {certificate.verdict}. {certificate.claim}")
-        say(f"written: {file}")
+        written([file])
+        answer(
+            {
+                "kind": "Certificate",
+                "verdict": certificate.verdict,
+                "claim": certificate.claim,
+                "subject": certificate.subject,
+                "enclosure": None if certificate.enclosure is None else [str(end) for end in certificate.enclosure],
+                "files": [str(file)],
+            }
+        )
 
 
-@interruptible("the same command begins anew")
+@command(
+    "fisherflat certify python-llama --layer -1 --part mlp --out proof.json",
+    "fisherflat verify proof.json python-llama",
+)
 def verify(
     file: Annotated[Path, typer.Argument(help="A certificate of `fisherflat certify` or `fisherflat symmetry`.")],
     path: options.ModelPath,
-    device: options.Device = "cpu",
-    side: options.Side = None,
-    blocks: options.BlockList = None,
-    config: options.Config = None,
+    loading: options.Loading,
 ) -> None:
     """Check a certificate against a model, by other code than the prover's. Exit code 3 where it does not hold."""
     from fisherflat.certificates import Certificate
     from fisherflat.verifier import verify_layer
 
     certificate = Certificate.load(file)
-    found = verify_layer(certificate, options.load_model(path, device, side, blocks, config))
+    found = verify_layer(certificate, loading.load(path))
     for reason in found.reasons:
         say(f"refused: {reason}")
+    answer({"kind": "Verification", "ok": found.ok, "reasons": list(found.reasons), "certificate": str(file)})
     if not found.ok:
         raise typer.Exit(REFUTED)
     say("the certificate holds")

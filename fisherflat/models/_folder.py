@@ -93,7 +93,7 @@ def place_of(path_or_id: str | Path, download: bool) -> Path:
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"{name!r} is not a folder, and the local Hugging Face cache has no model of that id; nothing is "
-            "downloaded unless you allow it: load(..., download=True)"
+            "downloaded unless you allow it: load(..., download=True), or --download in the shell"
         ) from error
     except OSError as error:
         raise CheckpointError(f"{name!r} could not be fetched: {error}") from error

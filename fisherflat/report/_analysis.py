@@ -13,7 +13,7 @@ from fisherflat._version import __version__
 from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
-from fisherflat.report._analysis_in_words import overview, sentences
+from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.studies.layers import QUANTITIES
@@ -148,6 +148,18 @@ class Analysis(Result):
         depth = [sentence for said in self.depth.values() for sentence in said]
         return [*sentences(self.table, self.gaps), *depth, *self.notes]
 
+    def headline(self) -> str:
+        """Which parts are proved flat, and which live one is curved most."""
+        return headline(self.table, self.estimates)
+
+    def caveats(self) -> list[str]:
+        """What was not measured, or not as it might be expected."""
+        return self.notes
+
+    def glance(self) -> list[Table]:
+        """The live scalar curvature by layer, a column a part."""
+        return glance(self.table, self.estimates)
+
     def overview(self) -> list[Table]:
         """The scalar curvature by layer, a table a part."""
         return overview(self.table, self.estimates)
@@ -172,7 +184,7 @@ class Analysis(Result):
             },
         }
         if self.measured:
-            files |= {"readings.csv": self.by_reading(), "estimates.csv": self.estimates}
+            files |= {"readings.csv": self.by_reading(), "estimates.csv": self.estimates, "gaps.csv": self.gaps}
         measured = self.table[self.table["verdict"].notna()]
         heads = measured["part"].str.startswith("head ")
         if not heads.all():
@@ -181,7 +193,7 @@ class Analysis(Result):
                 lambda axes: plot.layers_by_part(measured, axes=axes), 0.8 + 1.5 * parts, parts
             )
         if len(self.gaps):
-            files |= {"gaps.csv": self.gaps, "gaps.png": Figure.of(lambda ax: plot.gaps(self.gaps, ax=ax), 2.4)}
+            files["gaps.png"] = Figure.of(lambda ax: plot.gaps(self.gaps, ax=ax), 2.4)
         if heads.any():
             files["heads.png"] = _map_of_heads(measured[heads])
         return files

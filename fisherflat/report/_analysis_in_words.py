@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: part -> how a sentence begins with it
 NAMES = {"attention": "Attention", "mlp": "The MLP", "block": "The whole block"}
+_CAPTION = "means and 95 % bootstrap intervals, per mean variance of the part's own outputs"
 #: role -> how a sentence speaks of it
 _HELD = {
     "pattern": "pattern",
@@ -185,6 +186,49 @@ def _named(layers: object) -> str:
     return f"layer{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
+def headline(table: pd.DataFrame, estimates: pd.DataFrame) -> str:
+    """Which readings are flat by structure everywhere, and which live part of which layer is curved most."""
+    measured = table[table["verdict"].notna()]
+    if measured.empty:
+        return "Nothing could be measured."
+    depth = table["layer"].nunique()
+    said = [
+        f"{_spoken(*kind)}: {_describe(rows, depth)}."
+        for kind, rows in _kinds(measured)
+        if set(rows["verdict"]) == {str(Verdict.PROVED)}
+    ]
+    live = measured[(measured["reading"] == readings.LIVE) & (measured["verdict"] == Verdict.CURVED)]
+    places = live.drop_duplicates(["layer", "part"])[["layer", "part"]]
+    found = places.merge(estimates[estimates["reading"] == readings.LIVE], on=["layer", "part"]).dropna(subset=["mean"])
+    if found.empty:
+        return " ".join(said) or "No live part is curved, as far as the errors tell."
+    most = found.loc[found["mean"].abs().idxmax()]
+    value = Estimate(**{name: _plain(most[name]) for name in Estimate.__dataclass_fields__})
+    where = f"{most['part']} of layer {most['layer']}"
+    return " ".join([*said, f"Most curved, live: the {where}, {value}{known_to(value, most['mean_error'])}."])
+
+
+def glance(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
+    """The scalar curvature by layer, a column a part: live, or in the first reading that there is of it. No heads."""
+    from rich.table import Table
+
+    named = _whole_parts(table[table["reading"].notna()])
+    kinds: dict[str, str] = {}
+    for (part, reading), _ in _kinds(named):
+        if part not in kinds or reading == readings.LIVE:
+            kinds[part] = reading
+    if not kinds:
+        return []
+    shown = Table(title="scalar curvature by layer", title_justify="left")
+    shown.add_column("layer", justify="right")
+    for part, reading in kinds.items():
+        shown.add_column(f"{part},\n{reading}", justify="right")
+    for layer in sorted(set(table["layer"])):
+        shown.add_row(str(layer), *(_cell(table, estimates, (layer, *kind)) for kind in kinds.items()))
+    shown.caption = _CAPTION
+    return [shown]
+
+
 def overview(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
     """The mean scalar curvature with its interval, a table a part: a row a layer, a column a reading. No heads."""
     from rich.table import Table
@@ -200,7 +244,7 @@ def overview(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
         for layer in sorted(set(table["layer"])):
             shown[-1].add_row(str(layer), *(_cell(table, estimates, (layer, *kind)) for kind in kinds))
     if shown:
-        shown[-1].caption = "means and 95 % bootstrap intervals, per mean variance of the part's own outputs"
+        shown[-1].caption = _CAPTION
     return shown
 
 

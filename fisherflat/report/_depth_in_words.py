@@ -37,6 +37,19 @@ def sentences(found: Depth) -> list[str]:
     return said if found.complete else [*said, "Interrupted: this is all that was measured until then."]
 
 
+def headline(found: Depth) -> str:
+    """What moves; how curved what comes out is, and which part of that is due to which layers and gates."""
+    said = sentences(found)
+    chosen = (
+        "After the last block",
+        "The scalar curvature after",
+        "Attributed to layers",
+        "Attributed to gates",
+        "Gates",
+    )
+    return " ".join([said[0], *(sentence for sentence in said[1:] if sentence.startswith(chosen))])
+
+
 def _about_budgets(found: Depth) -> list[str]:
     if not found.budgets:
         return []

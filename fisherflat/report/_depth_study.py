@@ -12,7 +12,7 @@ from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.models import as_model
 from fisherflat.models.moves import Moves, parse
-from fisherflat.report._depth_in_words import printed_means, sentences
+from fisherflat.report._depth_in_words import headline, printed_means, sentences
 from fisherflat.report._depth_tensors import packed, unpacked
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
@@ -38,6 +38,14 @@ class DepthStudy(Depth, Result):
     def sentences(self) -> list[str]:
         """Where curvature is made, by which parts, how it grows, and how much of it is attributed to gates."""
         return sentences(self)
+
+    def headline(self) -> str:
+        """What moves, how curved what comes out is, and which layers and gates make it."""
+        return headline(self)
+
+    def caveats(self) -> list[str]:
+        """That it was interrupted, where it was."""
+        return [] if self.complete else self.sentences()[-1:]
 
     def overview(self) -> list[Table]:
         """The mean scalar curvature, a row a depth and a column a reading."""

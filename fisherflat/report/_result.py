@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fisherflat._files import claimed, read_json, visible
 from fisherflat.errors import FisherflatError, InputError
@@ -53,6 +53,23 @@ class Result(ABC):
         **Raises:** `InputError` where its files are not there or not whole.
         """
 
+    def headline(self) -> str:
+        """What matters most, in a sentence or two."""
+        return "".join(self.sentences()[:1])
+
+    def caveats(self) -> list[str]:
+        """What limits what the numbers say, such as an interrupt; among the sentences."""
+        return []
+
+    def glance(self) -> list[Table]:
+        """The one table that belongs to the headline, if there is any."""
+        return self.overview()[:1]
+
+    def content(self) -> dict[str, Any]:
+        """All of it, fit for JSON: its kind, what its document holds, and the rows of its tables by name."""
+        tables = {name: _rows(table) for name, table in self.tables.items()}
+        return {"kind": type(self).__name__, **self.files()[self.document], "tables": tables}
+
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables, by the names of their files without the suffix."""
@@ -75,16 +92,30 @@ class Result(ABC):
         files[self.document] = files.pop(self.document)  # comes last: what it says is there is there
         return write(files, folder)
 
-    def summary(self) -> RenderableType:
-        """The most important numbers as tables, and the sentences; for `rich.print`."""
+    def summary(self, *, verbose: bool = True) -> RenderableType:
+        """The most important numbers as tables, and the sentences; for `rich.print`.
+
+        **Args:** `verbose`: all of them; otherwise the headline, one table, and what limits what they say.
+        """
         from rich.console import Group
         from rich.markup import escape
 
-        name, *said = (escape(visible(text)) for text in (self.model, *self.sentences()))
-        return Group(name, *self.overview(), *said)
+        if verbose:
+            before, tables, after = [], self.overview(), self.sentences()
+        else:
+            before, tables, after = [self.headline()], self.glance(), self.caveats()
+        name, *said = (escape(visible(text)) for text in (self.model, *before, *after) if text)
+        return Group(name, *said[: len(before)], *tables, *said[len(before) :])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}{'' if self.complete else ', incomplete'})"
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, with `None` where there is nothing."""
+    whole = table.astype(object)
+    rows: list[dict[str, Any]] = whole.where(whole.notna(), None).to_dict("records")
+    return rows
 
 
 @contextmanager

@@ -32,6 +32,20 @@ class SymmetryStudy(Symmetries, Result):
         """The notes: which MLPs are not gated and why, and how exact the rewriting of the others is."""
         return self.notes if self.complete else [*self.notes, "Interrupted: this is all that was done until then."]
 
+    def headline(self) -> str:
+        """How many units there are, and how strongly their inverse scaling is broken."""
+        if not len(self.table):
+            return super().headline()
+        median = self.table["strength"].median()
+        broken = "" if median != median else (
+            f", whose inverse scaling is broken by {median:.2g} in the median, on a scale from 0 to √2"
+        )  # fmt: skip
+        return f"{len(self.table)} units in {len(self.certificates)} gated MLPs{broken}."
+
+    def caveats(self) -> list[str]:
+        """That it was interrupted, where it was."""
+        return [] if self.complete else self.sentences()[-1:]
+
     def overview(self) -> list[Table]:
         """How broken the inverse scaling of units is, a row an MLP."""
         from rich.table import Table

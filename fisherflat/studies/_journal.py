@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fisherflat._files import as_json, claimed, content, made, parsed, read_json, whole
+from fisherflat._files import as_json, claimed, content, made, note, parsed, read_json, whole
 from fisherflat.errors import InputError
 
 #: one row of a table
@@ -76,6 +76,7 @@ class Journal:
                 self._append({"finished": True})
         finally:
             self._file.close()
+            note(self.path)
 
     def _append(self, line: dict[str, Any]) -> None:
         try:

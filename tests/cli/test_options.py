@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 import fisherflat as ff
 from fisherflat.cli import _options as options
 from fisherflat.cli import app
+from fisherflat.errors import InputError
 from fisherflat.report import analyze
 
 
@@ -117,14 +120,45 @@ def test_depth_of_several_prompts_and_positions_has_a_folder_each(folder: Path, 
     }
 
 
+def given(texts: list[str] | None = None, files: list[str] | None = None, ids: list[str] | None = None) -> list[Any]:
+    return options.Prompts(texts, files, ids).given()
+
+
 def test_token_ids_are_prompts() -> None:
-    """They stand in the place of the default text, and beside texts that were given."""
-    assert options.prompts(options.PROMPT, None) == options.PROMPT
-    assert options.prompts(options.PROMPT, ["5,17, 3", "[8 9]"]) == [[5, 17, 3], [8, 9]]
-    assert options.prompts(["a word"], ["5"]) == ["a word", [5]]
-    for wrong in ("", "a", "1.5", "5,-1", "5;6"):
+    """They stand in the place of the default text, and beside texts that were given, also that one."""
+    assert given() == options.PROMPT
+    assert given(ids=["5,17, 3", "[8 9]"]) == [[5, 17, 3], [8, 9]]
+    assert given(["a word"], ids=["5"]) == ["a word", [5]]
+    assert given(list(options.PROMPT), ids=["5"]) == [*options.PROMPT, [5]]
+    for wrong in ("", "a", "1.5", "5,-1", "5;6", "٥", "9" * 4400):
         with pytest.raises(typer.BadParameter, match="no list of token ids"):
-            options.prompts(options.PROMPT, [wrong])
+            given(ids=[wrong])
+
+
+def test_prompts_come_from_files_a_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeffthe cat\r\n\r\n    sat on, \u2028a mat\nend".encode())
+    assert given(files=[str(file)]) == ["the cat", "    sat on, \u2028a mat", "end"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\ntwo\n")))
+    assert given(["zero"], files=["-"], ids=["7"]) == ["zero", "one", "two", [7]]
+
+
+def test_files_that_are_no_prompts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is: no file, a folder, a pipe, a device that never ends, nothing, no text, too much."""
+    monkeypatch.setattr(options, "MAX_PROMPTS", 100)
+    contents = {"empty": b"", "blank": b" \n\t\n", "latin": "café".encode("latin-1"), "long": b"a" * 101}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe")
+    for name in (*contents, "pipe", "nowhere", ".", "a\0b"):
+        with pytest.raises(InputError):
+            given(files=[str(tmp_path / name)])
+    with pytest.raises(InputError):
+        given(files=["/dev/zero"])
+    for content in contents.values():
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        with pytest.raises(InputError, match="--prompt-file -"):
+            given(files=["-"])
 
 
 def test_ids_run_where_there_is_no_tokenizer(tmp_path: Path) -> None:

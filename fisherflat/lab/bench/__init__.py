@@ -7,19 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from fisherflat.lab.bench._plan import DTYPES, ON_REQUEST, SECTIONS, Plan
-from fisherflat.lab.bench._report import save, show, targets
+from fisherflat.lab.bench._report import plain, save, show, targets
 from fisherflat.lab.bench._run import run
 from fisherflat.lab.bench.maps import MOVING, NAMES
 
-__all__ = ["DTYPES", "MOVING", "NAMES", "ON_REQUEST", "SECTIONS", "Plan", "bench", "run", "save", "show", "targets"]
+__all__ = [
+    "DTYPES",
+    "MOVING",
+    "NAMES",
+    "ON_REQUEST",
+    "SECTIONS",
+    "Plan",
+    "bench",
+    "plain",
+    "run",
+    "save",
+    "show",
+    "targets",
+]
 
 
-def bench(plan: Plan, out: Path | None = None) -> dict[str, Any]:
-    """Run `plan`, print its tables, write them to the JSON file `out`; progress goes to standard error.
+def bench(plan: Plan, out: Path | None = None, *, progress: bool = True) -> dict[str, Any]:
+    """Run `plan`, print its tables, write them to the JSON file `out`; progress goes to standard error, if wanted.
 
     **Raises:** `InputError` where the file cannot be written.
     """
-    results = run(plan, lambda line: print(line, file=sys.stderr, flush=True))
+    results = run(plan, lambda line: print(line, file=sys.stderr, flush=True) if progress else None)
     show(results)
     if out is not None:
         save(results, out)

@@ -121,13 +121,19 @@ def _depth_targets(depth: dict[str, Any]) -> Iterator[Target]:
             yield at_most(f"exponent of a profile's {what} in depth", 1.1, exponent)
 
 
+def plain(results: dict[str, Any]) -> dict[str, Any]:
+    """`results` and the promises that they speak to, fit for JSON."""
+    found: dict[str, Any] = json.loads(json.dumps({**results, "targets": targets(results)}, default=_plain))
+    return found
+
+
 def save(results: dict[str, Any], path: Path) -> None:
     """Write `results` as JSON, whole or not at all.
 
     **Raises:** `InputError` where the file cannot be written.
     """
     with whole(path) as part:
-        part.write_text(json.dumps({**results, "targets": targets(results)}, default=_plain, indent=1) + "\n")
+        part.write_text(json.dumps(plain(results), indent=1) + "\n")
 
 
 def _plain(thing: Any) -> Any:
