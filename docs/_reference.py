@@ -108,7 +108,7 @@ def members(cls: type) -> Iterator[tuple[str, str, Any]]:
             if name.startswith("_") or name in seen:
                 continue
             seen.add(name)
-            if not inspect.getdoc(found):  # a former name
+            if getattr(getattr(found, "fget", found), "__module__", "").endswith("._renamed"):  # a former name
                 continue
             if isinstance(found, property) or type(found).__name__ == "cached_property":
                 yield name, "property", found

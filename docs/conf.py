@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util.logging import getLogger
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
@@ -31,6 +33,7 @@ nb_execution_mode = "off"  # the notebooks ship with their outputs, and the test
 nb_ipywidgets_js: dict[str, Any] = {}  # nothing from the network
 nb_merge_streams = True
 python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"
@@ -39,6 +42,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"fisherflat {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
 html_math_renderer = "mathml"
@@ -79,8 +84,12 @@ def mathml(translator: Any, node: Any) -> None:
     display = isinstance(node, nodes.math_block)
     try:
         formula = tex2mathml(node.astext(), as_block=display)
+        formula = re.sub(
+            r"<mo(?: class=\"math\w+\")?>\|</mo>", '<mo stretchy="false">|</mo>', formula
+        )  # bars stay small
     except MathError as error:
-        raise ValueError(f"{node.source}:{node.line}: {node.astext()!r}: {error}") from error
+        formula = node.astext()
+        getLogger("formulas").warning("%s: %r", error, formula, location=node)
     translator.body.append(f'<div class="formula">{formula}</div>' if display else formula)
     raise nodes.SkipNode
 
