@@ -7,7 +7,7 @@ from fisherflat.certificates._bounds import Bound, bounds, rounded
 from fisherflat.certificates._certificate import Certificate, versions
 from fisherflat.certificates._curvature import CurvatureCertificate
 from fisherflat.certificates._curvature_words import ARGUMENTS
-from fisherflat.certificates._layer import expert, movement, operator, placed
+from fisherflat.certificates._layer import expert, movement, named_prompt, operator, placed
 from fisherflat.certificates._steps import Analytic, HeldNode, Numbers, Step
 from fisherflat.certificates._symmetry import FACTOR, UNNAMED, Counterexample, Finding, SymmetryCertificate
 from fisherflat.certificates._weight import Weight
@@ -30,6 +30,7 @@ __all__ = [
     "bounds",
     "expert",
     "movement",
+    "named_prompt",
     "operator",
     "placed",
     "rounded",

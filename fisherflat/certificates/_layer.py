@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
+from fisherflat.certificates import digests
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.gated_mlp import experts
 from fisherflat.models import PARTS, Encoded, Model, Part
@@ -11,24 +14,46 @@ from fisherflat.models.moves import Moves, Position, Principal, Random, Words, t
 from fisherflat.spaces.charts import Chart
 
 
-def operator(model: Model, subject: dict[str, Any]) -> Part:
+def named_prompt(encoded: Encoded) -> dict[str, Any]:
+    """How a subject names a prompt: by its token ids, or by digests of hidden states and of a model's own inputs."""
+    if encoded.kind == "ids":
+        return {"token_ids": encoded.prompt_ids}
+    given = {"hidden_states": encoded.hidden} if encoded.kind == "hidden" else encoded.inputs
+    named = given if isinstance(given, dict) else {"inputs": given}
+    return {"inputs": {name: digests.of_tensor(x) if isinstance(x, Tensor) else x for name, x in named.items()}}
+
+
+def operator(model: Model, subject: dict[str, Any], prompt: Any = None) -> Part:
     """The part of the layer, as it ran on the prompt, that a subject names.
 
-    **Raises:** `CertificateError` where the subject does not name one, `InputError` where the model has none such.
+    **Args:** `prompt`: where the subject holds no token ids, what the model ran on.
+
+    **Raises:** `CertificateError` where the subject does not name one, `InputError` where the model has none such, or
+    the prompt is another.
     """
     try:
-        layer, part, ids = subject["layer"], subject["part"], subject["token_ids"]
+        layer, part = subject["layer"], subject["part"]
+        encoded = _prompt(model, subject, prompt)
     except KeyError as error:
         raise CertificateError(f"subject: {error} is missing") from error
     if part not in PARTS:
         raise InputError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
-    blocks = model.blocks(ids)
+    blocks = model.blocks(encoded)
     if not isinstance(layer, int) or not 0 <= layer < len(blocks):
         raise InputError(f"the model has layers 0 to {len(blocks) - 1}, there is no layer {layer!r}")
     found = blocks[layer] if part == "block" else getattr(blocks[layer], part)
     if found is None:
         raise InputError(f"layer {layer} has no {part} that could be found")
     return found
+
+
+def _prompt(model: Model, subject: dict[str, Any], prompt: Any) -> Any:
+    if "inputs" not in subject:
+        return subject["token_ids"]
+    encoded = model.encode(prompt)
+    if named_prompt(encoded) != {"inputs": subject["inputs"]}:
+        raise InputError("the prompt is not the one that the certificate names")
+    return encoded
 
 
 def placed(

@@ -151,9 +151,9 @@ def _of_module(source: Any, tokenizer: Any, blocks: str | None, part: str | None
 
 
 def _device(device: Any) -> torch.device:
-    """**Raises:** `InputError` where torch has no such device here."""
+    """**Raises:** `InputError` where torch has no such device here, or none that holds numbers, and in double."""
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, dtype=torch.float64, device=device).item()
         return torch.device(device)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         said = str(error).splitlines()[0]

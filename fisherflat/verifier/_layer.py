@@ -27,13 +27,17 @@ from fisherflat.verifier._verify import Verification, verify
 AGREEMENT = 1e-6
 
 
-def verify_layer(certificate: Certificate, model: Any) -> Verification:
+def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None) -> Verification:
     """Check a certificate of `certify_layer`, or one about the symmetries of an MLP, against a model.
 
     The layer is found and traced again; for curvature on the same chart, which has to be that of what moves, at the
     position and on the prompt that the certificate names, to within the rounding of hidden states.
 
-    **Raises:** `CertificateError` where the certificate does not say which layer it is about.
+    **Args:** `certificate`; `model`, loaded, or what `fisherflat.load` takes; `prompt`, what the model was given, where
+    that was hidden states or inputs of its own: a certificate holds token ids, and of other prompts digests.
+
+    **Raises:** `CertificateError` where the certificate does not say which layer it is about, or it takes a `prompt`
+    that was not given.
 
     >>> import fisherflat as ff
     >>> model = ff.load("python-llama")
@@ -44,10 +48,15 @@ def verify_layer(certificate: Certificate, model: Any) -> Verification:
     subject = certificate.subject
     if subject is None:
         raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")
+    if "inputs" in subject and prompt is None:
+        raise CertificateError(
+            "subject: the certificate is about hidden states, or other inputs, of which it holds digests alone; give "
+            "them as prompt"
+        )
     loaded = as_model(model)
     try:
         if not isinstance(certificate, CurvatureCertificate):
-            part = operator(loaded, subject)
+            part = operator(loaded, subject, prompt)
             checked = verify(certificate, expert(part, subject["expert"]) if "expert" in subject else part)
             return _without_note(checked)
         part, reasons = _placed(certificate, loaded, subject)

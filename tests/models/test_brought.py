@@ -413,7 +413,7 @@ def test_what_is_no_model(source: Any) -> None:
         ff.load(source)
 
 
-@pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "meta", torch.device("meta")])
 def test_a_device_that_is_not_there(device: Any) -> None:
     with pytest.raises(InputError, match=r"torch cannot use the device"):
         ff.load(encoder(), device=device)

@@ -116,3 +116,20 @@ def test_the_command_says_that_minilm_is_not_gated(minilm_path: Path, tmp_path: 
     done = CliRunner().invoke(app, ["symmetry", str(minilm_path), "--out", str(tmp_path)])
     assert done.exit_code == 0 and done.output.count("not gated") == 6
     assert {file.name for file in tmp_path.iterdir()} == {"units.csv", "symmetries.csv", "notes.txt", "symmetry.json"}
+
+
+def test_a_certificate_on_hidden_states_names_them_and_no_token_ids(tmp_path: Path) -> None:
+    """Nobody gave any: what it is about are the states."""
+    model = ff.load("python-llama")
+    states = model.blocks([5, 6, 7])[0].hidden_states
+    found = ff.symmetry.study(model, states, progress=False)
+    found.save(tmp_path)
+    certificate = ff.Certificate.load(tmp_path / "certificates" / "layer-001.json")
+    assert certificate.subject is not None and "token_ids" not in certificate.subject
+    with pytest.raises(ff.errors.CertificateError, match="hidden states, .* give them as prompt"):
+        ff.verify_layer(certificate, model)
+    assert ff.verify_layer(certificate, model, prompt=states).ok
+    assert ff.verify_layer(certificate, model, prompt=states.tolist()).ok
+    other = ff.verify_layer(certificate, model, prompt=states.flip(0))
+    assert not other.ok and "not the one" in other.reasons[0]
+    assert ff.verify(certificate, model.blocks([1, 2])[1].mlp).ok  # the weights are what is proved about

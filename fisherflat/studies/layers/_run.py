@@ -14,7 +14,7 @@ import torch
 
 from fisherflat._progress import progress as bar
 from fisherflat._version import __version__
-from fisherflat.certificates import digests
+from fisherflat.certificates import digests, named_prompt
 from fisherflat.errors import RoutingWarning, warn
 from fisherflat.models import Encoded, Model
 from fisherflat.parts.readings import LIVE, order, roles
@@ -132,11 +132,7 @@ def _carried_out(
 
 def _plain(prompt: Encoded) -> Any:
     """A prompt fit for JSON: its token ids, or what tells hidden states and inputs apart."""
-    if prompt.kind == "ids":
-        return prompt.ids.tolist()
-    given = {"hidden_states": prompt.hidden} if prompt.kind == "hidden" else prompt.inputs
-    named = given if isinstance(given, dict) else {"inputs": given}
-    return {name: digests.of_tensor(x) if isinstance(x, torch.Tensor) else x for name, x in named.items()}
+    return prompt.ids.tolist() if prompt.kind == "ids" else named_prompt(prompt)["inputs"]
 
 
 def _identity(model: Model, about: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fisherflat._progress import progress as bar
-from fisherflat.certificates import SymmetryCertificate
+from fisherflat.certificates import SymmetryCertificate, named_prompt
 from fisherflat.errors import CheckpointError, InputError, TraceError
 from fisherflat.gated_mlp import GatedUnits, broken_scaling, conserved_charges, exchange_defect, experts, units_of_graph
 from fisherflat.parts import trace
@@ -99,7 +99,7 @@ def study(model: Model, prompts: Any, *, progress: bool = True) -> Symmetries:
             for layer in range(len(stacks[0])):
                 advance(f"layer {layer}", layer, len(stacks[0]))
                 # slices, so that the stacks do not hold on to the layer
-                tables += _study_layer([stack[layer : layer + 1] for stack in stacks], encoded[0].ids.tolist(), found)
+                tables += _study_layer([stack[layer : layer + 1] for stack in stacks], named_prompt(encoded[0]), found)
         found.complete = True
     except KeyboardInterrupt:
         pass
@@ -108,11 +108,11 @@ def study(model: Model, prompts: Any, *, progress: bool = True) -> Symmetries:
     return found
 
 
-def _study_layer(stacks: Sequence[Any], ids: list[int], found: Symmetries) -> list[pd.DataFrame]:
+def _study_layer(stacks: Sequence[Any], prompt: dict[str, Any], found: Symmetries) -> list[pd.DataFrame]:
     """One layer, on all prompts: the units of its MLP, or of the experts of it."""
     blocks = [stack[0] for stack in stacks]
     index = blocks[0].index
-    subject = {"layer": index, "part": "mlp", "token_ids": ids}
+    subject = {"layer": index, "part": "mlp", **prompt}
     try:
         mixtures = [experts(block.mlp) for block in blocks]
         if not mixtures[0]:
