@@ -198,6 +198,11 @@ class Analysis(Result):
             files["heads.png"] = _map_of_heads(measured[heads])
         return files
 
+    @property
+    def folders(self) -> list[str]:
+        """Those of the studies of depth, one a prompt, where they were asked for."""
+        return [f"depth/prompt-{i}" for i in range(len(self.settings.get("prompts", ())))] if self.depth else []
+
     @classmethod
     def load(cls, folder: str | Path) -> Analysis:
         """The analysis that `save` wrote into a folder.

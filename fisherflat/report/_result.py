@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -84,13 +84,23 @@ class Result(ABC):
         """Write the tables, the sentences and the figures, as far as there is something to show.
 
         Each file is there as a whole or not at all, and takes the place of one of that name; `load` reads them again.
+        What a result that was saved there before has beyond these is removed, and nothing else.
 
         **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to, or another run
         writes to it.
         """
         files = dict(self.files())
-        files[self.document] = files.pop(self.document)  # comes last: what it says is there is there
-        return write(files, folder)
+        about = files.pop(self.document)
+        about = {**about, "files": sorted([*files, self.document]), "folders": list(self.folders)}
+        files[self.document] = about  # comes last: what it says is there is there
+        with claimed(folder) as place:
+            _discard(place, place / self.document, about)
+            return write(files, folder)
+
+    @property
+    def folders(self) -> Sequence[str]:
+        """Folders beside the files that hold results of their own, by name."""
+        return ()
 
     def summary(self, *, verbose: bool = True) -> RenderableType:
         """The most important numbers as tables, and the sentences; for `rich.print`.
@@ -137,6 +147,46 @@ def _finished(document: Path) -> bool:
         return document.exists() and read_json(document).get("complete") is not False
     except InputError:
         return True
+
+
+def _discard(folder: Path, document: Path, kept: Mapping[str, Sequence[str]]) -> None:
+    """Remove what a document says that its result wrote into a folder, but for files and folders that are kept."""
+    try:
+        before = read_json(document)
+    except InputError:  # there was none, or nobody can tell what it wrote
+        return
+    for place in _named(folder, before.get("folders"), kept["folders"]):
+        for beneath in place.glob("*.json"):
+            _discard(place, beneath, _NOTHING)
+        _remove_empty(place, folder)
+    for place in _named(folder, before.get("files"), kept["files"]):
+        with suppress(OSError):  # what is no file, or is gone
+            place.unlink()
+        _remove_empty(place.parent, folder)
+
+
+_NOTHING: Mapping[str, Sequence[str]] = {"files": (), "folders": ()}
+
+
+def _named(folder: Path, names: object, kept: Sequence[str]) -> list[Path]:
+    """What names, which anyone may have written, mean within a folder: not above it, and behind no link."""
+    found = [Path(name) for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    within = [name for name in found if name.parts and not name.is_absolute() and ".." not in name.parts]
+    real = folder.resolve()
+    return [folder / name for name in within if name.as_posix() not in kept and _is_real(real / name)]
+
+
+def _is_real(place: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return place.parent.resolve() == place.parent
+    return False
+
+
+def _remove_empty(place: Path, above: Path) -> None:
+    with suppress(OSError):  # it holds something else
+        while place != above:
+            place.rmdir()
+            place = place.parent
 
 
 @contextmanager

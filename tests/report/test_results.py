@@ -138,3 +138,32 @@ def test_prompts_cannot_run_in_a_spreadsheet_or_a_terminal(tmp_path: Path) -> No
                                      progress=False).summary())  # fmt: skip
         console.file.close()
         assert not set((tmp_path / "out").read_text(encoding="utf-8")) & set("\x1b\x9b\u202e\r")
+
+
+def test_a_smaller_result_leaves_nothing_of_a_larger_one_and_all_that_is_not_of_it(tmp_path: Path) -> None:
+    """In one folder after the other; what a document says that its result wrote is believed of its own folder alone."""
+    model, out, theirs = Model(tiny_model("afmoe")), tmp_path / "out", tmp_path / "theirs.txt"
+    small: dict[str, Any] = {"layers": [1], "positions": "last", "points": 1, "progress": False, "folder": out}
+    large = ff.analyze(model, [IDS, IDS[:4]], heads=[0], depth=True, **small)
+    before = set(large.save(out))
+    assert {path.name for path in before} > {"heads.png", "gaps.csv", "gaps.png"}
+    assert (out / "depth" / "prompt-1" / "depth.json").exists()
+    own = [theirs, out / "mine.csv", out / "depth" / "prompt-1" / "mine.csv", out / "depth" / "prompt-0" / "mine.txt"]
+    for path in own:
+        path.write_text("mine")
+    about = json.loads((out / "analysis.json").read_text())
+    about["files"] += ["../theirs.txt", str(theirs), "", ".", "depth/../mine.csv", 3]
+    about["folders"] += ["", ".", "..", "/", None]
+    (out / "analysis.json").write_text(json.dumps(about))
+    found = ff.analyze(model, IDS, parts=["mlp"], readings=["live"], overwrite=True, **small)
+    files = found.save(out)
+    left = {path for path in out.rglob("*") if path.is_file() and path not in own}
+    assert left == {*files, out / "journal.jsonl"} and len(files) < len(before)
+    assert all(path.read_text() == "mine" for path in own)
+    assert not (out / "depth" / "prompt-1" / "depth.json").exists()
+    assert json.loads((out / "analysis.json").read_text())["files"] == sorted(path.name for path in files)
+
+    study = KINDS["symmetry"][1]()
+    assert (folder := tmp_path / "symmetry" / "certificates") in {path.parent for path in study.save(folder.parent)}
+    files = KINDS["no gated MLP"][1]().save(folder.parent)
+    assert sorted(folder.parent.rglob("*")) == sorted(files)
