@@ -278,7 +278,7 @@ class StatisticalManifold(Paths):
         points, needed = self._points(u), (*JUDGED, "size")
         found = self._measured(lambda g: tuple(getattr(g, name) for name in (*quantities, *needed)), points)
         flat = {name: value.reshape(-1) for name, value in zip(needed, found[len(quantities) :], strict=True)}
-        chosen = sample(flat["condition_number"], ERRORS[errors])
+        chosen = sample(flat["skewness"], ERRORS[errors])
         names = ("scalar_curvature", "second_fundamental_form_norm")
         with without(DegenerateImmersionWarning, PrecisionWarning):  # said above
             known = self.measure(points.reshape(-1, self.k)[chosen], names, error=True)

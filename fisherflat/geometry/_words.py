@@ -35,8 +35,8 @@ _WORDS = tuple(Verdict)
 #: what is carried to other points is at least so many last places
 _FLOOR = 16.0
 #: what a verdict needs: the value, the terms that cancel in it, how much the surface bends, and where to estimate
-JUDGED = ("scalar_curvature", "cancellation_scale", "second_fundamental_form_norm", "condition_number")
-#: which errors to estimate: at one point in so many, those of the worst condition; to the others they are carried
+JUDGED = ("scalar_curvature", "cancellation_scale", "second_fundamental_form_norm", "skewness")
+#: which errors to estimate: at one point in so many, those of the most skew tangents; to the others they are carried
 ERRORS = {"sample": 64, "all": 1}
 #: the words for a curvature that is zero as far as is known
 FLAT_WORDS = (Verdict.PROVED, Verdict.FLAT)
@@ -83,10 +83,14 @@ def words(codes: Int[Tensor, "*batch"]) -> Any:
     return named(codes.tolist())
 
 
-def sample(condition: Float[Tensor, " P"], one_in: int) -> Int[Tensor, " n"]:
-    """At which points errors are estimated: one in so many, at least one, those of the worst condition."""
-    worst = condition.nan_to_num(nan=0.0).argsort(descending=True, stable=True)
-    return worst[: -(-len(condition) // one_in)].sort()[0]
+def sample(skewness: Float[Tensor, " P"], one_in: int) -> Int[Tensor, " n"]:
+    """At which points errors are estimated: one in so many, at least one, those where digits are fewest.
+
+    That is where the tangents that were worked with are most skew. A condition number would not do: it is that of the
+    chart's own coordinates, and where it is worst others have been taken, which keep more digits than its neighbours.
+    """
+    worst = skewness.nan_to_num(nan=0.0).argsort(descending=True, stable=True)
+    return worst[: -(-len(skewness) // one_in)].sort()[0]
 
 
 def carried(

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from cases.stress import scalar_curvature, stressed
+from cases.stress import around, scalar_curvature, stressed
 from torch import Tensor
 
 import fisherflat as ff
@@ -32,24 +32,11 @@ def test_words_do_not_depend_on_units(seed: int) -> None:
         assert scaled(manifold, *units).verdict(u) == word
 
 
-@pytest.mark.filterwarnings("ignore::fisherflat.errors.PrecisionWarning")
-def test_errors_that_are_carried_over_cover_nearly_always_and_no_sign_is_wrong() -> None:
-    generator = torch.Generator().manual_seed(0)
-    covered = []
-    for seed in range(64):
-        manifold = stressed(seed).manifold
-        if manifold.k > 3:
-            continue
-        u = torch.randn(4, manifold.k, dtype=DOUBLE, generator=generator) / 4
-        found = manifold.judged(u, ["scalar_curvature"])
-        for at, value, error, word in zip(
-            u.tolist(), found["scalar_curvature"].tolist(), found["scalar_curvature_error"].tolist(),
-            words(found["verdicts"]), strict=True,
-        ):  # fmt: skip
-            truth = scalar_curvature(manifold, at)
-            covered.append(bool(abs(value - truth) <= error))
-            assert word != "curved" or value * float(truth) > 0
-    assert len(covered) == 128 and sum(covered) >= 0.93 * len(covered)
+def test_errors_that_are_carried_over_cover_and_no_sign_is_wrong() -> None:
+    # eight coordinates take balls a second a point
+    readings = [r for seed in range(64) if stressed(seed).manifold.k <= 4 for r in around(seed)]
+    assert len(readings) == 192 and sum(r.covered for r in readings) >= 0.97 * len(readings)
+    assert not [r for r in readings if r.estimate < abs(r.value) and r.value * r.truth < 0]
 
 
 class Tilted(torch.nn.Module):

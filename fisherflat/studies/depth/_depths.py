@@ -94,7 +94,7 @@ def judged(
     k, shape = stack.chart.k, found[JUDGED[0]].shape
     points = stack.chart.coordinates(u).reshape(-1, k)
     columns = {name: found[name].reshape(len(stack.families), -1) for name in NEEDED}
-    chosen = sample(columns["condition_number"].nan_to_num(nan=0.0).amax(0), ERRORS[errors])
+    chosen = sample(columns["skewness"].nan_to_num(nan=0.0).amax(0), ERRORS[errors])
 
     @torch.no_grad()
     def estimate(chunk: Tensor) -> Tensor:

@@ -41,11 +41,12 @@ QUANTITIES: dict[str, Callable[[Geometry], Tensor]] = {
     "effective_rank": lambda g: g.effective_rank,
     "condition_number": lambda g: g.condition_number,
 }
-#: beside them: what an error is carried over with, and what decides on a verdict
+#: beside them: what decides where errors are estimated, how they are carried over, and on a verdict
 _BESIDE: dict[str, Callable[[Geometry], Tensor]] = {
     "scale": lambda g: g.cancellation_scale,
     "form": lambda g: g.second_fundamental_form_norm,
     "size": lambda g: g.size,
+    "skewness": lambda g: g.skewness,
 }
 CURVED = list(Verdict).index(Verdict.CURVED)
 
@@ -166,9 +167,9 @@ def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str,
 
 
 def _chosen(measured: Sequence[Measured], one_in: int) -> list[Int[Tensor, " n"]]:
-    """The points of each chart at which errors are estimated: of all charts those of the worst condition."""
+    """The points of each chart at which errors are estimated: of all charts those of the most skew tangents."""
     worst = [
-        torch.stack([own["condition_number"].cpu() for own in one.numbers]).nan_to_num(nan=0.0).amax(0)
+        torch.stack([own["skewness"].cpu() for own in one.numbers]).nan_to_num(nan=0.0).amax(0)
         for one in measured
     ]
     together = torch.cat(worst)
