@@ -19,7 +19,7 @@ from fisherflat.geometry._paths import Paths
 from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
-from fisherflat.geometry._words import ERRORS, JUDGED, decided, filled, sample, turn, words
+from fisherflat.geometry._words import ERRORS, JUDGED, decided, exceptional, filled, sample, turn, words
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import in_chunks
 from fisherflat.jets.graph import Graph
@@ -280,19 +280,29 @@ class StatisticalManifold(Paths):
         flat = {name: value.reshape(-1) for name, value in zip(needed, found[len(quantities) :], strict=True)}
         chosen = sample(flat["skewness"], ERRORS[errors])
         names = ("scalar_curvature", "second_fundamental_form_norm")
-        with without(DegenerateImmersionWarning, PrecisionWarning):  # said above
-            known = self.measure(points.reshape(-1, self.k)[chosen], names, error=True)
-        error, form_error = (
-            filled(known[f"{name}_error"], chosen, flat[scale])
-            for name, scale in zip(names, ("cancellation_scale", names[1]), strict=True)
-        )
-        bend = turn(flat[names[1]], form_error, flat["size"])
-        if isinstance(self.family, ParametricFamily):
-            bend = bend + float("inf")
-        codes = decided(flat[names[0]], error, flat["cancellation_scale"], bend, proved=self._proved)
+
+        def estimated(which: Tensor) -> list[Tensor]:
+            with without(DegenerateImmersionWarning, PrecisionWarning):  # said above
+                known = self.measure(points.reshape(-1, self.k)[which], names, error=True)
+            return [known[f"{name}_error"] for name in names]
+
+        def named() -> Tensor:
+            bend = turn(flat[names[1]], errors_of[1], flat["size"])
+            if isinstance(self.family, ParametricFamily):
+                bend = bend + float("inf")
+            return decided(flat[names[0]], errors_of[0], flat["cancellation_scale"], bend, proved=self._proved)
+
+        scales = (flat["cancellation_scale"], flat[names[1]])
+        errors_of = [filled(e, chosen, scale) for e, scale in zip(estimated(chosen), scales, strict=True)]
+        codes = named()
+        if len(odd := exceptional(codes, chosen)):
+            for error, own in zip(errors_of, estimated(odd), strict=True):
+                error[odd] = own
+            codes = named()
         return dict(zip(quantities, found, strict=False)) | {
-            "scalar_curvature_error": error.reshape(points.shape[:-1]), "verdicts": codes.reshape(points.shape[:-1]),
-        }  # fmt: skip
+            "scalar_curvature_error": errors_of[0].reshape(points.shape[:-1]),
+            "verdicts": codes.reshape(points.shape[:-1]),
+        }
 
     def metric(self, u: Any) -> Float[Tensor, "*batch k k"]:
         """The Fisher information `g_ij = d_i f . d_j f`, f the whitened mean."""

@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 
 _WORDS = tuple(Verdict)
 #: what is carried to other points is at least so many last places
-_FLOOR = 16.0
+_FLOOR = 8.0
 #: what a verdict needs: the value, the terms that cancel in it, how much the surface bends, and where to estimate
 JUDGED = ("scalar_curvature", "cancellation_scale", "second_fundamental_form_norm", "skewness")
 #: which errors to estimate: at one point in so many, those of the most skew tangents; to the others they are carried
@@ -107,6 +107,19 @@ def carried(
     relative = torch.where(here > 0, errors / here, 0.0).nan_to_num(nan=-1.0).amax(0)
     least = _FLOOR * torch.finfo(to.dtype).eps
     return there * torch.where(relative < 0, float("inf"), relative.clamp_min(least))
+
+
+def exceptional(codes: Int[Tensor, " P"], chosen: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+    """Which points deserve an error of their own, too: those that are not curved by a carried one, while others are.
+
+    Where a term cancels at some points alone, what is carried to them says nothing.
+
+    **Args:** `codes`, as `decided` gives them; `chosen`, where errors were estimated.
+    """
+    curved = codes == _WORDS.index(Verdict.CURVED)
+    odd = (codes > 0) & ~curved & curved.any()
+    odd[chosen] = False
+    return odd.nonzero()[:, 0]
 
 
 def filled(errors: Float[Tensor, " n"], at: Int[Tensor, " n"], scales: Float[Tensor, " P"]) -> Float[Tensor, " P"]:

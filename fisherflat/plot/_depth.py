@@ -86,6 +86,10 @@ class Budget(Protocol):
         """The names of all layers."""
 
     @property
+    def decided(self) -> Budget:
+        """The same with NaN at points where the error of the scalar curvature exceeds its value."""
+
+    @property
     def matrix(self) -> Tensor:
         """What is attributed to each pair of parts, `[*batch, n, n]`."""
 
@@ -372,9 +376,9 @@ def _averaged(budget: Budget, said: str = "mean ") -> str:
 
 
 def _mean(budget: Budget, name: str) -> np.ndarray:
-    """A field of a budget, averaged over the points that have a geometry."""
+    """A field of a budget, averaged over the points that have a geometry and are decided."""
     n = len(budget.parts)
-    values = getattr(budget, name)
+    values = getattr(budget.decided, name)
     trailing = (n, n) if name == "matrix" else (n,)
     points = values.shape[: values.dim() - len(trailing)].numel()
     return values.reshape(points, *trailing).nanmean(0).cpu().numpy()

@@ -6,7 +6,7 @@ import math
 
 from fisherflat._typing import Tensor
 from fisherflat.parts.readings import GATES, LIVE, name, roles
-from fisherflat.report._digits import shown
+from fisherflat.report._digits import share, shown
 from fisherflat.statistics import ENOUGH, Estimate, estimate
 from fisherflat.studies.depth import Depth, DepthProfile
 
@@ -54,14 +54,18 @@ def _about_budgets(found: Depth) -> list[str]:
     if not found.budgets:
         return []
     total, budget = _total(found), found.budgets["role"]
-    error = math.nan if budget.again is None else budget.error("scalar_curvature").nanmean().item()
+    error = budget.mean_error("scalar_curvature").item()
+    undecided = int(budget.undecided.sum())
+    if not total.count:
+        return ["The scalar curvature after the last block is undecided, so there is nothing to attribute."]
     if total.mean == 0:
         return ["The scalar curvature after the last block is zero, so there is nothing to attribute."]
     of_roles = dict(zip(found.budgets["role"].labels, _amounts(found, "role"), strict=True))
     to_gates = " and ".join(f"{of_roles[gate]} to {_NAMES[gate]}" for gate in found.gates)
     interval = f" (95 % interval {total.low:.3g} to {total.high:.3g})" if total.clusters >= ENOUGH else ""
+    left = f", {undecided} of them undecided and left out here and below," if undecided else ""
     said = [
-        f"After the last block the mean scalar curvature over {found.settings['budget_points']} points is "
+        f"After the last block the mean scalar curvature over {found.settings['budget_points']} points{left} is "
         f"{shown(total.mean, error)}/σ²{interval}.",
         f"Attributed to layers: {_largest(found, 'layer')}.",
         *_about_transport(found),
@@ -77,12 +81,12 @@ def _about_budgets(found: Depth) -> list[str]:
 
 
 def _total(found: Depth) -> Estimate:
-    return estimate(found.budgets["role"].scalar_curvature.flatten().tolist())
+    return estimate(found.budgets["role"].decided.scalar_curvature.flatten().tolist())
 
 
 def _attributed(found: Depth, by: str) -> Tensor:
     """What of the mean scalar curvature is attributed to each part; sums to it."""
-    return found.budgets[by].attributed.nanmean(0)
+    return found.budgets[by].mean("attributed")
 
 
 def _cancels(found: Depth) -> bool:
@@ -99,28 +103,38 @@ def _cancels(found: Depth) -> bool:
 
 def _amounts(found: Depth, by: str) -> list[str]:
     """What is attributed to each part: a share of the total, or where that cancels the amount itself."""
-    return _written(found, _attributed(found, by).tolist())
+    return _written(found, _attributed(found, by).tolist(), _errors(found, by))
 
 
-def _written(found: Depth, amounts: list[float]) -> list[str]:
-    total, cancels = _total(found).mean, _cancels(found)
-    return [f"{amount:+.3g}/σ²" if cancels else f"{amount / total:.0%}" for amount in amounts]
+def _errors(found: Depth, by: str) -> list[float]:
+    return found.budgets[by].mean_error("attributed").tolist()
+
+
+def _written(found: Depth, amounts: list[float], errors: list[float]) -> list[str]:
+    if _cancels(found):
+        return [f"{shown(amount, error, 3, '+')}/σ²" for amount, error in zip(amounts, errors, strict=True)]
+    total, of_total = _total(found).mean, found.budgets["role"].mean_error("scalar_curvature").item()
+    return [
+        share(amount / total, (error + abs(amount / total) * of_total) / abs(total))
+        for amount, error in zip(amounts, errors, strict=True)
+    ]
 
 
 def _largest(found: Depth, by: str) -> str:
     """The largest amounts; of halves also those of each kind together."""
-    labels, amounts = found.budgets[by].labels, _attributed(found, by).tolist()
-    first = sorted(zip(amounts, labels, strict=True), key=lambda pair: -abs(pair[0]))[:4]
-    words = _written(found, [amount for amount, _ in first])
-    said = ", ".join(
-        f"{word} to {_called(label)}" for word, (amount, label) in zip(words, first, strict=True) if amount
-    )
+    labels, amounts, errors = found.budgets[by].labels, _attributed(found, by).tolist(), _errors(found, by)
+    words = _written(found, amounts, errors)
+    first = sorted(zip(amounts, labels, words, strict=True), key=lambda one: -abs(one[0]))[:4]
+    said = ", ".join(f"{word} to {_called(label)}" for amount, label, word in first if amount)
     if by == "layer" and any(label.endswith(" mlp") for label in labels):
-        kinds = [
-            sum(amount for amount, label in zip(amounts, labels, strict=True) if label.endswith(kind))
-            for kind in (" attention", " mlp")
-        ]
-        attention, mlp = _written(found, kinds)
+        kinds, errors_of_kinds = (
+            [
+                sum(number for number, label in zip(numbers, labels, strict=True) if label.endswith(kind))
+                for kind in (" attention", " mlp")
+            ]
+            for numbers in (amounts, errors)
+        )
+        attention, mlp = _written(found, kinds, errors_of_kinds)
         said += f"; {attention} to all attention together and {mlp} to all MLPs"
     return said
 

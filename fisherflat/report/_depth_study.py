@@ -67,8 +67,9 @@ class DepthStudy(Depth, Result):
         """Tables, figures, `depth.json` with the sentences, and `depth.safetensors` with all numbers, point by point.
 
         `profile.csv` holds the profiles, `estimates.csv` their means over points with intervals; `budget_role.csv` and
-        so on the means of the budgets over points, `attributed.csv` the sums of their rows; `transport.csv` what each
-        layer creates and what of it survives; `maps.csv` the maps. Each has its figure.
+        so on the means of the budgets over points, and `budget_role_error.csv` how far off rounding may have put these,
+        `attributed.csv` the sums of their rows; `transport.csv` what each layer creates and what of it survives;
+        `maps.csv` the maps. Each has its figure.
         """
         files: dict[str, Content] = {self.document: self._document(), "depth.safetensors": packed(self)}
         if self.profiles:
@@ -77,6 +78,7 @@ class DepthStudy(Depth, Result):
                 files[f"profile_{kind}.png"] = Figure.of(partial(_onto, plot.profiles, profiles), 2.6)
         for by, budget in self.budgets.items():
             files[f"budget_{by}.csv"] = budget.table.rename_axis("").reset_index()
+            files[f"budget_{by}_error.csv"] = budget.error_table.rename_axis("").reset_index()
             files[f"budget_{by}.png"] = Figure.of(partial(_onto, plot.budget, budget), 3.0)
         if "layer" in self.budgets:
             files["transport.csv"] = self.transport_table

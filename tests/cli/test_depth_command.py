@@ -33,6 +33,7 @@ FILES = {
     "profile_calibrated.png",
     "profile_fixed.png",
     *(f"budget_{by}.{kind}" for by in ("role", "layer", "layer-role") for kind in ("csv", "png")),
+    *(f"budget_{by}_error.csv" for by in ("role", "layer", "layer-role")),
     "budget_by_layer.png",
     "transport.csv",
     "transport.png",
@@ -136,7 +137,7 @@ def test_what_a_study_of_a_gated_model_says(gated: DepthStudy) -> None:
 def test_shares_are_given_of_a_total_that_does_not_cancel(gated: DepthStudy) -> None:
     """Where all contributions have one sign; and with as many points of either sign they are not."""
     finest = gated.budgets["layer-role"]
-    finest = replace(finest, traces=finest.matrix.abs(), products=0 * finest.products)
+    finest = replace(finest, traces=finest.matrix.abs(), products=0 * finest.products, again=None)
     whole = {"role": finest.by("role"), "layer": finest.by("layer"), "layer-role": finest}
     said = " ".join(DepthStudy(**{**vars(gated), "budgets": whole}).sentences())
     paid = whole["role"].matrix.sum(-1).mean(0)

@@ -39,6 +39,23 @@ def test_errors_that_are_carried_over_cover_and_no_sign_is_wrong() -> None:
     assert not [r for r in readings if r.estimate < abs(r.value) and r.value * r.truth < 0]
 
 
+def swamped(x: Tensor) -> Tensor:
+    """A bowl, and where x0 is above a half a term that cancels and takes all its digits with it."""
+    large = torch.where(x[0] > 0.5, 1e17 * (x[0] + x[1]).exp(), 0 * x[0])
+    return torch.stack([x[0], x[1], (x[0].square() + x[1].square() + large) - large])
+
+
+def test_no_flatness_is_carried_to_where_others_are_curved() -> None:
+    u = [[0.0, 0.0], [0.75, 0.5], [0.2, 0.2], [0.8, 0.9]]
+    expected = ["curved", "undecided", "curved", "undecided"]
+    manifold = ff.StatisticalManifold(swamped, ff.charts.identity(2))
+    assert words(manifold.judged(u, [])["verdicts"]) == expected == manifold.verdict(u)
+    profile = ff.depth_profile([lambda x: 1 * x, swamped], ff.charts.identity(2), torch.tensor(u))
+    assert words(profile.verdicts[-1]) == expected  # type: ignore[index]
+    layers = ff.curvature_budget(swamped, ff.charts.identity(2), u)
+    assert words(layers.verdicts) == expected
+
+
 class Tilted(torch.nn.Module):
     """A surface of curvature `8 a²` at 0, next to a term that cancels and leaves its roundings."""
 

@@ -230,3 +230,38 @@ def test_coarser_budgets_keep_their_errors() -> None:
     off = (coarse.matrix - direct.matrix).abs()
     assert (off <= coarse.error("matrix") + direct.error("matrix")).all()
     assert (coarse.error("matrix") <= 1e-12 * coarse.matrix.abs().max()).all()
+
+
+def test_undecided_points_are_in_no_mean_of_a_budget() -> None:
+    """A bowl behind a term that cancels, at the second point alone: no digit is left there."""
+
+    def cancelling(x: Tensor) -> Tensor:
+        large = torch.where(x[0] > 0.5, 1e17 * (x[0] + x[1]).exp(), 0 * x[0])
+        return torch.stack([x[0], x[1], (x[0].square() + x[1].square() + large) - large])
+
+    chart = ff.charts.identity(2)
+    found = ff.curvature_budget(cancelling, chart, [[0.0, 0.0], [0.75, 0.5]], by="role")
+    assert found.undecided.tolist() == [False, True]
+    alone = ff.curvature_budget(cancelling, chart, [0.0, 0.0], by="role")
+    assert not alone.undecided and alone.decided is alone
+    for name in ("matrix", "attributed", "scalar_curvature"):
+        torch.testing.assert_close(found.mean(name), getattr(alone, name))
+    assert found.decided.scalar_curvature.isnan().tolist() == [False, True]
+    assert found.table.to_numpy().sum() == pytest.approx(alone.scalar_curvature.item())
+    assert found.error_table.shape == found.table.shape
+
+
+def test_errors_of_entries_are_those_of_the_worst_point() -> None:
+    """Two directions that a map tells apart less and less: what digits are left depends on the point."""
+
+    def squeezed(x: Tensor) -> Tensor:
+        near = (-x[2]).exp()
+        return torch.stack([x[0] + x[1], near * x[1], x[2], near * (x[0] * x[1]).tanh(), near * x[1] * x[2]])
+
+    chart = ff.charts.affine(torch.zeros(3), torch.eye(3))
+    u = torch.stack([torch.tensor([0.1, 0.3, depth]) for depth in (0.0, 4.0, 8.0, 12.0)])
+    found = ff.curvature_budget(squeezed, chart, u)
+    truth = ff.StatisticalManifold(squeezed, chart).measure(u, ["scalar_curvature"], error=True)
+    off = (found.scalar_curvature - truth["scalar_curvature"]).abs()
+    assert (off <= found.error("scalar_curvature") + truth["scalar_curvature_error"]).all()
+    assert found.sampled.tolist() == [3]

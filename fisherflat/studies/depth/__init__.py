@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fisherflat.studies.depth._budget import CurvatureBudget, Part, budget, curvature_budget
+from fisherflat.studies.depth._attribution import budget, curvature_budget
+from fisherflat.studies.depth._budget import CurvatureBudget, Part
 from fisherflat.studies.depth._growth import Growth, growth
 from fisherflat.studies.depth._maps import curvature_fields
 from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, depth_profile, profile

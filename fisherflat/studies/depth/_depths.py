@@ -10,7 +10,7 @@ import torch
 
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError
-from fisherflat.geometry import ERRORS, JUDGED, decided, filled, refined, sample, turn
+from fisherflat.geometry import ERRORS, JUDGED, decided, exceptional, filled, refined, sample, turn
 from fisherflat.jets import size
 from fisherflat.jets.engines import in_chunks
 from fisherflat.studies.depth._stack import Stack
@@ -107,16 +107,31 @@ def judged(
 
     largest = max(stage.shape.numel() for stage in stack.stages)
     bytes_per_point = 4 * len(stack.families) * largest * size(k) * points.element_size()
-    known = torch.cat(list(in_chunks(estimate, points[chosen], bytes_per_point, memory)), -1)
-    errors_of: list[list[Tensor]] = [[], []]
-    for depth in range(len(stack.families)):
-        for which, name in enumerate((JUDGED[1], JUDGED[2])):
-            errors_of[which].append(filled(known[depth, which], chosen, columns[name][depth]))
-    error, form_error = (torch.stack(rows) for rows in errors_of)
-    bend = turn(columns[JUDGED[2]], form_error, columns["size"])
-    words = decided(columns[JUDGED[0]], error, columns[JUDGED[1]], bend)
+
+    def estimated(which: Tensor) -> Tensor:
+        return torch.cat(list(in_chunks(estimate, points[which], bytes_per_point, memory)), -1)
+
     straight = torch.tensor(
         list(accumulate((not stage.bending for stage in stack.stages), operator.and_, initial=True))
     )
-    words[straight] = words[straight].clamp_max(0)
-    return error.reshape(shape), words.reshape(shape)
+
+    def named() -> Tensor:
+        bend = turn(columns[JUDGED[2]], errors_of[:, 1], columns["size"])
+        codes = decided(columns[JUDGED[0]], errors_of[:, 0], columns[JUDGED[1]], bend)
+        codes[straight] = codes[straight].clamp_max(0)
+        return codes
+
+    errors_of = torch.stack(
+        [
+            torch.stack(
+                [filled(error, chosen, columns[name][depth]) for name, error in zip(JUDGED[1:3], known, strict=True)]
+            )
+            for depth, known in enumerate(estimated(chosen))
+        ]
+    )
+    words = named()
+    odd = torch.cat([exceptional(codes, chosen) for codes in words]).unique()
+    if len(odd):
+        errors_of[..., odd] = estimated(odd)
+        words = named()
+    return errors_of[:, 0].reshape(shape), words.reshape(shape)

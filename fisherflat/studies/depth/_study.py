@@ -14,7 +14,8 @@ from fisherflat.models import Model
 from fisherflat.models.moves import Moves, label
 from fisherflat.parts import readings as named
 from fisherflat.statistics import by_group
-from fisherflat.studies.depth._budget import CurvatureBudget, budget
+from fisherflat.studies.depth._attribution import budget
+from fisherflat.studies.depth._budget import CurvatureBudget
 from fisherflat.studies.depth._growth import Growth, growth
 from fisherflat.studies.depth._maps import fields_after_blocks
 from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, profile
@@ -131,16 +132,16 @@ class Depth:
         """A row for each role in each layer, means over points: what of three quantities is attributed to it.
 
         `scalar_curvature` is the difference of `trace_squared`, `|tr II|²`, and `norm_squared`, `|II|²`, which do not
-        cancel.
+        cancel; `scalar_curvature_error`, how far off rounding may have put it.
         """
         import pandas as pd
 
-        columns = ["layer", "role", "scalar_curvature", "trace_squared", "norm_squared"]
+        columns = ["layer", "role", "scalar_curvature", "trace_squared", "norm_squared", "scalar_curvature_error"]
         if "layer-role" not in self.budgets:
             return pd.DataFrame(columns=columns)
         budget = self.budgets["layer-role"]
-        amounts = (budget.attributed, budget.traces.sum(-1), budget.products.sum(-1))
-        means = [amount.reshape(-1, len(budget.parts)).nanmean(0).tolist() for amount in amounts]
+        amounts = (budget.mean("attributed"), budget.mean("traces").sum(-1), budget.mean("products").sum(-1))
+        means = [amount.tolist() for amount in (*amounts, budget.mean_error("attributed"))]
         places = [(part.layer, part.role) for part in budget.parts]
         return pd.DataFrame([(*place, *row) for place, row in zip(places, zip(*means, strict=True), strict=True)],
                             columns=columns)  # fmt: skip
@@ -158,9 +159,9 @@ class Depth:
         if "layer" not in self.budgets:
             return pd.DataFrame(columns=["layer", *columns])
         budget = self.budgets["layer"]
-        means = {name: getattr(budget, name).nanmean(0).cpu().numpy() for name in columns}
+        means = {name: budget.mean(name).cpu().numpy() for name in columns}
         if budget.again is not None:
-            means |= {f"{name}_error": budget.error(name).nanmean(0).cpu().numpy() for name in columns[2:]}
+            means |= {f"{name}_error": budget.mean_error(name).cpu().numpy() for name in columns[2:]}
         return pd.DataFrame({"layer": budget.labels, **means})
 
     def growth(self) -> dict[Curve, Growth]:

@@ -16,6 +16,7 @@ from fisherflat.geometry import (
     Verdict,
     carried,
     decided,
+    exceptional,
     refined,
     sample,
     turn,
@@ -131,10 +132,8 @@ def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str,
     **Returns:** for each chart, by surface, rows with `point`, `u`, `rerouted`, the numbers of `QUANTITIES`,
     `scalar_curvature_error`, `verdict` and `error`.
     """
-    chosen = _chosen(measured, ERRORS[errors])
-    estimated = {i: one.errors(chosen[i]) for i, one in enumerate(measured) if len(chosen[i])}
     found: list[dict[str, list[Row]]] = []
-    for number, one in enumerate(measured):
+    for one, judged in zip(measured, _judged(measured, _chosen(measured, ERRORS[errors])), strict=True):
         places = list(
             zip(
                 range(len(one.points)),
@@ -144,16 +143,6 @@ def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str,
             )
         )
         found.append({})
-        judged = []
-        for surface, own in enumerate(one.numbers):
-            known = [(measured[i].numbers[surface], chosen[i], of[surface]) for i, of in estimated.items()]
-            scal, form = (_everywhere(name, own, known, which) for which, name in enumerate(("scale", "form")))
-            if number in estimated:
-                at = chosen[number]
-                for old, new in zip((scal, form), estimated[number][surface], strict=True):
-                    old[at] = torch.where(new.isnan(), old[at], new)
-            bend = turn(own["form"], form, own["size"])
-            judged.append((scal, decided(own["scalar_curvature"], scal, own["scale"], bend)))
         curved = any((codes == CURVED).any() for _, codes in judged)
         proved = one.chart.k == 1 or (not curved and affine(one.graph))
         for name, own, (error, codes) in zip(one.surfaces, one.numbers, judged, strict=True):
@@ -166,11 +155,58 @@ def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str,
     return found
 
 
+def _judged(measured: Sequence[Measured], chosen: Sequence[Int[Tensor, " n"]]) -> list[list[tuple[Tensor, Tensor]]]:
+    """For each chart and each of its surfaces the errors of the scalar curvature, and positions among `Verdict`."""
+    estimated = {i: one.errors(chosen[i]) for i, one in enumerate(measured) if len(chosen[i])}
+    errors: list[list[list[Tensor]]] = []  # for each chart and surface those of the scalar curvature and of |II|
+    for number, one in enumerate(measured):
+        errors.append([])
+        for surface, own in enumerate(one.numbers):
+            known = [(measured[i].numbers[surface], chosen[i], of[surface]) for i, of in estimated.items()]
+            both = [_everywhere(name, own, known, which) for which, name in enumerate(("scale", "form"))]
+            if number in estimated:
+                _put(both, chosen[number], estimated[number][surface])
+            errors[-1].append(both)
+
+    def named() -> list[list[Tensor]]:
+        return [
+            [
+                decided(own["scalar_curvature"], scal, own["scale"], turn(own["form"], form, own["size"]))
+                for own, (scal, form) in zip(one.numbers, errors[number], strict=True)
+            ]
+            for number, one in enumerate(measured)
+        ]
+
+    codes = named()
+    sizes = [len(one.points) for one in measured]
+    before = torch.cat([at + sum(sizes[:number]) for number, at in enumerate(chosen)])
+    together = [torch.cat([codes_.cpu() for codes_ in of_surface]) for of_surface in zip(*codes, strict=True)]
+    odd = torch.zeros(sum(sizes), dtype=torch.bool)
+    for of_surface in together:
+        odd[exceptional(of_surface, before)] = True
+    for number, (one, here) in enumerate(zip(measured, odd.split(sizes), strict=True)):
+        if here.any():
+            at = here.nonzero()[:, 0]
+            for both, new in zip(errors[number], one.errors(at), strict=True):
+                _put(both, at, new)
+    if odd.any():
+        codes = named()
+    return [
+        [(scal, of) for (scal, _), of in zip(errors[number], codes[number], strict=True)]
+        for number in range(len(measured))
+    ]
+
+
+def _put(errors: Sequence[Tensor], at: Int[Tensor, " n"], own: Float[Tensor, "2 n"]) -> None:
+    """Errors of their own in the place of those that were carried over."""
+    for old, new in zip(errors, own, strict=True):
+        old[at] = torch.where(new.isnan(), old[at], new.to(old))
+
+
 def _chosen(measured: Sequence[Measured], one_in: int) -> list[Int[Tensor, " n"]]:
     """The points of each chart at which errors are estimated: of all charts those of the most skew tangents."""
     worst = [
-        torch.stack([own["skewness"].cpu() for own in one.numbers]).nan_to_num(nan=0.0).amax(0)
-        for one in measured
+        torch.stack([own["skewness"].cpu() for own in one.numbers]).nan_to_num(nan=0.0).amax(0) for one in measured
     ]
     together = torch.cat(worst)
     mask = torch.zeros_like(together, dtype=torch.bool)
