@@ -76,7 +76,7 @@ def refined(
         return framed(family, found, found.coefficients.shape[-1:] if shape is None else shape)
 
     given = surface(jet)
-    ambient = given.ambient  # it depends on values, not on directions
+    ambient = given.ambient
     geometry = first = Geometry(Jet(given.coefficients, chart.k), degenerate, u, scale=scale, ambient=ambient)
     near, directions = geometry.nearly_degenerate, None
     for _ in range(_CHANGES if chart.k > 1 else 0):
@@ -86,7 +86,8 @@ def refined(
         directions = _better(chart, geometry, poor, directions)
         working = geometry.working.coefficients.clone()
         scale = torch.where(poor[:, None], 1.0, scale)  # what comes is about orthonormal
-        working[poor] = surface(engine.jet(u[poor].contiguous(), directions.basis[poor])).coefficients
+        better = surface(engine.jet(u[poor].contiguous(), directions.basis[poor]))
+        working[poor], ambient = better.coefficients, ambient.replaced(poor, better.ambient)
         geometry = Geometry(
             Jet(working, chart.k), degenerate, u, scale=scale, change=directions.change, ambient=ambient
         )

@@ -11,6 +11,7 @@ from fisherflat.spaces.families._family import framed as framed
 from fisherflat.spaces.families._gaussian import Gaussian
 from fisherflat.spaces.families._normal import DiagonalGaussian, FullGaussian, IsotropicGaussian
 from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily
+from fisherflat.spaces.families._tokens import NextToken
 
 __all__ = [
     "Ambient",
@@ -23,6 +24,7 @@ __all__ = [
     "FullGaussian",
     "Gaussian",
     "IsotropicGaussian",
+    "NextToken",
     "ParametricFamily",
     "Poisson",
     "VonMisesFisher",

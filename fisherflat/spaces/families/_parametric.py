@@ -55,6 +55,24 @@ class Ambient:
 
         return Ambient(self.ambient_dim, over(self.curvature), over(self.cubic))
 
+    def replaced(self, where: Tensor, other: Ambient) -> Ambient:
+        """That of `other` at the points of a mask `[P]`, which are all that it has: frames may follow directions."""
+
+        def merged(
+            mine: Callable[..., Tensor] | None, its: Callable[..., Tensor] | None
+        ) -> Callable[..., Tensor] | None:
+            if mine is None or its is None:
+                return mine
+
+            def call(*vectors: Tensor) -> Tensor:
+                found = mine(*vectors).clone()
+                found[where] = its(*(v[where] for v in vectors))
+                return found
+
+            return call
+
+        return Ambient(self.ambient_dim, merged(self.curvature, other.curvature), merged(self.cubic, other.cubic))
+
 
 @dataclass(frozen=True)
 class Framed:
