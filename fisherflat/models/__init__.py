@@ -10,12 +10,14 @@ from fisherflat.models._loading import as_model, load
 from fisherflat.models._model import Model
 from fisherflat.models._part import PARTS, Part
 from fisherflat.models._prompts import Encoded
+from fisherflat.models._readout import READOUTS, Readout
 from fisherflat.models._recorded_calls import first_tensor
 from fisherflat.models._sections import Sections
 
 __all__ = [
     "CONTROLS",
     "PARTS",
+    "READOUTS",
     "Block",
     "Blocks",
     "Encoded",
@@ -25,6 +27,7 @@ __all__ = [
     "Model",
     "NormDescription",
     "Part",
+    "Readout",
     "Sections",
     "as_model",
     "control",

@@ -69,14 +69,18 @@ TRACEABLE: dict[str, Any] = {
 }
 
 
-def empty_model(config: Any) -> nn.Module:
-    """The module of a transformers configuration, with parameters on the meta device, in float64."""
+def empty_model(config: Any, kind: Any = None) -> nn.Module:
+    """The module of a transformers configuration, with parameters on the meta device, in float64.
+
+    **Args:** `kind`, a class of transformers (default: the model without a head).
+    """
     from transformers import AutoModel
 
     config = deepcopy(config)
+    made = {name: value for name, value in TRACEABLE.items() if name != "trust_remote_code"}
     with drawn_from(torch.Generator()):
         with _parameters_on_meta():
-            module = AutoModel.from_config(config, **TRACEABLE)
+            module = AutoModel.from_config(config, **TRACEABLE) if kind is None else kind._from_config(config, **made)
         for part in module.modules():
             part._is_hf_initialized = False
         module.initialize_weights()  # buffers once more, in the default dtype: as transformers does when it reads files

@@ -130,6 +130,16 @@ class Forward:
         way, calls = unmixed[0]
         return self._chosen(way, encoded, calls, failures) if len(encoded.ids) > 1 else calls
 
+    def way(self, encoded: Encoded) -> Way:
+        """How the model runs on a prompt on which it has run.
+
+        **Raises:** `CheckpointError` where its blocks ran alone, without what is around them.
+        """
+        found = self._ways.get(encoded.kind)
+        if found is None or isinstance(found.callee, _Bare):
+            raise CheckpointError(f"{self._name} takes no such input as a whole; give a prompt that it takes itself")
+        return found
+
     def _chosen(self, way: Way, encoded: Encoded, calls: list[Call], failures: Sequence[Exception]) -> list[Call]:
         self._ways[encoded.kind] = way
         if isinstance(way.callee, _Bare) and not isinstance(self.module, CONTAINERS):
@@ -171,7 +181,7 @@ class Forward:
                 found[path] = module
         return list(found.values())
 
-    def _arguments(self, way: Way, encoded: Encoded) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, way: Way, encoded: Encoded) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What is passed to the module that is called."""
         takes = inspect.signature(way.callee.forward).parameters
         if isinstance(encoded.inputs, Mapping):
@@ -237,7 +247,7 @@ class Forward:
 
     def _call(self, way: Way, encoded: Encoded) -> None:
         try:
-            args, kwargs = self._arguments(way, encoded)
+            args, kwargs = self.arguments(way, encoded)
             try:
                 way.callee(*args, **kwargs)
             except (FisherflatError, Enough):
@@ -288,7 +298,7 @@ class Forward:
             for module in self.module.modules():
                 if isinstance(module, nn.Embedding):
                     hooks.callback(module.register_forward_pre_hook(look).remove)
-            args, kwargs = self._arguments(way, encoded)
+            args, kwargs = self.arguments(way, encoded)
             way.callee(*args, **kwargs)
         table = tables.get(largest)
         if table is not None:

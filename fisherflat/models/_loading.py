@@ -29,6 +29,7 @@ from fisherflat.models._folder import has_tokenizer, is_adapter, place_of, read_
 from fisherflat.models._model import Model
 from fisherflat.models._rounded import rounded_tables
 from fisherflat.models._stored_tensors import StoredTensor, check_finite
+from fisherflat.models._task import Task
 from fisherflat.models._weights import Weights
 from fisherflat.models._wrapped import unwrapped
 
@@ -124,6 +125,7 @@ def load(
         tokenizer_error=reason,
         again=again,
         stored_dtypes=sorted({tensor.dtype for tensor in stored.values()}),
+        task=task if (task := Task(place, config, stored, device)).is_known else None,
     )
 
 

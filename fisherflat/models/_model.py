@@ -19,11 +19,14 @@ from fisherflat.models._blocks import Block, Blocks
 from fisherflat.models._forward import Forward, arguments_of
 from fisherflat.models._part import Part
 from fisherflat.models._prompts import Encoded, arguments, floating, token_ids
+from fisherflat.models._readout import Readout, Readouts
 from fisherflat.models._recorded_calls import Call, rows_of
 from fisherflat.models._rounded import in_words, rounded_tables
 from fisherflat.models._sections import Sections, find_sections
+from fisherflat.models._task import Task
 from fisherflat.models._tokens import read
 from fisherflat.models._weights import Weights
+from fisherflat.spaces.families import ParametricFamily
 
 
 class Model:
@@ -39,6 +42,7 @@ class Model:
     - `part`: of an encoder-decoder, `"encoder"` (default) or `"decoder"`.
     - `weights`: where they are (default: in memory); `stored_dtypes`: their formats on disk.
     - `rounded`: formats of tables that were computed, and rounded to half precision (default: those of the module).
+    - `task`: the same checkpoint with its head, where it is in files and has one.
     - `again`: what makes the same model in another process (default: this, with the module sent along).
 
     The decoder of an encoder-decoder reads its start token and then the prompt, with the encoder's states of the prompt
@@ -63,6 +67,7 @@ class Model:
         again: Callable[[], Model] | None = None,
         stored_dtypes: Sequence[str] = (),
         rounded: Mapping[str, str] | None = None,
+        task: Task | None = None,
     ) -> None:
         self.config: Any = getattr(module, "config", None)
         two = bool(getattr(self.config, "is_encoder_decoder", False))
@@ -83,7 +88,8 @@ class Model:
         self.control: str | None = None
         self.reorder: Callable[[Encoded], Tensor] | None = None
         self.tokenizer, self.name, self.part = tokenizer, name, part or ("encoder" if two else None)
-        self.stored_dtypes = tuple(stored_dtypes)
+        self.stored_dtypes, self.task = tuple(stored_dtypes), task
+        self._readouts = Readouts(self)
         self._tokenizer_error = tokenizer_error or "the model has no tokenizer"
         self._forward = Forward(self.module, self._searched, self.weights, blocks, self.part == "decoder", name)
         #: by layer; the same for every prompt
@@ -239,6 +245,27 @@ class Model:
         encoded = self.encode(prompt)
         calls = self._forward.run(encoded, stop)
         return Blocks(lambda layer: self._block(layer, encoded, calls), range(len(calls)), keep=not self.weights.lazy)
+
+    def readout(self, kind: str | ParametricFamily, prompt: Any) -> Readout:
+        """What the model's own final norm, pooling and head make of hidden states on a prompt.
+
+        **Args:**
+
+        - `kind`: `"next-token"`, the distribution of the token that follows each one (a logit lens); `"class"`, that
+          of the classes of a classifier; `"direction"`, the unit vector of a sentence encoder; or one of
+          `fisherflat.families`, whose parameters the states before the unembedding are.
+        - `prompt`: anything that `encode` takes.
+
+        **Returns:** a `Readout`: `.lens`, a map of states `[n, d]`, and the `.family` of what it returns.
+
+        **Raises:** `CheckpointError` where the model has no such head, saying what to pass.
+
+        >>> import fisherflat as ff
+        >>> model = ff.load("python-llama")
+        >>> model.readout("next-token", "def mean(values):").family
+        NextToken(1024 tokens, d=96)
+        """
+        return self._readouts.find(kind, self.encode(prompt))
 
     def _block(self, layer: int, encoded: Encoded, calls: list[Call]) -> Block:
         call = calls[layer]

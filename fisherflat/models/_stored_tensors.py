@@ -69,6 +69,10 @@ class StoredTensor:
         """See `Source`; of the others nothing is read, since the file is mapped into memory."""
         return self._checked(lambda file: self._promoted(file.get_tensor(self.name)[list(rows)], device))
 
+    def read_slice(self, rows: slice) -> Tensor:
+        """Some rows along the first axis as they are stored; of the others nothing is read."""
+        return self._checked(lambda file: file.get_slice(self.name)[rows])
+
     def raw(self) -> Tensor:
         """Its values as they are stored."""
         return self._checked(lambda file: file.get_tensor(self.name).clone())

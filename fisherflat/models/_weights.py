@@ -119,7 +119,7 @@ class Weights:
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             for name, tensor in empty.items():
-                _put(module, name, tensor)
+                put(module, name, tensor)
 
         return enter, leave
 
@@ -134,17 +134,16 @@ class Weights:
                 value = self._stored[id(tensor)].read(self._device)
                 is_parameter = isinstance(tensor, nn.Parameter)
                 values[id(tensor)] = nn.Parameter(value, requires_grad=False) if is_parameter else value
-            _put(module, name, values[id(tensor)])
+            put(module, name, values[id(tensor)])
 
     def _hold_places(self, root: nn.Module, tables: Mapping[str, Tensor]) -> None:
         """For each table one that has its shape and takes no memory, on the device: models ask for both."""
         holders: dict[int, nn.Parameter] = {}
         for name, table in tables.items():
             if id(table) not in holders:
-                nothing = torch.full((1,), torch.nan, dtype=torch.float64, device=self._device)
-                holders[id(table)] = nn.Parameter(nothing.expand(table.shape), requires_grad=False)
+                holders[id(table)] = nowhere(table, self._device)
                 self._tables[id(holders[id(table)])] = self._stored[id(table)]
-            _put(root, name, holders[id(table)])
+            put(root, name, holders[id(table)])
 
 
 #: what may be asked of a table whose entries are not in memory: attributes, sizes
@@ -198,6 +197,13 @@ def _looked_up(root: nn.Module) -> set[int]:
     return tables - others
 
 
-def _put(module: nn.Module, name: str, value: Tensor) -> None:
+def put(module: nn.Module, name: str, value: Tensor) -> None:
+    """In place of a parameter or buffer of a name."""
     path, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(path), leaf, value)
+
+
+def nowhere(like: Tensor, device: torch.device) -> nn.Parameter:
+    """A parameter of the shape of one that takes no memory and has no values."""
+    nothing = torch.full((1,), torch.nan, dtype=torch.float64, device=device)
+    return nn.Parameter(nothing.expand(like.shape), requires_grad=False)

@@ -53,6 +53,27 @@ class VonMisesFisher(ParametricFamily):
             )
         self.concentration = None if concentration is None else float(concentration)
 
+    @classmethod
+    def of_radius(cls, radius: float, size: int) -> VonMisesFisher:
+        """The one whose directions in so many dimensions are a sphere of a radius: with 1, lengths are angles.
+
+        **Raises:** `InputError` where no concentration up to 10,000 has it.
+
+        >>> import fisherflat as ff
+        >>> ff.families.VonMisesFisher.of_radius(1.0, 2)
+        VonMisesFisher(1.6082802)
+        """
+        low, high = 0.0, _LARGEST
+        for _ in range(100):
+            middle = (low + high) / 2
+            below = middle**2 * float(_quotient(torch.tensor(middle**2).double(), size)[0]) < radius**2
+            low, high = (middle, high) if below else (low, middle)
+            if high - low <= 1e-14 * high:
+                break
+        if not 0 < low < 0.999 * _LARGEST:
+            raise InputError(f"no concentration up to {_LARGEST:.0f} makes a sphere of radius {radius!r}")
+        return cls(high)
+
     def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """N - 1 for each direction with a fixed concentration, n with a moving one."""
         size = last(shape, self, 2, "a vector whose direction counts")
@@ -108,7 +129,7 @@ class VonMisesFisher(ParametricFamily):
         )
 
     def __repr__(self) -> str:
-        return f"VonMisesFisher({'' if self.concentration is None else self.concentration})"
+        return f"VonMisesFisher({'' if self.concentration is None else format(self.concentration, '.8g')})"
 
 
 class _Warp:
