@@ -103,6 +103,7 @@ def depth(
     resolution: Annotated[int, typer.Option("--resolution", help="Points a side of maps; 0: none.", min=0)] = 15,
     seed: options.Seed = 0,
     errors: options.Errors = "sample",
+    family: options.Family = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Where in a model's depth curvature is made, by which parts, how it grows, and how much of it is due to gates.
@@ -131,6 +132,7 @@ def depth(
                     seed=seed,
                     errors=errors,
                     progress=progress(),
+                    family=family,
                 )
                 report(found, folder)
             ended(found)

@@ -71,6 +71,10 @@ Jobs = Annotated[int, typer.Option("--jobs", help="Processes that measure at a t
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Less of everything: a minute or two.")]
 Only = Annotated[list[str] | None, typer.Option("--only", help=f"This section; {SEVERAL}.")]
+Family = Annotated[
+    str | None,
+    typer.Option("--family", help="What states are read as: next-token, class or direction; default: a Gaussian."),
+]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda.")]
 
 
@@ -135,6 +139,7 @@ class Measuring:
     seed: Seed = 0
     dtype: Dtype = "float64"
     errors: Errors = "sample"
+    family: Family = None
     jobs: Jobs = 1
 
     def arguments(self) -> dict[str, Any]:
@@ -158,6 +163,7 @@ class Measuring:
             "seed": self.seed,
             "dtype": getattr(torch, self.dtype),
             "errors": self.errors,
+            "family": self.family,
             "jobs": self.jobs,
         }
 

@@ -38,8 +38,13 @@ def nearly_degenerate(ratio: Float[Tensor, "*batch"], ambient_dim: int) -> Bool[
     return ratio <= _NEAR * _negligible(ambient_dim, ratio.dtype)
 
 
-def orthonormal_frame(jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor | None) -> Frame:
-    """The frame of the Jacobian of a jet; arguments and errors are `Geometry`'s."""
+def orthonormal_frame(
+    jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor | None, uncertainty: Tensor | None = None
+) -> Frame:
+    """The frame of the Jacobian of a jet; arguments and errors are `Geometry`'s.
+
+    **Args:** `uncertainty` `[*batch]`, one minus the probability of the likeliest outcome, where a family has one.
+    """
     coefficients, k = jet.coefficients, jet.k
     finite = torch.isfinite(coefficients.sum((-2, -1)))  # one pass; NaN and infinities survive a sum
     jacobian = jet.jacobian
@@ -55,16 +60,23 @@ def orthonormal_frame(jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor
     singular = torch.linalg.svdvals(r / torch.where(units > 0, units, 1.0)[..., None, :])
     threshold = _negligible(coefficients.shape[-1], r.dtype) * singular[..., :1]
     rank = (singular > threshold).sum(-1)
-    bad = ~finite | (rank < k)
+    lost = finite & (columns.amax(-1) < torch.finfo(r.dtype).tiny ** 0.5)  # squares lose digits, or are zero
+    bad = ~finite | (rank < k) | lost
     if bad.any():
         if degenerate == "raise":
             first = bad.reshape(-1).nonzero()[0, 0]
             found = int(rank.reshape(-1)[first])
             values = ", ".join(f"{s:.3g}" for s in torch.linalg.svdvals(r).reshape(-1, k)[first].tolist())
-            hint = "the map does not depend on the coordinates there" if found == 0 else "the metric is singular there"
+            what, hint = f"the Jacobian has rank {found} < k = {k}", "the metric is singular there"
+            if found == 0:
+                hint = "the map does not depend on the coordinates there"
+            elif found == k:
+                what, hint = "the metric is too small for a number", "nothing that moves shows in the output"
+            if uncertainty is not None and (rest := uncertainty.reshape(-1)[first].item()) < 2**-40:
+                hint = f"the distribution is saturated, 1 - p is {rest:.3g} for the likeliest outcome there"
             raise DegenerateImmersionError(
-                f"the Jacobian has rank {found} < k = {k} {_place(bad, u)}, singular values [{values}]: {hint}"
-                '. Choose other directions or fewer of them, or pass degenerate="nan"'
+                f"{what} {_place(bad, u)}, singular values [{values}]: {hint}. Choose other directions or fewer of "
+                'them, or pass degenerate="nan"'
             )
         r = r.masked_fill(bad[..., None, None], float("nan"))
     nearly = ~bad & nearly_degenerate(singular[..., -1] / singular[..., 0], coefficients.shape[-1])

@@ -90,7 +90,7 @@ class Geometry(DualConnections, Errors):
         self._scale = scale
         self._ambient = ambient or Ambient(self.ambient_dim)
         self._forth = None if change is None else change.to(jet.coefficients)
-        frame = orthonormal_frame(jet, degenerate, u, scale)
+        frame = orthonormal_frame(jet, degenerate, u, scale, self._ambient.uncertainty)
         self._frame, self.working_triangular = frame.vectors, frame.triangular
         self.degenerate, self.nearly_degenerate, self.skewness = frame.degenerate, frame.nearly, frame.skewness
 
@@ -336,6 +336,22 @@ class Geometry(DualConnections, Errors):
         gram = self._framed[..., diagonal, :] @ self._framed[..., diagonal, :].transpose(-1, -2)
         bending = 2 * (gram.triu(1).sum((-2, -1)) - self._framed[..., mixed, :].square().sum((-2, -1)))
         return bending if self._ambient_riemann is None else bending + self.ambient_scalar_curvature
+
+    @cached_property
+    def uncertainty(self) -> Float[Tensor, "*batch"]:
+        """`1 - p_max`, p_max the probability of the likeliest outcome; NaN in families without finitely many."""
+        if self._ambient.uncertainty is None:
+            return torch.full_like(self.working_triangular[..., 0, 0], float("nan"))
+        return self._ambient.uncertainty + 0 * self.working_triangular[..., 0, 0]
+
+    @cached_property
+    def relative_curvature(self) -> Float[Tensor, "*batch"]:
+        """`4 (1 - p_max) K`, K the mean sectional curvature `scal / (k (k - 1))`; NaN where there is no p_max.
+
+        The curvature of classes grows like `1 / (1 - p_max)` towards a corner of the simplex; this does not.
+        """
+        planes = self.k * (self.k - 1)
+        return 4 * self.uncertainty * self.scalar_curvature / (planes or float("nan"))
 
     @cached_property
     def sectional_extremes(self) -> Float[Tensor, "*batch 2"]:

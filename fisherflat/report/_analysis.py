@@ -16,7 +16,7 @@ from fisherflat.parts import readings
 from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
-from fisherflat.studies.layers import QUANTITIES
+from fisherflat.studies.layers import CORNERS, QUANTITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,10 @@ class Analysis(Result):
         notes: Sequence[str] = (),
         depth: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in COLUMNS} for row in rows]
+        own = ("family", *CORNERS) if settings.get("family") is not None else ()
+        #: those of the table
+        self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-4], *own[1:], *COLUMNS[-4:]]
+        self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in self.columns} for row in rows]
         for row in self.rows:
             row["verdict"] = str(_FORMER_WORDS[row["verdict"]]) if row["verdict"] in _FORMER_WORDS else row["verdict"]
         self.model, self.settings, self.complete, self.notes = model, settings, complete, list(notes)
@@ -72,6 +75,8 @@ class Analysis(Result):
         `sqrt(det g)`, `effective_rank` and `condition_number` are those of `g`, in the coordinates `u` of the chart.
         `scalar_curvature_error`: how far off rounding may have put it, estimated or carried over (`errors` of
         `fisherflat.analyze`). `rerouted`: a mixture of experts chooses others at this point than at the prompt itself.
+        With a `family`, curvatures are in its own Fisher metric, and there are `uncertainty`, `1 - p` of the likeliest
+        outcome, and `relative_curvature`, `4 (1 - p) K` with the mean sectional curvature K.
         `verdict` is one of `fisherflat.geometry.Verdict`, `flat (proved)`, `flat to its error`, `undecided` or
         `curved`; `error` says why there are no numbers. `position` is missing where all words of the prompt move
         together.
@@ -79,9 +84,9 @@ class Analysis(Result):
         import pandas as pd
 
         kinds: dict[str, Any] = {"point": "Int64", "position": "Int64", "rerouted": "boolean"} | dict.fromkeys(
-            (*QUANTITIES, "scalar_curvature_error"), "float64"
+            (*(name for name in (*QUANTITIES, *CORNERS) if name in self.columns), "scalar_curvature_error"), "float64"
         )
-        return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype(kinds)  # also where every row failed
+        return pd.DataFrame(self.rows, columns=self.columns).astype(kinds)  # also where every row failed
 
     @cached_property
     def decided(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
 from fisherflat.report._digits import known_to, shown
 from fisherflat.statistics import ENOUGH, Estimate, estimate
+from fisherflat.studies import in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 #: part -> how a sentence begins with it
 NAMES = {"attention": "Attention", "mlp": "The MLP", "block": "The whole block"}
-_CAPTION = "means and 95 % bootstrap intervals, per mean variance of the part's own outputs"
 #: role -> how a sentence speaks of it
 _HELD = {
     "pattern": "pattern",
@@ -30,7 +30,8 @@ def sentences(table: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
     """What the table says about each part and reading, and what follows."""
     measured = table[table["verdict"].notna()]
     depth = table["layer"].nunique()
-    said = [f"{_spoken(*kind)}: {_describe(rows, depth)}." for kind, rows in _kinds(measured)]
+    said = _about_family(table)
+    said += [f"{_spoken(*kind)}: {_describe(rows, depth)}." for kind, rows in _kinds(measured)]
     said += [*_about_heads(measured), *_what_bends(measured[measured["part"] == "attention"]), *_about_gaps(gaps)]
     undecided = measured[measured["verdict"] == Verdict.UNDECIDED]
     if len(undecided):
@@ -45,6 +46,21 @@ def sentences(table: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
         said.append(
             f"{len(failed)} of {len(table)} rows have no result; the first is layer {first['layer']}, {what}: "
             f"{first['error']}"
+        )
+    return said
+
+
+def _about_family(table: pd.DataFrame) -> list[str]:
+    """Of what distributions the numbers are, where these are no Gaussians of one covariance."""
+    if "family" not in table or not len(table):
+        return []
+    measured = table[table["verdict"].notna()]
+    said = [f"The numbers are of {in_words(table['family'].iloc[0])} that the model itself makes of the states there."]
+    rest, relative = measured["uncertainty"].median(), measured["relative_curvature"].median()
+    if rest == rest:
+        said.append(
+            f"In the median 1 - p of the likeliest outcome is {rest:.2g}, and 4 (1 - p) K, with K the mean sectional "
+            f"curvature, which grows towards certainty like 1 / (1 - p), is {relative:.3g}."
         )
     return said
 
@@ -225,7 +241,7 @@ def glance(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
         shown.add_column(f"{part},\n{reading}", justify="right")
     for layer in sorted(set(table["layer"])):
         shown.add_row(str(layer), *(_cell(table, estimates, (layer, *kind)) for kind in kinds.items()))
-    shown.caption = _CAPTION
+    shown.caption = _caption(table)
     return [shown]
 
 
@@ -244,7 +260,7 @@ def overview(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
         for layer in sorted(set(table["layer"])):
             shown[-1].add_row(str(layer), *(_cell(table, estimates, (layer, *kind)) for kind in kinds))
     if shown:
-        shown[-1].caption = _CAPTION
+        shown[-1].caption = _caption(table)
     return shown
 
 
@@ -263,3 +279,8 @@ def _cell(table: pd.DataFrame, estimates: pd.DataFrame, key: tuple[int, str, str
     undecided = int((measured["verdict"] == Verdict.UNDECIDED).sum())
     left_out = f"\n{undecided} undecided" if undecided else ""
     return f"{shown(found['mean'], found['mean_error'], 2, '+')}{interval}{left_out}"
+
+
+def _caption(table: pd.DataFrame) -> str:
+    unit = "in the family's own metric" if "family" in table else "per mean variance of the part's own outputs"
+    return f"means and 95 % bootstrap intervals, {unit}"

@@ -15,6 +15,7 @@ from fisherflat.models import PARTS, as_model
 from fisherflat.models.moves import Moves
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._in_depth import in_depth
+from fisherflat.spaces.families import ParametricFamily
 from fisherflat.studies import as_prompts, begun
 from fisherflat.studies.layers import Runner, Settings, one_process, processes, study
 
@@ -35,6 +36,7 @@ def analyze(
     engine: str = "taylor",
     dtype: torch.dtype = torch.float64,
     errors: str = "sample",
+    family: str | ParametricFamily | None = None,
     jobs: SupportsIndex = 1,
     runner: Runner | None = None,
     folder: str | Path | None = None,
@@ -69,6 +71,10 @@ def analyze(
       says so.
     - `errors`: estimate the error of each scalar curvature at a `"sample"` of points (one in 32 of each chart, at least
       one) and carry it over to the others, or estimate it at `"all"`, see docs/precision.md.
+    - `family`: what the states after a block are read as: `"next-token"`, `"class"` or `"direction"`, what the model's
+      own final norm and head make of those of the tokens that move (`Model.readout`), or one of `fisherflat.families`,
+      whose parameters they are behind the final norm, such as `NextToken(weight)`. Then `parts` is `["block"]`, and
+      curvature is in the family's own metric. Default: the outputs of each part are the mean of a Gaussian.
     - `jobs`: how many processes measure at a time; `runner`: what carries out the tasks instead, see
       `fisherflat.studies.layers`.
     - `folder`: keep what is done there as it comes; `resume`: take what is done from there, and measure only the rest;
@@ -101,6 +107,7 @@ def analyze(
         engine=engine,
         dtype=dtype,
         errors=errors,
+        family=family,
     )
     if runner is not None and not callable(runner):
         raise InputError(f"a runner is a function of work and tasks, got {type(runner).__name__}")

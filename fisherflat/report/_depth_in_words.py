@@ -8,6 +8,7 @@ from fisherflat._typing import Tensor
 from fisherflat.parts.readings import GATES, LIVE, name, roles
 from fisherflat.report._digits import share, shown
 from fisherflat.statistics import ENOUGH, Estimate, estimate
+from fisherflat.studies import in_words
 from fisherflat.studies.depth import Depth, DepthProfile
 
 #: how many times as large as their sum contributions may be, beside which shares of that sum can still be given
@@ -29,6 +30,11 @@ _UNITS = {"calibrated": "in units of each depth's own spread", "fixed": "in one 
 def sentences(found: Depth) -> list[str]:
     """Where curvature is made, by which parts, how it grows, and how much of it is attributed to gates."""
     said = [f"Token {found.token!r} of {found.text!r} moves {found.settings['moves']['in words']}."]
+    if found.family is not None:
+        said.append(
+            f"The numbers are of {in_words(found.family)} that the model itself makes of the states at each depth."
+        )
+        said += _about_corners(found)
     if found.profiles:
         said += [*_about_budgets(found), *_about_growth(found), *_about_readings(found)]
         lost = int(next(iter(found.profiles.values())).scalar_curvature.isnan().any(0).sum())
@@ -50,6 +56,27 @@ def headline(found: Depth) -> str:
     return " ".join([said[0], *(sentence for sentence in said[1:] if sentence.startswith(chosen))])
 
 
+def _unit(found: Depth) -> str:
+    """Of curvature: none where the family has a metric of its own."""
+    return "/σ²" if found.family is None else ""
+
+
+def _about_corners(found: Depth) -> list[str]:
+    """How certain predictions are, towards which curvature grows."""
+    profile = next(iter(found.profiles.values()), None)
+    if profile is None or profile.uncertainty is None or profile.relative_curvature is None:
+        return []
+    first, last = (profile.uncertainty[depth].nanmedian().item() for depth in (0, -1))
+    if math.isnan(last):
+        return []
+    relative = profile.relative_curvature[-1].nanmedian().item()
+    return [
+        f"In the median 1 - p of the likeliest outcome goes from {first:.2g} to {last:.2g}; 4 (1 - p) K, with K the "
+        "mean sectional curvature, which grows towards certainty like 1 / (1 - p), is "
+        f"{relative:.3g} after the last block."
+    ]
+
+
 def _about_budgets(found: Depth) -> list[str]:
     if not found.budgets:
         return []
@@ -66,7 +93,7 @@ def _about_budgets(found: Depth) -> list[str]:
     left = f", {undecided} of them undecided and left out here and below," if undecided else ""
     said = [
         f"After the last block the mean scalar curvature over {found.settings['budget_points']} points{left} is "
-        f"{shown(total.mean, error)}/σ²{interval}.",
+        f"{shown(total.mean, error)}{_unit(found)}{interval}.",
         f"Attributed to layers: {_largest(found, 'layer')}.",
         *_about_transport(found),
         f"Attributed to parts: {_largest(found, 'role')}.",
@@ -112,7 +139,7 @@ def _errors(found: Depth, by: str) -> list[float]:
 
 def _written(found: Depth, amounts: list[float], errors: list[float]) -> list[str]:
     if _cancels(found):
-        return [f"{shown(amount, error, 3, '+')}/σ²" for amount, error in zip(amounts, errors, strict=True)]
+        return [f"{shown(amount, error, 3, '+')}{_unit(found)}" for amount, error in zip(amounts, errors, strict=True)]
     total, of_total = _total(found).mean, found.budgets["role"].mean_error("scalar_curvature").item()
     return [
         share(amount / total, (error + abs(amount / total) * of_total) / abs(total))
@@ -156,16 +183,17 @@ def _about_growth(found: Depth) -> list[str]:
         few = "1 block is too few" if depth == 1 else f"{depth} blocks are too few"
         return [f"Growth: {few} for a law."]
     return [
-        f"Growth, {curve.reading}, {_UNITS[curve.covariance]}: {'' if law.model == 'none' else '|scal| '}{law}."
+        f"Growth, {curve.reading}, {_UNITS.get(curve.covariance, 'in the metric of the family')}: "
+        f"{'' if law.model == 'none' else '|scal| '}{law}."
         for curve, law in laws.items()
-        if curve.covariance == "calibrated" or curve.reading == LIVE
+        if curve.covariance != "fixed" or curve.reading == LIVE
     ]
 
 
 def _about_readings(found: Depth) -> list[str]:
     """What holding parts changes, and the gap between gates live and held where the patterns are held in both."""
     mean = {reading: _mean(p, -1) for reading, p in found.profiles.items()}
-    said = []
+    said, unit = [], f" {_unit(found)}".rstrip()
     for reading, value in mean.items():
         held = roles(reading)
         before = name(role for role in held if role == "pattern") if set(held) & set(GATES) else LIVE
@@ -175,7 +203,7 @@ def _about_readings(found: Depth) -> list[str]:
         start = "Holding" if before == LIVE else "With the attention patterns held, holding"
         said.append(
             f"{start} all {what} at the token's own state{'' if before == LIVE else ' as well'} takes the mean "
-            f"scalar curvature after the last block from {mean[before]} to {value} /σ²."
+            f"scalar curvature after the last block from {mean[before]} to {value}{unit}."
         )
     return said
 

@@ -16,6 +16,8 @@ from fisherflat.report._depth_in_words import headline, printed_means, sentences
 from fisherflat.report._depth_tensors import packed, unpacked
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
+from fisherflat.spaces.families import ParametricFamily
+from fisherflat.studies import in_words
 from fisherflat.studies.depth import Depth, Settings, study
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ class DepthStudy(Depth, Result):
 
         if not self.profiles:
             return []
-        table = Table(title="scalar curvature by depth", caption="means over points, per σ² calibrated at each depth")
+        unit = "per σ² calibrated at each depth" if self.family is None else f"of {in_words(self.family)}"
+        table = Table(title="scalar curvature by depth", caption=f"means over points, {unit}")
         table.add_column("blocks passed", justify="right")
         for name in self.profiles:
             table.add_column(name, justify="right")
@@ -74,8 +77,10 @@ class DepthStudy(Depth, Result):
         files: dict[str, Content] = {self.document: self._document(), "depth.safetensors": packed(self)}
         if self.profiles:
             files |= {"profile.csv": self.table, "estimates.csv": self.estimates}
-            for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles)):
-                files[f"profile_{kind}.png"] = Figure.of(partial(_onto, plot.profiles, profiles), 2.6)
+            for kind, profiles in self.kinds:
+                files[f"profile_{kind if self.family is None else 'family'}.png"] = Figure.of(
+                    partial(_onto, plot.profiles, profiles), 2.6
+                )
         for by, budget in self.budgets.items():
             files[f"budget_{by}.csv"] = budget.table.rename_axis("").reset_index()
             files[f"budget_{by}_error.csv"] = budget.error_table.rename_axis("").reset_index()
@@ -149,6 +154,7 @@ def study_depth(
     resolution: int = 15,
     seed: int = 0,
     errors: str = "sample",
+    family: str | ParametricFamily | None = None,
     progress: bool = True,
 ) -> DepthStudy:
     """Where a model's blocks make curvature, by which parts, how it grows, and how much of it is attributed to gates.
@@ -169,6 +175,9 @@ def study_depth(
     - `resolution`, of the maps (for `k` 2), points a side; 0 for no maps.
     - `errors`: estimate those of the profiles at a `"sample"` of the points and carry them over to the others, or at
       `"all"`, see docs/precision.md.
+    - `family`: what the states are read as at every depth: `"next-token"`, `"class"` or `"direction"`, what the model's
+      own final norm and head make of those of the tokens that move (`Model.readout`), or one of `fisherflat.families`,
+      whose parameters they are behind the final norm. Default: the mean of a Gaussian.
     - `progress`: show a bar with the time left, on the error stream.
 
     A model whose weights stay on disk is traced block by block, anew in each pass.
@@ -183,5 +192,7 @@ def study_depth(
     >>> list(found.profiles)
     ['live', 'frozen pattern', 'frozen mlp gate', 'frozen pattern+mlp gate']
     """
-    settings = Settings(parse(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors)
+    settings = Settings(
+        parse(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors, family
+    )
     return DepthStudy(**vars(study(as_model(model), prompt, settings, progress=progress)))

@@ -26,6 +26,7 @@ def in_depth(model: Model, prompt: Any, settings: Settings, folder: Path, progre
             moves=settings.moves,
             resolution=0,
             seed=settings.seed,
+            family=settings.family,
             progress=progress,
         )
     except FisherflatError as error:

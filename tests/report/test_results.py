@@ -164,6 +164,7 @@ def test_a_smaller_result_leaves_nothing_of_a_larger_one_and_all_that_is_not_of_
     assert json.loads((out / "analysis.json").read_text())["files"] == sorted(path.name for path in files)
 
     study = KINDS["symmetry"][1]()
-    assert (folder := tmp_path / "symmetry" / "certificates") in {path.parent for path in study.save(folder.parent)}
+    folder = tmp_path / "symmetry" / "certificates"
+    assert folder in {path.parent for path in study.save(folder.parent)}
     files = KINDS["no gated MLP"][1]().save(folder.parent)
     assert sorted(folder.parent.rglob("*")) == sorted(files)

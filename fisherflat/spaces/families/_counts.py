@@ -16,6 +16,7 @@ from fisherflat.spaces.families._parametric import (
     Framed,
     ParametricFamily,
     joined,
+    jointly,
     last,
     leading,
     products,
@@ -69,7 +70,9 @@ class Categorical(ParametricFamily):
             x, y = (v.unflatten(-1, root.shape[2:]) for v in (x, y))
             return (x * (y / small) - root[:, 0] * (x * y).sum(-1, keepdim=True)).flatten(1)
 
-        return Framed(joined(root * first, root * second), Ambient(self.ambient_dim(shape), curvature, cubic))
+        rest = p.scatter(-1, top, 0.0).sum(-1)
+        ambient = Ambient(self.ambient_dim(shape), curvature, cubic, jointly(rest))
+        return Framed(joined(root * first, root * second), ambient)
 
 
 class Bernoulli(ParametricFamily):
@@ -94,7 +97,9 @@ class Bernoulli(ParametricFamily):
         tilt = -(value / 2).tanh()
         inverse = tilt[:, 0] / slope[:, 0].masked_fill(slope[:, 0] == 0, torch.inf)
         seconds = slope * (second + tilt / 2 * products(first, jet.k))
-        return Framed(joined(slope * first, seconds), Ambient(self.ambient_dim(shape), None, _entrywise(inverse)))
+        rest = (-value.abs()).sigmoid()
+        ambient = Ambient(self.ambient_dim(shape), None, _entrywise(inverse), jointly(rest))
+        return Framed(joined(slope * first, seconds), ambient)
 
 
 class Poisson(ParametricFamily):

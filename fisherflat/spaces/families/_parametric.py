@@ -30,6 +30,7 @@ class Ambient:
     - `curvature`: `R(x_a, x_b, x_c, x_d)` `[P, k, k, k, k]` of vectors `x` `[P, k, F]`, `None` where it is flat.
     - `cubic`: the vector `c` `[P, F]` with `c . z = E[l_x l_y l_z]` for all z, `l_x` the score along x (the
       Amari-Chentsov tensor), of vectors x and y `[P, F]`; `None` where it vanishes.
+    - `uncertainty`: one minus the probability of the likeliest outcome `[P]`, of families of finitely many outcomes.
 
     >>> import fisherflat as ff
     >>> ff.families.Ambient(3).curvature is None  # Euclidean space
@@ -39,6 +40,7 @@ class Ambient:
     ambient_dim: int
     curvature: Callable[[Tensor], Tensor] | None = None
     cubic: Callable[[Tensor, Tensor], Tensor] | None = None
+    uncertainty: Tensor | None = None
 
     def reshaped(self, count: int, batch: Sequence[int]) -> Ambient:
         """The same for `count` points in another shape."""
@@ -53,7 +55,8 @@ class Ambient:
 
             return call
 
-        return Ambient(self.ambient_dim, over(self.curvature), over(self.cubic))
+        uncertainty = None if self.uncertainty is None else self.uncertainty.reshape(*batch)
+        return Ambient(self.ambient_dim, over(self.curvature), over(self.cubic), uncertainty)
 
     def replaced(self, where: Tensor, other: Ambient) -> Ambient:
         """That of `other` at the points of a mask `[P]`, which are all that it has: frames may follow directions."""
@@ -71,7 +74,8 @@ class Ambient:
 
             return call
 
-        return Ambient(self.ambient_dim, merged(self.curvature, other.curvature), merged(self.cubic, other.cubic))
+        curvature, cubic = merged(self.curvature, other.curvature), merged(self.cubic, other.cubic)
+        return Ambient(self.ambient_dim, curvature, cubic, self.uncertainty)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,14 @@ def joined(tangents: Tensor, seconds: Tensor) -> Tensor:
     """The coefficients `[P, S, F]` of rows `[P, ., *any]`."""
     blank = tangents.new_zeros(len(tangents), 1, tangents[0, 0].numel())
     return torch.cat([blank, tangents.flatten(2), seconds.flatten(2)], 1)
+
+
+def jointly(rest: Tensor) -> Tensor:
+    """One minus the probability that all of some independent variables take their likeliest value, `[P]`.
+
+    **Args:** `rest` `[P, ...]`, one minus the probability of that value, for each.
+    """
+    return torch.expm1(torch.log1p(-rest.flatten(1)).sum(-1)).abs()
 
 
 def spheres(x: Tensor, curvature: float | Tensor) -> Tensor:

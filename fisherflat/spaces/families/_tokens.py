@@ -15,6 +15,7 @@ from fisherflat.spaces.families._parametric import (
     Framed,
     ParametricFamily,
     joined,
+    jointly,
     last,
     leading,
     places,
@@ -93,10 +94,13 @@ class NextToken(ParametricFamily):
         states = torch.cat(rows(jet, shape), 1)  # [P, S, L, d]
         total, top = self._sums(states[:, :1])
         at_top = self._at(top, states, k)
-        mean = torch.zeros_like(total)
+        mean, rest, start = torch.zeros_like(total), torch.zeros_like(total), 0
         for block in self._blocks(states, k):
             x = block - at_top
-            mean = mean + ((x[:, :1] - total).exp() * x[:, 1 : 1 + k]).sum(-1, keepdim=True)
+            p = (x[:, :1] - total).exp()
+            mean = mean + (p * x[:, 1 : 1 + k]).sum(-1, keepdim=True)
+            other = torch.arange(start, start + p.shape[-1], device=p.device) != top[:, None, :, None]
+            rest, start = rest + (p * other).sum(-1, keepdim=True), start + p.shape[-1]
         factor = total.new_zeros(len(total), total.shape[2], 0, 1 + k + 2 * m)
         for block in self._blocks(states, k):
             x = block - at_top
@@ -119,7 +123,9 @@ class NextToken(ParametricFamily):
             pairs = third[:, pair_index(k).to(third.device)]
             return torch.einsum("pli,plj,pijlf->plf", a, b, pairs).flatten(1)
 
-        return Framed(joined(first, second + third / 2), Ambient(self.ambient_dim(shape), curvature, cubic))
+        return Framed(
+            joined(first, second + third / 2), Ambient(self.ambient_dim(shape), curvature, cubic, jointly(rest))
+        )
 
     def _sums(self, value: Float[Tensor, "P 1 L d"]) -> tuple[Float[Tensor, "P 1 L 1"], Tensor]:
         """The logarithm of the sum of exponentials relative to the likeliest token, and which that is `[P, L]`."""

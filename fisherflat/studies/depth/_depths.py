@@ -57,15 +57,16 @@ def measure_depths(
     **Raises:** `CovarianceError` where the family does not fit the width of some depth.
     """
     sizes = [stack.chart.point.numel(), *(stage.shape.numel() for stage in stack.stages)]
-    for gaussian, dim in zip(stack.families, sizes, strict=True):
-        gaussian.check(dim)
+    if stack.lenses is None:
+        for gaussian, dim in zip(stack.families, sizes, strict=True):
+            gaussian.check(dim)
     points, k = stack.chart.coordinates(u), stack.chart.k
     source = _Depths(stack, memory)
 
     def measure(depth: int, jets: Tensor, chunk: Tensor) -> list[Tensor]:
         try:
-            family = stack.families[depth]
-            geometry = refined(_After(source, depth), stack.chart, chunk, jets, family, degenerate)
+            family, pick, shape = stack.surface(depth)
+            geometry = refined(_After(source, depth), stack.chart, chunk, jets, family, degenerate, pick, shape)
         except (MapError, DegenerateImmersionError) as error:
             place = stack.labels[depth - 1] if depth else "the chart"
             raise type(error)(f"after {place}: {error}") from error
@@ -99,9 +100,9 @@ def judged(
     @torch.no_grad()
     def estimate(chunk: Tensor) -> Tensor:
         source, known = _Depths(stack, memory), []
-        for depth, family in enumerate(stack.families):
-            engine = _After(source, depth)
-            geometry = refined(engine, stack.chart, chunk, engine.jet(chunk), family, "nan")
+        for depth in range(len(stack.families)):
+            engine, (family, pick, shape) = _After(source, depth), stack.surface(depth)
+            geometry = refined(engine, stack.chart, chunk, engine.jet(chunk), family, "nan", pick, shape)
             known.append(torch.stack([geometry.error(name) for name in (JUDGED[0], JUDGED[2])]))
         return torch.stack(known)
 
@@ -112,11 +113,13 @@ def judged(
         return torch.cat(list(in_chunks(estimate, points[which], bytes_per_point, memory)), -1)
 
     straight = torch.tensor(
-        list(accumulate((not stage.bending for stage in stack.stages), operator.and_, initial=True))
+        list(accumulate((not stage.bending for stage in stack.stages), operator.and_, initial=stack.lenses is None))
     )
 
     def named() -> Tensor:
         bend = turn(columns[JUDGED[2]], errors_of[:, 1], columns["size"])
+        if stack.lenses is not None:  # what does not bend is as curved as the space
+            bend = bend + float("inf")
         codes = decided(columns[JUDGED[0]], errors_of[:, 0], columns[JUDGED[1]], bend)
         codes[straight] = codes[straight].clamp_max(0)
         return codes

@@ -13,7 +13,7 @@ from fisherflat.errors import InputError
 from fisherflat.geometry import ERRORS, Verdict, words
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Gaussian, ParametricFamily
 from fisherflat.studies.depth._depths import NEEDED, judged, measure_depths
 from fisherflat.studies.depth._stack import Stack
 from fisherflat.studies.depth._subject import read_stack
@@ -32,6 +32,9 @@ QUANTITIES = (
     "volume_density",
     "condition_number",
 )
+
+#: of families with finitely many outcomes, beside them
+CORNERS = ("uncertainty", "relative_curvature")
 
 _UNDECIDED = list(Verdict).index(Verdict.UNDECIDED)
 
@@ -52,6 +55,8 @@ class DepthProfile:
     - `covariance` `[L+1]`, that of each depth where it is a number, else NaN.
     - `passed` `[L+1]`, how many blocks have been passed; `labels`, of the L maps.
     - `k`, how many coordinates move; `reading`, what was held.
+    - `family`, as what the states are read, `None` for the mean of a Gaussian; of families with finitely many outcomes
+      `uncertainty` and `relative_curvature` `[L+1, *batch]`, see `Geometry`.
     """
 
     scalar_curvature: Float[Tensor, "depths *batch"]
@@ -68,6 +73,9 @@ class DepthProfile:
     reading: str = LIVE
     scalar_curvature_error: Float[Tensor, "depths *batch"] | None = None
     verdicts: Int[Tensor, "depths *batch"] | None = None
+    family: str | None = None
+    uncertainty: Float[Tensor, "depths *batch"] | None = None
+    relative_curvature: Float[Tensor, "depths *batch"] | None = None
 
     dim = former("k")
 
@@ -93,7 +101,7 @@ class DepthProfile:
     def blocks(self) -> DepthProfile:
         """The profile after whole blocks alone."""
         whole = (self.passed == self.passed.round()).nonzero()[:, 0]
-        names = (*QUANTITIES, "covariance", "passed", "scalar_curvature_error", "verdicts")
+        names = (*QUANTITIES, *CORNERS, "covariance", "passed", "scalar_curvature_error", "verdicts")
         columns = {name: value[whole] for name in names if (value := getattr(self, name)) is not None}
         return replace(self, **columns, labels=tuple(f"layer {i}" for i in range(len(whole) - 1)))
 
@@ -104,7 +112,7 @@ class DepthProfile:
         """
         if not covariance > 0 or self.covariance.isnan().any():
             raise InputError(
-                "only a profile whose covariances are numbers can be converted, and only to a positive one"
+                "only a profile of Gaussians whose covariances are numbers can be converted, and only to a positive one"
             )
         ratio = (covariance / self.covariance).to(self.scalar_curvature)
         ratio = ratio.reshape(-1, *(1,) * (self.scalar_curvature.dim() - 1))
@@ -125,6 +133,8 @@ class DepthProfile:
         nothing = torch.full_like(self.scalar_curvature, float("nan"))
         error = nothing if self.scalar_curvature_error is None else self.scalar_curvature_error
         columns["scalar_curvature_error"] = error.reshape(self.depth + 1, -1)
+        corners = {name: value for name in CORNERS if (value := getattr(self, name)) is not None}
+        columns |= {name: value.reshape(self.depth + 1, -1) for name, value in corners.items()}
         verdicts = torch.full_like(nothing, -1, dtype=torch.int64) if self.verdicts is None else self.verdicts
         return pandas.DataFrame(
             {
@@ -142,7 +152,7 @@ def depth_profile(
     chart: Chart | None = None,
     u: Any = None,
     *,
-    family: Gaussian | str | None = None,
+    family: Gaussian | ParametricFamily | str | None = None,
     prompt: Any = None,
     halves: bool = False,
     reading: str = LIVE,
@@ -159,7 +169,10 @@ def depth_profile(
     - `chart`; of a model by default two principal directions of the last word, a unit one standard deviation.
     - `u` `[*batch, k]`, coordinates in the chart, by default its point.
     - `family`: a Gaussian for all depths (default `Gaussian()`), or `"calibrated"`: at each depth isotropic, with the
-      variance of that depth's own output over its first axis (tokens) at the chart's point, which has no unit.
+      variance of that depth's own output over its first axis (tokens) at the chart's point, which has no unit. Of a
+      model `"next-token"`, `"class"` or `"direction"`: what its own final norm and head make of the states at each
+      depth (`Model.readout`). Or one of `fisherflat.families`, whose parameters the outputs are, of a model behind its
+      final norm.
     - `prompt`, of a model: a text, token ids `[n]`, or hidden states `[n, d]`.
     - `halves`: measure within each block too, behind its attention, where it comes apart there.
     - `reading`: what is held where the chart's point arrives, such as `"frozen pattern"` (see `fisherflat.readings`).
@@ -190,15 +203,19 @@ def profile(
     """The profile of a stack that has been traced; see `depth_profile`."""
     if errors not in ERRORS:
         raise InputError(f'errors must be "sample" or "all", got {errors!r}')
-    names = dict.fromkeys((*(name for name in QUANTITIES if "sectional" not in name), "sectional_extremes", *NEEDED))
+    corners = () if stack.lenses is None else CORNERS
+    plain = (name for name in QUANTITIES if "sectional" not in name)
+    names = dict.fromkeys((*plain, "sectional_extremes", *NEEDED, *corners))
     found = measure_depths(stack, u, list(names), degenerate=degenerate, memory=memory)
     error, verdicts = judged(stack, u, found, errors, memory)
-    columns = {name: value for name, value in found.items() if name in QUANTITIES or name == "sectional_extremes"}
+    kept = (*QUANTITIES, *corners, "sectional_extremes")
+    columns = {name: value for name, value in found.items() if name in kept}
     smallest, largest = columns.pop("sectional_extremes").unbind(-1)
     columns |= {"smallest_sectional_curvature": smallest, "largest_sectional_curvature": largest}
-    covariances = [g.covariance.item() if g.covariance.dim() == 0 else float("nan") for g in stack.families]
+    number = [stack.lenses is None and g.covariance.dim() == 0 for g in stack.families]
+    covariances = [g.covariance.item() if n else float("nan") for g, n in zip(stack.families, number, strict=True)]
     covariance = torch.tensor(covariances, dtype=torch.float64)
     return DepthProfile(
         **columns, covariance=covariance, passed=stack.passed, labels=stack.labels, k=stack.chart.k,
-        reading=stack.reading, scalar_curvature_error=error, verdicts=verdicts,
+        reading=stack.reading, scalar_curvature_error=error, verdicts=verdicts, family=stack.family,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from fisherflat.jets.rules import Series
 from fisherflat.parts import freeze, readings, traced
 from fisherflat.parts import halves as cut_in_two
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Gaussian, ParametricFamily, check
+from fisherflat.studies._lens import Lens
 
 Map = Callable[[Tensor], Tensor]
 
@@ -120,6 +122,38 @@ class Stack:
         self.families = [Gaussian.calibrated(y) if isinstance(given, str) else given for y in outputs]
         self.families[-1].check(outputs[-1].numel())
 
+        #: what states are read as at each depth, and its name, where that is no Gaussian
+        self.lenses: list[Lens] | None = None
+        self.family: str | None = None
+
+    def seen(self, lens: Lens, name: str | None = None) -> Stack:
+        """The same stack with what a lens makes of the states at every depth, in the lens's family.
+
+        A lens without a map takes the outputs as they are.
+
+        **Raises:** `InputError` where the outputs of some depth cannot be the family's parameters.
+        """
+        other = copy(self)
+        other.family = repr(lens.family) if name is None else name
+        shapes = [self.chart.point.shape, *(stage.shape for stage in self.stages)]
+        if lens.graph is None:
+            other.lenses = [replace(lens, shape=tuple(shape)) for shape in shapes]
+            for shape in shapes:
+                check(lens.family, tuple(shape))
+        else:
+            taken = tuple(lens.graph.nodes[0].shape)
+            if unlike := [shape for shape in shapes if tuple(shape) != taken]:
+                raise InputError(f"the head reads states {list(taken)}, at some depth they are {list(unlike[0])}")
+            other.lenses = [lens] * len(shapes)
+        return other
+
+    def surface(self, depth: int) -> tuple[Gaussian | ParametricFamily, Callable[[Tensor], Tensor], Any]:
+        """Of the states at a depth: the family, what of their jets is its parameters, and their shape."""
+        if self.lenses is None:
+            return self.families[depth], lambda jets: jets, None
+        lens = self.lenses[depth]
+        return lens.family, partial(lens.jets, k=self.chart.k), lens.shape
+
     def _parts(self, index: int, x: Tensor) -> list[tuple[str, float, Graph]]:
         """The graphs of a block at the input `x`, one or two, with their labels and what has been passed after them."""
         mapping = Mapping(self._blocks[index], x.dtype, x.device)
@@ -176,7 +210,7 @@ class Stack:
         return other
 
     def at_the_end(self) -> Stack:
-        """The same stack with the Gaussian of its last depth at every depth: one unit, in which all parts compare."""
+        """The same stack with the family of its last depth at every depth: one unit, in which all parts compare."""
         other = copy(self)
         other.families = [self.families[-1]] * len(self.families)
         return other

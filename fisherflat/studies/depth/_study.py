@@ -14,13 +14,15 @@ from fisherflat.models import Model
 from fisherflat.models.moves import Moves, label
 from fisherflat.parts import readings as named
 from fisherflat.statistics import by_group
+from fisherflat.studies._lens import Asked, asked
+from fisherflat.studies._lens import named as called
 from fisherflat.studies.depth._attribution import budget
 from fisherflat.studies.depth._budget import CurvatureBudget
 from fisherflat.studies.depth._growth import Growth, growth
 from fisherflat.studies.depth._maps import fields_after_blocks
-from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, profile
+from fisherflat.studies.depth._profile import CORNERS, QUANTITIES, DepthProfile, profile
 from fisherflat.studies.depth._stack import Stack
-from fisherflat.studies.depth._subject import in_memory, on_prompt
+from fisherflat.studies.depth._subject import in_memory, on_prompt, seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +44,7 @@ class Settings:
     resolution: int = 15
     seed: int = 0
     errors: str = "sample"
+    family: Asked = None
 
     def __post_init__(self) -> None:
         if self.moves.k < 2:
@@ -56,6 +59,7 @@ class Settings:
             raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
         if self.errors not in ERRORS:
             raise InputError(f'errors must be "sample" or "all", got {self.errors!r}')
+        asked(self.family)
         for reading in self.readings or ():
             named.canonical(reading)
 
@@ -86,27 +90,51 @@ class Depth:
         return tuple(role for role in named.GATES if role in self.roles)
 
     @property
+    def family(self) -> str | None:
+        """As what the states are read, `None` for the mean of a Gaussian."""
+        return self.settings.get("family")
+
+    @property
     def fixed_profiles(self) -> dict[str, DepthProfile]:
-        """The profiles with one covariance for all depths: that of the states that entered the first block."""
+        """The profiles with one covariance for all depths: that of the states that entered the first block.
+
+        None for families other than the Gaussian, whose unit is the same everywhere.
+        """
+        if self.family is not None:
+            return {}
         return {name: p.with_covariance(p.covariance[0].item()) for name, p in self.profiles.items()}
 
     @property
+    def kinds(self) -> list[tuple[str, dict[str, DepthProfile]]]:
+        """The profiles by what sets their unit: a covariance, or the family."""
+        if self.family is not None:
+            return [(self.family, self.profiles)]
+        return [("calibrated", self.profiles), ("fixed", self.fixed_profiles)]
+
+    @property
+    def _unit(self) -> str:
+        """The column of that."""
+        return "covariance" if self.family is None else "family"
+
+    @property
     def table(self) -> pd.DataFrame:
-        """A row for each covariance, reading, depth and point."""
+        """A row for each covariance (or the family), reading, depth and point."""
         import pandas as pd
 
         parts = [
-            profile.table.assign(covariance=kind, reading=reading)
-            for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles))
+            profile.table.assign(**{self._unit: kind, "reading": reading})
+            for kind, profiles in self.kinds
             for reading, profile in profiles.items()
         ]
-        columns = ["covariance", "reading", "depth", "after", "point", *QUANTITIES, "scalar_curvature_error", "verdict"]
+        corners = () if self.family is None else CORNERS
+        columns = [self._unit, "reading", "depth", "after", "point", *QUANTITIES, *corners]
+        columns += ["scalar_curvature_error", "verdict"]
         return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
     @property
     def estimates(self) -> pd.DataFrame:
         """Mean, spread and interval of the scalar curvature over points, for each covariance, reading and depth."""
-        return by_group(self.table, ["covariance", "reading", "depth", "after"])
+        return by_group(self.table, [self._unit, "reading", "depth", "after"])
 
     @property
     def maps_table(self) -> pd.DataFrame:
@@ -168,14 +196,17 @@ class Depth:
         """The law of growth of |scal| over whole blocks for each covariance and reading; empty for fewer than three."""
         return {
             Curve(kind, reading): growth(profile.decided[1:, profile.decided.isfinite().all(0)])
-            for kind, profiles in (("calibrated", self.profiles), ("fixed", self.fixed_profiles))
+            for kind, profiles in self.kinds
             for reading, profile in ((reading, profile.blocks) for reading, profile in profiles.items())
             if profile.depth >= 3 and profile.decided.isfinite().all(0).any()
         }
 
 
 class Curve(NamedTuple):
-    """Which curve of curvature against depth. **Attributes:** `covariance`, `"calibrated"` or `"fixed"`; `reading`."""
+    """Which curve of curvature against depth.
+
+    **Attributes:** `covariance`, `"calibrated"` or `"fixed"`, or the family in its place; `reading`.
+    """
 
     covariance: str
     reading: str
@@ -200,12 +231,16 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
     about = {**moving.settings, "in words": str(moving), "unit": moving.unit}
     plain = {"moves": about, "points": points, "budget_points": min(points, budget_points)}
     plain |= {"seed": settings.seed, "errors": settings.errors}
+    if settings.family is not None:
+        plain["family"] = called(settings.family)
     found = Depth(model.name, encoded.text, where, plain)
     try:
         with bar(progress) as step:
             step("reading the blocks", 0, None)
             given = on_prompt(model, encoded, moving, settings.position)
             stack = Stack(given.blocks, given.chart, "calibrated", halves=settings.halves, keep=in_memory(model))
+            if settings.family is not None:
+                stack = seen(stack, settings.family, model, encoded)
             u = moving.points(points, settings.seed)
             found.roles = stack.roles
             asked = settings.readings if settings.readings is not None else usual(stack.roles)

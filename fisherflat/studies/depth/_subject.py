@@ -9,11 +9,12 @@ from types import FunctionType
 from typing import Any
 
 from fisherflat.errors import InputError
-from fisherflat.models import Block, Encoded, Model, as_model
+from fisherflat.models import READOUTS, Block, Encoded, Model, as_model
 from fisherflat.models.moves import Moves, Position, Principal, tokens
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Gaussian, ParametricFamily
+from fisherflat.studies._lens import Lens, named
 from fisherflat.studies.depth._stack import Stack
 
 
@@ -45,7 +46,7 @@ def read_stack(
     blocks: Any,
     chart: Chart | None,
     prompt: Any,
-    family: Gaussian | str | None,
+    family: Gaussian | ParametricFamily | str | None,
     halves: bool,
     reading: str,
 ) -> Stack:
@@ -53,7 +54,7 @@ def read_stack(
 
     **Raises:** `InputError` for a model without a prompt, or maps without a chart; what `Stack` raises.
     """
-    maps, keep = blocks, True
+    maps, keep, model = blocks, True, None
     if isinstance(blocks, (Model, str, Path)) or prompt is not None:
         if prompt is None:
             raise InputError("a model needs a prompt: give one as prompt=, a text or token ids")
@@ -68,8 +69,28 @@ def read_stack(
             maps = model.blocks(prompt)
     elif chart is None:
         raise InputError("blocks need a chart; a model in its own chart needs a prompt: give one as prompt=")
-    stack = Stack(maps, chart, family, halves=halves, keep=keep)
+    read = isinstance(family, ParametricFamily) or (isinstance(family, str) and family in READOUTS)
+    stack = Stack(maps, chart, None if read else family, halves=halves, keep=keep)  # type: ignore[arg-type]
+    if read:
+        stack = seen(stack, family, model, prompt)
     return stack if reading == LIVE else stack.read(reading)
+
+
+def seen(stack: Stack, family: Any, model: Model | None, prompt: Any) -> Stack:
+    """The stack with its states read as the parameters of a family: of a model, by its own head.
+
+    **Raises:** `InputError` for a head that is asked for without a model, `CheckpointError` where it has none.
+    """
+    if model is None:
+        if isinstance(family, str):
+            raise InputError(
+                f"the family {family!r} is what the head of a model makes of states; give the model itself with its "
+                "prompt, or one of ff.families, whose parameters the outputs are"
+            )
+        return stack.seen(Lens(None, family, ()))
+    moving = stack.chart.basis.abs().sum((0, -1)).nonzero()[:, 0].tolist()
+    lens = Lens.of(model, family, model.encode(prompt), moving, stack.chart.point)
+    return stack.seen(lens, named(family))
 
 
 def in_memory(model: Model) -> bool:

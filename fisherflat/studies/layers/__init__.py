@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fisherflat.studies.layers._measure import QUANTITIES
+from fisherflat.studies.layers._measure import CORNERS, QUANTITIES
 from fisherflat.studies.layers._run import Layers, study
 from fisherflat.studies.layers._runners import one_process, processes
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._tasks import Runner, Task, Work
 
 __all__ = [
+    "CORNERS",
     "QUANTITIES",
     "Layers",
     "Runner",

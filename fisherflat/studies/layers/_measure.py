@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -27,7 +29,8 @@ from fisherflat.jets.graph import Graph
 from fisherflat.parts import rerouted
 from fisherflat.parts.structure import affine
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Gaussian, ParametricFamily
+from fisherflat.studies._lens import Lens
 from fisherflat.studies.layers._tasks import Row
 
 #: column -> how it is read off a geometry
@@ -41,6 +44,11 @@ QUANTITIES: dict[str, Callable[[Geometry], Tensor]] = {
     "volume_density": lambda g: g.volume_density,
     "effective_rank": lambda g: g.effective_rank,
     "condition_number": lambda g: g.condition_number,
+}
+#: of families with finitely many outcomes, where curvature grows towards the corners
+CORNERS: dict[str, Callable[[Geometry], Tensor]] = {
+    "uncertainty": lambda g: g.uncertainty,
+    "relative_curvature": lambda g: g.relative_curvature,
 }
 #: beside them: what decides where errors are estimated, how they are carried over, and on a verdict
 _BESIDE: dict[str, Callable[[Geometry], Tensor]] = {
@@ -60,6 +68,24 @@ def everything(outputs: Tensor) -> Tensor:
     return outputs
 
 
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """What of a map is measured. **Attributes:** `pick`, from its jets; `family`; `shape`, of what is picked."""
+
+    pick: Pick
+    family: Gaussian | ParametricFamily
+    shape: tuple[int, ...] | None = None
+
+    @classmethod
+    def seen(cls, lens: Lens, k: int) -> Surface:
+        """What a lens makes of states."""
+        return cls(partial(lens.jets, k=k), lens.family, lens.shape)
+
+
+#: by name
+Surfaces = Mapping[str, Surface]
+
+
 class Measured:
     """The numbers of some surfaces that one map draws on a chart: all its outputs, or those of one head.
 
@@ -73,7 +99,7 @@ class Measured:
         graph: Graph,
         chart: Chart,
         points: Float[Tensor, "P k"],
-        surfaces: Mapping[str, tuple[Pick, Gaussian]],
+        surfaces: Surfaces,
         *,
         engine: str = "taylor",
         dtype: torch.dtype = torch.float64,
@@ -81,11 +107,21 @@ class Measured:
         self.graph, self.chart, self.points, self.surfaces = graph, chart, points, surfaces
         manifold = StatisticalManifold(graph, chart, engine=engine, dtype=dtype, degenerate="nan")
         self._engine, self._u = manifold.engine, points.to(chart.point.device, dtype)
-        names = QUANTITIES | _BESIDE
+        names = QUANTITIES | CORNERS | _BESIDE
         with without(DegenerateImmersionWarning):  # such points have an error in their row
             found = self._read(self._engine, self._u, lambda geometry: [read(geometry) for read in names.values()], 1)
         #: for each surface, by name of a quantity, `[P]`
         self.numbers = [dict(zip(names, columns, strict=True)) for columns in found]
+
+    @property
+    def read(self) -> bool:
+        """Whether its outputs are the parameters of a family with a curvature of its own."""
+        return any(isinstance(one.family, ParametricFamily) for one in self.surfaces.values())
+
+    def turn(self, own: Mapping[str, Tensor], error: Tensor) -> Tensor:
+        """How far one surface may turn, by the error of its `|II|`: what does not bend is as curved as its space."""
+        bend = turn(own["form"], error, own["size"])
+        return bend + float("inf") if self.read else bend
 
     def errors(self, chosen: Int[Tensor, " n"]) -> Float[Tensor, "surfaces 2 n"]:
         """The errors of the scalar curvature and of `|II|` at some of the points."""
@@ -99,8 +135,8 @@ class Measured:
     ) -> Float[Tensor, "surfaces q P"]:
         def piece(chunk: Tensor) -> Tensor:
             jet, found = source.jet(chunk), []
-            for pick, family in self.surfaces.values():
-                geometry = refined(source, self.chart, chunk, jet, family, "nan", pick)
+            for one in self.surfaces.values():
+                geometry = refined(source, self.chart, chunk, jet, one.family, "nan", one.pick, one.shape)
                 found.append(torch.stack(read(geometry)))
             return torch.stack(found)
 
@@ -144,13 +180,15 @@ def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str,
         )
         found.append({})
         curved = any((codes == CURVED).any() for _, codes in judged)
-        proved = one.chart.k == 1 or (not curved and affine(one.graph))
+        proved = one.chart.k == 1 or (not (curved or one.read) and affine(one.graph))
         for name, own, (error, codes) in zip(one.surfaces, one.numbers, judged, strict=True):
-            columns = [own[quantity].tolist() for quantity in QUANTITIES]
+            kept = QUANTITIES | CORNERS if one.read else QUANTITIES
+            columns = [own[quantity].tolist() for quantity in kept]
             verdicts = words(codes.clamp_max(0) if proved else codes)
+            numbers = zip(*columns, strict=True)
             found[-1][name] = [
-                _row(*place, *rest)
-                for place, *rest in zip(places, error.tolist(), verdicts, zip(*columns, strict=True), strict=True)
+                _row(*place, wrong, verdict, dict(zip(kept, values, strict=True)))
+                for place, wrong, verdict, values in zip(places, error.tolist(), verdicts, numbers, strict=True)
             ]
     return found
 
@@ -171,7 +209,7 @@ def _judged(measured: Sequence[Measured], chosen: Sequence[Int[Tensor, " n"]]) -
     def named() -> list[list[Tensor]]:
         return [
             [
-                decided(own["scalar_curvature"], scal, own["scale"], turn(own["form"], form, own["size"]))
+                decided(own["scalar_curvature"], scal, own["scale"], one.turn(own, form))
                 for own, (scal, form) in zip(one.numbers, errors[number], strict=True)
             ]
             for number, one in enumerate(measured)
@@ -224,8 +262,8 @@ def _everywhere(
 
 
 def _row(
-    point: int, u: list[float], rerouted: bool, error: float, verdict: str | None, values: tuple[float, ...]
+    point: int, u: list[float], rerouted: bool, error: float, verdict: str | None, numbers: dict[str, float]
 ) -> Row:
-    row: Row = {"point": point, "u": u, "rerouted": rerouted, **dict(zip(QUANTITIES, values, strict=True))}
+    row: Row = {"point": point, "u": u, "rerouted": rerouted, **numbers}
     lost = "the metric is degenerate here: some direction of the chart changes nothing"
     return row | {"scalar_curvature_error": error, "verdict": verdict, "error": None if verdict else lost}

@@ -13,6 +13,7 @@ from fisherflat.geometry import ENGINES, ERRORS
 from fisherflat.models import PARTS
 from fisherflat.models.moves import Moves, parse, parsed
 from fisherflat.parts.readings import canonical
+from fisherflat.studies._lens import Asked, asked, named
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Settings:
     engine: str = "taylor"
     dtype: torch.dtype = torch.float64
     errors: str = "sample"
+    family: Asked = None
 
     @classmethod
     def of(
@@ -51,6 +53,7 @@ class Settings:
         engine: Any = "taylor",
         dtype: torch.dtype = torch.float64,
         errors: str = "sample",
+        family: Any = None,
     ) -> Settings:
         """From the arguments of `fisherflat.analyze`.
 
@@ -73,11 +76,16 @@ class Settings:
         layers = None if layers is None else integers(layers, "layers")
         if not _are_names(parts) or not (len(parts) or heads) or not set(parts) <= set(PARTS):
             raise InputError(f"parts must be a list out of {list(PARTS)}, got {parts!r}")
+        family = asked(family)
+        if family is not None and (heads is not None or tuple(parts) not in (tuple(PARTS), ("block",))):
+            raise InputError(
+                f'a family reads the states after a block, so parts are ["block"], without heads; got {list(parts)!r}'
+            )
         if readings is not None and (not _are_names(readings) or not len(readings)):
             raise InputError(f"readings must be a list that is not empty, got {readings!r}")
         return cls(
             moves=what,
-            parts=(*dict.fromkeys(parts), *(("heads",) if heads else ())),
+            parts=("block",) if family is not None else (*dict.fromkeys(parts), *(("heads",) if heads else ())),
             heads=None if heads is None or isinstance(heads, str) else heads,
             readings=None if readings is None else tuple(dict.fromkeys(map(canonical, readings))),
             layers=layers,
@@ -87,6 +95,7 @@ class Settings:
             engine=engine,
             dtype=dtype,
             errors=errors,
+            family=family,
         )
 
     def plain(self) -> dict[str, Any]:
@@ -103,6 +112,7 @@ class Settings:
             "engine": self.engine,
             "dtype": str(self.dtype).removeprefix("torch."),
             "errors": self.errors,
+            **({} if self.family is None else {"family": named(self.family)}),
         }
 
 

@@ -19,7 +19,8 @@ from fisherflat.models.moves import Fitted, Position, for_each, pool, token_colu
 from fisherflat.parts import readings, trace
 from fisherflat.spaces.families import Gaussian
 from fisherflat.studies._journal import Row
-from fisherflat.studies.layers._measure import Measured, Pick, everything, rows
+from fisherflat.studies._lens import Lens, named
+from fisherflat.studies.layers._measure import Measured, Pick, Surface, Surfaces, everything, rows
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._tasks import Task
 
@@ -32,7 +33,7 @@ class _Frame:
     """What all charts and families of a part of a layer share over the prompts: it holds no weights."""
 
     directions: Fitted
-    surfaces: dict[str, tuple[Pick, Gaussian]]
+    surfaces: Surfaces
 
 
 @dataclass(eq=False)
@@ -94,6 +95,8 @@ class Study:
         prompt = self.prompts[task.prompt]
         about: Row = {"layer": task.layer, "part": task.part, "prompt": task.prompt, "text": prompt.text}
         about["control"] = self.model.control
+        if self.settings.family is not None:
+            about["family"] = named(self.settings.family)
         try:
             return [about | row for row in self._rows(task)]
         except Exception as error:  # one part that fails must not end the run; its row says why
@@ -112,6 +115,7 @@ class Study:
             here = graphs.setdefault(_key(variants[0]), {})
             if not here:
                 here[readings.LIVE] = trace(part, at)
+            lens = self._lens(variants[0], position, here[readings.LIVE](at))
             present = readings.present(here[readings.LIVE])
             roles = readings.name(present).removeprefix("frozen ") if present else ""
             for reading in self._readings(present):
@@ -121,13 +125,22 @@ class Study:
                     if reading not in here:
                         here[reading] = readings.held(here[readings.LIVE], at, reading)
                     measured = Measured(
-                        here[reading], chart, points, frame.surfaces,
+                        here[reading], chart, points, lens or frame.surfaces,
                         engine=self.settings.engine, dtype=self.settings.dtype,
                     )  # fmt: skip
                 except Exception as error:  # the other readings and positions may go well
                     measured = {"error": _said(error)}
                 found.setdefault(reading, []).append((about, measured))
         return [row for charts in found.values() for row in self._joined(task.part, charts)]
+
+    def _lens(self, prompt: Encoded, position: Position, states: Tensor) -> Surfaces | None:
+        """What the states of the tokens that move are read as, where that is not a Gaussian."""
+        asked = self.settings.family
+        if asked is None:
+            return None
+        with self._making:
+            lens = Lens.of(self.model, asked, prompt, tokens(prompt, position), states)
+            return {"block": Surface.seen(lens, self.settings.moves.k)}
 
     def _joined(self, part: str, charts: list[tuple[Row, Measured | Row]]) -> list[Row]:
         """The rows of one reading: for each surface of the part, one position after the other."""
@@ -183,11 +196,13 @@ class Study:
 
     def _framed(self, layer: int, part: str) -> _Frame:
         maps, inputs = zip(*(self._part(layer, part, prompt) for prompt in self.prompts), strict=True)
+        if self.settings.family is not None:
+            return _Frame(self.settings.moves.fit(inputs, self.prompts), {})
         with torch.no_grad():
             # not of all tokens: what MLPs put out at [CLS] or an attention sink can be most of the variance
             outputs = pool([run(x) for run, x in zip(maps, inputs, strict=True)], self.prompts)
         picks = self._picks(layer, outputs.shape[-1]) if part == "heads" else {part: everything}
-        surfaces = {name: (pick, Gaussian.calibrated(pick(outputs))) for name, pick in picks.items()}
+        surfaces = {name: Surface(pick, Gaussian.calibrated(pick(outputs))) for name, pick in picks.items()}
         return _Frame(self.settings.moves.fit(inputs, self.prompts), surfaces)
 
     def _picks(self, layer: int, width: int) -> dict[str, Pick]:
