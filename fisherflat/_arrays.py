@@ -12,18 +12,19 @@ from torch import Tensor
 from fisherflat.errors import InputError, PrecisionWarning, warn
 
 
-def as_float64(value: Any, name: str) -> Tensor:
+def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
     """`value` as a finite float64 tensor of its own: a detached copy, which later changes of `value` do not reach.
 
     **Args:** a tensor, a NumPy array, a number or nested lists. Float32 is promoted silently (the promotion is exact),
     float16, bfloat16 and float8 with a `PrecisionWarning`, because such numbers were rounded to a few digits before.
+    `tape`: keep the tape of a tensor that requires a gradient.
 
     **Raises:** `InputError` for integer, boolean or complex tensors, for NaN or infinite entries and for what is not an
     array of numbers.
     """
     try:
         if isinstance(value, Tensor):
-            tensor = value.detach()
+            tensor = value if tape and value.requires_grad and torch.is_grad_enabled() else value.detach()
         elif hasattr(value, "__array__"):
             tensor = torch.from_numpy(np.array(value, order="C"))
         else:

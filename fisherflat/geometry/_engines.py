@@ -7,15 +7,21 @@ from typing import Protocol
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.jets.engines import AutodiffEngine, TaylorEngine
+from fisherflat.jets.graph import Constants
 from fisherflat.jets.recording import Mapping, recorded
 from fisherflat.parts import traced
 from fisherflat.spaces.charts import Chart
 
 
 class Engine(Protocol):
-    """What the manifold needs of an engine; `chunk_memory` in bytes, `None` for a share of what is free."""
+    """What the manifold needs of an engine.
+
+    **Attributes:** `chunk_memory` in bytes, `None` for a share of what is free; `program`, how constants are made of
+    live weights, `None` where there is no tape.
+    """
 
     chunk_memory: int | None
+    program: Constants | None
 
     @property
     def bytes_per_point(self) -> int:
@@ -31,7 +37,10 @@ def _taylor(mapping: Mapping, chart: Chart, ambient_dim: int, memory: int | None
 
 
 def _autodiff(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
-    return AutodiffEngine(*recorded(mapping, chart), chart, dim, memory)
+    with mapping.writing():
+        tape, points = recorded(mapping, chart)
+    program = None if mapping.program is None else mapping.program.ended(tape.constants())
+    return AutodiffEngine(tape, points, chart, dim, memory, program)
 
 
 #: name -> how it is built from the map, the chart, the number of outputs and a budget in bytes

@@ -84,7 +84,7 @@ class Errors:
         noise, geometry = self._perturbed
         with torch.no_grad(), noise:
             again = getattr(geometry, name)
-        return spread(getattr(self, name), again)
+        return spread(getattr(self, name).detach(), again)
 
     @property
     def size(self) -> Float[Tensor, "*batch"]:

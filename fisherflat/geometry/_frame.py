@@ -54,9 +54,10 @@ def orthonormal_frame(
                 f"the map or its derivatives are not finite {_place(~finite, u)}; is the point in the map's domain?"
             )
         jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
-    q, r = torch.linalg.qr(jacobian.transpose(-1, -2))
+    q, triangular = torch.linalg.qr(jacobian.transpose(-1, -2))
+    r = triangular.detach()  # what follows decides, and has no gradient
     columns = r.norm(dim=-2)
-    units = columns if scale is None else scale.expand_as(columns)
+    units = columns if scale is None else scale.detach().expand_as(columns)
     singular = torch.linalg.svdvals(r / torch.where(units > 0, units, 1.0)[..., None, :])
     threshold = _negligible(coefficients.shape[-1], r.dtype) * singular[..., :1]
     rank = (singular > threshold).sum(-1)
@@ -78,10 +79,10 @@ def orthonormal_frame(
                 f"{what} {_place(bad, u)}, singular values [{values}]: {hint}. Choose other directions or fewer of "
                 'them, or pass degenerate="nan"'
             )
-        r = r.masked_fill(bad[..., None, None], float("nan"))
+        triangular = triangular.masked_fill(bad[..., None, None], float("nan"))
     nearly = ~bad & nearly_degenerate(singular[..., -1] / singular[..., 0], coefficients.shape[-1])
     skewness = (columns / r.diagonal(dim1=-2, dim2=-1).abs()).amax(-1)
-    return Frame(q, r, bad, nearly, skewness)
+    return Frame(q, triangular, bad, nearly, skewness)
 
 
 def inverse(lower: Float[Tensor, "*batch k k"]) -> Float[Tensor, "*batch k k"]:

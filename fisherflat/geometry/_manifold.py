@@ -19,6 +19,7 @@ from fisherflat.geometry._paths import Paths
 from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
+from fisherflat.geometry._taped import degenerate_tape, elsewhere, reached
 from fisherflat.geometry._words import ERRORS, JUDGED, decided, exceptional, filled, sample, turn, words
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import in_chunks
@@ -51,6 +52,8 @@ class StatisticalManifold(Paths):
     - `degenerate`: `"raise"`, or `"nan"` for NaN where the metric is singular or the map not finite, with one
       `DegenerateImmersionWarning` that counts such points.
     - `memory`: a budget in bytes for the jets; default a share of what is free.
+    - `differentiable`: quantities have gradients, see docs/training.md, and follow the weights: by these, by `u`, by
+      what the chart was made of and by the covariance, wherever torch records them.
 
     All quantities take `u` `[*batch, k]` and return `*batch` and then the axes of docs/conventions.md.
 
@@ -77,6 +80,7 @@ class StatisticalManifold(Paths):
         dtype: torch.dtype = torch.float64,
         degenerate: str = "raise",
         memory: int | None = None,
+        differentiable: bool = False,
     ) -> None:
         if not isinstance(chart, Chart):
             raise InputError(f"chart must come from fisherflat.charts, got {type(chart).__name__}")
@@ -91,15 +95,17 @@ class StatisticalManifold(Paths):
                 "family must be a fisherflat.Gaussian, e.g. Gaussian(0.5), or another fisherflat.families.Family; got "
                 + (f"the class {family.__name__}" if isinstance(family, type) else type(family).__name__)
             )
-        self.mean, self.chart = mean, chart
+        self.mean, self.differentiable = mean, bool(differentiable)
+        self.chart = chart.taped if differentiable else chart
         self.family: Family | ParametricFamily = family if family is not None else Gaussian()
         if memory is not None:
             memory = integer(memory, "memory, a budget in bytes,", 1)
         self.dtype, self._engine_name, self.degenerate, self._memory = dtype, engine, degenerate, memory
         # a graph's constants are not weights of a module, so it is converted as a whole
         working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean
-        self._mapping = Mapping(working, dtype, chart.point.device, isinstance(self.family, ParametricFamily))
-        value = self._mapping.check(chart.point.to(dtype))
+        joined = isinstance(self.family, ParametricFamily)
+        self._mapping = Mapping(working, dtype, chart.point.device, joined, self.differentiable)
+        value = self._mapping.check(chart.point.detach().to(dtype))
         self.output_shape, self.ambient_dim = tuple(value.shape), value.numel()
         dim = check(self.family, self.output_shape)
         if chart.k > dim:
@@ -121,10 +127,19 @@ class StatisticalManifold(Paths):
     @cached_property
     def engine(self) -> Engine:
         """The engine, built when first needed (tracing happens here)."""
-        return ENGINES[self._engine_name](self._mapping, self.chart, self.ambient_dim, self._memory)
+        with torch.no_grad():
+            engine = ENGINES[self._engine_name](self._mapping, self.chart, self.ambient_dim, self._memory)
+        if self.differentiable:
+            reached(self._mapping, engine.program)
+        return engine
+
+    @property
+    def _taping(self) -> bool:
+        """Whether gradients are recorded here and now."""
+        return self.differentiable and torch.is_grad_enabled()
 
     def _points(self, u: Any, name: str = "u") -> Tensor:
-        points = as_float64(u, name).to(device=self.chart.point.device, dtype=self.dtype)
+        points = as_float64(u, name, tape=self.differentiable).to(device=self.chart.point.device, dtype=self.dtype)
         if points.dim() == 0 or points.shape[-1] != self.k:
             raise InputError(f"{name} must end in an axis of length k = {self.k}; it has shape {list(points.shape)}")
         if points.numel() == 0:
@@ -148,7 +163,7 @@ class StatisticalManifold(Paths):
 
         def piece(chunk: Tensor) -> tuple[Tensor, ...]:
             parts = chunk.split(self.k, -1)
-            with torch.no_grad():
+            with torch.set_grad_enabled(self._taping):
                 return function(self.engine.jet(parts[0].contiguous()), *parts)
 
         pieces = list(in_chunks(piece, flat, self.engine.bytes_per_point, self.engine.chunk_memory))
@@ -164,8 +179,10 @@ class StatisticalManifold(Paths):
         points = self._points(u)
         jet = self._jet(points).coefficients
         flat = points.reshape(-1, self.k)
-        with torch.no_grad():
+        with torch.set_grad_enabled(self._taping):
             geometry = self._geometry(jet.reshape(-1, *jet.shape[-2:]), flat).reshaped(points.shape[:-1])
+        if self._taping and geometry.degenerate.any():
+            raise degenerate_tape(geometry.degenerate)
         _warn(geometry.degenerate, geometry.nearly_degenerate)
         return geometry
 
@@ -180,7 +197,16 @@ class StatisticalManifold(Paths):
 
         def reduce(jet: Tensor, points: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
             geometry = self._geometry(jet, points)
-            return (geometry.degenerate, geometry.nearly_degenerate, *function(geometry, *vectors))
+            bad = geometry.degenerate
+            if not (self._taping and bad.any()):
+                return (bad, geometry.nearly_degenerate, *function(geometry, *vectors))
+
+            def regular(points: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+                return function(self._geometry(self.engine.jet(points), points), *vectors)
+
+            with torch.no_grad():
+                blank = function(geometry, *vectors)
+            return (bad, geometry.nearly_degenerate, *elsewhere(bad, blank, regular, points, *vectors))
 
         degenerate, near, *results = self._mapped(reduce, *tensors)
         _warn(degenerate, near)
@@ -361,8 +387,9 @@ class StatisticalManifold(Paths):
 
     def _local(self, name: str) -> Callable[[Tensor], Tensor]:
         """A quantity at points `[P, k]`, NaN where there is none."""
+        self.engine  # of the live weights, also without a tape
         tolerant = copy(self)
-        tolerant.degenerate = "nan"
+        tolerant.degenerate, tolerant.differentiable = "nan", False
 
         def read(jet: Tensor, points: Tensor) -> tuple[Tensor, ...]:
             return (getattr(tolerant._geometry(jet, points), name).double(),)

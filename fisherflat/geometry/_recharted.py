@@ -3,7 +3,7 @@
 Rounding in curvature grows with the condition number of the metric. So where that is large the 2-jet is taken once
 more, along directions `B' = T B` with `T` near `R^-T` (`J^T = Q R`), about orthonormal in the image. Any regular `T` is
 a change of coordinates, so nothing depends on its own rounding; only the directions themselves have to be formed
-without loss, for their terms may cancel. What comes out is carried back to the coordinates of the chart.
+without loss, for their terms may cancel. For the same reason `T` is a constant where gradients are taken. What comes out is carried back to the coordinates of the chart.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Directions:
 
 def lengths(chart: Chart) -> Float[Tensor, " k"]:
     """How long the directions of a chart are: what a Jacobian's columns are compared in."""
-    return chart.basis.reshape(chart.k, -1).norm(dim=1)
+    return chart.basis.detach().reshape(chart.k, -1).norm(dim=1)
 
 
 def refined(
@@ -128,7 +128,7 @@ def _better(chart: Chart, geometry: Geometry, poor: Bool[Tensor, " P"], before: 
     basis = chart.basis.to(geometry.degenerate.device)
     identity = torch.eye(chart.k, dtype=torch.float64, device=basis.device)
     change = identity.expand(len(poor), -1, -1).clone() if before is None else before.change.clone()
-    inner = geometry.working_triangular[poor].double().transpose(-1, -2)
+    inner = geometry.working_triangular[poor].detach().double().transpose(-1, -2)
     change[poor] = torch.linalg.solve_triangular(inner, change[poor], upper=False)
     dtype = geometry.working.coefficients.dtype
     found = basis.to(dtype).expand(len(poor), *basis.shape).clone() if before is None else before.basis.clone()

@@ -49,8 +49,11 @@ def traced(mapping: Mapping, at: Tensor | Chart) -> Graph:
     if isinstance(mapping.mean, Graph):
         device = at.point.device if isinstance(at, Chart) else at.device
         return mapping.mean.to(mapping.dtype, device)
-    graph = graphed(*recorded(mapping, at))
+    with mapping.writing():
+        graph = graphed(*recorded(mapping, at))
     graph.watch = mapping.watch
+    if mapping.program is not None:
+        graph.program = mapping.program.ended(leaf for _, leaf in graph.constants())
     assign(graph)
     return graph
 

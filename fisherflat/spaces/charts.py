@@ -7,6 +7,7 @@ your own inside `mean`.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
@@ -53,9 +54,11 @@ class Chart:
     point: Tensor
     basis: Tensor
     kind: str = field(default="affine", compare=False)
+    #: point and basis with the tape of what they were made of, where there is one
+    _taped: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        point, basis = as_float64(self.point, "point"), as_float64(self.basis, "basis")
+        point, basis = (as_float64(getattr(self, name), name, tape=True) for name in ("point", "basis"))
         if basis.shape[1:] != point.shape or basis.dim() != point.dim() + 1:
             raise InputError(
                 f"a chart at a point of shape {list(point.shape)} needs a basis of shape [k, *{list(point.shape)}], "
@@ -63,13 +66,34 @@ class Chart:
             )
         if basis.shape[0] == 0:
             raise InputError("a chart needs at least one direction; this basis has none")
-        object.__setattr__(self, "point", point)
-        object.__setattr__(self, "basis", basis.to(point.device))
+        basis = basis.to(point.device)
+        if point.requires_grad or basis.requires_grad:
+            object.__setattr__(self, "_taped", (point, basis))
+        object.__setattr__(self, "point", point.detach())
+        object.__setattr__(self, "basis", basis.detach())
 
     @property
     def k(self) -> int:
         """The number of coordinates."""
         return self.basis.shape[0]
+
+    @property
+    def taped(self) -> Chart:
+        """The same chart, point and basis of which have gradients by what they were made of."""
+        if self._taped is None:
+            return self
+        found = copy(self)
+        for name, tensor in zip(("point", "basis"), self._taped, strict=True):
+            object.__setattr__(found, name, tensor)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without a tape, which no copy can have."""
+        return {**vars(self), "_taped": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value.detach() if isinstance(value, Tensor) else value)
 
     dim = former("k")
 
@@ -100,7 +124,8 @@ class Chart:
 
     def to(self, device: torch.device | str) -> Chart:
         """The same chart on another device."""
-        return Chart(self.point.to(device), self.basis.to(device), self.kind)
+        chart = self.taped
+        return Chart(chart.point.to(device), chart.basis.to(device), self.kind)
 
     def __repr__(self) -> str:
         return f"Chart({self.kind}, k={self.k}, shape={list(self.point.shape)})"
@@ -122,7 +147,7 @@ def affine(point: Any, basis: Any) -> Chart:
     >>> ff.charts.affine([1.0, 1.0], [[1.0, 0.0]])([0.5]).tolist()
     [1.5, 1.0]
     """
-    return Chart(as_float64(point, "point"), as_float64(basis, "basis"), "affine")
+    return Chart(as_float64(point, "point", tape=True), as_float64(basis, "basis", tape=True), "affine")
 
 
 def identity(dim: SupportsIndex) -> Chart:
@@ -161,7 +186,7 @@ def token(hidden: Any, index: Any, basis: Any) -> Chart:
     >>> ff.charts.token(torch.zeros(3, 2), -1, torch.eye(2))([1.0, 2.0]).tolist()
     [[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]
     """
-    hidden, basis = as_float64(hidden, "hidden"), as_float64(basis, "basis")
+    hidden, basis = as_float64(hidden, "hidden", tape=True), as_float64(basis, "basis", tape=True)
     if hidden.dim() != 2:
         raise InputError(f"hidden must be [tokens, width]; this one has shape {list(hidden.shape)}")
     n, d = hidden.shape
@@ -193,7 +218,7 @@ def simplex(points: Any) -> Chart:
     >>> ff.charts.simplex([[0.0, 0.0], [4.0, 0.0], [0.0, 8.0]])([0.5, 0.25]).tolist()
     [1.0, 2.0]
     """
-    points = as_float64(points, "points")
+    points = as_float64(points, "points", tape=True)
     if points.dim() < 1 or points.shape[0] < 2:
         raise InputError(
             f"a simplex needs at least two points, stacked on the first axis; got shape {list(points.shape)}"
@@ -220,10 +245,10 @@ def attention_weights(values: Any) -> Chart:
     >>> chart.k, chart([0.2, 0.3]).tolist()
     (2, [0.2, 0.3, 0.5])
     """
-    values = as_float64(values, "values")
+    values = as_float64(values, "values", tape=True)
     if values.dim() != 2 or values.shape[0] < 2:
         raise InputError(f"values must be [n, d] with n >= 2, one row a token; these have shape {list(values.shape)}")
-    chart = simplex(values)
+    chart = simplex(values).taped
     return Chart(chart.point, chart.basis, "attention weights")
 
 
@@ -250,11 +275,11 @@ def principal(hidden: Any, index: SupportsIndex, k: int = 2) -> Chart:
     >>> ff.charts.principal(torch.eye(4), index=-1, k=2)
     Chart(principal, k=2, shape=[4, 4])
     """
-    hidden = as_float64(hidden, "hidden")
+    hidden = as_float64(hidden, "hidden", tape=True)
     if hidden.dim() not in (2, 3):
         raise InputError(f"hidden must be [n, d] or [m, n, d]; it has shape {list(hidden.shape)}")
     directions = principal_directions(hidden.reshape(-1, hidden.shape[-1]), k)
-    chart = token(hidden if hidden.dim() == 2 else hidden[0], index, directions)
+    chart = token(hidden if hidden.dim() == 2 else hidden[0], index, directions).taped
     return Chart(chart.point, chart.basis, "principal")
 
 

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._fallback import padded
+from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import Series, aligned
 
@@ -188,7 +189,7 @@ def _where(shape: tuple[int, ...], condition: Any, a: Any, b: Any) -> Tensor:
     out = like.new_empty(*like.shape[:2], *shape)
     choice, first, second = _rows(condition, like, rank)[0], _rows(a, like, rank), _rows(b, like, rank)
     shared = min(len(first), len(second))
-    torch.where(choice, first[:shared], second[:shared], out=out[:shared])
+    into(out[:shared], torch.where, choice, first[:shared], second[:shared])
     out[shared : len(first)].copy_(first[shared:]).masked_fill_(~choice, 0)
     out[shared : len(second)].copy_(second[shared:]).masked_fill_(choice, 0)
     return out

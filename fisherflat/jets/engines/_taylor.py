@@ -1,6 +1,6 @@
 """The default engine: batched 2-jets through the traced graph, in torch tensors.
 
-A linear op acts on all S coefficients of all points in one call. No tape is kept; the floor is the cost of S plain
+A linear op acts on all S coefficients of all points in one call. No tape is kept unless it is asked for; the floor is the cost of S plain
 forward passes, and what is known to be affine in the coordinates carries 1 + k coefficients instead of S.
 """
 
@@ -22,6 +22,7 @@ from fisherflat.jets.engines._fallback import differentiated, padded
 from fisherflat.jets.engines._matrices import MATRICES
 from fisherflat.jets.engines._norms import norm_in, normalised
 from fisherflat.jets.engines._trust import EQUALITIES, trusted
+from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.ops import OPS, evaluate
 from fisherflat.jets.rules import Algebra, Series, aligned
@@ -47,7 +48,7 @@ class TaylorEngine:
 
     def __init__(self, graph: Graph, chart: Chart, dim: int, dtype: torch.dtype, memory: int | None = None) -> None:
         self._chart, self._dim, self._memory = chart, dim, memory
-        self.graph = graph
+        self.graph, self.program = graph, graph.program
         self._bytes = footprint(self.graph) * dtype.itemsize
         # on a CPU geometry too should meet warm data, but has more to do for each chunk than for each point
         self.chunk_memory = memory if memory is not None or chart.point.device.type != "cpu" else 4 * CACHED
@@ -68,8 +69,11 @@ class TaylorEngine:
             return self._by_directions(u, directions, basis)
         if u.device.type != "cpu":
             return self._packed(start(self._chart, u, basis))
-        out = u.new_empty(u.shape[0], size(k), self._dim)
         step = max(1, CACHED // max(self.bytes_per_point, 1))
+        if torch.is_grad_enabled():
+            parts = (None,) * len(u.split(step)) if basis is None else basis.split(step)
+            return torch.cat([self._packed(start(self._chart, *at)) for at in zip(u.split(step), parts, strict=True)])
+        out = u.new_empty(u.shape[0], size(k), self._dim)
         for first in range(0, u.shape[0], step):
             taken = slice(first, first + step)
             out[taken] = self._packed(start(self._chart, u[taken], None if basis is None else basis[taken]))
@@ -91,7 +95,8 @@ class TaylorEngine:
         return out
 
     def _packed(self, x: Series) -> Tensor:
-        algebra = TensorAlgebra()
+        program = self.program
+        algebra = TensorAlgebra(constants=None if program is None else program.constants(), tape=program is not None)
         return packed(algebra, evaluated(algebra, self.graph, x))
 
 
@@ -103,13 +108,17 @@ def start(chart: Chart, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shap
     return Series(x, chart.k)
 
 
-@torch.no_grad()
 def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
     """The graph on a series, as a series also where the output is constant.
 
     Where an equality holds at a point alone, what it chooses there says nothing of what is nearby: derivatives that do
-    not fit the values nearby are no number then.
+    not fit the values nearby are no number then. There is a tape where the algebra keeps one and gradients are on.
     """
+    with torch.set_grad_enabled(algebra.tape and torch.is_grad_enabled()):
+        return _evaluated(algebra, graph, x)
+
+
+def _evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
     algebra.forget()
     y = evaluate(graph, algebra, x)
     series = y if isinstance(y, Series) else Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
@@ -117,12 +126,14 @@ def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
         return series
 
     def values(at: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        out = evaluate(graph, TensorAlgebra(), Series(at[0][None], x.k))
+        out = evaluate(graph, TensorAlgebra(constants=algebra.constants), Series(at[0][None], x.k))
         return (out.data[0] if isinstance(out, Series) else out.expand(at[0].shape[0], *out.shape),)
 
     data, given = padded(series.data, algebra.count(2, x.k)).clone(), padded(x.data, algebra.count(2, x.k))
     for point in algebra.alone.nonzero().flatten().split(1):
-        if not trusted(values, [given[:, point]], [data[:, point]], x.k, finite=True):
+        with torch.no_grad():
+            fits = trusted(values, [given[:, point]], [data[:, point]], x.k, finite=True)
+        if not fits:
             data[1:, point] = math.nan
     return Series(data, x.k)
 
@@ -171,25 +182,38 @@ class TensorAlgebra(Algebra):
     """The algebra of `fisherflat.jets.rules` in torch tensors.
 
     **Attributes:** `alone`: the points where an equality of things that move holds, or an entry is not a number, and
-    may not be nearby.
+    may not be nearby; `tape`: whether gradients may be recorded, see `into`.
     """
 
     alone: Tensor | None = None
 
+    def __init__(
+        self,
+        labels: dict[Node, int] | None = None,
+        blocks: int = 1,
+        constants: dict[int, Tensor] | None = None,
+        tape: bool = False,
+    ) -> None:
+        super().__init__(labels, blocks, constants)
+        self.tape = tape
+
     def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_empty(coefficients, like.shape[1], *shape)
+
+    def kept(self, rows: Tensor) -> Tensor:
+        return rows.clone() if torch.is_grad_enabled() else rows
 
     def constant(self, tensor: Tensor) -> Tensor:
         return tensor
 
     def mul(self, a: Tensor, b: Any, out: Tensor) -> None:
-        torch.mul(a, b, out=out)
+        into(out, torch.mul, a, b)
 
     def add(self, a: Tensor, b: Any, out: Tensor) -> None:
-        torch.add(a, b, out=out)
+        into(out, torch.add, a, b)
 
     def div(self, a: Tensor, b: Any, out: Tensor) -> None:
-        torch.div(a, b, out=out)
+        into(out, torch.div, a, b)
 
     def fma(self, out: Tensor, a: Tensor, b: Tensor) -> None:
         out.addcmul_(a, b)
@@ -202,10 +226,10 @@ class TensorAlgebra(Algebra):
         return normalised(norm, node, *((a, b) if position == 0 else (b, a)), self.count(2, a.k))
 
     def anchor(self, rows: Tensor, index: Tensor, axis: int) -> None:
-        rows.sub_(rows.gather(axis, index.expand(rows.shape[0], *index.shape)))
+        rows.sub_(self.kept(rows).gather(axis, index.expand(rows.shape[0], *index.shape)))
 
     def matmul(self, a: Tensor, b: Tensor, out: Tensor) -> None:
-        torch.matmul(a, b, out=out)
+        into(out, torch.matmul, a, b)
 
     def solve_triangular(self, a: Tensor, rows: Tensor, upper: bool, unitriangular: bool) -> None:
         rows.copy_(torch.linalg.solve_triangular(a, rows, upper=upper, unitriangular=unitriangular))
@@ -248,7 +272,7 @@ class TensorAlgebra(Algebra):
             for i in range(k):
                 row = self.row(node, result, i)
                 if blank:
-                    torch.add(cross[i, i:], cross[i:, i], out=row)
+                    into(row, torch.add, cross[i, i:], cross[i:, i])
                 else:
                     row.add_(cross[i, i:]).add_(cross[i:, i])
         return result

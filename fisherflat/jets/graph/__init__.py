@@ -18,10 +18,11 @@ from fisherflat.jets.graph._graph import (
     mapped_leaves,
     run,
 )
-from fisherflat.jets.graph._watch import Watch
+from fisherflat.jets.graph._watch import Constants, Watch
 
 __all__ = [
     "ROLES",
+    "Constants",
     "Graph",
     "Held",
     "Holding",

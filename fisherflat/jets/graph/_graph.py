@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fisherflat.errors import TraceError
 from fisherflat.jets.graph._copied import Reference, called, plain
-from fisherflat.jets.graph._watch import Watch
+from fisherflat.jets.graph._watch import Constants, Watch
 
 aten = torch.ops.aten
 
@@ -141,7 +141,8 @@ class Graph:
     not depend on the input; `names`, weight name by `id` of the constant; `holdings`, what is held at the base point;
     `origins`, by `id` of a constant, what it was made of (of a fresh trace alone); `live`, what a frozen graph was
     before, which is what its held numbers are checked against; `watch`, of the weights that it was traced with: a graph
-    belongs to them as they were, and raises `MapError` where they have changed.
+    belongs to them as they were, and raises `MapError` where they have changed; `program`, of a graph that follows its
+    weights instead, how its constants are made of them.
 
     `fisherflat.trace` makes one.
     """
@@ -155,10 +156,11 @@ class Graph:
         origins: dict[int, Origin] | None = None,
         live: Live | None = None,
         watch: Watch | None = None,
+        program: Constants | None = None,
     ) -> None:
         self.nodes, self.output, self.names = _live(nodes, output), output, names
         self.holdings, self.origins, self.live = holdings, origins or {}, live
-        self.watch = watch or Watch()
+        self.watch, self.program = watch or Watch(), program
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -253,7 +255,13 @@ class Graph:
                     names[id(target)] = self.names[id(leaf)]
             return moved[id(leaf)]
 
-        return self._rebuilt(convert, names)
+        if self.program is None:
+            return self._rebuilt(convert, names)
+        program = self.program.ended(leaf for _, leaf in self.constants())
+        with program.written():
+            found = self._rebuilt(convert, names)
+        found.program = program.ended(leaf for _, leaf in found.constants())
+        return found
 
     def _rebuilt(self, convert: Callable[[Any], Any], names: dict[int, str]) -> Graph:
         copies: dict[Node, Node] = {}
@@ -304,7 +312,7 @@ class Graph:
         for flat in state["nodes"]:
             args, kwargs = nested(flat["args"]), nested(flat["kwargs"])
             nodes.append(Node(**{**flat, "args": args, "kwargs": kwargs, "target": called(flat["target"])}))
-        self.nodes, self.output, self.watch = nodes, node(state["output"]), Watch()
+        self.nodes, self.output, self.watch, self.program = nodes, node(state["output"]), Watch(), None
         self.names = {id(leaf): name for leaf, name in state["names"]}
         self.origins = {id(leaf): origin for leaf, origin in state["origins"]}
         self.holdings, self.live = state["holdings"], state["live"]

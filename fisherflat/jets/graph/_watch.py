@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from torch import Tensor
 
 from fisherflat.errors import MapError
+
+
+class Constants(Protocol):
+    """How the constants of a graph are made of weights: `fisherflat.jets.recording.Program`."""
+
+    @property
+    def sources(self) -> list[Tensor]: ...
+    def constants(self) -> dict[int, Tensor]: ...
+    def written(self) -> AbstractContextManager[None]: ...
+    def ended(self, constants: Iterable[Tensor]) -> Constants: ...
 
 
 class Watch:

@@ -18,7 +18,7 @@ aten = torch.ops.aten
 def evaluate(graph: Graph, xp: Algebra, x: Series) -> Series | Tensor:
     """The graph on a series; intermediate values are dropped after their last use."""
     if isinstance(graph.output, Tensor):
-        return graph.output
+        return xp.constants.get(id(graph.output), graph.output)
     values: dict[Node, Any] = {graph.input: x}
     last = graph.last_use()
     for node in graph.nodes:
@@ -32,7 +32,11 @@ def evaluate(graph: Graph, xp: Algebra, x: Series) -> Series | Tensor:
 def apply(xp: Algebra, node: Node, value: Callable[[Node], Any], k: int) -> Any:
     """The rule of `node` on the series of its inputs."""
     # not by a function that calls itself: such a closure is a cycle, and would keep all values and weights alive
-    args, kwargs = mapped_leaves(lambda leaf: value(leaf) if isinstance(leaf, Node) else leaf, (node.args, node.kwargs))
+    live = xp.constants
+    args, kwargs = mapped_leaves(
+        lambda leaf: value(leaf) if isinstance(leaf, Node) else live.get(id(leaf), leaf) if live else leaf,
+        (node.args, node.kwargs),
+    )
     if node.target is getitem:
         return args[0][args[1]]
     op = OPS.get(node.packet)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from fisherflat.errors import MapError, PrecisionWarning, warn
 from fisherflat.jets.graph import Graph, Watch
 from fisherflat.jets.recording._copies import own
 from fisherflat.jets.recording._modes import Repeatable, evaluating
+from fisherflat.jets.recording._program import Program
 
 
 class Mapping:
@@ -20,14 +23,19 @@ class Mapping:
     **Args:** `mean`: an `nn.Module` or a callable. What runs is a copy of the module (`own`) that shares its weights;
     those that are not in `dtype` are promoted (float16 and bfloat16 with a `PrecisionWarning`). The user's module is
     not touched. Other callables are called as they are. `joined`: whether several outputs are joined along their last
-    axis.
+    axis. `live`: whether its graph follows the weights and has gradients by them.
 
     **Attributes:** `weights`: name -> tensor, for a module (empty otherwise); `module`: the copy, or `None`; `modules`:
-    those that run, also where a callable holds them.
+    those that run, also where a callable holds them; `program`, of a live map, how its constants are made.
     """
 
     def __init__(
-        self, mean: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device, joined: bool = False
+        self,
+        mean: Callable[[Tensor], Tensor],
+        dtype: torch.dtype,
+        device: torch.device,
+        joined: bool = False,
+        live: bool = False,
     ) -> None:
         self.mean, self.dtype, self._joined = mean, dtype, joined
         self.module = own(mean) if isinstance(mean, nn.Module) else None
@@ -35,9 +43,12 @@ class Mapping:
         self.weights: dict[str, Tensor] = {}
         self._swapped: dict[str, Tensor] = {}
         self._checked: tuple[Tensor, Tensor] | None = None
-        self.watch = _watch(mean)
+        self.watch = Watch() if live else _watch(mean)
+        self.program: Program | None = Program() if live else None
         if self.module is None:
             return
+        if live:
+            self.program = Program(_followed(self.module, mean))
         state = dict(_state(self.module))
         misplaced = [name for name, tensor in state.items() if tensor.device.type != device.type]
         if misplaced:
@@ -48,13 +59,24 @@ class Mapping:
         halves = [name for name, t in state.items() if t.dtype in (torch.float16, torch.bfloat16)]
         if halves:
             warn(f"{len(halves)} weights are in half precision and are promoted to {dtype} (exactly)", PrecisionWarning)
-        with torch.inference_mode(False):  # tensors made in that mode can have no derivatives
+        with torch.inference_mode(False), self.writing():  # tensors made in that mode can have no derivatives
             self._swapped = {
                 name: tensor.detach().to(dtype)
                 for name, tensor in state.items()
                 if tensor.is_floating_point() and tensor.dtype != dtype
             }
         self.weights = {name: self._swapped.get(name, tensor) for name, tensor in state.items()}
+
+    def writing(self) -> AbstractContextManager[None]:
+        """While it is open, a live map's program is written."""
+        return nullcontext() if self.program is None else self.program.written()
+
+    def trainable(self) -> list[tuple[str, Tensor]]:
+        """What requires a gradient among the weights of the map, or among what a callable holds."""
+        found = [(name, tensor) for root in self.modules for name, tensor in root.named_parameters()]
+        if self.module is None:
+            found += [("a tensor that the map holds", thing) for thing in _held(self.mean) if isinstance(thing, Tensor)]
+        return [(name, tensor) for name, tensor in found if tensor.requires_grad]
 
     def __call__(self, x: Tensor) -> Any:
         """The map at `x`, of the shape of the chart's point and in the working precision; `value` says if it is one."""
@@ -135,8 +157,20 @@ def _state(mean: Any) -> list[tuple[str, Tensor]]:
     return [*mean.named_parameters(), *mean.named_buffers()] if isinstance(mean, nn.Module) else []
 
 
+def _followed(copy: nn.Module, mean: nn.Module) -> dict[int, tuple[Tensor, Callable[[], Tensor]]]:
+    """By `id` of a weight of the copy that runs, how to get the user's."""
+    parameters = ((tensor, partial(mean.get_parameter, name)) for name, tensor in copy.named_parameters())
+    buffers = ((tensor, partial(mean.get_buffer, name)) for name, tensor in copy.named_buffers())
+    return {id(tensor): (tensor, read) for tensor, read in (*parameters, *buffers)}
+
+
 def _held_by(function: Any) -> list[nn.Module]:
-    """Modules that a callable holds in its attributes, its bound object or its closure: to name weights and paths."""
+    """Modules that a callable holds: to name weights and paths."""
+    return [thing for thing in _held(function) if isinstance(thing, nn.Module)]
+
+
+def _held(function: Any) -> Iterator[Any]:
+    """What a callable holds in its attributes, its bound object or its closure."""
     held = [*vars(function).values()] if hasattr(function, "__dict__") else []
     held += [getattr(function, "__self__", None)]
     for cell in getattr(function, "__closure__", None) or ():
@@ -144,4 +178,4 @@ def _held_by(function: Any) -> list[nn.Module]:
             held.append(cell.cell_contents)
         except ValueError:  # a variable that has no value yet
             continue
-    return [thing for thing in held if isinstance(thing, nn.Module)]
+    yield from held

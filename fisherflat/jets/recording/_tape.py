@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fisherflat.jets.graph import Node, mapped_leaves
+from fisherflat.jets.graph import Node, leaves, mapped_leaves
 from fisherflat.jets.recording._forms import material
 from fisherflat.jets.recording._origin import Origins
 
@@ -73,6 +73,10 @@ class Tape:
                 dead.setdefault(user, []).append(node)
         return dead
 
+    def constants(self) -> Iterator[Tensor]:
+        """The tensors that its ops read and that stand still."""
+        return (leaf for node in self.nodes for leaf in leaves((node.args, node.kwargs)) if isinstance(leaf, Tensor))
+
     @property
     def precision(self) -> float:
         """The spacing of numbers around one, in the coarsest floating format on the way."""
@@ -110,6 +114,17 @@ class Tape:
             return make(leaf) if isinstance(leaf, Tensor) else leaf
 
         return lambda x: self._run(x, convert, step)
+
+    def live(self, dtype: torch.dtype, constants: dict[int, Tensor]) -> Callable[[Tensor], Tensor]:
+        """The same function where other tensors stand for constants, by `id`."""
+
+        def raised(leaf: Tensor) -> Tensor:
+            found = constants.get(id(leaf), leaf)
+            if found.dtype in FLOATS and found.dtype.itemsize < dtype.itemsize:
+                return found.to(dtype)
+            return found
+
+        return self.raised(dtype, constant=raised)
 
     def _run(self, x: Tensor, convert: Callable[[Any], Any], step: Step) -> Tensor:
         values: dict[Node, Any] = {}

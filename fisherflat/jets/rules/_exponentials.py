@@ -25,7 +25,7 @@ def _as_row(x: Series) -> Series:
 def _centre(xp: Algebra, rows: Any, y: Any, largest: Any, axis: int) -> None:
     """`rows - <rows>` in place, `<.>` the mean by the weights y; `largest` is where the largest of them are."""
     xp.anchor(rows, largest, axis)
-    rows.sub_((rows * y).sum(axis, True))
+    rows.sub_((xp.kept(rows) * y).sum(axis, True))
 
 
 def softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -> Series:
@@ -39,7 +39,7 @@ def softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -
     z = out[1 : 1 + k]
     z.copy_(data[1 : 1 + k])
     _centre(xp, z, y, largest, axis)
-    result = Series(out, k)
+    z, result = xp.kept(z), Series(out, k)
     w = out[1 + k :]
     if x.order == 2:
         w.copy_(data[1 + k :])
@@ -105,6 +105,6 @@ def log_softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: boo
     out[data.shape[0] :].zero_()
     _centre(xp, out[1 : data.shape[0]], y, y.argmax(axis, True), axis)
     result = Series(out, k)
-    for row, covariance in _covariances(xp, node, out[1 : 1 + k], y, axis, result):
+    for row, covariance in _covariances(xp, node, xp.kept(out[1 : 1 + k]), y, axis, result):
         row.sub_(covariance)
     return Series(out.reshape(*out.shape[:2], *node.shape), k)

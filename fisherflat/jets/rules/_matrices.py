@@ -38,7 +38,7 @@ def implicit(
         out[1 : data.shape[0]].copy_(rows)
         out[data.shape[0] :].zero_()
         outputs.append(Series(out, k))
-    first = tuple(output.data[1 : 1 + k] for output in outputs)
+    first = tuple(xp.kept(output.data[1 : 1 + k]) for output in outputs)
     for i in range(k):
         for output, own in zip(outputs, source(i, first), strict=True):
             xp.row(node, output, i).add_(own)
@@ -183,12 +183,13 @@ def _solution(
     solved(out[:1])
     if moves:
         slopes = read(first[1:])
-        out[1 : first.shape[0]].sub_(slopes @ out[:1])
+        out[1 : first.shape[0]].sub_(slopes @ xp.kept(out[:1]))
     solved(out[1 : 1 + k])
     if moves:
+        rows = xp.kept(out[1 : 1 + k])
         for i in range(k):
             row = xp.row(node, result, i)
-            row.sub_(slopes[i : i + 1] @ out[1 + i : 1 + k])
-            row.sub_(slopes[i:k] @ out[1 + i : 2 + i])
+            row.sub_(slopes[i : i + 1] @ rows[i:])
+            row.sub_(slopes[i:k] @ rows[i : i + 1])
     solved(out[1 + k :])
     return result

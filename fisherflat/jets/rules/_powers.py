@@ -19,7 +19,10 @@ from fisherflat.jets.rules._series import Algebra, Series
 def power(xp: Algebra, node: Node, base: Any, exponent: Any) -> Series:
     """`exp(y log x)` where both move, else a function of the one that does, entry by entry."""
     given = base, exponent
-    base, exponent = (a.item() if isinstance(a, Tensor) and a.dim() == 0 else a for a in (base, exponent))
+    # a number, unless there is a gradient by it
+    base, exponent = (
+        a.item() if isinstance(a, Tensor) and a.dim() == 0 and not a.requires_grad else a for a in (base, exponent)
+    )
     if isinstance(exponent, (int, float)):
         return mul(xp, node, base, base) if exponent == 2 else unary(xp, node, base, lambda x: raised(x, exponent))
     if isinstance(exponent, Tensor):

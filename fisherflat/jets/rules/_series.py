@@ -64,10 +64,14 @@ class Algebra:
 
     Second-order coefficients can be kept apart by the label of the node whose source they stem from: in `blocks` blocks
     of k(k+1)/2, `labels` mapping nodes to blocks. Their sum is the second derivative, exactly; with one block it is it.
+
+    **Attributes:** `constants`: by `id` of a constant of a graph, what stands for it, where weights are live.
     """
 
-    def __init__(self, labels: dict[Node, int] | None = None, blocks: int = 1) -> None:
-        self.labels, self.blocks = labels or {}, blocks
+    def __init__(
+        self, labels: dict[Node, int] | None = None, blocks: int = 1, constants: dict[int, Tensor] | None = None
+    ) -> None:
+        self.labels, self.blocks, self.constants = labels or {}, blocks, constants or {}
 
     def count(self, order: int, k: int) -> int:
         """C, the number of coefficients up to an order."""
@@ -94,6 +98,10 @@ class Algebra:
     def empty(self, coefficients: int, like: Any, shape: tuple[int, ...]) -> Any:
         """An uninitialised array `[coefficients, P, *shape]` with the points of `like`."""
         raise NotImplementedError
+
+    def kept(self, rows: Any) -> Any:
+        """Rows of an array that is still being written, to be read: with a tape, as they are now."""
+        return rows
 
     def constant(self, tensor: Tensor) -> Any:
         """A constant as an array `[*shape]` that combines with the others."""

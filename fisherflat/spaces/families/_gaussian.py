@@ -7,7 +7,6 @@ geometry of the surface `f`.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -38,10 +37,11 @@ class Gaussian:
 
     def __init__(self, covariance: Any = 1.0) -> None:
         try:
-            sigma = as_float64(covariance, "covariance")
+            given = as_float64(covariance, "covariance", tape=True)
         except InputError as error:
             raise CovarianceError(str(error)) from error
-        self.covariance = sigma
+        self.covariance = sigma = given.detach()
+        self._taped = given if given.requires_grad else None
         if sigma.numel() == 0:
             raise CovarianceError("the covariance is empty; pass a number, a diagonal [D] or a matrix [D, D]")
         if sigma.dim() < 2:
@@ -68,6 +68,10 @@ class Gaussian:
             )
         self._inverse, self._rest = inverse_root(sigma, factor)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without a tape, which no copy can have."""
+        return {**vars(self), "_taped": None}
+
     @classmethod
     def calibrated(cls, outputs: Any) -> Gaussian:
         """The isotropic family whose variance is the mean variance of some outputs (unbiased).
@@ -87,13 +91,13 @@ class Gaussian:
         >>> ff.Gaussian.calibrated([[0.0, 0.0], [2.0, 4.0]])
         Gaussian(5)
         """
-        outputs = as_float64(outputs, "outputs")
+        outputs = as_float64(outputs, "outputs", tape=True)
         if outputs.dim() < 1 or outputs.shape[0] < 2:
             raise CovarianceError(
                 f"calibration needs at least two outputs on the first axis; got shape {list(outputs.shape)}"
             )
-        variance = outputs.reshape(outputs.shape[0], -1).var(0).mean().item()
-        if not (variance > 0 and math.isfinite(variance)):
+        variance = outputs.reshape(outputs.shape[0], -1).var(0).mean()
+        if not (variance > 0 and variance.isfinite()):
             raise CovarianceError(
                 "the outputs do not vary, so no covariance can be calibrated on them; pass a number instead"
             )
@@ -114,8 +118,17 @@ class Gaussian:
     def whiten(self, vectors: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """`L^-1 v` for each vector, with `Sigma = L L^T`: in units of standard deviations."""
         if self.covariance.dim() < 2:
-            return vectors / self._deviation.to(vectors)
-        return vectors @ self._inverse.to(vectors).T
+            deviation = self._deviation if not self._has_tape else self._taped.sqrt()
+            return vectors / deviation.to(vectors)
+        inverse = self._inverse
+        if self._has_tape:  # the value that is right to the last place, with the derivatives of a plain one
+            plain = torch.linalg.inv(torch.linalg.cholesky((self._taped + self._taped.mT) / 2))
+            inverse = inverse + (plain - plain.detach())
+        return vectors @ inverse.to(vectors).T
+
+    @property
+    def _has_tape(self) -> bool:
+        return self._taped is not None and torch.is_grad_enabled()
 
     def root(self) -> tuple[Float[Tensor, "*D"], Float[Tensor, "*D"]]:
         """`L^-1` of a full covariance in twice the precision, as the sum of two matrices.

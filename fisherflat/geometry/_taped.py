@@ -1,0 +1,51 @@
+"""What a manifold does where its quantities have gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fisherflat._typing import Bool, Tensor
+from fisherflat.errors import DegenerateImmersionError, MapError
+from fisherflat.jets.graph import Constants, Graph
+from fisherflat.jets.recording import Mapping
+
+Tensors = tuple[Tensor, ...]
+
+
+def reached(mapping: Mapping, program: Constants | None) -> None:
+    """**Raises:** `MapError` where a map has weights that require gradients, and its output depends on none of them."""
+    if program is not None and any(tensor.requires_grad for tensor in program.sources):
+        return
+    if isinstance(mapping.mean, Graph):
+        if program is None:
+            raise MapError(
+                "this graph holds weights as they were, and no gradient can reach them; pass the module itself, or make "
+                "the graph with trace(module, at, differentiable=True) or freeze(module, at, differentiable=True)"
+            )
+        return
+    trainable = mapping.trainable()
+    if trainable:
+        raise MapError(
+            f"no gradient can reach {trainable[0][0]!r} (and {len(trainable) - 1} more) of this map: what it computes "
+            "does not depend on them as far as a trace can see; it computes outside torch, or with copies of numbers"
+        )
+
+
+def elsewhere(bad: Bool[Tensor, " P"], blank: Tensors, function: Callable[..., Tensors], *tensors: Tensor) -> Tensors:
+    """`blank`, with `function` of what belongs to the points that are not bad in their places.
+
+    So that a point without geometry has no gradient at all, where one of zero times infinity would be no number.
+    """
+    good = ~bad
+    if not good.any():
+        return blank
+    found = function(*(tensor[good] for tensor in tensors))
+    return tuple(out.index_put((good,), part.to(out.dtype)) for out, part in zip(blank, found, strict=True))
+
+
+def degenerate_tape(bad: Bool[Tensor, "*batch"]) -> DegenerateImmersionError:
+    """What to raise where all of a geometry is asked for at points of which some have none."""
+    return DegenerateImmersionError(
+        f"{int(bad.sum())} of {bad.numel()} points are degenerate, so their geometry has no gradient; take them out, or "
+        "ask measure(u, quantities), which leaves them NaN without one"
+    )
