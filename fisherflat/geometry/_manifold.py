@@ -20,7 +20,7 @@ from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
 from fisherflat.geometry._taped import degenerate_tape, elsewhere, reached
-from fisherflat.geometry._words import ERRORS, JUDGED, decided, exceptional, filled, sample, turn, words
+from fisherflat.geometry._words import ERRORS, JUDGED, decided, exceptional, filled, sample, turn, warn_of, words
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import in_chunks
 from fisherflat.jets.graph import Graph
@@ -183,7 +183,7 @@ class StatisticalManifold(Paths):
             geometry = self._geometry(jet.reshape(-1, *jet.shape[-2:]), flat).reshaped(points.shape[:-1])
         if self._taping and geometry.degenerate.any():
             raise degenerate_tape(geometry.degenerate)
-        _warn(geometry.degenerate, geometry.nearly_degenerate)
+        warn_of(geometry.degenerate, geometry.nearly_degenerate)
         return geometry
 
     def _jet(self, points: Tensor) -> Jet:
@@ -209,7 +209,7 @@ class StatisticalManifold(Paths):
             return (bad, geometry.nearly_degenerate, *elsewhere(bad, blank, regular, points, *vectors))
 
         degenerate, near, *results = self._mapped(reduce, *tensors)
-        _warn(degenerate, near)
+        warn_of(degenerate, near)
         return tuple(results)
 
     def measure(
@@ -400,20 +400,4 @@ class StatisticalManifold(Paths):
         return (
             f"StatisticalManifold({type(self.mean).__name__}, {self.chart!r}, {self.family!r}, "
             f"D={self.ambient_dim}, engine={self._engine_name!r})"
-        )
-
-
-def _warn(degenerate: Tensor, near: Tensor) -> None:
-    """One warning of each kind, at the line that called the method that called `measure`."""
-    if degenerate.any():
-        warn(
-            f"{int(degenerate.sum())} of {degenerate.numel()} points are degenerate or outside the map's domain; "
-            "their curvature is NaN",
-            DegenerateImmersionWarning,
-        )
-    if near.any():
-        warn(
-            f"{int(near.sum())} of {near.numel()} points are nearly degenerate: the map hardly tells some directions "
-            "of the chart apart there, and few digits may be right; measure(u, quantities, error=True) says how many",
-            PrecisionWarning,
         )

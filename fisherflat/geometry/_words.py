@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fisherflat._typing import Float, Int, Tensor
+from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, warn
 
 
 class Verdict(StrEnum):
@@ -127,3 +128,19 @@ def filled(errors: Float[Tensor, " n"], at: Int[Tensor, " n"], scales: Float[Ten
     found = carried(errors, scales[at], scales)
     found[at] = torch.where(errors.isnan(), found[at], errors)
     return found
+
+
+def warn_of(degenerate: Tensor, near: Tensor) -> None:
+    """One warning of each kind, at the line that called the method that called `measure`."""
+    if degenerate.any():
+        warn(
+            f"{int(degenerate.sum())} of {degenerate.numel()} points are degenerate or outside the map's domain; "
+            "their curvature is NaN",
+            DegenerateImmersionWarning,
+        )
+    if near.any():
+        warn(
+            f"{int(near.sum())} of {near.numel()} points are nearly degenerate: the map hardly tells some directions "
+            "of the chart apart there, and few digits may be right; measure(u, quantities, error=True) says how many",
+            PrecisionWarning,
+        )

@@ -26,9 +26,10 @@ from fisherflat.jets.engines._chunks import is_out_of_memory, memory_budget
 from fisherflat.jets.engines._derivatives import check
 from fisherflat.jets.engines._fallback import padded
 from fisherflat.jets.engines._trust import EQUALITIES, trusted
+from fisherflat.jets.graph import Constants
 from fisherflat.jets.recording import Tape
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.jets import pairs, size
+from fisherflat.spaces.jets import pairs
 
 aten = torch.ops.aten
 
@@ -43,18 +44,29 @@ class AutodiffEngine:
 
     **Args:** `tape`, of the map, and `points` where it was checked; `chart`, on the device to run on; `dim`, the number
     D of outputs; `memory`, a budget in bytes (default: a share of what is free), within which outputs are taken
-    together.
+    together; `program`, how constants are made of live weights: then jets have gradients where these are recorded.
 
-    **Raises:** `UnsupportedOpError` for an op whose second derivative torch does not know.
+    **Raises:** `UnsupportedOpError` for an op whose second derivative torch does not know, or third where jets have
+    gradients.
     """
 
-    def __init__(self, tape: Tape, points: Sequence[Tensor], chart: Chart, dim: int, memory: int | None = None) -> None:
-        self._chart, self._dim, self._memory = chart, dim, memory
+    def __init__(
+        self,
+        tape: Tape,
+        points: Sequence[Tensor],
+        chart: Chart,
+        dim: int,
+        memory: int | None = None,
+        program: Constants | None = None,
+    ) -> None:
+        self._chart, self._dim, self._memory, self.program = chart, dim, memory, program
         self._dtype, self._tape = points[0].dtype, tape
         self._map = tape.raised(self._dtype)
         self.chunk_memory = memory
         with _differentiating():
             self._batches = check(tape, points, chart)
+        if program is not None:
+            self._probe()
 
     @property
     def bytes_per_point(self) -> int:
@@ -86,17 +98,43 @@ class AutodiffEngine:
 
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
+        if self.program is None:
+            return self._jet(u, basis, taping=False)
+        live = copy(self)
+        live._map = self._tape.live(self._dtype, self.program.constants())
+        return live._jet(u, basis, taping=torch.is_grad_enabled())
+
+    def _jet(self, u: Tensor, basis: Tensor | None, taping: bool) -> Tensor:
         if basis is None:
-            return self._along_chart(u)
+            return self._along_chart(u, taping)
         points, origin = self._chart(u), u.new_zeros(1, self._chart.k)
-        return torch.cat([self._on(Chart(*at))._along_chart(origin) for at in zip(points, basis, strict=True)])
+        charts = (Chart(*at) for at in zip(points, basis, strict=True))
+        return torch.cat([self._on(c.taped if taping else c)._along_chart(origin, taping) for c in charts])
+
+    def _probe(self) -> None:
+        """Whether torch has third derivatives in reverse mode, by taking them once."""
+        u = torch.zeros(1, self._chart.k, dtype=self._dtype, device=self._chart.point.device)
+        probe = copy(self)
+        probe._chart = Chart(self._chart.point.detach(), self._chart.basis.detach())
+        try:
+            with torch.enable_grad():
+                jet = probe.jet(u.requires_grad_())
+                if jet.requires_grad:
+                    jet.nan_to_num().sum().backward(inputs=[u])
+        except (RuntimeError, NotImplementedError) as error:
+            if isinstance(error, FisherflatError) or is_out_of_memory(error):
+                raise
+            raise UnsupportedOpError(
+                f"torch has no third derivative in reverse mode of an op of this map ({error}), which gradients of "
+                'curvature need; write that step in simpler ops, or use engine="taylor"'
+            ) from error
 
     def _on(self, chart: Chart) -> AutodiffEngine:
         other = copy(self)
         other._chart = chart
         return other
 
-    def _along_chart(self, u: Tensor) -> Tensor:
+    def _along_chart(self, u: Tensor, taping: bool) -> Tensor:
         k = self._chart.k
 
         def f(v: Tensor) -> Tensor:
@@ -108,13 +146,14 @@ class AutodiffEngine:
             chunk = None if self._batches else 1
             jets = vmap(_two_jet(f, self._together, chunk), chunk_size=chunk)
             value, jacobian, hessian = jets(u.clone(), cotangents)
-        out = u.new_empty(u.shape[0], size(k), self._dim)
-        out[:, 0] = value.detach()
-        out[:, 1 : 1 + k] = jacobian.detach().transpose(1, 2)
-        for position, (i, j) in enumerate(pairs(k)):
-            out[:, 1 + k + position] = hessian.detach()[..., i, j]
-        self._check(u, out, f)
-        return out
+        first, second = torch.tensor(pairs(k), device=u.device).T
+        out = torch.cat([value[:, None], jacobian.mT, hessian[..., first, second].mT], 1)
+        found = out.detach().clone()
+        self._check(u.detach(), found, f)
+        if not taping:
+            return found
+        # what the check has taken for no number
+        return out if found[:, 1:].isnan().equal(out[:, 1:].isnan()) else out.masked_fill(found.isnan(), torch.nan)
 
     def _check(self, u: Tensor, found: Tensor, f: Callable[[Tensor], Tensor]) -> None:
         """Raises `UnsupportedOpError` where jets are not those of the map, and an op can be named that is why.
@@ -132,7 +171,7 @@ class AutodiffEngine:
         equalities = any(node.packet in (*EQUALITIES, aten.nan_to_num) for node in self._tape.nodes)
         if trusted(values, [data], [jets], k, equalities):
             return
-        for i, point in enumerate(self._chart(u).to(self._dtype)):
+        for i, point in enumerate(self._chart(u).detach().to(self._dtype)):
             with _differentiating():
                 check(self._tape, [point], self._chart)
             at = slice(i, i + 1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from fisherflat.errors import MapError
 
 
+@runtime_checkable
 class Constants(Protocol):
     """How the constants of a graph are made of weights: `fisherflat.jets.recording.Program`."""
 
