@@ -76,5 +76,6 @@ def _close(a: Any, b: Any) -> bool:
         return False
     if not a.is_floating_point():
         return torch.equal(a, b)
+    a, b = a.detach(), b.detach()
     scale = b.abs().nan_to_num(0.0, 0.0, 0.0).amax() if b.numel() else 0.0
     return torch.allclose(a, b, rtol=0, atol=float(scale) * 1e3 * torch.finfo(a.dtype).eps, equal_nan=True)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fisherflat._arrays import product_error
 from fisherflat.jets.engines._noise import exactly
+from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import Series
 from fisherflat.spaces.jets import pairs
@@ -123,7 +124,7 @@ def normalised(norm: Norm, node: Node, x: Series, inverse: Series, coefficients:
     a, e = _split(first, value, along / q, inner, q)
     small, t = norm.eps / s, q / s
     out = value.new_zeros(coefficients, *data.shape[1:])
-    torch.mul(value, r, out=out[0])
+    into(out[0], torch.mul, value, r)
     out[1 : 1 + k] = r * (e + a * value * small)
     second = data[1 + k :]
     b = inner(second, value) / q
@@ -132,7 +133,7 @@ def normalised(norm: Norm, node: Node, x: Series, inverse: Series, coefficients:
         bent = -t * (a[i] * e[j] + a[j] * e[i]) - value * (3 * small * t * a[i] * a[j] + inner(e[i], e[j]) / s)
         if len(second):
             bent = bent + rest[row] + value * (b[row] * small)
-        torch.mul(r, bent, out=out[1 + k + row])
+        into(out[1 + k + row], torch.mul, r, bent)
     return Series(out, k)
 
 
@@ -142,5 +143,5 @@ def _split(rows: Tensor, x: Tensor, a: Tensor, inner: Any, q: Tensor) -> tuple[T
         product = a * x
         e = (rows - product) - product_error(a.expand_as(product), x.expand_as(product), product)
         more = inner(e, x) / q
-        e -= more * x
+        e = e - more * x
     return a + more, e * 1  # as rounded as other arithmetic

@@ -25,7 +25,7 @@ from fisherflat.jets.engines._trust import EQUALITIES, trusted
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.ops import OPS, evaluate
-from fisherflat.jets.rules import Algebra, Series, aligned
+from fisherflat.jets.rules import Algebra, Series, Unknown, aligned
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.jets import pair_index, pairs, size
 
@@ -203,6 +203,19 @@ class TensorAlgebra(Algebra):
     def kept(self, rows: Tensor) -> Tensor:
         return rows.clone() if torch.is_grad_enabled() else rows
 
+    def spilling(self, value: Any) -> bool:
+        # an infinite slope times a gradient of zero, where an entry is not read or masked behind
+        parts = value if isinstance(value, tuple) else (value,)
+        data = (part.data for part in parts if isinstance(part, Series) and not isinstance(part, Unknown))
+        return torch.is_grad_enabled() and not all(bool(d.detach().sum().isfinite()) for d in data)
+
+    def shielded(self, value: Any) -> Any:
+        if not isinstance(value, Series) or isinstance(value, Unknown) or not value.data.requires_grad:
+            return value
+        data = value.data.view_as(value.data)
+        data.register_hook(lambda gradient: gradient.masked_fill(gradient.isnan(), 0.0))
+        return Series(data, value.k)
+
     def constant(self, tensor: Tensor) -> Tensor:
         return tensor
 
@@ -280,12 +293,22 @@ class TensorAlgebra(Algebra):
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:
         return Series(applied(node, args, kwargs, self.count(order, k)), k)
 
+    @torch.no_grad()
     def values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        return self._values(node, args, kwargs, k)
+
+    def still(self, node: Node, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        op = OPS.get(node.packet)  # what jumps has no gradient
+        call = self.values if op is not None and op.kind == "constant" else self._values
+        return call(node, args, kwargs, k)
+
+    def _values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         op = OPS.get(node.packet)
         if op is not None and op.shape_only:  # a constant, the same for all points
             return node.target(args[0].data[0, 0], *args[1:], **kwargs)
         if node.packet in EQUALITIES:
-            self._note(_alone(*args))
+            with torch.no_grad():
+                self._note(_alone(*args))
         leaves, structure = tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Series))
 
         def call(*filled: Any) -> Any:

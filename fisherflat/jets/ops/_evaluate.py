@@ -24,6 +24,8 @@ def evaluate(graph: Graph, xp: Algebra, x: Series) -> Series | Tensor:
     for node in graph.nodes:
         if node.target is not None:
             values[node] = apply(xp, node, values.__getitem__, x.k)
+            if xp.spilling(values[node]):
+                values[node] = apply(xp, node, lambda source: xp.shielded(values[source]), x.k)
         for dead in last.get(node, ()):
             del values[dead]
     return values[graph.output]

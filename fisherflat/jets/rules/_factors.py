@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules._matrices import Arrays, implicit, unread
 from fisherflat.jets.rules._series import Algebra, Series
@@ -145,8 +147,9 @@ def lu_packed(xp: Algebra, node: Node, a: Series, *, pivot: bool = True, check_e
 
 def _apart(values: Any) -> Any:
     """`1 / (values_q - values_p)` at `[p, q]`, zero on the diagonal."""
+    # zeros of the diagonal, which would have infinite slopes, are set apart first
     gaps = values[..., None, :] - values[..., :, None]
-    return _off_diagonal(gaps.reciprocal())
+    return _off_diagonal((gaps + torch.eye(gaps.shape[-1], dtype=torch.bool, device=gaps.device)).reciprocal())
 
 
 def _off_diagonal(a: Any) -> Any:

@@ -103,6 +103,14 @@ class Algebra:
         """Rows of an array that is still being written, to be read: with a tape, as they are now."""
         return rows
 
+    def spilling(self, value: Any) -> bool:
+        """Whether a gradient through a value that was just computed may be no number although nothing depends on it."""
+        return False
+
+    def shielded(self, value: Any) -> Any:
+        """The same value, to which such gradients do not come."""
+        return value
+
     def constant(self, tensor: Tensor) -> Any:
         """A constant as an array `[*shape]` that combines with the others."""
         raise NotImplementedError
