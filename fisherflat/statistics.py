@@ -25,6 +25,8 @@ __all__ = ["Estimate", "by_group", "differences", "estimate"]
 LEVELS = ("prompt", "position", "point")
 #: with fewer clusters a 95 % interval would have to reach beyond their range, and a bootstrap cannot
 ENOUGH = 5
+#: what an interval can be of
+STATISTICS = ("mean", "median")
 _SPOKEN = {"prompt": "prompts", "position": "positions of a single prompt", "point": "points of a single chart"}
 
 
@@ -36,9 +38,10 @@ class Estimate:
 
     - `count`: how many values there are; `missing`: how many more are NaN and were left out.
     - `mean`, `sd` (the standard deviation) and the quartiles `q1`, `median`, `q3`: all over single values.
-    - `low`, `high`: the bootstrap interval of the mean.
+    - `low`, `high`: the bootstrap interval of the mean, or of the median where that was asked for.
     - `level`: what was resampled, `"prompt"`, `"position"` or `"point"`, or `None` where there is only one value;
       `clusters`: how many of those there are.
+    - `statistic`: `"mean"` or `"median"`, what the interval is of.
     """
 
     count: int
@@ -52,17 +55,24 @@ class Estimate:
     high: float
     level: str | None
     clusters: int
+    statistic: str = "mean"
+
+    @property
+    def value(self) -> float:
+        """The mean or the median, whichever the interval is of."""
+        return self.mean if self.statistic == "mean" else self.median
 
     def __str__(self) -> str:
         """One phrase, with what the interval is over."""
         if self.count == 0:
             return "nothing measured"
+        value = f"{self.value:.3g}" if self.statistic == "mean" else f"median {self.value:.3g}"
         if self.level is None:
-            return f"{self.mean:.3g} (a single value)"
+            return f"{value} (a single value)"
         over = f"{self.low:.3g} to {self.high:.3g} over {self.clusters} {_SPOKEN[self.level]}"
         if self.clusters < ENOUGH:
-            return f"{self.mean:.3g} ({over}, too few for a 95 % interval)"
-        return f"{self.mean:.3g} (95 % interval {over})"
+            return f"{value} ({over}, too few for a 95 % interval)"
+        return f"{value} (95 % interval {over})"
 
 
 def estimate(
@@ -70,6 +80,7 @@ def estimate(
     prompt: Any = None,
     position: Any = None,
     *,
+    statistic: str = "mean",
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -87,7 +98,8 @@ def estimate(
     - `values`: `[m]`, NaN for what could not be measured.
     - `prompt`, `position`: `[m]`, to which prompt and position each value belongs, where there is more than one.
       Positions count as the same only within a prompt.
-    - `confidence`: how often the interval should cover the mean of all prompts (or positions, or points).
+    - `statistic`: the interval is that of the `"mean"` or of the `"median"`, which a few large values do not move.
+    - `confidence`: how often the interval should cover that of all prompts (or positions, or points).
     - `resamples`, `seed`: of the bootstrap.
 
     **Returns:** an `Estimate`, in the units of the values.
@@ -105,6 +117,8 @@ def estimate(
         raise InputError(f"values must be numbers [m] ({error})") from error
     if x.ndim != 1:
         raise InputError(f"values must be numbers [m]; they have shape {list(x.shape)}")
+    if statistic not in STATISTICS:
+        raise InputError(f'statistic must be "mean" or "median", got {statistic!r}')
     if not 0 < confidence < 1:
         raise InputError(f"confidence must be between 0 and 1, got {confidence}")
     if resamples < 1:
@@ -117,17 +131,22 @@ def estimate(
     x, missing = x[finite], int((~finite).sum())
     if len(x) == 0:
         nan = float("nan")
-        return Estimate(0, missing, nan, nan, nan, nan, nan, nan, nan, None, 0)
+        return Estimate(0, missing, nan, nan, nan, nan, nan, nan, nan, None, 0, statistic)
     level, cluster = _clusters(len(x), *(_at(key, finite) for key in keys.values()))
     clusters = int(cluster.max()) + 1
-    low, high = _interval(x, cluster, confidence, resamples, seed)
+    low, high = _interval(x, cluster, statistic, confidence, resamples, seed)
     q1, median, q3 = np.quantile(x, [0.25, 0.5, 0.75]).tolist()
     sd = float(x.std(ddof=1)) if len(x) > 1 else float("nan")
-    return Estimate(len(x), missing, float(x.mean()), sd, q1, median, q3, low, high, level, clusters)
+    return Estimate(len(x), missing, float(x.mean()), sd, q1, median, q3, low, high, level, clusters, statistic)
 
 
 def by_group(
-    table: pd.DataFrame, by: Sequence[str], column: str = "scalar_curvature", *, seed: int = 0
+    table: pd.DataFrame,
+    by: Sequence[str],
+    column: str = "scalar_curvature",
+    *,
+    statistic: str = "mean",
+    seed: int = 0,
 ) -> pd.DataFrame:
     """A row for each group of a table's rows: the keys of the group and the columns of an `Estimate`.
 
@@ -135,7 +154,7 @@ def by_group(
 
     - `table`: with the columns `prompt`, `position`, `point`, and those of `by`.
     - `by`: what tells the groups apart, such as `("layer", "part", "reading")`.
-    - `column`: what is averaged; `seed`: of the bootstrap.
+    - `column`: what is averaged; `statistic`: what the interval is of, as in `estimate`; `seed`: of the bootstrap.
 
     **Returns:** a table.
 
@@ -151,7 +170,8 @@ def by_group(
     _check_columns(table, [*by, column])
     rows = []
     for keys, group in table.groupby(list(by), sort=False, dropna=False):
-        found = estimate(group[column], *(_labels(group, name) for name in ("prompt", "position")), seed=seed)
+        labels = (_labels(group, name) for name in ("prompt", "position"))
+        found = estimate(group[column], *labels, statistic=statistic, seed=seed)
         rows.append(dict(zip(by, keys, strict=True)) | asdict(found))
     return pd.DataFrame(rows, columns=[*by, *Estimate.__dataclass_fields__])
 
@@ -211,29 +231,39 @@ def _at(key: Any, chosen: np.ndarray) -> np.ndarray | None:
     return np.array([numbers.setdefault(label, len(numbers)) for label in np.array(key, dtype=object)[chosen]])
 
 
-def _interval(x: np.ndarray, cluster: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
-    """The percentile interval of the mean, from resampling clusters; of one number where all their means agree."""
+def _interval(
+    x: np.ndarray, cluster: np.ndarray, statistic: str, confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    """The percentile interval, from resampling clusters; of one number where these all agree."""
     from scipy import stats
 
-    totals, counts = np.bincount(cluster, x), np.bincount(cluster)
-    if len(counts) == 1:
+    counts = np.bincount(cluster)
+    n = len(counts)
+    if n == 1:
         return float("nan"), float("nan")
-    if np.ptp(totals / counts) == 0:
+    means = np.bincount(cluster, x) / counts
+    if statistic == "mean" and np.ptp(means) == 0:
         return float(x.mean()), float(x.mean())
+    order = np.argsort(x)
 
-    def mean(totals: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
-        return totals.sum(axis) / counts.sum(axis)
+    def of(drawn: np.ndarray, axis: int) -> np.ndarray:
+        """The statistic of the values of the clusters that were drawn, as often as they were."""
+        if statistic == "mean":
+            return (means * counts)[drawn].sum(axis) / counts[drawn].sum(axis)
+        times = np.apply_along_axis(np.bincount, axis, drawn, minlength=n)
+        up_to = times[..., cluster[order]].cumsum(-1)
+        total = up_to[..., -1:]
+        lower, upper = ((2 * up_to < total + edge).sum(-1) for edge in (0, 1))  # which differ between two values
+        return (x[order][lower] + x[order][upper]) / 2
 
     # resampling n values shrinks their variance by (n - 1) / n and takes a normal for a t distribution
-    n = len(counts)
     outward = stats.t.ppf((1 + confidence) / 2, n - 1) * (n / (n - 1)) ** 0.5
     found = stats.bootstrap(
-        (totals, counts),
-        mean,
-        paired=True,
+        (np.arange(n),),
+        of,
         vectorized=True,
         n_resamples=resamples,
-        batch=max(1, 2**20 // n),
+        batch=max(1, 2**20 // len(x)),
         confidence_level=1 - 2 * stats.norm.sf(outward),
         method="percentile",
         rng=seed,

@@ -55,6 +55,42 @@ def test_points_of_the_same_prompt_do_not_narrow_the_interval() -> None:
     assert found.high - found.low > 5 * (naive.high - naive.low)
 
 
+def test_the_interval_of_a_median_is_that_of_medians_of_resampled_clusters() -> None:
+    """Against resampling by hand, which puts the values of the clusters that were drawn side by side."""
+    rng = np.random.default_rng(5)
+    sizes = rng.integers(1, 7, 9)
+    cluster = np.repeat(np.arange(9), sizes)
+    values = rng.standard_cauchy(len(cluster))  # which has no mean
+    found = estimate(values, cluster.tolist(), statistic="median", confidence=0.8, resamples=20_000)
+    drawn = rng.integers(0, 9, (20_000, 9))
+    medians = [np.median(np.concatenate([values[cluster == c] for c in row])) for row in drawn]
+    outward = stats.norm.cdf(stats.t.ppf(0.9, 8) * (9 / 8) ** 0.5)
+    low, high = np.quantile(medians, [1 - outward, outward])
+    near = np.quantile(medians, [1 - outward - 0.01, 1 - outward + 0.01, outward - 0.01, outward + 0.01])
+    assert near[0] <= found.low <= near[1] and near[2] <= found.high <= near[3] and low < high
+    assert found.value == found.median == np.median(values) and str(found).startswith("median ")
+
+
+def test_the_interval_of_a_median_covers_it_and_a_mean_of_such_values_nothing() -> None:
+    covered = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        values = 1 + rng.standard_cauchy((15, 1)) + 0.1 * rng.standard_cauchy((15, 4))
+        found = estimate(values.ravel(), np.repeat(range(15), 4).tolist(), statistic="median", resamples=400)
+        covered.append(found.low <= 1 <= found.high)
+    assert sum(covered) >= 184  # of 95 % 190 are expected, with a standard deviation of 3
+
+
+def test_groups_by_their_median() -> None:
+    table = nested(6, 2, 3, seed=1, sd=(1.0, 1.0, 1.0)).assign(layer=lambda rows: rows.prompt % 2)
+    found = by_group(table, ["layer"], statistic="median").set_index("layer")
+    for layer, rows in table.groupby("layer"):
+        alone = estimate(rows.scalar_curvature, rows.prompt.tolist(), rows.position.tolist(), statistic="median")
+        assert tuple(found.loc[layer, ["median", "low", "high"]]) == (alone.median, alone.low, alone.high)
+    with pytest.raises(InputError, match='statistic must be "mean" or "median"'):
+        by_group(table, ["layer"], statistic="mode")
+
+
 @pytest.mark.parametrize(("prompts", "sufficient"), [(3, 0.65), (10, 0.9)])
 def test_the_interval_covers_the_truth_about_as_often_as_it_says(prompts: int, sufficient: float) -> None:
     """The coverage that docs/charts.md states; of three clusters no bootstrap covers more than three quarters."""

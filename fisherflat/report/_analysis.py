@@ -28,7 +28,7 @@ KEYS = ("layer", "part", "prompt", "text", "position", "token", "point")
 #: the columns of the table, in order
 COLUMNS = (
     "layer", "part", "roles", "reading", *KEYS[2:-1], "raw_token", "token_class", "point", "u", *QUANTITIES,
-    "scalar_curvature_error", "rerouted", "verdict", "error", "control",
+    "scalar_curvature_error", "negligible_image", "rerouted", "verdict", "error", "control",
 )  # fmt: skip
 #: column -> its name in tables of version 0.1.0
 _FORMER = {f"{name}_norm": name for name in ("second_fundamental_form", "mean_curvature")}
@@ -73,6 +73,9 @@ class Analysis(Result):
         `largest_sectional_curvature` over the planes of the chart (see `Geometry.sectional_extremes`).
         `second_fundamental_form_norm` and `mean_curvature_norm` are in one over its root; `volume_density` is
         `sqrt(det g)`, `effective_rank` and `condition_number` are those of `g`, in the coordinates `u` of the chart.
+        How much there is that bends: `smallest_` and `largest_stretch` are the semi-axes of the image of the chart's
+        unit ball, in standard deviations; `total_bend` is by how many degrees angles are off over the image of its unit
+        disc; `negligible_image`: even the longest semi-axis is below a thousandth, and the curvature hardly matters.
         `scalar_curvature_error`: how far off rounding may have put it, estimated or carried over (`errors` of
         `fisherflat.analyze`). `rerouted`: a mixture of experts chooses others at this point than at the prompt itself.
         With a `family`, curvatures are in its own Fisher metric, and there are `uncertainty`, `1 - p` of the likeliest
@@ -83,7 +86,12 @@ class Analysis(Result):
         """
         import pandas as pd
 
-        kinds: dict[str, Any] = {"point": "Int64", "position": "Int64", "rerouted": "boolean"} | dict.fromkeys(
+        kinds: dict[str, Any] = {
+            "point": "Int64",
+            "position": "Int64",
+            "rerouted": "boolean",
+            "negligible_image": "boolean",
+        } | dict.fromkeys(
             (*(name for name in (*QUANTITIES, *CORNERS) if name in self.columns), "scalar_curvature_error"), "float64"
         )
         return pd.DataFrame(self.rows, columns=self.columns).astype(kinds)  # also where every row failed

@@ -39,6 +39,13 @@ def sentences(table: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
             f"At {len(undecided)} of {len(measured)} points the error of the scalar curvature exceeds its value, so "
             f"that not even its sign is known ({_where(undecided)}): these are undecided, and in no mean."
         )
+    small = measured[measured["negligible_image"].fillna(False) & (measured["verdict"] == Verdict.CURVED)]
+    if len(small):
+        said.append(
+            f"At {len(small)} of {len(measured)} points a unit of the chart changes the outputs by less than a "
+            f"thousandth of their standard deviation ({_where(small)}): negligible images, whose curvature hardly "
+            "matters."
+        )
     failed = table[table["verdict"].isna()]
     if len(failed):
         first = failed.iloc[0]

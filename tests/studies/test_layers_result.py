@@ -18,10 +18,10 @@ from torch import Tensor, nn
 import fisherflat as ff
 from fisherflat.errors import InputError
 from fisherflat.jets.engines import TaylorEngine
-from fisherflat.models import Model
+from fisherflat.models import Model, moves
 from fisherflat.report import Analysis
 from fisherflat.studies.layers import QUANTITIES
-from fisherflat.studies.layers._measure import Measured, everything, rows
+from fisherflat.studies.layers._measure import Measured, Surface, everything, rows
 
 IDS = [5, 6, 7, 8, 9, 11]
 OTHER = [12, 4, 8, 30]
@@ -114,7 +114,7 @@ def test_columns_of_a_sphere() -> None:
 
     points = torch.tensor([[0.0, 0.0, 0.0], [0.4, -0.2, 0.1]], dtype=torch.float64)
     family = ff.Gaussian(0.25)  # lengths double
-    measured = Measured(ff.trace(sphere, x), chart, points, {"sphere": (everything, family)})
+    measured = Measured(ff.trace(sphere, x), chart, points, {"sphere": Surface(everything, family)})
     for row, u in zip(rows([measured], "all")[0]["sphere"], points, strict=True):
         scale = 4 / (1 + float(u @ u))  # the metric is scale^2 times the identity
         assert row["scalar_curvature"] == pytest.approx(6 / 4, rel=1e-12)
@@ -183,12 +183,13 @@ def test_nothing_half_written_stays(llama: Model, tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "disk full")
 
     analysis = quiet(llama, IDS, layers=[0], parts=["mlp"])
-    files = analysis.files() | {"analysis.json": fail}
+    files = analysis.files() | {"table.parquet": fail}
     monkeypatch.setattr(Analysis, "files", lambda self: files)
     with pytest.raises(InputError, match=r"cannot be written.*disk full"):
         analysis.save(tmp_path)
     there = {path.name for path in tmp_path.iterdir()}
-    assert there == set(files) - {"analysis.json"}  # which is written last, so that it says that all is there
+    # one half, and the document, which is written last, so that it says that all is there
+    assert there <= set(files) - {"table.parquet", "analysis.json"}
     with pytest.raises(InputError, match="cannot be made"):
         analysis.save(tmp_path / "table.csv")
 
@@ -234,7 +235,7 @@ def test_verdicts(surface: Any, verdict: str, scale: float) -> None:
     u = torch.tensor([[0.0, 0.0], [0.1, -0.2]], dtype=torch.float64)
     family = ff.Gaussian(scale**2)
     assert ff.StatisticalManifold(surface, chart, family, engine="autodiff").verdict(u) == [verdict] * 2
-    measured = Measured(ff.trace(surface, chart.point), chart, u, {"it": (everything, family)})
+    measured = Measured(ff.trace(surface, chart.point), chart, u, {"it": Surface(everything, family)})
     assert [row["verdict"] for row in rows([measured])[0]["it"]] == [verdict] * 2
 
 
@@ -321,3 +322,66 @@ def test_all_words_together_are_summed_up_as_one_chart(llama: Model) -> None:
     found = quiet(llama, IDS, parts=["mlp"], layers=[0], positions="together", points=2, readings=["live"])
     assert found.table.position.isna().all() and set(found.table.token) == {"all words"}
     assert any("over 2 points of a single chart" in said for said in found.sentences())
+
+
+# -- how much there is that bends --------------------------------------------------------------------------------------
+
+
+def test_columns_of_size_are_those_of_the_image() -> None:
+    """Against the Jacobian of the same map by differences, and the area of the image of the unit disc."""
+    model, text = ff.load("python-llama"), "def mean(values):"
+    row = quiet(model, text, parts=["mlp"], layers=[1], positions=[2], points=1, readings=["live"]).table.iloc[0]
+    part = model.blocks(text)[1].mlp
+    moving = moves.parse("principal")
+    chart = moving.fit([part.input], [model.encode(text)]).chart([part.input], [2])
+    outputs = part(part.input)
+    unit = ff.Gaussian.calibrated(outputs[model.encode(text).special.count(True) :]).covariance
+    h = 1e-5
+    steps = [(part(chart(h * e)) - part(chart(-h * e))).flatten() / (2 * h) for e in torch.eye(2).double()]
+    singular = torch.linalg.svdvals(torch.stack(steps)) / float(unit) ** 0.5
+    assert row["largest_stretch"] == pytest.approx(float(singular[0]), rel=1e-6)
+    assert row["smallest_stretch"] == pytest.approx(float(singular[1]), rel=1e-6)
+    turned = math.degrees(row["scalar_curvature"] / 2 * math.pi * float(singular.prod()))
+    assert row["total_bend"] == pytest.approx(turned, rel=1e-6) and not row["negligible_image"]
+
+
+def test_a_sphere_that_is_covered_turns_by_its_solid_angle() -> None:
+    """However small a sphere is, its unit disc bends as much: the curvature grows as the area falls."""
+
+    class Cap(torch.nn.Module):
+        def __init__(self, size: float) -> None:
+            super().__init__()
+            self.size = size
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = (16 - x[..., :2].square().sum(-1)).sqrt()
+            return x + self.size * torch.cat([x[..., :2], z[..., None]], -1) - x
+
+    found = {}
+    for size in (1.0, 1e-7):
+        chart = ff.charts.affine(torch.zeros(1, 3).double(), torch.eye(3).double()[:2, None])
+        M = ff.StatisticalManifold(Cap(size).double(), chart)
+        geometry = M.at([0.0, 0.0])
+        found[size] = float(QUANTITIES["total_bend"](geometry))
+        assert float(QUANTITIES["largest_stretch"](geometry)) == pytest.approx(size)
+    assert found[1.0] == pytest.approx(math.degrees(math.pi / 16)) == pytest.approx(found[1e-7], rel=1e-6)
+
+
+def test_negligible_images_are_named() -> None:
+    about = {"part": "mlp", "roles": "", "reading": "live", "prompt": 0, "text": "", "position": 0, "token": ""}
+    numbers = dict.fromkeys(QUANTITIES, 1.0) | {"scalar_curvature": -1.6e6, "scalar_curvature_error": 1.0}
+    found = [
+        {
+            "layer": layer,
+            "point": 0,
+            **about,
+            **numbers,
+            "u": [0.0, 0.0],
+            "verdict": "curved",
+            "negligible_image": small,
+        }
+        for layer, small in ((0, False), (1, True))
+    ]
+    said = " ".join(Analysis(found, model="m", settings={}, complete=True).sentences())
+    assert "At 1 of 2 points a unit of the chart changes the outputs by less than a thousandth" in said
+    assert "(layer 1, mlp, live): negligible images" in said

@@ -92,7 +92,9 @@ class Program:
         """The same program with what these constants need, and nothing else."""
         wanted = {id(tensor): tensor for tensor in constants}
         moving = {_memory(tensor) for tensor, _ in self._read.values()}
-        for step in self._steps:  # what depends on a weight; a memory that one was written into, from its first entry on
+        for (
+            step
+        ) in self._steps:  # what depends on a weight; a memory that one was written into, from its first entry on
             given = step.given
             if any(_memory(t) in moving or self._is_source(t) for t in given):
                 moving.update(map(_memory, (*step.outs, *step.written)))
@@ -151,9 +153,7 @@ class Program:
             for step in self._steps:
                 args, kwargs = mapped_leaves(value, (step.args, step.kwargs))
                 out = args[0] if step.func.overloadpacket in _SAME else step.func(*args, **kwargs)
-                values.update(
-                    zip(map(id, step.outs), (t for t in leaves(out) if isinstance(t, Tensor)), strict=False)
-                )
+                values.update(zip(map(id, step.outs), (t for t in leaves(out) if isinstance(t, Tensor)), strict=False))
         except (RuntimeError, NotImplementedError) as error:
             raise TraceError(
                 f"what this map makes of its weights cannot be differentiated: {error}; write that step in simpler ops"

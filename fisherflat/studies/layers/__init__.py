@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fisherflat.studies.layers._measure import CORNERS, QUANTITIES
+from fisherflat.studies.layers._measure import CORNERS, NEGLIGIBLE, QUANTITIES
 from fisherflat.studies.layers._run import Layers, study
 from fisherflat.studies.layers._runners import one_process, processes
 from fisherflat.studies.layers._settings import Settings
@@ -10,6 +10,7 @@ from fisherflat.studies.layers._tasks import Runner, Task, Work
 
 __all__ = [
     "CORNERS",
+    "NEGLIGIBLE",
     "QUANTITIES",
     "Layers",
     "Runner",

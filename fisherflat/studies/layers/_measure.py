@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,9 +43,14 @@ QUANTITIES: dict[str, Callable[[Geometry], Tensor]] = {
     "second_fundamental_form_norm": lambda g: g.second_fundamental_form_norm,
     "mean_curvature_norm": lambda g: g.mean_curvature_norm,
     "volume_density": lambda g: g.volume_density,
+    "smallest_stretch": lambda g: g.singular_values[..., -1],
+    "largest_stretch": lambda g: g.singular_values[..., 0],
+    "total_bend": lambda g: _total_bend(g),
     "effective_rank": lambda g: g.effective_rank,
     "condition_number": lambda g: g.condition_number,
 }
+#: below how many standard deviations of the outputs the image of a unit of the chart is too short to matter
+NEGLIGIBLE = 1e-3
 #: of families with finitely many outcomes, where curvature grows towards the corners
 CORNERS: dict[str, Callable[[Geometry], Tensor]] = {
     "uncertainty": lambda g: g.uncertainty,
@@ -84,6 +90,17 @@ class Surface:
 
 #: by name
 Surfaces = Mapping[str, Surface]
+
+
+def _total_bend(geometry: Geometry) -> Tensor:
+    """By how many degrees the angles of a figure as large as the image of the chart's unit disc are off.
+
+    The theorem of Gauss and Bonnet, to first order: the mean sectional curvature times the area, that of the mean disc
+    where k > 2.
+    """
+    k = geometry.k
+    area = math.pi * geometry.volume_density ** (2 / k)
+    return math.degrees(1) * area * geometry.scalar_curvature / (k * (k - 1))
 
 
 class Measured:
@@ -264,6 +281,7 @@ def _everywhere(
 def _row(
     point: int, u: list[float], rerouted: bool, error: float, verdict: str | None, numbers: dict[str, float]
 ) -> Row:
-    row: Row = {"point": point, "u": u, "rerouted": rerouted, **numbers}
+    small = numbers["largest_stretch"] < NEGLIGIBLE
+    row: Row = {"point": point, "u": u, "rerouted": rerouted, "negligible_image": small, **numbers}
     lost = "the metric is degenerate here: some direction of the chart changes nothing"
     return row | {"scalar_curvature_error": error, "verdict": verdict, "error": None if verdict else lost}
