@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fisherflat.errors import CheckpointError
-from fisherflat.models._empty_model import TRACEABLE
 from fisherflat.models._folder import place_of, read_header, read_json
 from fisherflat.models._wrapped import merged
 
@@ -22,10 +24,13 @@ CLASSES = {
 }
 
 
-def adapted(folder: Path, base: str | Path | None, download: bool) -> tuple[nn.Module, Path]:
+def adapted(
+    folder: Path, base: str | Path | None, download: bool, read: Callable[[Path, str], nn.Module]
+) -> tuple[nn.Module, Path]:
     """The model that an adapter belongs to with the adapter merged into its weights, and where that model is.
 
-    **Args:** `base`, where that is, if not where the adapter says.
+    **Args:** `base`, where that is, if not where the adapter says; `read`, what reads it, given its place and the class
+    of transformers that it is of.
 
     **Raises:** `CheckpointError` where peft is not installed, the base is not there, or the two do not fit.
     """
@@ -36,8 +41,6 @@ def adapted(folder: Path, base: str | Path | None, download: bool) -> tuple[nn.M
             f"{folder} holds an adapter, which is merged by the package peft, and that is not installed; install it, "
             "or give a folder with the merged model: model.merge_and_unload().save_pretrained(folder)"
         ) from error
-    import transformers
-
     about = read_json(folder / "adapter_config.json")
     named = base if base is not None else about.get("base_model_name_or_path")
     file = folder / "adapter_model.safetensors"
@@ -57,10 +60,11 @@ def adapted(folder: Path, base: str | Path | None, download: bool) -> tuple[nn.M
         ) from error
     try:
         config = PeftConfig.from_pretrained(str(folder), local_files_only=True)
-        auto: Any = getattr(transformers, CLASSES.get(str(about.get("task_type")), "AutoModel"))
-        whole = auto.from_pretrained(place, use_safetensors=True, local_files_only=True, **TRACEABLE)
-        model: Any = PeftModel.from_pretrained(whole, str(folder), config=config, local_files_only=True)
-        known = get_peft_model_state_dict(model).keys()
+        whole: Any = read(place, CLASSES.get(str(about.get("task_type")), "AutoModel"))
+        with _OwnNumbers():
+            model: Any = PeftModel.from_pretrained(whole, str(folder), config=config, local_files_only=True)
+        # "auto", the default, asks the network where the base is not where the adapter says
+        known = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
         unknown = names - known - model.state_dict().keys()  # beside the adapter there may be whole tables
     except Exception as error:
         raise CheckpointError(
@@ -75,3 +79,18 @@ def adapted(folder: Path, base: str | Path | None, download: bool) -> tuple[nn.M
     module, _ = merged(model)
     inner: Any = getattr(module, "base_model", module)  # without its head
     return inner, place
+
+
+class _OwnNumbers(TorchDispatchMode):
+    """Random numbers, with which weights begin that are read next, are not drawn from the process's generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._generator = torch.Generator()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        takes = any(argument.name == "generator" for argument in func._schema.arguments)
+        if takes and kwargs.get("generator") is None and torch.Tag.nondeterministic_seeded in func.tags:
+            kwargs = {**kwargs, "generator": self._generator}
+        return func(*args, **kwargs)

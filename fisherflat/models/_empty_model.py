@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fisherflat.errors import CheckpointError
+from fisherflat.jets.graph import leaves, mapped_leaves
 from fisherflat.models._drawn import drawn_from
 from fisherflat.models._stored_tensors import Source, StoredTensor, check_finite
 
@@ -31,6 +36,8 @@ class _Bounded(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.aten.scalar_tensor.default:  # a single number, whatever its value
+            return func(*args, **kwargs)
         sizes = [size for arg in args for size in (arg if isinstance(arg, (list, tuple)) else [arg])]
         if str(kwargs.get("device")) != "meta" and not any(isinstance(size, Tensor) for size in sizes):
             shape = args[0] if args and isinstance(args[0], (list, tuple)) else sizes  # of a range, its ends
@@ -62,29 +69,37 @@ def check_depth(config: Any, tensors: int, where: object) -> None:
 
 #: how models of transformers are made, so that what they compute can be traced: without fused or grouped kernels
 TRACEABLE: dict[str, Any] = {
-    "dtype": torch.float64,
     "attn_implementation": "eager",
     "experts_implementation": "batched_mm",
     "trust_remote_code": False,
 }
 
 
-def empty_model(config: Any, kind: Any = None) -> nn.Module:
+def empty_model(config: Any, kind: Any = "AutoModel") -> nn.Module:
     """The module of a transformers configuration, with parameters on the meta device, in float64.
 
-    **Args:** `kind`, a class of transformers (default: the model without a head).
+    **Args:** `kind`, a class of transformers, or the name of one that knows which module that is.
     """
-    from transformers import AutoModel
+    import transformers
 
     config = deepcopy(config)
-    made = {name: value for name, value in TRACEABLE.items() if name != "trust_remote_code"}
+    # told a precision, transformers would make it torch's default, for all threads
+    options = TRACEABLE | {"dtype": None}
+    if isinstance(kind, str):
+        build = getattr(transformers, kind).from_config
+    else:
+        build = kind._from_config
+        del options["trust_remote_code"]
     with drawn_from(torch.Generator()):
-        with _parameters_on_meta():
-            module = AutoModel.from_config(config, **TRACEABLE) if kind is None else kind._from_config(config, **made)
+        with _parameters_on_meta(), _InDouble():
+            module: Any = build(config, **options)
         for part in module.modules():
+            if hasattr(part, "config"):
+                part.config.dtype = torch.float64
             part._is_hf_initialized = False
         module.initialize_weights()  # buffers once more, in the default dtype: as transformers does when it reads files
-    return module.double().eval().requires_grad_(False)
+    found: nn.Module = module.double().eval().requires_grad_(False)
+    return found
 
 
 def placed(module: nn.Module, stored: Mapping[str, StoredTensor], where: object) -> dict[int, Source]:
@@ -195,19 +210,61 @@ def matters(module: nn.Module, name: str) -> bool:
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    """Modules that are built in this context have parameters without values; their buffers are real.
+    """Modules that this thread builds in this context have parameters without values; their buffers are real.
 
     Buffers that no checkpoint holds, such as rotary frequencies, are computed by the constructor alone.
     """
-    register = nn.Module.register_parameter
-
-    def register_on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        register(self, name, param)
-        if param is not None and not param.is_meta:
-            self._parameters[name] = nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
-
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    _watch_parameters()
+    before = _on_meta.set(True)
     try:
         yield
     finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        _on_meta.reset(before)
+
+
+_on_meta: ContextVar[bool] = ContextVar("on_meta", default=False)
+
+
+@cache
+def _watch_parameters() -> None:
+    """Once and for all: a hook that came and went would do so under other threads that build modules."""
+
+    def enters(module: nn.Module, name: str, param: nn.Parameter | None) -> nn.Parameter | None:
+        if not _on_meta.get() or param is None or param.is_meta:
+            return None  # as it is
+        return nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
+
+    register_module_parameter_registration_hook(enters)
+
+
+class _InDouble(TorchFunctionMode):
+    """What is made of numbers and integers is in double, as if that were torch's default: in this thread alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = leaves((args, kwargs))
+        if func in _CASTS or any(isinstance(leaf, (torch.dtype, str)) for leaf in given):  # the precision is stated
+            return func(*args, **kwargs)
+        tensors = [leaf for leaf in given if isinstance(leaf, Tensor)]
+        if func in _FROM_SIZES and not tensors:
+            return func(*args, **{**kwargs, "dtype": torch.float64})
+        out = func(*args, **kwargs)
+        if not isinstance(out, Tensor) or out.dtype != torch.get_default_dtype():
+            return out
+        if func in _FROM_NUMBERS and all(isinstance(leaf, (int, float, type(None), torch.device)) for leaf in given):
+            return func(*args, **{**kwargs, "dtype": torch.float64})
+        if tensors and not any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors):
+            return func(*mapped_leaves(_doubled, args), **mapped_leaves(_doubled, kwargs))
+        return out
+
+
+def _doubled(leaf: Any) -> Any:
+    return leaf.double() if isinstance(leaf, Tensor) and leaf.dtype != torch.bool else leaf
+
+
+_CASTS = {Tensor.float, Tensor.half, Tensor.bfloat16, Tensor.double}
+#: makers of tensors whose precision is torch's default, whatever they are given, and those where numbers decide
+_FROM_SIZES = {
+    torch.empty, torch.zeros, torch.ones, torch.eye, torch.rand, torch.randn, torch.linspace, torch.logspace,
+}  # fmt: skip
+_FROM_NUMBERS = {torch.arange, torch.full, torch.tensor, torch.as_tensor, torch.scalar_tensor}

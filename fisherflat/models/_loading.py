@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -87,7 +88,7 @@ def load(
     folder = place if place.is_dir() else place.parent
     if is_adapter(folder):
         with _quiet():
-            module, beneath = adapted(folder, base, download)
+            module, beneath = adapted(folder, base, download, _read_whole)
             reason, given = None, tokenizer
             if tokenizer is None:
                 tokenizer, reason = _tokenizer(folder if has_tokenizer(folder) else beneath, module.config)
@@ -188,7 +189,12 @@ def _config(path: Path) -> Any:
 
 
 def _module(
-    place: Path, config: Any, stored: Mapping[str, StoredTensor], lazy: bool | None, device: torch.device
+    place: Path,
+    config: Any,
+    stored: Mapping[str, StoredTensor],
+    lazy: bool | None,
+    device: torch.device,
+    auto: str = "AutoModel",
 ) -> tuple[nn.Module, Weights]:
     needed = 8 * sum(tensor.size for tensor in stored.values() if tensor.is_floating)
     wanted = needed > memory_budget(device) if lazy is None else lazy
@@ -196,7 +202,7 @@ def _module(
     try:
         # also where all is read: the same model, whatever is installed, and no memory for weights that are not there
         with bounded(4 * needed + 2**31):
-            module = empty_model(config)
+            module = empty_model(config, auto)
         sources = placed(module, stored, place)
         return module, Weights(module, sources, device) if wanted else Weights.all_read(module, sources, device)
     except (CheckpointError, TooLarge) as error:
@@ -212,23 +218,36 @@ def _module(
                 f"those of {place} are read, {needed / 2**30:.1f} GiB in float64",
                 CheckpointWarning,
             )
-        module = _whole(place, config).to(device)
+        module = _as_transformers_does(place, config, stored, 4 * needed + 2**31, auto).to(device)
         return module, Weights(module)
 
 
-def _whole(folder: Path, config: Any) -> nn.Module:
-    """The model with all its weights in memory, as transformers reads it."""
-    from transformers import AutoModel
+def _read_whole(place: Path, auto: str) -> nn.Module:
+    """The model of a folder or a file, with what heads the class `auto` of transformers gives it, all in memory."""
+    config = _config(place if place.is_dir() else place.parent)
+    module, _ = _module(place, config, stored_tensors(place), False, torch.device("cpu"), auto)
+    return module
 
+
+def _as_transformers_does(
+    folder: Path, config: Any, stored: Mapping[str, StoredTensor], limit: int, auto: str
+) -> nn.Module:
+    """The model with all its weights in memory, as transformers reads it; no tensor of more than `limit` bytes."""
+    import transformers
+
+    # what is read in torch's own default leaves that as it is; in double it does not, for all threads
+    is_double = any(tensor.dtype == "F64" for tensor in stored.values())
     try:
-        module, report = AutoModel.from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **TRACEABLE,
-        )
+        with bounded(limit):
+            module, report = getattr(transformers, auto).from_pretrained(
+                folder,
+                config=config,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=torch.float64 if is_double else torch.get_default_dtype(),
+                **TRACEABLE,
+            )
     except Exception as error:
         raise _not_loaded(folder, config, error) from error
     if missing := sorted(name for name in report["missing_keys"] if matters(module, name)):
@@ -258,15 +277,30 @@ def _tokenizer(folder: Path, config: Any) -> tuple[Any, str | None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars and load reports of transformers: what matters is raised."""
+    """Without the progress bars and load reports of transformers: what matters is raised.
+
+    It has one setting for all threads: the first that loads changes it, and the last one puts back what it was.
+    """
     from transformers.utils import logging
 
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    with _loading:
+        if not _before:
+            _before.append((logging.get_verbosity(), logging.is_progress_bar_enabled()))
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+        else:
+            _before.append(_before[0])
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
+        with _loading:
+            verbosity, bar = _before.pop()
+            if not _before:
+                logging.set_verbosity(verbosity)
+                if bar:
+                    logging.enable_progress_bar()
+
+
+_loading = threading.Lock()
+#: by thread that loads, what the verbosity and the progress bars of transformers were before the first did
+_before: list[tuple[int, bool]] = []

@@ -13,49 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases.training import undisturbed
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import fisherflat as ff
 from fisherflat.errors import FisherflatError, MapError
 from fisherflat.jets.recording import own
-
-
-class Clipped(torch.autograd.Function):
-    """The identity, whose gradient is clipped: what it computes is not what it says its derivative is."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        assert ctx.needs_input_grad == (True,)
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return (grad * x).clamp(-0.1, 0.1)
-
-
-def trained(steps: int) -> list[Tensor]:
-    """The weights of a small model after some steps that depend on all that measuring used to touch."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(8, 8, generator=generator, requires_grad=True)
-    layer = nn.TransformerEncoderLayer(8, 2, 8, 0.0, batch_first=True)
-    norm = nn.BatchNorm1d(8)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
-    optimizer = torch.optim.SGD([weight, *layer.parameters()], lr=0.05)
-    for _ in range(steps):
-        x = torch.randn(4, 3, 8, generator=generator)
-        hidden = Clipped.apply(x @ weight)
-        query = norm(hidden.flatten(0, 1)).view_as(hidden)
-        attended = F.scaled_dot_product_attention(query, hidden, hidden)
-        loss = (layer(attended) - torch.ones(8)).square().mean() + torch.full((1,), 0.1).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return [weight.detach(), *(p.detach() for p in layer.parameters()), norm.running_mean, norm.running_var]
 
 
 class Measured(nn.Module):
@@ -91,19 +54,8 @@ U = torch.tensor([[0.1, 0.2], [0.3, -0.1]], dtype=torch.float64)
 @pytest.mark.parametrize("engine", ["taylor", "autodiff"])
 @pytest.mark.parametrize("double", [True, False])
 def test_training_in_another_thread_is_undisturbed(engine: str, double: bool) -> None:
-    alone = trained(40)
-    beside: list[Tensor] = []
     module = Measured().double() if double else Measured()
-    thread = threading.Thread(target=lambda: beside.extend(trained(40)))
-    values, rounds = [], 0
-    thread.start()
-    while thread.is_alive() or rounds < 2:
-        values.append(ff.StatisticalManifold(module, CHART, engine=engine).scalar_curvature(U))
-        rounds += 1
-    thread.join()
-    assert len(beside) == len(alone)
-    for mine, yours in zip(alone, beside, strict=True):
-        assert torch.equal(mine, yours)
+    values = undisturbed(lambda: ff.StatisticalManifold(module, CHART, engine=engine).scalar_curvature(U), rounds=2)
     for value in values:
         torch.testing.assert_close(value, values[0], rtol=1e-12, atol=0)
 

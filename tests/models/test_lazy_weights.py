@@ -144,7 +144,7 @@ def test_weights_stay_on_disk_where_they_do_not_fit(tmp_path: Path, monkeypatch:
 def test_what_cannot_stay_on_disk_is_read_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny(tmp_path, "llama", torch.bfloat16)
 
-    def fails(config: Any) -> None:
+    def fails(config: Any, auto: str) -> None:
         raise RuntimeError("no empty model")
 
     monkeypatch.setattr("fisherflat.models._loading.empty_model", fails)

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from cases.tiny_models import save_tiny, save_word_tokenizer, tiny_model
+from cases.training import undisturbed
 from torch import nn
 
 import fisherflat as ff
@@ -128,6 +130,29 @@ def test_another_runner_needs_no_change_elsewhere(llama: Model, tmp_path: Path) 
 
     first, second = (ff.analyze(llama, [IDS, OTHER], runner=runner, **SMALL) for runner in (None, backwards))
     pd.testing.assert_frame_equal(first.table, second.table)
+
+
+def threads(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
+    """Carries out tasks in four threads at a time, as `concurrent.futures` gives them to anyone."""
+    with ThreadPoolExecutor(4) as pool:
+        futures = {pool.submit(work.measure, task): task for task in tasks}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+@pytest.mark.parametrize("kind", ["on disk", "a module"])
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+def test_threads_make_the_table_of_one_and_disturb_no_training(tmp_path: Path, kind: str, engine: str) -> None:
+    """No row is lost, and an unrelated training loop in yet another thread comes out bit for bit as alone."""
+    on_disk = kind == "on disk"
+    model = ff.load(save_tiny(tmp_path / "model", "llama"), lazy=True) if on_disk else Model(tiny_model("llama"))
+    options = {**SMALL, "engine": engine, "points": 1 if engine == "autodiff" else 2}
+    options |= {"parts": ["mlp"]} if engine == "autodiff" else {}
+    one = ff.analyze(model, [IDS, OTHER], **options)
+    assert one.complete and one.table["error"].isna().all() and one.table["scalar_curvature"].notna().all()
+    for many in undisturbed(lambda: ff.analyze(model, [IDS, OTHER], runner=threads, **options), rounds=2):
+        assert many.complete and len(many.table) == len(one.table)
+        pd.testing.assert_frame_equal(one.table, many.table, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["on disk", "a module"])
