@@ -230,11 +230,12 @@ def _watch_parameters() -> None:
     """Once and for all: a hook that came and went would do so under other threads that build modules."""
 
     def enters(module: nn.Module, name: str, param: nn.Parameter | None) -> nn.Parameter | None:
+        """What takes the parameter's place."""
         if not _on_meta.get() or param is None or param.is_meta:
             return None  # as it is
         return nn.Parameter(param.to("meta"), requires_grad=param.requires_grad)
 
-    register_module_parameter_registration_hook(enters)
+    register_module_parameter_registration_hook(enters)  # type: ignore[arg-type]
 
 
 class _InDouble(TorchFunctionMode):

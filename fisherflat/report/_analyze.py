@@ -86,8 +86,8 @@ def analyze(
     **Returns:** an `Analysis`. An interrupt (Ctrl-C) ends it early: `.complete` is false, and the rows that were done
     are there. What fails is a row with an `error`.
 
-    **Raises:** `InputError`, `CheckpointError` for a model, prompts and arguments that cannot be used, or a folder with
-    other results, or one that another run works in, before anything is measured.
+    **Raises:** `CheckpointError` for a model that cannot be read; `InputError` for prompts or arguments that cannot be
+    used, a folder with other results, or one that another run works in, before anything is measured.
 
     >>> import fisherflat as ff
     >>> found = ff.analyze("python-llama", [1, 2, 3, 4], layers=[-1], parts=["attention"], points=1, progress=False)

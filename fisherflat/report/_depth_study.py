@@ -184,8 +184,8 @@ def study_depth(
 
     **Returns:** a `DepthStudy`. Ctrl-C ends it early: `.complete` is false and what was done is there.
 
-    **Raises:** `InputError`, `CheckpointError` for a model, a prompt or arguments that cannot be used, `TraceError` for
-    blocks that cannot be read.
+    **Raises:** `CheckpointError` for a model that cannot be read; `InputError` for a prompt or arguments that cannot be
+    used; `TraceError` for blocks that cannot be traced.
 
     >>> import fisherflat as ff
     >>> found = ff.study_depth("python-llama", [1, 2, 3, 4], points=1, budget_points=0, resolution=0, progress=False)

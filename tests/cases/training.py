@@ -47,7 +47,7 @@ def trained(steps: int) -> list[Tensor]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return [weight.detach(), *(p.detach() for p in layer.parameters()), norm.running_mean, norm.running_var]
+    return [tensor.detach() for tensor in (weight, *layer.parameters(), *norm.buffers())]
 
 
 def undisturbed(work: Callable[[], Any], steps: int = 40, rounds: int = 1) -> list[Any]:
@@ -57,7 +57,7 @@ def undisturbed(work: Callable[[], Any], steps: int = 40, rounds: int = 1) -> li
     """
     alone = trained(steps)
     beside: list[Tensor] = []
-    done = []
+    done: list[Any] = []
     thread = threading.Thread(target=lambda: beside.extend(trained(steps)))
     thread.start()
     while thread.is_alive() or len(done) < rounds:

@@ -26,7 +26,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {kind: save_tiny(place / kind, kind) for kind in ("llama", "minimax")}
     options: Any = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
     base = AutoModelForCausalLM.from_pretrained(found["llama"])
-    get_peft_model(base, LoraConfig(**options)).save_pretrained(place / "adapter")
+    get_peft_model(base, LoraConfig(**options)).save_pretrained(str(place / "adapter"))
     return found | {"adapter": place / "adapter"}
 
 
