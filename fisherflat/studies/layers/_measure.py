@@ -210,7 +210,7 @@ def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str,
     return found
 
 
-def _judged(measured: Sequence[Measured], chosen: Sequence[Int[Tensor, " n"]]) -> list[list[tuple[Tensor, Tensor]]]:
+def _judged(measured: Sequence[Measured], chosen: Sequence[Int[Tensor, " _"]]) -> list[list[tuple[Tensor, Tensor]]]:
     """For each chart and each of its surfaces the errors of the scalar curvature, and positions among `Verdict`."""
     estimated = {i: one.errors(chosen[i]) for i, one in enumerate(measured) if len(chosen[i])}
     errors: list[list[list[Tensor]]] = []  # for each chart and surface those of the scalar curvature and of |II|
@@ -258,7 +258,7 @@ def _put(errors: Sequence[Tensor], at: Int[Tensor, " n"], own: Float[Tensor, "2 
         old[at] = torch.where(new.isnan(), old[at], new.to(old))
 
 
-def _chosen(measured: Sequence[Measured], one_in: int) -> list[Int[Tensor, " n"]]:
+def _chosen(measured: Sequence[Measured], one_in: int) -> list[Int[Tensor, " _"]]:
     """The points of each chart at which errors are estimated: of all charts those of the most skew tangents."""
     worst = [
         torch.stack([own["skewness"].cpu() for own in one.numbers]).nan_to_num(nan=0.0).amax(0) for one in measured
