@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,9 +14,9 @@ from fisherflat.errors import InputError
 from fisherflat.gated_mlp._from_weights import derivatives, unit_jets
 from fisherflat.gated_mlp._interaction import units_of
 from fisherflat.gated_mlp._units import GatedUnits
-from fisherflat.geometry import Geometry
-from fisherflat.jets import Jet
+from fisherflat.geometry import Geometry, refined
 from fisherflat.layers import identity
+from fisherflat.spaces.charts import affine
 from fisherflat.spaces.families import Gaussian
 
 #: how many inputs are differentiated at a time
@@ -65,7 +66,8 @@ class Surrogate:
     def scalar_curvatures(self, basis: Float[Tensor, "k d"], *, family: Gaussian | None = None) -> Curvatures:
         """`scal` of the original and of the surrogate at each input, where it moves along the rows of `basis`.
 
-        Both come in closed form from the weights; that of the original is exact to rounding.
+        Both come in closed form from the weights; that of the original is exact to rounding, and
+        `scalar_curvature_errors` says how far off that may be.
 
         **Args:**
 
@@ -76,18 +78,39 @@ class Surrogate:
 
         **Raises:** `InputError` where the directions are not of the inputs' width.
         """
+        return self._of_both(basis, family, lambda geometry: geometry.scalar_curvature)
+
+    def scalar_curvature_errors(self, basis: Float[Tensor, "k d"], *, family: Gaussian | None = None) -> Curvatures:
+        """How far off rounding may have put the two scalar curvatures at each input, see docs/precision.md.
+
+        **Args** and **Raises:** as in `scalar_curvatures`.
+
+        >>> import torch, fisherflat as ff
+        >>> inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+        >>> found = ff.symmetry.bilinear_surrogate(ff.layers.GatedMLP(4, 6), inputs)
+        >>> found.scalar_curvature_errors(torch.eye(4)[:2]).original.shape
+        torch.Size([5])
+        """
+        return self._of_both(basis, family, lambda geometry: geometry.error("scalar_curvature"))
+
+    def _of_both(
+        self, basis: Float[Tensor, "k d"], family: Gaussian | None, read: Callable[[Geometry], Tensor]
+    ) -> Curvatures:
+        """What is read off the geometry of the original and of the surrogate at each input."""
         basis = as_float64(basis, "basis")
         if basis.dim() != 2 or basis.shape[1] != self.inputs.shape[1]:
             raise InputError(f"directions are [k, {self.inputs.shape[1]}], got {list(basis.shape)}")
-        family = family if family is not None else Gaussian()
-        family.check(self.units.value.shape[1])
+        covariance = family if family is not None else Gaussian()
+        covariance.check(self.units.value.shape[1])
+        chart = affine(torch.zeros_like(basis[0]), basis)
 
-        def scalar_curvature(units: GatedUnits) -> Tensor:
-            jets = (unit_jets(units, x[:, None], basis[:, None])[:, :, 0] for x in self.inputs.split(_CHUNK))
-            found = [Geometry(Jet(family.whiten(jet), len(basis)), "nan").scalar_curvature for jet in jets]
+        def of(units: GatedUnits) -> Tensor:
+            engine, found = _AtInputs(units, basis), []
+            for x in self.inputs.split(_CHUNK):
+                found.append(read(refined(engine, chart, x, engine.jet(x), covariance, "nan")))
             return torch.cat(found)
 
-        return Curvatures(scalar_curvature(self.original), scalar_curvature(self.units))
+        return Curvatures(of(self.original), of(self.units))
 
     def curvature_error(self, basis: Float[Tensor, "k d"], *, family: Gaussian | None = None) -> float:
         """The median over the inputs of `|scal of the surrogate - scal|`, relative to the median of `|scal|`.
@@ -98,6 +121,18 @@ class Surrogate:
         """
         exact, approximate = self.scalar_curvatures(basis, family=family)
         return float((approximate - exact).abs().nanmedian() / exact.abs().nanmedian())
+
+
+class _AtInputs:
+    """What gives jets of units at inputs, along some directions or along others at each, as an engine does."""
+
+    def __init__(self, units: GatedUnits, basis: Float[Tensor, "k d"]) -> None:
+        self._units, self._basis = units, basis
+
+    def jet(self, u: Float[Tensor, "P d"], basis: Float[Tensor, "P k d"] | None = None) -> Float[Tensor, "P S D"]:
+        """The 2-jets at the inputs."""
+        directions = self._basis if basis is None else basis
+        return unit_jets(self._units, u[:, None], directions.unsqueeze(-2))[:, :, 0]
 
 
 def bilinear_surrogate(mlp: Any, inputs: Float[Tensor, "*batch d"], *, how: str = "tangent") -> Surrogate:

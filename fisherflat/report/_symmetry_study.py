@@ -133,8 +133,9 @@ def study_symmetry(model: Any, prompts: Any, *, progress: bool = True) -> Symmet
     **Returns:** a `SymmetryStudy`. The columns of its `table`: `layer`; `expert`, where there are mixtures; `unit`;
     `positive` and `negative`, the eigenvalues `(g·u ± |g||u|) / 2` of its form; `exchange_defect`, of its scores;
     `strength`, `eigenvalue` and `effective_degree`, of the broken inverse scaling (`BrokenScaling`); `inverse_charge`
-    and `output_charge` (`Charges`). What depends on inputs is NaN for an expert without any. Ctrl-C ends early:
-    `.complete` is false, and the layers that were done are there.
+    and `output_charge` (`Charges`); and for each of them, as `positive_error` and so on, how far off rounding may have
+    put it. What depends on inputs is NaN for an expert without any. Ctrl-C ends early: `.complete` is false, and the
+    layers that were done are there.
 
     **Raises:** `CheckpointError` and `InputError` for a model or prompts that cannot be used. An MLP that is not gated,
     or cannot be read, is a note.

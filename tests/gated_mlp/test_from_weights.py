@@ -180,6 +180,20 @@ def test_curvature_errors_are_those_of_the_engine_at_the_inputs() -> None:
     assert surrogate.curvature_error(basis) == pytest.approx(expected_error.item())
 
 
+@pytest.mark.parametrize("bits", [0, 20, 40])
+def test_curvatures_of_surrogates_tell_their_errors_where_directions_are_nearly_parallel(bits: int) -> None:
+    mlp, x = layer("silu"), normal(5, 6, seed=37)
+    first, second = normal(2, 6, seed=38).mul(64).round().div(64)
+    surrogate = ff.symmetry.bilinear_surrogate(mlp, x)
+    basis, plain = (torch.stack([first, first + scale * second]) for scale in (2.0**-bits, 1.0))
+    found, errors = surrogate.scalar_curvatures(basis), surrogate.scalar_curvature_errors(basis)
+    for value, error, f in zip(found, errors, (mlp, surrogate.units), strict=True):
+        charts = [ff.charts.affine(p, plain) for p in x]
+        truth = torch.stack([ff.StatisticalManifold(f, c).scalar_curvature(torch.zeros(2)) for c in charts])
+        assert ((value - truth).abs() <= error + 1e-13 * truth.abs()).all()
+        assert (error < 1e-9 * truth.abs()).all()
+
+
 def test_mlps_of_checkpoints_have_surrogates_that_are_read_like_bilinear_mlps() -> None:
     block = Model(tiny_model("llama")).blocks([5, 6, 7, 8, 9])[0]
     surrogate = ff.symmetry.bilinear_surrogate(block.mlp, block.mlp_input)

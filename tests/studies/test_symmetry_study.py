@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import pandas as pd
 import pytest
 import torch
@@ -133,3 +135,27 @@ def test_a_certificate_on_hidden_states_names_them_and_no_token_ids(tmp_path: Pa
     other = ff.verify_layer(certificate, model, prompt=states.flip(0))
     assert not other.ok and "not the one" in other.reasons[0]
     assert ff.verify(certificate, model.blocks([1, 2])[1].mlp).ok  # the weights are what is proved about
+
+
+def test_errors_of_units_cover_where_terms_cancel() -> None:
+    """The charge of a unit whose up weights are nearly its gate weights, against rational arithmetic."""
+    model = tiny_model("llama")
+    for layer in model.layers:
+        with torch.no_grad():
+            layer.mlp.up_proj.weight.copy_(layer.mlp.gate_proj.weight * (1 + 2.0**-20))
+    table = ff.symmetry.study(Model(model), [5, 6, 7]).table
+    covered = []
+    for row in table.itertuples():
+        mlp = model.layers[row.layer].mlp
+        g, u = (
+            [Fraction(x) for x in weight[row.unit].tolist()] for weight in (mlp.gate_proj.weight, mlp.up_proj.weight)
+        )
+        gg, uu, gu = (sum(a * b for a, b in zip(*both, strict=True)) for both in ((g, g), (u, u), (g, u)))
+        with mpmath.workdps(40):
+            root = mpmath.sqrt(mpmath.mpf((gg * uu).numerator) / (gg * uu).denominator)
+            dot = mpmath.mpf(gu.numerator) / gu.denominator
+            covered.append(abs(row.positive - (dot + root) / 2) <= row.positive_error)
+            covered.append(abs(row.negative - (dot - root) / 2) <= row.negative_error)
+        covered.append(abs(Fraction(row.inverse_charge) - (gg - uu)) <= Fraction(row.inverse_charge_error))
+    assert len(covered) == 3 * len(table) and sum(map(bool, covered)) >= 0.97 * len(covered)
+    assert (table.negative_error > table.negative.abs()).mean() > 0.5  # parallel factors: all its digits are gone

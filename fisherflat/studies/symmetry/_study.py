@@ -13,6 +13,7 @@ from fisherflat._progress import progress as bar
 from fisherflat.certificates import SymmetryCertificate, named_prompt
 from fisherflat.errors import CheckpointError, InputError, TraceError
 from fisherflat.gated_mlp import GatedUnits, broken_scaling, conserved_charges, exchange_defect, experts, units_of_graph
+from fisherflat.jets.engines import Noise, spread
 from fisherflat.parts import trace
 from fisherflat.provers import certify_symmetry
 from fisherflat.studies._prompts import as_prompts
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
     from fisherflat.models import Model
 
 
-#: the columns of the table; `expert` stands second where there are mixtures
-COLUMNS = (
-    "layer", "unit", "positive", "negative", "exchange_defect", "strength", "eigenvalue", "effective_degree",
-    "inverse_charge", "output_charge",
+#: the numbers of a unit
+_OF_UNITS = (
+    "positive", "negative", "exchange_defect", "strength", "eigenvalue", "effective_degree", "inverse_charge",
+    "output_charge",
 )  # fmt: skip
+#: the columns of the table; `expert` stands second where there are mixtures
+COLUMNS = ("layer", "unit", *_OF_UNITS, *(f"{name}_error" for name in _OF_UNITS))
+#: how often errors are estimated
+_RUNS = 2
 
 
 @dataclass(eq=False)
@@ -153,9 +158,19 @@ def _study_mlp(
 
 
 def _units_table(units: GatedUnits, inputs: Tensor) -> pd.DataFrame:
-    """A row for each unit of one MLP."""
+    """A row for each unit of one MLP: its numbers, and how far off rounding may have put each."""
     import pandas as pd
 
+    found = _numbers(units, inputs)
+    with Noise(0):
+        again = [_numbers(units, inputs) for _ in range(_RUNS)]
+    errors = {f"{name}_error": spread(x, torch.stack([run[name] for run in again])) for name, x in found.items()}
+    numbers = {name: column.cpu().numpy() for name, column in (found | errors).items()}
+    return pd.DataFrame({"unit": range(len(units.gate)), **numbers})
+
+
+def _numbers(units: GatedUnits, inputs: Tensor) -> dict[str, Tensor]:
+    """The columns of numbers, `[h]` each."""
     charges = conserved_charges(units)
     dot, norms = (units.gate * units.up).sum(1), units.gate.norm(dim=1) * units.up.norm(dim=1)
     columns = {"positive": (dot + norms) / 2, "negative": (dot - norms) / 2}
@@ -165,9 +180,7 @@ def _units_table(units: GatedUnits, inputs: Tensor) -> pd.DataFrame:
         columns |= {name: getattr(broken, name) for name in _BROKEN}
     else:
         columns |= dict.fromkeys(("exchange_defect", *_BROKEN), torch.full_like(dot, torch.nan))
-    columns |= {"inverse_charge": charges.inverse_scaling, "output_charge": charges.output_scaling}
-    numbers = {name: column.cpu().numpy() for name, column in columns.items()}
-    return pd.DataFrame({"unit": range(len(dot)), **numbers})
+    return columns | {"inverse_charge": charges.inverse_scaling, "output_charge": charges.output_scaling}
 
 
 #: the columns of `symmetries`, after its place
