@@ -28,7 +28,7 @@ from fisherflat.models._empty_model import (
 )
 from fisherflat.models._folder import has_tokenizer, is_adapter, place_of, read_config, stored_tensors
 from fisherflat.models._model import Model
-from fisherflat.models._rounded import rounded_tables
+from fisherflat.models._rounded import rounded_tables, stored_tables
 from fisherflat.models._stored_tensors import StoredTensor, check_finite
 from fisherflat.models._task import Task
 from fisherflat.models._weights import Weights
@@ -150,7 +150,9 @@ def _of_module(source: Any, tokenizer: Any, blocks: str | None, part: str | None
         ) from error
     rounded = rounded_tables(module)  # of which the copy shows nothing
     given = found if tokenizer is None else tokenizer
-    return Model(copied, given, name=name, blocks=blocks, part=part, rounded=rounded)
+    return Model(
+        copied, given, name=name, blocks=blocks, part=part, rounded=rounded, halved=stored_tables(module)
+    )  # fmt: skip
 
 
 def _device(device: Any) -> torch.device:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, SupportsIndex
@@ -14,14 +15,14 @@ from torch import nn
 from fisherflat._arrays import integer
 from fisherflat._typing import Tensor
 from fisherflat.errors import CheckpointError, CheckpointWarning, InputError, warn
-from fisherflat.jets.recording import own
+from fisherflat.jets.recording import alone, own
 from fisherflat.models._blocks import Block, Blocks
 from fisherflat.models._forward import Forward, arguments_of
 from fisherflat.models._part import Part
 from fisherflat.models._prompts import Encoded, arguments, floating, token_ids
 from fisherflat.models._readout import Readout, Readouts
 from fisherflat.models._recorded_calls import Call, rows_of
-from fisherflat.models._rounded import in_words, rounded_tables
+from fisherflat.models._rounded import computed_tables, in_words, rounded_anew, rounded_tables, stored_tables
 from fisherflat.models._sections import Sections, find_sections
 from fisherflat.models._task import Task
 from fisherflat.models._tokens import read
@@ -41,7 +42,8 @@ class Model:
     - `blocks`: the path of the list of blocks (default: found from a forward pass).
     - `part`: of an encoder-decoder, `"encoder"` (default) or `"decoder"`.
     - `weights`: where they are (default: in memory); `stored_dtypes`: their formats on disk.
-    - `rounded`: formats of tables that were computed, and rounded to half precision (default: those of the module).
+    - `rounded`: formats of tables that were computed, and rounded to half precision (default: those of the module);
+      `halved`: names of buffers in half precision that are part of its state (likewise).
     - `task`: the same checkpoint with its head, where it is in files and has one.
     - `again`: what makes the same model in another process (default: this, with the module sent along).
 
@@ -68,6 +70,7 @@ class Model:
         stored_dtypes: Sequence[str] = (),
         rounded: Mapping[str, str] | None = None,
         task: Task | None = None,
+        halved: Sequence[str] | None = None,
     ) -> None:
         self.config: Any = getattr(module, "config", None)
         two = bool(getattr(self.config, "is_encoder_decoder", False))
@@ -77,6 +80,8 @@ class Model:
             raise InputError(f"{name} is not an encoder-decoder, so it has no part {part!r}; leave part out")
         #: formats of tables that were computed, and rounded to half precision before
         self.rounded = rounded_tables(module) if rounded is None else dict(rounded)
+        #: buffers in half precision that may have been computed, or trained
+        self.halved = tuple(stored_tables(module) if halved is None else halved)
         if self.rounded:
             warn(f"{name}: {in_words(self.rounded)}", CheckpointWarning)
         whole: Any = module if weights is not None else own(module)  # the user's own is not touched
@@ -97,7 +102,7 @@ class Model:
         #: what makes the same model in another process
         self.again: Callable[[], Model] = again or partial(
             Model, module, tokenizer, name=name, blocks=blocks, part=part, tokenizer_error=tokenizer_error,
-            rounded=self.rounded,
+            rounded=self.rounded, halved=self.halved,
         )  # fmt: skip
 
     def __reduce__(self) -> tuple[Callable[[], Model], tuple[()]]:
@@ -108,7 +113,28 @@ class Model:
     def notes(self) -> list[str]:
         """What was worse about the model than it looks, in sentences, and that it is a control, where it is one."""
         said = [f"This is a control, not the model as it was trained: {self.control}."] if self.control else []
-        return said + ([f"In {self.name}, {in_words(self.rounded)}."] if self.rounded else [])
+        said += [f"In {self.name}, {in_words(self.rounded)}."] if self.rounded else []
+        if self.halved:
+            more = f" and {len(self.halved) - 1} more" if len(self.halved) > 1 else ""
+            said.append(
+                f"{self.name} has buffers in half precision in its state ({self.halved[0]}{more}). They are taken as "
+                "they are; if it computed them before it was cast, they have lost digits that no error shows."
+            )
+        return said
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of tables that the model computes rather than stores, such as rotary frequencies."""
+        return [name for name, _, _ in computed_tables(self.module)]
+
+    @contextmanager
+    def tables_rounded_anew(self) -> Iterator[None]:
+        """While it is on, these tables are off by about their own rounding: in this model, and for this thread.
+
+        Others that run it wait. What differs meanwhile shows how far off they may have put it.
+        """
+        with alone, rounded_anew(self.module, self.rounded):
+            yield
 
     @property
     def device(self) -> torch.device:

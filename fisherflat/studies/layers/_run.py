@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from fisherflat.models import Encoded, Model
 from fisherflat.parts.readings import LIVE, order, roles
 from fisherflat.studies._journal import Journal, Row, begun
 from fisherflat.studies._prompts import as_prompts
+from fisherflat.studies.layers._inputs import about_digits, about_tables
 from fisherflat.studies.layers._runners import one_process
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._study import Study
@@ -122,8 +121,10 @@ def _carried_out(
         if journal is not None:
             journal.close(complete)
     rows = _in_order([row for task in tasks for row in done.get(task.key, ())])
-    notes = [*_notes(rows, settings), *model.notes]
-    if not complete:
+    notes = [*_notes(rows, settings), *about_digits(rows, settings), *model.notes]
+    if complete:
+        notes += about_tables(work)
+    else:
         count = sum(task.key in done for task in tasks)
         notes.append(f"Interrupted: {count} of {len(tasks)} tasks are done." if tasks else "Interrupted at the start.")
     extra = {key: done[key] for key in more if key in done}
@@ -173,22 +174,4 @@ def _notes(rows: Sequence[Row], settings: Settings) -> list[str]:
             "surface jumps in between."
         )
         warn(said[-1], RoutingWarning)
-    if settings.dtype == torch.float32:
-        said.append(f"Computed in float32: {_digits(measured)}.")
     return said
-
-
-def _digits(rows: Sequence[Row]) -> str:
-    """How many digits of the scalar curvatures are right, in the median and in the part where they are fewest."""
-    by_part: dict[str, list[float]] = {}
-    for row in rows:
-        value, error = abs(row["scalar_curvature"]), row["scalar_curvature_error"]
-        if value > 0:
-            by_part.setdefault(row["part"], []).append(-math.log10(max(error / value, 1e-17)))
-    if not by_part:
-        return "every scalar curvature is zero"
-    medians = {part: statistics.median(digits) for part, digits in by_part.items()}
-    least = min(medians, key=medians.__getitem__)
-    middle = statistics.median(digit for digits in by_part.values() for digit in digits)
-    said = f"in the median {max(middle, 0):.0f} digits of the scalar curvature are right"
-    return said if len(medians) == 1 else f"{said}, and {max(medians[least], 0):.0f} in {least}, where they are fewest"
