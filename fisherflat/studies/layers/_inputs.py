@@ -66,9 +66,9 @@ def about_tables(work: Study) -> list[str]:
         return []
     of = min(model.rounded.values(), default="float32")
     return [
-        f"Tables that {model.name} computes ({named}) have the digits of {of}. Rounding them differently changes "
-        f"scalar curvature of the attention of layer 0 by up to {change:.0e} of its value, at {_POINTS} points about the "
-        "last token of the first prompt."
+        f"Tables that {model.name} computes ({named}) have the digits of {of}. Rounding them differently changes the "
+        f"scalar curvature of the attention of layer 0 by up to {change:.0e} of its value, at {_POINTS} points about "
+        "the last token of the first prompt."
     ]
 
 
