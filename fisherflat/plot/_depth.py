@@ -238,17 +238,18 @@ def budget_by_layer(budget: Budget, *, ax: Axes | None = None) -> Axes:
     >>> [float(bar.get_height()) for bar in ff.plot.budget_by_layer(budget).containers[0]]
     [16.0, 16.0]
     """
-    if any(part.layer is None or part.role is None for part in budget.parts):
+    if any(part.role is None or (part.layer is None and part.role in ROLES) for part in budget.parts):
         raise InputError('these bars need a budget made with by="layer-role"')
     ax = axes_for(ax, (COLUMN, 2.6))
     attributed = _mean(budget, "attributed")
-    places, width, label = _places(budget.layers)
+    names = [*budget.layers, *(part.label for part in budget.parts if part.layer is None)]
+    places, width, label = _places(names, ax)
     bottoms = {1: np.zeros(len(places)), -1: np.zeros(len(places))}
     for index, role in enumerate(ROLES):
         heights = np.zeros(len(places))
         for part, value in zip(budget.parts, attributed, strict=True):
-            if part.role == role:
-                heights[budget.layers.index(str(part.layer))] += value
+            if part.role == role or (part.layer is None and role == ROLES[-1]):
+                heights[names.index(part.layer or part.label)] += value
         if not heights.any():
             continue
         for sign in (1, -1):
@@ -282,24 +283,33 @@ def transport(budget: Budget, *, ax: Axes | None = None) -> Axes:
     >>> round(float(created[0].get_height()), 3), round(float(surviving[0].get_height()), 3)
     (2.828, 1.414)
     """
-    if any(part.layer is None or part.role is not None for part in budget.parts):
+    if any((part.layer is None) == (part.role is None) or part.role in ROLES for part in budget.parts):
         raise InputError('this chart needs a budget made with by="layer"')
     ax = axes_for(ax, (COLUMN, 2.4))
-    places, width, label = _places(budget.layers)
-    half = width / 2
-    ax.bar(places - half / 2, _mean(budget, "created"), width=half, color=OKABE_ITO[0], label="created")
-    ax.bar(places + half / 2, _mean(budget, "surviving"), width=half, color=OKABE_ITO[1], hatch="//" * 2,
+    places, width, label = _places(budget.layers, ax)
+    half, count = width / 2, len(places)
+    ax.bar(places - half / 2, _mean(budget, "created")[:count], width=half, color=OKABE_ITO[0], label="created")
+    ax.bar(places + half / 2, _mean(budget, "surviving")[:count], width=half, color=OKABE_ITO[1], hatch="//" * 2,
            edgecolor="white", linewidth=0.3, label="at the output")  # fmt: skip
     profile_axis(ax, np.zeros(0), label, "|II| of its sources [1/σ]", statistic=_averaged(budget, "means over points"))
     return ax
 
 
-def _places(layers: Sequence[str]) -> tuple[np.ndarray, float, str]:
-    """Where the bars of layers stand, their width, and the label of the axis; halves stand side by side."""
+def _places(layers: Sequence[str], ax: Axes) -> tuple[np.ndarray, float, str]:
+    """Where the bars of layers stand, their width, and the label of the axis; halves stand side by side.
+
+    What is no layer, such as a model's head, stands behind them under its name.
+    """
     offsets = {"attention": -0.21, "mlp": 0.21}
-    halved = any(layer.split()[-1] in offsets for layer in layers)
-    places = np.array([float(re.sub(r"\D", "", layer)) + offsets.get(layer.split()[-1], 0.0) for layer in layers])
-    return places, 0.38 if halved else 0.76, "layer (left: attention, right: MLP)" if halved else "layer"
+    numbered = [layer for layer in layers if re.search(r"\d", layer)]
+    halved = any(layer.split()[-1] in offsets for layer in numbered)
+    places = [float(re.sub(r"\D", "", layer)) + offsets.get(layer.split()[-1], 0.0) for layer in numbered]
+    after = math.floor(max(places, default=-1) + 0.5) + 1
+    for place, name in enumerate((layer for layer in layers if layer not in numbered), after):
+        places.append(float(place))
+        ax.annotate(name, (place, 0), (0, -14), ("data", "axes fraction"), "offset points", fontsize=6, rotation=30,
+                    ha="right", va="top")  # fmt: skip
+    return np.array(places), 0.38 if halved else 0.76, "layer (left: attention, right: MLP)" if halved else "layer"
 
 
 def depth_maps(samples: Mapping[str, CurvatureField], *, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:

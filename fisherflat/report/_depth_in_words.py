@@ -9,7 +9,7 @@ from fisherflat.parts.readings import GATES, LIVE, name, roles
 from fisherflat.report._digits import share, shown
 from fisherflat.statistics import ENOUGH, Estimate, estimate
 from fisherflat.studies import in_words
-from fisherflat.studies.depth import Depth, DepthProfile
+from fisherflat.studies.depth import READOUT, Depth, DepthProfile
 
 #: how many times as large as their sum contributions may be, beside which shares of that sum can still be given
 CANCELLING = 1.5
@@ -22,6 +22,9 @@ _NAMES = {
     "mlp_gate": "the MLP gate",
     "activation": "the activation function",
     "other": "the rest",
+    "family": "the family's own terms",
+    "ambient": "the curvature of the family's space",
+    READOUT: "the final norm and head",
 }
 #: covariance -> the unit in which growth is stated
 _UNITS = {"calibrated": "in units of each depth's own spread", "fixed": "in one unit for all depths"}
@@ -167,7 +170,9 @@ def _largest(found: Depth, by: str) -> str:
 
 
 def _about_transport(found: Depth) -> list[str]:
-    table = found.transport_table.set_index("layer")
+    # without what is the family's, or the head's that reads the states
+    layers = [layer for layer in found.budgets["layer"].layers if layer != READOUT] if found.budgets else []
+    table = found.transport_table.set_index("layer").loc[layers]
     ratio = (table.surviving / table.created)[:-1][table.created[:-1] > 0]  # behind the last there is nothing
     if not len(ratio):
         return []

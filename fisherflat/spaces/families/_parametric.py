@@ -55,7 +55,7 @@ class Ambient:
 
             return call
 
-        uncertainty = None if self.uncertainty is None else self.uncertainty.reshape(*batch)
+        uncertainty = None if self.uncertainty is None else self.uncertainty.reshape(tuple(batch))
         return Ambient(self.ambient_dim, over(self.curvature), over(self.cubic), uncertainty)
 
     def replaced(self, where: Tensor, other: Ambient) -> Ambient:
@@ -110,6 +110,27 @@ class ParametricFamily(ABC):
     @abstractmethod
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """The surface of the 2-jet `[P, S, D]` of a map with outputs of a shape, flattened."""
+
+    def apart(self, coefficients: Tensor, k: int, shape: tuple[int, ...]) -> Framed:
+        """The surface of a map whose second derivatives are sums of n parts, with those parts kept apart.
+
+        **Args:** `coefficients` `[P, 1 + k + n m, D]`, value, first derivatives, and the second ones of each part, of
+        which there are `m = k (k + 1) / 2`.
+
+        **Returns:** coefficients `[P, 1 + k + (n + 1) m, F]`: covariant second derivatives are affine in the map's own,
+        and what they are without any comes last. The parts add up to those of `framed`.
+        """
+        m = k * (k + 1) // 2
+        count, rows, size = coefficients.shape
+        first = coefficients[:, : 1 + k]
+        second = coefficients[:, 1 + k :].reshape(count, (rows - 1 - k) // m, m, size)
+        every = torch.cat([second.new_zeros(count, 1, m, size), second], 1)
+        jets = torch.cat([first[:, None].expand(-1, every.shape[1], -1, -1), every], 2).flatten(0, 1)
+        found = self.framed(Jet(jets, k), shape).coefficients.unflatten(0, (count, -1))
+        own, parts = found[:, :1, 1 + k :], found[:, 1:, 1 + k :]
+        whole = self.framed(Jet(torch.cat([first, second.sum(1)], 1), k), shape)
+        kept = [whole.coefficients[:, : 1 + k], (parts - own).flatten(1, 2), own[:, 0]]
+        return Framed(torch.cat(kept, 1), whole.ambient)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

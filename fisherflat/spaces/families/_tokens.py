@@ -20,7 +20,6 @@ from fisherflat.spaces.families._parametric import (
     leading,
     places,
     products,
-    rows,
     spheres,
 )
 from fisherflat.spaces.jets import Jet, pair_index
@@ -89,9 +88,20 @@ class NextToken(ParametricFamily):
         return torch.cat(found, -1).reshape(*hidden.shape[:-1], self.tokens)
 
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
-        """`R` of the columns `sqrt p (1, x_i, x_ij, s_i s_j)`, x relative to the likeliest token; the first centres."""
-        k, m = jet.k, len(places(jet.k)[0])
-        states = torch.cat(rows(jet, shape), 1)  # [P, S, L, d]
+        """The parts of `apart`, of which there is one, and their sum."""
+        k, found = jet.k, self.apart(jet.coefficients, jet.k, shape)
+        first, second, own = found.coefficients.tensor_split(
+            [1 + k, found.coefficients.shape[1] - len(places(k)[0])], 1
+        )
+        return Framed(torch.cat([first, second + own], 1), found.ambient)
+
+    def apart(self, coefficients: Tensor, k: int, shape: tuple[int, ...]) -> Framed:
+        """`R` of the columns `sqrt p (1, x_i, x_ij, s_i s_j)`, x relative to the likeliest token; the first centres.
+
+        The family's own second derivatives are those of `s_i s_j / 2`, and with a softcap what that adds.
+        """
+        m = len(places(k)[0])
+        states = coefficients.reshape(*coefficients.shape[:2], leading(shape), shape[-1])  # [P, 1 + k + n m, L, d]
         total, top = self._sums(states[:, :1])
         at_top = self._at(top, states, k)
         mean, rest, start = torch.zeros_like(total), torch.zeros_like(total), 0
@@ -101,18 +111,20 @@ class NextToken(ParametricFamily):
             mean = mean + (p * x[:, 1 : 1 + k]).sum(-1, keepdim=True)
             other = torch.arange(start, start + p.shape[-1], device=p.device) != top[:, None, :, None]
             rest, start = rest + (p * other).sum(-1, keepdim=True), start + p.shape[-1]
-        factor = total.new_zeros(len(total), total.shape[2], 0, 1 + k + 2 * m)
+        factor = total.new_zeros(len(total), total.shape[2], 0, at_top.shape[1] + m)
         for block in self._blocks(states, k):
             x = block - at_top
             root = ((x[:, :1] - total) / 2).exp()
             squares = products(x[:, 1 : 1 + k] - mean, k)
             stacked = (root * torch.cat([torch.ones_like(root), x[:, 1:], squares], 1)).permute(0, 2, 3, 1)
             factor = torch.linalg.qr(torch.cat([factor, stacked], -2), mode="r")[1]  # [P, L, c, c]
-        factor = torch.nn.functional.pad(
-            factor, (0, 0, 0, factor.shape[-1] - factor.shape[-2])
-        )  # of fewer tokens than columns
-        parts = factor[..., 1:, 1:].permute(0, 3, 1, 2)  # [P, c - 1, L, c - 1]
-        first, second, third = parts.split([k, m, m], 1)
+        factor = torch.nn.functional.pad(factor, (0, 0, 0, factor.shape[-1] - factor.shape[-2]))  # of few tokens
+        columns = factor[..., 1:, 1:].permute(0, 3, 1, 2)  # [P, c - 1, L, c - 1]
+        first, second, third = columns.tensor_split([k, columns.shape[1] - m], 1)
+        own = third / 2
+        if self.softcap is not None:
+            second, curl = second[:, :-m], second[:, -m:]
+            own = own + curl
         triangular = factor[..., 1 : 1 + k, 1 : 1 + k]
 
         def curvature(x: Tensor) -> Tensor:
@@ -123,9 +135,8 @@ class NextToken(ParametricFamily):
             pairs = third[:, pair_index(k).to(third.device)]
             return torch.einsum("pli,plj,pijlf->plf", a, b, pairs).flatten(1)
 
-        return Framed(
-            joined(first, second + third / 2), Ambient(self.ambient_dim(shape), curvature, cubic, jointly(rest))
-        )
+        ambient = Ambient(self.ambient_dim(shape), curvature, cubic, jointly(rest))
+        return Framed(joined(first, torch.cat([second, own], 1)), ambient)
 
     def _sums(self, value: Float[Tensor, "P 1 L d"]) -> tuple[Float[Tensor, "P 1 L 1"], Tensor]:
         """The logarithm of the sum of exponentials relative to the likeliest token, and which that is `[P, L]`."""
@@ -140,21 +151,21 @@ class NextToken(ParametricFamily):
             largest, start = above, start + block.shape[-1]
         return total.log(), top[:, 0, :, 0]
 
-    def _at(self, top: Tensor, states: Float[Tensor, "P S L d"], k: int) -> Float[Tensor, "P S L 1"]:
+    def _at(self, top: Tensor, states: Float[Tensor, "P S L d"], k: int) -> Float[Tensor, "P c L 1"]:
         """The jets of the logits of some tokens, one for each point and member."""
         tokens, index = torch.unique(top, return_inverse=True)
         found = [self._logits(n, n + 1, states, k) for n in tokens.tolist()]
         every = torch.cat(found, -1)
         return every.gather(-1, index[:, None, :, None].expand(*every.shape[:-1], 1))
 
-    def _blocks(self, states: Float[Tensor, "P S L d"], k: int) -> Iterator[Float[Tensor, "P S L B"]]:
-        """The jets of the logits, so many tokens at a time; of values alone for k = 0."""
+    def _blocks(self, states: Float[Tensor, "P S L d"], k: int) -> Iterator[Float[Tensor, "P c L B"]]:
+        """The jets of the logits, so many tokens at a time: with a softcap what it adds to second derivatives last."""
         taken = self.width + 4 * states[..., 0].numel()
         size = max(64, _BLOCK // taken)
         for start in range(0, self.tokens, size):
             yield self._logits(start, min(start + size, self.tokens), states, k)
 
-    def _logits(self, start: int, stop: int, states: Float[Tensor, "P S L d"], k: int) -> Float[Tensor, "P S L B"]:
+    def _logits(self, start: int, stop: int, states: Float[Tensor, "P S L d"], k: int) -> Float[Tensor, "P c L B"]:
         weight = torch.as_tensor(self.weight[start:stop]).to(states.device).to(states.dtype)
         found = states @ weight.mT
         if self.bias is not None:
@@ -164,10 +175,10 @@ class NextToken(ParametricFamily):
             return found
         capped = (found[:, :1] / self.softcap).tanh()
         slope = 1 - capped * capped
-        first, second = slope * found[:, 1 : 1 + k], slope * found[:, 1 + k :]
+        parts = [self.softcap * capped, slope * found[:, 1:]]
         if k:
-            second = second - (2 / self.softcap) * capped * slope * products(found[:, 1 : 1 + k], k)
-        return torch.cat([self.softcap * capped, first, second], 1)
+            parts.append((-2 / self.softcap) * capped * slope * products(found[:, 1 : 1 + k], k))
+        return torch.cat(parts, 1)
 
     def __repr__(self) -> str:
         more = "" if self.softcap is None else f", softcap={self.softcap:.6g}"

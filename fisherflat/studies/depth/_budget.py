@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: of what a budget knows the error
 ERRED = ("matrix", "attributed", "own", "interaction", "scalar_curvature")
+#: the parts of a family with a metric of its own: its second-order terms, and the curvature of its space
+EXTRAS = ("family", "ambient")
 _UNDECIDED = list(Verdict).index(Verdict.UNDECIDED)
 
 
@@ -41,7 +43,8 @@ class CurvatureBudget:
 
     **Attributes:**
 
-    - `parts`, n of them; `layers`, the names of all maps of the stack.
+    - `parts`, n of them; `layers`, the names of all maps of the stack. With a family of its own metric `family` and
+      `ambient` are among the parts, and `readout`, a model's final norm and head, among the maps.
     - `traces` and `products` `[*batch, n, n]`, symmetric: `tr II_a . tr II_b` and `<II_a, II_b>` after the last map, in
       units of 1 / covariance.
     - `born` `[*batch, n, n]`, symmetric: `<II_a, II_b>` after the map in which the sources of a and of b are born, zero
@@ -149,6 +152,8 @@ class CurvatureBudget:
         if self.again is None:
             return torch.full_like(total, -1, dtype=torch.int64)
         scale = (self.traces + self.products).sum((-2, -1))
+        if self.parts and self.parts[-1].role == EXTRAS[-1]:  # which may be negative
+            scale = scale + 2 * self.traces[..., -1, -1].clamp_max(0).abs()
         return decided(total, self.error("scalar_curvature"), scale, torch.full_like(total, torch.inf))
 
     @property
@@ -183,11 +188,12 @@ class CurvatureBudget:
 
         **Raises:** `InputError` where this budget does not tell them apart.
         """
+        extras = tuple(part for part in self.parts if part.role in EXTRAS)
         if split == "layer":
-            parts: tuple[Part, ...] = tuple(Part(layer=layer) for layer in self.layers)
-            owners = [Part(layer=part.layer) for part in self.parts]
+            parts: tuple[Part, ...] = (*(Part(layer=layer) for layer in self.layers), *extras)
+            owners = [part if part in extras else Part(layer=part.layer) for part in self.parts]
         elif split == "role":
-            parts = tuple(Part(role=role) for role in ROLES)
+            parts = (*(Part(role=role) for role in ROLES), *extras)
             owners = [Part(role=part.role) for part in self.parts]
         else:
             raise InputError(f'a budget can be made coarser by "role" or "layer", got {split!r}')
@@ -198,7 +204,8 @@ class CurvatureBudget:
         traces, products, born = (member.T @ m @ member for m in (self.traces, self.products, self.born))
         again = None if self.again is None else member.T @ self.again @ member
         layers = [{part.layer for part, owner in zip(self.parts, owners, strict=True) if owner == one} for one in parts]
-        several = torch.tensor([len(some) > 1 for some in layers], dtype=torch.bool, device=born.device)
+        mixed = [len(some) > 1 or part in extras for part, some in zip(parts, layers, strict=True)]
+        several = torch.tensor(mixed, dtype=torch.bool, device=born.device)
         return CurvatureBudget(parts, self.layers, traces, products, without(born, several), again, self.sampled)
 
     @property
