@@ -110,7 +110,11 @@ class Readouts:
     def find(self, kind: str | ParametricFamily, encoded: Encoded) -> Readout:
         """See `Model.readout`."""
         if isinstance(kind, ParametricFamily):
-            return Readout("given", self._states(encoded), kind, True)
+            try:
+                root = self._root(encoded)
+            except CheckpointError:  # without its head, which is given
+                root = self._callee(encoded)
+            return Readout("given", self._states(encoded, root), kind, True)
         found = {"next-token": self._next_token, "class": self._class, "direction": self._direction}.get(kind)
         if found is None:
             raise InputError(f"family must be one of {', '.join(READOUTS)}, or one of ff.families; got {kind!r}")
@@ -124,14 +128,13 @@ class Readouts:
             return self._own_logits(encoded)
         if _unembedding(root) is None:
             raise self._without("unembedding")
-        lens = self._states(encoded)
+        lens = self._states(encoded, root)
         if self._family is None:
             self._family = self._tokens(encoded)
         return Readout("next-token", lens, self._family, True)
 
-    def _states(self, encoded: Encoded) -> nn.Module:
+    def _states(self, encoded: Encoded, root: Any) -> nn.Module:
         """The states that reach the unembedding, or that a model without one returns."""
-        root = self._root(encoded)
         head = _unembedding(root) if is_pretrained(root) else None
         return _PerToken(self._tail(encoded, root, () if head is None else ((head, Reach()),)))
 
@@ -182,7 +185,7 @@ class Readouts:
 
     def _class(self, encoded: Encoded) -> Readout:
         root = self._root(encoded)
-        if is_pretrained(root) and (root.base_model is root or _unembedding(root) is not None):
+        if _is_bare(root) or _unembedding(root) is not None:
             raise self._without("head for classes")
         tail = self._tail(encoded, root)
         with torch.no_grad():
@@ -218,10 +221,10 @@ class Readouts:
 
     def _root(self, encoded: Encoded) -> Any:
         """What runs to the end: the model with its head, where it has one."""
-        if self._task is not None and self._task.module.base_model is not self._task.module:
+        if self._task is not None and not _is_bare(self._task.module):
             return self._task.module
         callee: Any = self._callee(encoded)
-        if is_pretrained(callee) and callee.base_model is callee:
+        if _is_bare(callee):
             if self._whole is None:
                 self._whole = (completed(callee),)
             return self._whole[0] or callee
@@ -232,7 +235,7 @@ class Readouts:
         task, forward = self._task, self._model._forward
         way = forward.way(encoded)
         modules = [call.module for call in calls]
-        if task is not None and root is task.module:
+        if root is not way.callee and task is not None and root is task.module:
             modules = [task.block(call.path, self._model.part) for call in calls]
         way = replace(way, enters=False)
 
@@ -276,6 +279,11 @@ def _unembedding(root: Any) -> nn.Module | None:
         return root.get_output_embeddings()
     except (AttributeError, NotImplementedError):
         return None
+
+
+def _is_bare(root: Any) -> bool:
+    """Whether it is a model of transformers without a head."""
+    return is_pretrained(root) and root.base_model is root and _unembedding(root) is None
 
 
 def _noted(found: list[Any], module: nn.Module, args: Any, output: Any) -> None:

@@ -57,7 +57,8 @@ class Task:
         missing = [name for name, weight in own if id(weight) not in inner and id(weight) not in sources]
         if missing and not (head is not None and set(missing) <= {name for name, w in own if w is head.bias}):
             raise CheckpointError(
-                f"{self.place} lacks {missing[0]!r}, of the head of {type(module).__name__}; pass the whole checkpoint"
+                f"{self.place} lacks {missing[0]!r}, of the head of {type(module).__name__}; pass the whole "
+                "checkpoint, or what its states are: family=ff.families.NextToken(weight) with an unembedding [V, d]"
             )
         if getattr(self.config, "is_encoder_decoder", False):  # whose encoder runs before the states that are read
             weights = Weights.all_read(module, sources, self.device)
