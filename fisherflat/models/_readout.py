@@ -267,10 +267,11 @@ class Readouts:
         return self._kept[1]
 
     def _without(self, what: str) -> CheckpointError:
+        heads = "AutoModelForSequenceClassification" if "class" in what else "AutoModelForCausalLM"
         return CheckpointError(
             f"{self._model.name} ({type(self._model.module).__name__}) has no {what} that could be found; load the "
-            "model with it, such as load(AutoModelForCausalLM.from_pretrained(...)), or say yourself what its last "
-            "states are: family=ff.families.NextToken(weight) with the matrix [V, d] of the unembedding"
+            f"model with it, such as load({heads}.from_pretrained(...)), or say yourself what its last states are: "
+            "family=ff.families.NextToken(weight) with a matrix [V, d] that makes logits of them"
         )
 
 

@@ -80,6 +80,8 @@ class Study:
     def tasks(self) -> list[Task]:
         """All tasks, in the order of the table. The model runs on the first prompt, to see how many layers it has."""
         depth = len(self._run(self.prompts[0]))
+        if self.settings.family is not None:  # a head that is not there is missed before anything is measured
+            self.model.readout(self.settings.family, self.prompts[0])
         layers = self.settings.layers if self.settings.layers is not None else tuple(range(depth))
         if outside := [layer for layer in layers if not -depth <= layer < depth]:
             raise InputError(f"layers must be indices of the {depth} layers, from 0; {outside[0]} is none")
