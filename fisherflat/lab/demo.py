@@ -62,14 +62,21 @@ class Demo:
         panels = {(name, reading): axes[i, j] for i, reading in enumerate(SHOWN) for j, name in enumerate(self.models)}
         plot.fields([self.fields[key] for key in panels], list(panels.values()), scale="symlog", ellipses=7)
         points, labels = ring_data(DRAWN_POINTS, ring_provenance()["shipped_seed"])
-        for (name, _), ax in panels.items():
-            _overlay(ax, self.models[name], self.fields[name, "live"].u, points, labels)
+        for (name, reading), ax in panels.items():
+            _overlay(ax, points, labels)
+            if reading == LIVE:  # with a part held it is another classifier
+                _boundary(ax, self.models[name], self.fields[name, reading].u)
             ax.label_outer()
         for ax, name in zip(axes[0], self.models, strict=True):
             ax.set_title(f"{name}: {self.accuracy[name]['all']:.1%} of new points right", fontsize=10)
         for ax, words in zip(axes[:, 0], SHOWN.values(), strict=True):
             ax.set_ylabel(f"{words}\n\n$u_2$")
         figure.legend(handles=axes[0, 0].get_lines(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        about = (
+            "ring classifiers: scalar curvature of the representation over the plane of their inputs, point by point",
+            "σ²: mean variance of a model's own representations of the training points; boundary: of the live model",
+        )
+        plot.caption(figure, about)
         return figure
 
     def numbers(self) -> dict[str, Any]:
@@ -249,12 +256,16 @@ def _describe(field: CurvatureField) -> dict[str, Any]:
     }
 
 
-def _overlay(ax: Axes, model: PointClassifier, u: Tensor, points: Tensor, labels: Tensor) -> None:
-    """The decision boundary and data points on a map, as labelled lines."""
+def _overlay(ax: Axes, points: Tensor, labels: Tensor) -> None:
+    """Data points on a map, as labelled lines."""
+    inside, outside = points[labels > 0.5], points[labels < 0.5]
+    ax.plot(*inside.T, "o", mfc="#56B4E9", mec="black", ms=3, mew=0.4, zorder=4, label="data: in the ring")
+    ax.plot(*outside.T, "X", mfc="white", mec="black", ms=3, mew=0.4, zorder=4, label="data: not in it")
+
+
+def _boundary(ax: Axes, model: PointClassifier, u: Tensor) -> None:
+    """The decision boundary on a map, as a labelled line."""
     logits = model(u).numpy()
     for colour, width in (("white", 3.5), ("black", 1.8)):  # a halo, to be seen on dark and light
         ax.contour(u[..., 0], u[..., 1], logits, levels=[0], colors=colour, linewidths=width)
     ax.plot([], [], color="black", linewidth=1.8, label="decision boundary")
-    inside, outside = points[labels > 0.5], points[labels < 0.5]
-    ax.plot(*inside.T, "o", mfc="#56B4E9", mec="black", ms=3, mew=0.4, zorder=4, label="data: in the ring")
-    ax.plot(*outside.T, "X", mfc="white", mec="black", ms=3, mew=0.4, zorder=4, label="data: not in it")

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from fisherflat.plot._depth import (
-    budget,
-    budget_by_layer,
-    depth_maps,
-    few,
-    profiles,
-    strip_axes,
-    transport,
-)
-from fisherflat.plot._layers import gaps, heads, layers, layers_by_part
+from fisherflat.plot._budget import budget, budget_by_layer, transport
+from fisherflat.plot._depth import depth_maps, few, profiles, strip_axes
+from fisherflat.plot._layers import gaps, heads, heads_by_reading, layers, layers_by_part
 from fisherflat.plot._maps import curvature_map, fields
-from fisherflat.plot._style import COLUMN, MARKERS, OKABE_ITO, profile_axis
+from fisherflat.plot._style import COLUMN, MARKERS, OKABE_ITO, Look, caption, of_part, of_reading, profile_axis
 from fisherflat.plot._surrogate import surrogate_curvature
 from fisherflat.plot._symmetry import broken_strength, null_spectrum, unit_forms
 
@@ -21,18 +14,23 @@ __all__ = [
     "COLUMN",
     "MARKERS",
     "OKABE_ITO",
+    "Look",
     "broken_strength",
     "budget",
     "budget_by_layer",
+    "caption",
     "curvature_map",
     "depth_maps",
     "few",
     "fields",
     "gaps",
     "heads",
+    "heads_by_reading",
     "layers",
     "layers_by_part",
     "null_spectrum",
+    "of_part",
+    "of_reading",
     "profile_axis",
     "profiles",
     "strip_axes",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.plot._style import COLUMN, CURVATURE_LABEL, OKABE_ITO, axes_for
+from fisherflat.plot._style import COLUMN, CURVATURE_LABEL, axes_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def surrogate_curvature(
     known = torch.isfinite(exact) & torch.isfinite(approximate)
     points = torch.stack([exact, approximate])[:, known].cpu().numpy()
     ax = axes_for(ax, (COLUMN, 2.8))
-    ax.plot(*points, ".", markersize=2, color=OKABE_ITO[0], rasterized=True)
+    ax.plot(*points, ".", markersize=2, color="black", rasterized=True)
     threshold = 10.0 ** math.floor(math.log10(np.median(np.abs(points)) / 10)) if points.any() else 1.0
     ax.set_xscale("symlog", linthresh=threshold)
     ax.set_yscale("symlog", linthresh=threshold)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fisherflat.errors import InputError
-from fisherflat.plot._style import COLUMN, MARKERS, OKABE_ITO, axes_for
+from fisherflat.plot._style import COLUMN, MARKERS, axes_for, shades
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,17 +38,17 @@ def unit_forms(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     sizes = np.maximum(x, y)
     end = 1.04 * max(np.quantile(sizes, 0.999), 1e-300)
     ax.plot([0, end], [0, end], color="0.5", linewidth=0.6, zorder=0)
-    place = {"xytext": (-7, 2), "textcoords": "offset points", "ha": "right", "va": "bottom", "rotation": 45}
-    ax.annotate("g·u = 0", (0.97 * end, 0.97 * end), fontsize=7, color="0.4", **place)  # type: ignore[arg-type]
+    turned: dict[str, Any] = {"ha": "center", "va": "bottom", "rotation": 45, "rotation_mode": "anchor"}
+    ax.text(0.89 * end, 0.9 * end, "g·u = 0", fontsize=7, color="0.4", **turned)
     dots: dict[str, Any] = {"s": 6 if len(table) < 2000 else 1, "linewidths": 0, "rasterized": True}
     chosen = sorted(set(layers))
-    if len(chosen) <= len(OKABE_ITO):
-        for layer, colour, marker in zip(chosen, OKABE_ITO, MARKERS, strict=False):
-            mine = layers == layer
-            ax.scatter(x[mine], y[mine], color=colour, marker=marker, label=f"layer {layer}", **dots)
+    if len(chosen) <= len(MARKERS):
+        for place, (layer, marker) in enumerate(zip(chosen, MARKERS, strict=False)):
+            mine, colour = layers == layer, _shade(place, len(chosen))
+            ax.scatter(x[mine], y[mine], color=[colour], marker=marker, label=f"layer {layer}", **dots)
         ax.legend(fontsize=7, frameon=False, markerscale=2 if dots["s"] < 6 else 1, **_ABOVE)
     else:
-        _layer_bar(ax, ax.scatter(x, y, c=layers, cmap=_MAP, **dots))
+        _layer_bar(ax, ax.scatter(x, y, c=layers, cmap=shades(), **dots))
     ax.set_xlim(0, end)
     ax.set_ylim(0, end)
     ax.set_aspect("equal")
@@ -77,15 +77,11 @@ def broken_strength(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax = axes_for(ax, (COLUMN, 2.8))
     groups = [(layer, np.sort(rows.dropna())) for layer, rows in table.groupby("layer")["strength"]]
     groups = [(layer, strength) for layer, strength in groups if len(strength)]
-    few = len(groups) <= len(OKABE_ITO)
+    few = len(groups) <= len(_LINES)
     for place, (layer, strength) in enumerate(groups):
         rank = (np.arange(len(strength)) + 0.5) / len(strength)
-        style: dict[str, Any]
-        if few:
-            style = {"color": OKABE_ITO[place], "linestyle": _LINES[place], "label": f"layer {layer}"}
-        else:
-            style = {"color": _shade(place / (len(groups) - 1))}
-        ax.plot(rank, strength, linewidth=1, **style)
+        style = {"linestyle": _LINES[place], "label": f"layer {layer}"} if few else {}
+        ax.plot(rank, strength, linewidth=1, color=_shade(place, len(groups)), **style)
     ax.axhline(2**0.5, color="0.5", linewidth=0.6, linestyle=":", zorder=0)
     ax.annotate("√2, the most", (0.01, 2**0.5), fontsize=7, color="0.4", va="bottom")
     ax.set_xlabel("units in order, as a share of the layer", fontsize=9)
@@ -99,7 +95,7 @@ def broken_strength(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
-        _layer_bar(ax, ScalarMappable(Normalize(groups[0][0], groups[-1][0]), _MAP))
+        _layer_bar(ax, ScalarMappable(Normalize(groups[0][0], groups[-1][0]), shades()))
     return ax
 
 
@@ -122,9 +118,9 @@ def null_spectrum(found: NullDirections, *, ax: Axes | None = None) -> Axes:
     ax = axes_for(ax, (COLUMN, 2.8))
     spectrum = found.spectrum.cpu().numpy()
     order = np.arange(1, len(spectrum) + 1)
-    ax.semilogy(order, np.maximum(spectrum, 1e-34 * spectrum[-1]), ".", markersize=3, color=OKABE_ITO[0])
+    ax.semilogy(order, np.maximum(spectrum, 1e-34 * spectrum[-1]), ".", markersize=3, color="black")
     label = f"predicted by symmetries: {found.predicted}; found: {found.dimension}"
-    ax.axvline(found.predicted + 0.5, color=OKABE_ITO[1], linestyle="--", linewidth=1, label=label)
+    ax.axvline(found.predicted + 0.5, color="0.4", linestyle="--", linewidth=1, label=label)
     ax.set_xlabel("eigenvalue, in order", fontsize=9)
     ax.set_ylabel("Fisher information", fontsize=9)
     ax.tick_params(labelsize=8)
@@ -140,14 +136,12 @@ _ABOVE: dict[str, Any] = {
     "handlelength": 1.6,
     "columnspacing": 1.2,
 }
-_MAP = "viridis"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 
 
-def _shade(share: float) -> Any:
-    import matplotlib
-
-    return matplotlib.colormaps[_MAP](share)
+def _shade(place: int, count: int) -> Any:
+    """The colour of a layer among so many."""
+    return shades()(place / max(count - 1, 1))
 
 
 def _layer_bar(ax: Axes, mappable: Any) -> None:

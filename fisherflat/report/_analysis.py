@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,13 @@ from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
 from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
+from fisherflat.report._captions import OF_PART, caption, intervals, unit_of
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.studies.layers import CORNERS, QUANTITIES
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from rich.table import Table
 
 #: what tells rows apart, but for the reading
@@ -203,18 +203,50 @@ class Analysis(Result):
         if not heads.all():
             parts = measured.loc[~heads, "part"].nunique()
             files["layers.png"] = Figure.of_panels(
-                lambda axes: plot.layers_by_part(measured, axes=axes), 0.8 + 1.5 * parts, parts
+                lambda axes: plot.layers_by_part(measured, axes=axes),
+                0.9 + 1.5 * parts,
+                parts,
+                about=self._about("scalar curvature by layer", measured[~heads], intervals),
+                alike=True,
             )
         if len(self.gaps):
-            files["gaps.png"] = Figure.of(lambda ax: plot.gaps(self.gaps, ax=ax), 2.4)
+            gaps = "what gates add to scal, attention pattern held"
+            files["gaps.png"] = Figure.of(
+                lambda ax: plot.gaps(self.gaps, ax=ax), 2.4, about=self._about(gaps, measured[~heads], intervals)
+            )
         if heads.any():
-            files["heads.png"] = _map_of_heads(measured[heads])
+            files["heads.png"] = self._map_of_heads(measured[heads])
         return files
 
     @property
     def folders(self) -> list[str]:
         """Those of the studies of depth, one a prompt, where they were asked for."""
         return [f"depth/prompt-{i}" for i in range(len(self.settings.get("prompts", ())))] if self.depth else []
+
+    def _map_of_heads(self, heads: pd.DataFrame) -> Figure:
+        """A panel a reading; a map of nothing but flat heads shows nothing."""
+        curved = heads[~heads["verdict"].isin(FLAT_WORDS)]
+        found = list(dict.fromkeys((curved if len(curved) else heads)["reading"]))
+        shown = heads[heads["reading"].isin(found)]
+        height = len(found) * (0.8 + 0.18 * max(2, min(shown["layer"].nunique(), 24)))
+        flat = partial(_of_cells, bool(shown["verdict"].isin(FLAT_WORDS).any()))
+        about = self._about("scalar curvature by head", shown, flat)
+        return Figure.of_panels(
+            lambda axes: plot.heads_by_reading(shown, found, axes=axes), height, len(found), about=about
+        )
+
+    def _about(self, what: str, rows: pd.DataFrame, statistic: Callable[[str, str, bool], str]) -> tuple[str, ...]:
+        """The caption of a figure of these rows."""
+        texts = dict(zip(self.table["prompt"], self.table["text"], strict=True))
+        undecided = bool((rows["verdict"] == Verdict.UNDECIDED).any())
+        said = statistic("bars", "prompts, positions, points", undecided)
+        return caption(
+            self.model,
+            what,
+            [str(text) for text in texts.values()],
+            said,
+            unit_of(self.settings.get("family"), OF_PART),
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Analysis:
@@ -242,16 +274,10 @@ def _mean_error(rows: pd.DataFrame) -> float:
     return float(rows["scalar_curvature_error"].where(rows["scalar_curvature"].notna()).mean())
 
 
-def _map_of_heads(heads: pd.DataFrame) -> Figure:
-    """A panel a reading; a map of nothing but flat heads shows nothing."""
-    curved = heads[~heads["verdict"].isin(FLAT_WORDS)]
-    found = list(dict.fromkeys((curved if len(curved) else heads)["reading"]))
-
-    def onto(axes: list[Axes]) -> None:
-        for held, ax in zip(found, axes, strict=True):
-            plot.heads(heads, ax=ax, reading=held)
-
-    return Figure.of_panels(onto, len(found) * (0.9 + 0.16 * heads["layer"].nunique()), len(found))
+def _of_cells(flat: bool, drawn: str, over: str, undecided: bool) -> str:
+    """What the cells of a map of heads are."""
+    marks = ["hatched: flat"] * flat + ["crossed out: undecided"] * undecided
+    return "; ".join([f"means over {over}", *marks])
 
 
 def _given(value: Any) -> Any:

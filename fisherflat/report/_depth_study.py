@@ -12,6 +12,7 @@ from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.models import as_model
 from fisherflat.models.moves import Moves, parse
+from fisherflat.report._captions import OF_DEPTH, OF_END, caption, intervals, unit_of
 from fisherflat.report._depth_in_words import headline, printed_means, sentences
 from fisherflat.report._depth_tensors import packed, unpacked
 from fisherflat.report._result import Result, reading
@@ -78,19 +79,33 @@ class DepthStudy(Depth, Result):
         if self.profiles:
             files |= {"profile.csv": self.table, "estimates.csv": self.estimates}
             for kind, profiles in self.kinds:
-                files[f"profile_{kind if self.family is None else 'family'}.png"] = Figure.of(
-                    partial(_onto, plot.profiles, profiles), 2.6
+                undecided = any(
+                    bool((p.decided.isnan() & ~p.scalar_curvature.isnan()).any()) for p in profiles.values()
                 )
+                said = intervals("bands", f"{self.settings['points']} points", undecided)
+                unit = unit_of(self.family, OF_DEPTH.get(kind, ""))
+                about = self._about("scalar curvature along the depth", said, unit)
+                files[f"profile_{kind if self.family is None else 'family'}.png"] = Figure.of(
+                    partial(_onto, plot.profiles, profiles), 2.6, about=about
+                )
+        over, end = f"means over {self.settings['budget_points']} points", unit_of(self.family, OF_END)
         for by, budget in self.budgets.items():
+            about = self._about(f"scal at the end, attributed {_BY[by]}", over, end)
             files[f"budget_{by}.csv"] = budget.table.rename_axis("").reset_index()
             files[f"budget_{by}_error.csv"] = budget.error_table.rename_axis("").reset_index()
-            files[f"budget_{by}.png"] = Figure.of(partial(_onto, plot.budget, budget), 3.0)
+            height = 3.0 if len(budget.parts) <= 14 else 3.4
+            files[f"budget_{by}.png"] = Figure.of(partial(_onto, plot.budget, budget), height, about=about)
         if "layer" in self.budgets:
+            about = self._about(
+                "how much layers bend, and what of it reaches the end", over, unit_of(self.family, OF_END)
+            )
             files["transport.csv"] = self.transport_table
-            files["transport.png"] = Figure.of(partial(_onto, plot.transport, self.budgets["layer"]), 2.4)
+            files["transport.png"] = Figure.of(partial(_onto, plot.transport, self.budgets["layer"]), 2.4, about=about)
         if "layer-role" in self.budgets:
+            about = self._about("scal at the end, attributed to layers and parts", over, end)
             bars = partial(_onto, plot.budget_by_layer, self.budgets["layer-role"])
-            files |= {"attributed.csv": self.attributed_table, "budget_by_layer.png": Figure.of(bars, 2.6)}
+            files["attributed.csv"] = self.attributed_table
+            files["budget_by_layer.png"] = Figure.of(bars, 2.6, about=about)
         if self.maps:
             files |= {"maps.csv": self.maps_table, "maps.png": Figure(self._draw_maps)}
         return files
@@ -127,13 +142,24 @@ class DepthStudy(Depth, Result):
             "covariance": {name: profile.covariance.tolist() for name, profile in self.profiles.items()},
         }
 
+    def _about(self, what: str, *more: str) -> tuple[str, ...]:
+        """The caption of a figure."""
+        along = self.settings["moves"].get("in words", "")
+        return caption(self.model, what, [self.text], f"what moves: “{self.token}”, {along}", *more)
+
     def _draw_maps(self) -> Canvas:
         canvas, chosen = blank(plot.COLUMN, plot.COLUMN), plot.few(self.maps)
         plot.depth_maps(chosen, axes=plot.strip_axes(len(chosen), figure=canvas))
+        said = "grey: no geometry; crossed out: undecided"
+        plot.caption(canvas, self._about("scalar curvature over the chart", said, OF_DEPTH["calibrated"]))
         return canvas
 
     def __repr__(self) -> str:
         return f"DepthStudy({self.model!r}, {list(self.profiles)}{'' if self.complete else ', incomplete'})"
+
+
+#: by what a budget is split -> in words
+_BY = {"role": "to kinds of parts", "layer": "to layers", "layer-role": "to layers and parts"}
 
 
 def _onto(draw: Callable[..., Any], content: Any, ax: Axes) -> None:

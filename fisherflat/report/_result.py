@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fisherflat._files import claimed, read_json, visible
 from fisherflat.errors import FisherflatError, InputError
-from fisherflat.report._writer import Content, Figure, write
+from fisherflat.report._drawn import Drawn
+from fisherflat.report._writer import Content, Figure, checked_formats, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Self
 
     import pandas as pd
@@ -80,22 +81,36 @@ class Result(ABC):
         """The figures, by the names of their files without the suffix: `.draw()` makes one of matplotlib."""
         return {name.removesuffix(".png"): made for name, made in self.files().items() if isinstance(made, Figure)}
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def plot(self, *names: str) -> Drawn:
+        """The figures, drawn: all of them, or those of some `names` out of `figures`.
+
+        **Returns:** figures of matplotlib by name, which a notebook displays, and `save` writes. **Raises:**
+        `InputError` for a name that is none of a figure.
+        """
+        made = self.figures
+        if unknown := [name for name in names if name not in made]:
+            raise InputError(f"there is no figure {unknown[0]!r}; there are {', '.join(made) or 'none'}")
+        return Drawn({name: made[name] for name in names or made})
+
+    def save(self, folder: str | Path, *, formats: str | Iterable[str] = ("png",)) -> list[Path]:
         """Write the tables, the sentences and the figures, as far as there is something to show.
 
         Each file is there as a whole or not at all, and takes the place of one of that name; `load` reads them again.
         What a result that was saved there before has beyond these is removed, and nothing else.
 
+        **Args:** `formats`, what figures are written as, out of `png`, `pdf` and `svg`, one or several.
+
         **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to, or another run
-        writes to it.
+        writes to it, or there is no such format.
         """
+        checked_formats(formats)
         files = dict(self.files())
         about = files.pop(self.document)
         about = {**about, "files": sorted([*files, self.document]), "folders": list(self.folders)}
         files[self.document] = about  # comes last: what it says is there is there
         with claimed(folder) as place:
             _discard(place, place / self.document, about)
-            return write(files, folder)
+            return write(files, folder, formats)
 
     @property
     def folders(self) -> Sequence[str]:

@@ -10,6 +10,7 @@ from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.certificates import Certificate, SymmetryCertificate
 from fisherflat.models import as_model
+from fisherflat.report._captions import caption
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.studies.symmetry import Symmetries, place, study
@@ -23,7 +24,7 @@ class SymmetryStudy(Symmetries, Result):
 
     **Attributes:** `model`, its name; `table`, a row for each unit of each gated MLP; `certificates`, of their
     symmetries, one an MLP; `notes`: which MLPs are not gated, and how exact the rewriting of the others is; `complete`,
-    false after an interrupt.
+    false after an interrupt; `texts`, the prompts.
     """
 
     document = "symmetry.json"
@@ -79,11 +80,19 @@ class SymmetryStudy(Symmetries, Result):
                 "complete": self.complete,
                 "notes": self.notes,
                 "certificates": list(proofs),
+                "prompts": self.texts,
             },
         }
         if len(self.table):
-            files["strength.png"] = Figure.of(lambda ax: plot.broken_strength(self.table, ax=ax), 2.8)
-            files["forms.png"] = Figure.of(lambda ax: plot.unit_forms(self.table, ax=ax), 2.8)
+            strength = caption(
+                self.model, "how broken inverse scaling is", self.texts,
+                "a line a layer: its units, in order; no mean, no σ",
+            )  # fmt: skip
+            forms = caption(
+                self.model, "gate and up vectors of units", [], "a point a unit; of the weights alone, no mean, no σ"
+            )
+            files["strength.png"] = Figure.of(lambda ax: plot.broken_strength(self.table, ax=ax), 2.8, about=strength)
+            files["forms.png"] = Figure.of(lambda ax: plot.unit_forms(self.table, ax=ax), 2.8, about=forms)
         return files | proofs
 
     @classmethod
@@ -98,7 +107,8 @@ class SymmetryStudy(Symmetries, Result):
             about = read_json(path / cls.document)
             table = pd.read_csv(regular(path / "units.csv"), dtype=str).apply(lambda column: column.map(_number))
             proofs = [Certificate.load(path / name) for name in about["certificates"]]
-            return cls(about["model"], table, proofs, about["notes"], about["complete"])  # type: ignore[arg-type]
+            texts = about.get("prompts", [])  # there were none in files of before
+            return cls(about["model"], table, proofs, about["notes"], about["complete"], texts)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         units = f"{len(self.table)} units in {len(self.certificates)} MLPs"

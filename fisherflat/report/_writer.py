@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat._files import as_json, write_all, write_csv
-from fisherflat.plot import COLUMN
+from fisherflat.errors import InputError
+from fisherflat.plot import COLUMN, caption
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
+#: what figures can be written as, by the suffixes of their files
+FORMATS = ("png", "pdf", "svg")
 #: what is in a file: a table (.csv, .parquet), what is fit for JSON (.json), lines (.txt), a `Figure` (.png), or a
 #: function that writes to the path that it is given
 Content = Any
@@ -25,27 +28,45 @@ class Figure:
     """A figure as a recipe: nothing is drawn before it is asked for.
 
     **Attributes:** `draw`, which makes a figure of matplotlib, not of pyplot, so that it is neither shown nor kept;
-    `dpi`, of the file.
+    `dpi`, of the file, where it is made of dots.
     """
 
     draw: Callable[[], Canvas]
     dpi: int = 200
 
     @classmethod
-    def of_panels(cls, onto: Callable[[list[Axes]], Any], height: float, count: int = 1) -> Figure:
-        """Some axes, one above the other in one column, and what draws into them; `height` in inches."""
+    def of_panels(
+        cls,
+        onto: Callable[[list[Axes]], Any],
+        height: float,
+        count: int = 1,
+        *,
+        about: Sequence[str] = (),
+        alike: bool = False,
+    ) -> Figure:
+        """Some axes, one above the other in one column, and what draws into them.
+
+        **Args:** `height` in inches; `about`, the lines of a caption; `alike`: axes that show the same range.
+        """
 
         def draw() -> Canvas:
             canvas = blank(COLUMN, height)
-            onto(list(canvas.subplots(count, sharex=True, squeeze=False)[:, 0]))
+            onto(list(canvas.subplots(count, sharex=alike, sharey=alike, squeeze=False)[:, 0]))
+            caption(canvas, about)
             return canvas
 
         return cls(draw)
 
     @classmethod
-    def of(cls, onto: Callable[[Axes], Any], height: float) -> Figure:
-        """A single panel, and what draws into it; `height` in inches."""
-        return cls.of_panels(lambda axes: onto(axes[0]), height)
+    def of(cls, onto: Callable[[Axes], Any], height: float, *, about: Sequence[str] = ()) -> Figure:
+        """A single panel, and what draws into it; `height` in inches; `about`, the lines of a caption."""
+        return cls.of_panels(lambda axes: onto(axes[0]), height, about=about)
+
+    def write(self, path: Path, kind: str) -> None:
+        """Draw it into a file, in one of `FORMATS`."""
+        dated = {"pdf": "CreationDate", "svg": "Date"}
+        metadata = {dated[kind]: None} if kind in dated else None  # the same figure makes the same file
+        self.draw().savefig(path, dpi=self.dpi, format=kind, metadata=metadata)
 
 
 def blank(width: float, height: float) -> Canvas:
@@ -55,18 +76,34 @@ def blank(width: float, height: float) -> Canvas:
     return Canvas(figsize=(width, height), layout="constrained")
 
 
-def write(files: Mapping[str, Content], folder: str | Path) -> list[Path]:
+def checked_formats(given: str | Iterable[str]) -> tuple[str, ...]:
+    """What figures are to be written as: one of `FORMATS` or several, also in one text between commas.
+
+    **Raises:** `InputError` for another one, or none.
+    """
+    parts = given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else [given]
+    names = [str(part).strip().lower().removeprefix(".") for part in parts]
+    if wrong := [name for name in names if name not in FORMATS] or ([] if names else ["nothing"]):
+        raise InputError(f"figures are written as {', '.join(FORMATS)}, or several of them, not as {wrong[0]!r}")
+    return tuple(dict.fromkeys(names))
+
+
+def write(files: Mapping[str, Content], folder: str | Path, formats: str | Iterable[str] = ("png",)) -> list[Path]:
     """Write files into a folder, made if it is not there, each whole or not at all.
 
-    **Args:** `files`, what is in each, by name, which may begin with folders.
+    **Args:** `files`, what is in each, by name, which may begin with folders; `formats`, what figures are written as,
+    whatever the suffix of their names.
 
-    **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to.
+    **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to, or a format is not
+    one of `FORMATS`.
     """
-    return write_all(folder, {name: _writing(name, content) for name, content in files.items()})
-
-
-def _writing(name: str, content: Content) -> Callable[[Path], Any]:
-    return content if callable(content) else partial(_BY_SUFFIX[Path(name).suffix], content)
+    kinds, writers = checked_formats(formats), {}
+    for name, content in files.items():
+        if isinstance(content, Figure):
+            writers |= {f"{name.removesuffix('.png')}.{kind}": partial(content.write, kind=kind) for kind in kinds}
+        else:
+            writers[name] = content if callable(content) else partial(_BY_SUFFIX[Path(name).suffix], content)
+    return write_all(folder, writers)
 
 
 def _text(text: str, path: Path) -> None:
@@ -77,6 +114,5 @@ _BY_SUFFIX: dict[str, Callable[[Any, Path], Any]] = {
     ".csv": write_csv,
     ".json": lambda value, path: _text(as_json(value), path),
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
-    ".png": lambda figure, path: figure.draw().savefig(path, dpi=figure.dpi, format="png"),
     ".txt": lambda lines, path: _text("\n".join(lines) + "\n", path),
 }

@@ -41,7 +41,7 @@ class Symmetries:
 
     **Attributes:** `model`, its name; `table`, a row for each unit of each gated MLP; `certificates`, of their
     symmetries, one an MLP; `notes`: which MLPs are not gated, and how exact the rewriting of the others is; `complete`,
-    false after an interrupt.
+    false after an interrupt; `texts`, the prompts.
     """
 
     model: str
@@ -49,6 +49,7 @@ class Symmetries:
     certificates: list[SymmetryCertificate] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     complete: bool = False
+    texts: list[str] = field(default_factory=list)
 
     @property
     def symmetries(self) -> pd.DataFrame:
@@ -96,7 +97,8 @@ def study(model: Model, prompts: Any, *, progress: bool = True) -> Symmetries:
     import pandas as pd
 
     encoded = [model.encode(prompt) for prompt in as_prompts(prompts)]
-    found, tables = Symmetries(model.name, pd.DataFrame(columns=list(COLUMNS))), []
+    texts = [prompt.text for prompt in encoded]
+    found, tables = Symmetries(model.name, pd.DataFrame(columns=list(COLUMNS)), texts=texts), []
     try:
         with bar(progress) as advance:
             advance("running the model", 0, None)

@@ -1,0 +1,75 @@
+"""Figures that were drawn, by name: for notebooks, for files, and to work on."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fisherflat.report._writer import Figure, write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+
+class Drawn(Mapping[str, "Canvas"]):
+    """Some figures by name, each drawn when it is first looked at; in a notebook they show themselves.
+
+    What is changed in a figure is kept: it is in what is displayed and written.
+
+    **Args:** `figures`, as recipes.
+
+    >>> import fisherflat as ff
+    >>> found = ff.analyze("python-llama", [1, 2, 3, 4], layers=[-1], parts=["mlp"], points=1, progress=False)
+    >>> drawn = found.plot()
+    >>> list(drawn), drawn["layers"].get_suptitle().partition(":")[0]
+    (['layers', 'gaps'], 'python-llama')
+    """
+
+    def __init__(self, figures: Mapping[str, Figure]) -> None:
+        self._figures = dict(figures)
+
+    @cached_property
+    def _canvases(self) -> dict[str, Canvas]:
+        return {}
+
+    def __getitem__(self, name: str) -> Canvas:
+        if name not in self._canvases:
+            self._canvases[name] = self._figures[name].draw()
+        return self._canvases[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
+
+    def save(self, folder: str | Path, *, formats: str | Iterable[str] = ("png",)) -> list[Path]:
+        """Write the figures into a folder, each under its name.
+
+        **Args:** `formats`, out of `png`, `pdf` and `svg`, one or several.
+
+        **Returns:** the files. **Raises:** `InputError` where that cannot be done.
+        """
+        kept = {
+            name: Figure(lambda name=name: self[name], figure.dpi)  # type: ignore[misc]
+            for name, figure in self._figures.items()
+        }
+        return write({f"{name}.png": figure for name, figure in kept.items()}, folder, formats)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._figures)})"
+
+    def _repr_html_(self) -> str:
+        shown = []
+        for name in self:
+            file = BytesIO()
+            self[name].savefig(file, format="png", dpi=2 * 72)
+            picture = b64encode(file.getvalue()).decode()
+            width = round(96 * self[name].get_size_inches()[0])
+            shown.append(f'<img alt="{escape(name)}" width="{width}" src="data:image/png;base64,{picture}"/>')
+        return "".join(shown)
