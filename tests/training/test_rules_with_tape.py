@@ -32,7 +32,9 @@ TABLES: dict[str, list[Any]] = {
     **SMOOTH,
     **{f"{name}, of matrices": cases for name, cases in MATRICES.items()},
 }
-CASES = [case for cases in TABLES.values() for case in cases]
+CASES = [(name, case) for name, cases in TABLES.items() for case in cases]
+#: they write twice to one place, and torch gives a gradient to both of what it wrote
+TWICE = {"put, in parts"}
 IDS = [f"{name}-{number}" for name, cases in TABLES.items() for number in range(len(cases))]
 
 #: of a five-point difference: shifts and weights
@@ -52,9 +54,9 @@ def drawn(like: Tensor, seed: int) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
+@pytest.mark.parametrize(("name", "case"), CASES, ids=IDS)
 @pytest.mark.filterwarnings("ignore::fisherflat.errors.FallbackWarning")
-def test_gradients_through_a_rule(case: Any) -> None:
+def test_gradients_through_a_rule(name: str, case: Any) -> None:
     shape, f = case[:2]
     graph = trace(f, dyadic(shape, 0, 2.0**-9))
     fixed = [c for _, c in graph.constants() if c.dtype == torch.float64 and c.numel()]
@@ -63,7 +65,7 @@ def test_gradients_through_a_rule(case: Any) -> None:
         # constants off the kinks; where that leaves the domain (a power of a negative number), they stay as they are
         for shift in (2.0**-7, 0.0):
             given = {"x": data, **{id(c): c + shift * drawn(c, 7) for c in fixed}}
-            moving = list(given) if shift else ["x"]
+            moving = list(given) if shift and name not in TWICE else ["x"]
             if check(graph, given, moving, k):
                 break
         else:

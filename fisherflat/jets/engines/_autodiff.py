@@ -112,15 +112,36 @@ class AutodiffEngine:
         return torch.cat([self._on(c.taped if taping else c)._along_chart(origin, taping) for c in charts])
 
     def _probe(self) -> None:
-        """Whether torch has third derivatives in reverse mode, by taking them once."""
-        u = torch.zeros(1, self._chart.k, dtype=self._dtype, device=self._chart.point.device)
+        """Whether torch has third derivatives in reverse mode, and those of jets: compared with differences once."""
         probe = copy(self)
         probe._chart = Chart(self._chart.point.detach(), self._chart.basis.detach())
+        with torch.no_grad():
+            constants = self.program.constants()
+        point = torch.zeros(1, self._chart.k, dtype=self._dtype, device=self._chart.point.device)
+        given = {None: point + 2.0**-4, **{i: t for i, t in constants.items() if t.is_floating_point()}}
+        generator = torch.Generator().manual_seed(6)
+        along = {i: torch.randn(t.shape, generator=generator).to(t) for i, t in given.items()}
+
+        def jet(at: dict[int | None, Tensor]) -> Tensor:
+            probe._map = self._tape.live(self._dtype, constants | {i: t for i, t in at.items() if i is not None})
+            return probe._jet(at[None], None, taping=torch.is_grad_enabled())
+
         try:
             with torch.enable_grad():
-                jet = probe.jet(u.requires_grad_())
-                if jet.requires_grad:
-                    jet.nan_to_num().sum().backward(inputs=[u])
+                leaves = {i: t.detach().clone().requires_grad_() for i, t in given.items()}
+                found = jet(leaves)
+                weights = torch.randn(found.shape, generator=generator).to(found)
+                total = (found.nan_to_num() * weights).sum()
+                slopes = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+            with torch.no_grad():
+                for (i, v), slope in zip(along.items(), slopes, strict=True):
+                    mine = 0.0 if slope is None else float((slope * v).sum())
+                    steps = [s * torch.finfo(self._dtype).eps ** 0.25 / v.norm().clamp_min(1) for s in (1.0, 0.5)]
+                    ahead, behind = ([jet({**given, i: given[i] + s * h * v}) for h in steps] for s in (1, -1))
+                    said = [((a - b) * weights).sum() / (2 * h) for a, b, h in zip(ahead, behind, steps, strict=True)]
+                    doubt = 10 * abs(said[0] - said[1]) + 1e-3 * abs(said[1]) + 1e-3 * abs(mine)
+                    if said[1].isfinite() and abs(mine - said[1]) > doubt + 1e-4 * found.abs().nan_to_num().amax():
+                        raise NotImplementedError("what it returns is not the slope of second derivatives")
         except (RuntimeError, NotImplementedError) as error:
             if isinstance(error, FisherflatError) or is_out_of_memory(error):
                 raise

@@ -137,7 +137,7 @@ def _fault_of(call: _Call, output: int) -> str:
     eps = torch.finfo(outs[1].dtype).eps
     zeros = [torch.zeros_like(m) for m in moved]
     first = slopes[1] if slopes[1] is not None else zeros
-    noise = eps * float((weights[0] * outs[1]).abs().sum())
+    noise = eps * float((weights[0] * outs[1]).detach().abs().sum())
     if not _equal(weights, changes, first, moved, noise):
         return "its derivative is not that of its values"
     if slopes[0] is None or slopes[2] is None:

@@ -170,7 +170,7 @@ def _quotient(t: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     terms are all positive, from far enough back that where it starts does not show.
     """
     order = size / 2 - 1
-    steps = int(2 * float(t.max()) ** 0.5) + 40
+    steps = int(2 * float(t.detach().max()) ** 0.5) + 40
     h, h1, h2 = (torch.zeros_like(t) for _ in range(3))
     for step in range(steps, -1, -1):
         below = 2 * (order + step + 1) + t * h

@@ -79,25 +79,28 @@ class ExponentialFamily(ParametricFamily):
 
     def _slope(self, theta: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The natural parameters `[P, D]` with a tape, and the gradient there."""
-        theta = theta.detach().clone().requires_grad_()
+        theta = theta.clone() if theta.requires_grad else theta.clone().requires_grad_()
         total = torch.stack([self.log_partition(point.reshape(shape)).sum() for point in theta]).sum()
         (slope,) = torch.autograd.grad(total, theta, create_graph=True)
         return theta, slope
 
     def _hessian(self, theta: Tensor, shape: tuple[int, ...]) -> Tensor:
+        tape = torch.is_grad_enabled()
         with torch.enable_grad():
-            theta, slope = self._slope(theta, shape)
-            rows = [_derivative(slope[:, n].sum(), theta) for n in range(theta.shape[1])]
-            return torch.stack(rows, 1).detach()
+            theta, slope = self._slope(theta if tape else theta.detach(), shape)
+            found = torch.stack([_derivative(slope[:, n].sum(), theta) for n in range(theta.shape[1])], 1)
+            return found if tape else found.detach()
 
     def _third(self, theta: Tensor, shape: tuple[int, ...], x: Tensor, y: Tensor) -> Tensor:
         """`psi'''(x_m, y_m)` `[P, m, D]` of vectors `[P, m, D]`."""
+        tape = torch.is_grad_enabled()
         with torch.enable_grad():
-            theta, slope = self._slope(theta, shape)
+            theta, slope = self._slope(theta if tape else theta.detach(), shape)
             found = []
             for m in range(x.shape[1]):
                 once = _derivative((slope * x[:, m]).sum(), theta)
-                found.append(_derivative((once * y[:, m]).sum(), theta).detach())
+                twice = _derivative((once * y[:, m]).sum(), theta)
+                found.append(twice if tape else twice.detach())
             return torch.stack(found, 1)
 
     def __repr__(self) -> str:

@@ -1,0 +1,414 @@
+"""Gradients of all quantities, by all that they depend on, against differences and against nested torch.func."""
+
+from __future__ import annotations
+
+import gc
+import math
+import pickle
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fisherflat as ff
+from fisherflat.geometry import Geometry
+
+F = torch.nn.functional
+
+#: of a five-point difference: shifts and weights
+STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def slope_of(f: Callable[[], Tensor], leaves: list[Tensor], along: list[Tensor], h: float = 2.0**-10) -> float:
+    """The derivative of `f`, which reads `leaves` as they are, along some directions, by differences."""
+    total = 0.0
+    with torch.no_grad():
+        for shift, weight in STENCIL:
+            for leaf, v in zip(leaves, along, strict=True):
+                leaf.add_(shift * h * v)
+            total += weight * f().double().item() / h
+            for leaf, v in zip(leaves, along, strict=True):
+                leaf.sub_(shift * h * v)
+    return total
+
+
+def assert_gradients(f: Callable[[], Tensor], leaves: list[Tensor], tolerance: float = 1e-7) -> None:
+    for leaf in leaves:
+        leaf.grad = None
+    f().backward()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+    along = [drawn(*leaf.shape, seed=seed) for seed, leaf in enumerate(leaves)]
+    for leaf, v in zip(leaves, along, strict=True):  # each by itself: a small one would be lost among large ones
+        want = slope_of(f, [leaf], [v])
+        got = (leaf.grad.double() * v).sum().item()
+        assert abs(got - want) <= tolerance * max(1.0, abs(want)), (tuple(leaf.shape), got, want)
+
+
+class Net(nn.Module):
+    """A small map without norms, whose outputs suit every family below."""
+
+    def __init__(self, outputs: int = 5, inputs: int = 3) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, 6).double()
+        self.second = nn.Linear(6, outputs).double()
+        with torch.no_grad():
+            for seed, parameter in enumerate(self.parameters()):
+                parameter.copy_(0.5 * drawn(*parameter.shape, seed=seed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
+#: family -> how many outputs
+FAMILIES: dict[str, tuple[Any, int]] = {
+    "gaussian": (ff.Gaussian(0.5), 5),
+    "categorical": (ff.families.Categorical(), 5),
+    "bernoulli": (ff.families.Bernoulli(), 5),
+    "poisson": (ff.families.Poisson(), 5),
+    "diagonal": (ff.families.DiagonalGaussian(), 6),
+    "isotropic": (ff.families.IsotropicGaussian(), 5),
+    "full": (ff.families.FullGaussian(2), 5),
+    "directions": (ff.families.VonMisesFisher(3.0), 5),
+    "directions and lengths": (ff.families.VonMisesFisher(), 5),
+    "exponential": (ff.families.ExponentialFamily(lambda t: t.exp().sum() + t.square().sum() ** 2), 5),
+}
+
+
+def manifold(family: str = "gaussian", k: int = 2, **options: Any) -> tuple[ff.StatisticalManifold, list[Tensor]]:
+    """A differentiable manifold, and the weights of its map."""
+    made, outputs = FAMILIES[family]
+    net = Net(outputs)
+    chart = ff.charts.affine(drawn(3, seed=11), drawn(k, 3, seed=12))
+    return ff.StatisticalManifold(net, chart, made, differentiable=True, **options), list(net.parameters())
+
+
+def of(M: ff.StatisticalManifold, u: Tensor, names: list[str]) -> Callable[[], Tensor]:
+    """A number that depends on all entries of some quantities."""
+
+    def total() -> Tensor:
+        found = M.measure(u, names)
+        return sum(((found[name] * drawn(*found[name].shape, seed=5)).sum() for name in names), torch.zeros(()))
+
+    return total
+
+
+#: all but what there is for k = 1 alone
+QUANTITIES = [name for name, thing in vars(Geometry).items() if name[0] != "_" and isinstance(thing, cached_property)]
+QUANTITIES.append("amari_chentsov")
+
+
+@pytest.mark.parametrize("name", QUANTITIES)
+def test_every_quantity(name: str) -> None:
+    k = 3 if name == "sectional_extremes" else 2
+    M, leaves = manifold(k=k)
+    u = (0.3 * drawn(2, k, seed=4)).requires_grad_()
+    assert_gradients(of(M, u, [name]), [*leaves, u], 1e-6)
+
+
+def test_the_other_engine() -> None:
+    names = ["christoffel", "scalar_curvature", "mean_curvature", "volume_density"]
+    M, leaves = manifold(engine="autodiff")
+    u = (0.3 * drawn(2, 2, seed=4)).requires_grad_()
+    assert_gradients(of(M, u, names), [*leaves, u], 1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family: str) -> None:
+    M, leaves = manifold(family)
+    u = (0.2 * drawn(2, 2, seed=4)).requires_grad_()
+    names = ["scalar_curvature", "christoffel", "amari_chentsov", "volume_density", "second_fundamental_form"]
+    assert_gradients(of(M, u, names), [*leaves, u], 1e-6)
+
+
+#: how a chart is made of what may require a gradient
+CHARTS: dict[str, Callable[..., ff.charts.Chart]] = {
+    "affine": lambda x: ff.charts.affine(x[0], x[1:3]),
+    "token": lambda x: ff.charts.token(x, -1, x[:2] * 2),
+    "simplex": ff.charts.simplex,
+    "attention_weights": ff.charts.attention_weights,
+    "principal": lambda x: ff.charts.principal(x, -1, 2),
+}
+
+
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+@pytest.mark.parametrize("kind", CHARTS)
+def test_by_the_chart(kind: str, engine: str) -> None:
+    net, x = Net(), drawn(4, 3, seed=3).requires_grad_()
+    u = torch.tensor([0.2, 0.1, 0.3][: CHARTS[kind](x).k], dtype=torch.float64)
+
+    def f() -> Tensor:
+        M = ff.StatisticalManifold(net, CHARTS[kind](x), engine=engine, differentiable=True)
+        return M.scalar_curvature(u) + M.metric(u).sum()
+
+    assert_gradients(f, [x], 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (5, 5)])
+def test_by_the_covariance(shape: tuple[int, ...]) -> None:
+    net, chart = Net(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2))
+    base = torch.tensor(0.7, dtype=torch.float64) if not shape else 0.5 + drawn(5, seed=3).square()
+    leaf = base.clone().requires_grad_()
+    if len(shape) == 2:
+        root = (0.3 * drawn(5, 5, seed=4) + torch.eye(5, dtype=torch.float64)).requires_grad_()
+        leaf = root
+
+    def f() -> Tensor:
+        covariance = leaf @ leaf.T if len(shape) == 2 else leaf
+        M = ff.StatisticalManifold(net, chart, ff.Gaussian(covariance), differentiable=True)
+        found = M.measure(drawn(2, 2, seed=8), ["scalar_curvature", "metric", "mean_curvature_norm"])
+        return found["scalar_curvature"].sum() + found["metric"].sum() + found["mean_curvature_norm"].sum()
+
+    assert_gradients(f, [leaf], 1e-6)
+
+
+def test_sectional_curvature_by_its_vectors() -> None:
+    M, leaves = manifold(k=3)
+    x, y = drawn(3, seed=1).requires_grad_(), drawn(3, seed=2).requires_grad_()
+    assert_gradients(lambda: M.sectional_curvature([0.1, 0.2, -0.1], x, y), [x, y, *leaves[:4]], 1e-7)
+
+
+class Normed(nn.Module):
+    """Norms and a softmax, through which nested transforms are wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = ff.layers.SelfAttention(6, heads=2, gate=ff.layers.Gate()).double()
+        self.norm, self.rms = nn.LayerNorm(6).double(), nn.RMSNorm(6).double()
+        self.mlp = ff.layers.GatedMLP(6, 8).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm(x))
+        return x + self.mlp(self.rms(x))
+
+
+def test_through_norms() -> None:
+    torch.manual_seed(0)
+    block = Normed()
+    chart = ff.charts.token(drawn(4, 6, seed=1), -1, drawn(2, 6, seed=2))
+    M = ff.StatisticalManifold(block, chart, differentiable=True)
+    u = (0.3 * drawn(2, 2, seed=3)).requires_grad_()
+    assert_gradients(lambda: M.scalar_curvature(u).sum(), [*block.parameters(), u], 1e-6)
+
+
+def test_along_a_norms_own_direction() -> None:
+    """Where the rule of norms takes another way."""
+    scale = drawn(6, seed=1).requires_grad_()
+    point = drawn(6, seed=2)
+    basis = torch.stack([point * (1 + 1e-9) + 1e-4 * drawn(6, seed=5), drawn(6, seed=3)])
+
+    def rms(x: Tensor) -> Tensor:
+        y = x * torch.rsqrt(x.square().mean() + 1e-3) * scale
+        return torch.cat([y, y[:2] * y[1:3]])
+
+    M = ff.StatisticalManifold(rms, ff.charts.affine(point, basis), differentiable=True)
+    assert_gradients(lambda: M.volume_density([0.0, 0.0]) + M.christoffel([0.0, 0.0]).sum(), [scale], 1e-6)
+
+
+def nested(f: Callable[[Tensor, Tensor], Tensor], weights: Tensor, u: Tensor) -> Tensor:
+    """The scalar curvature by the textbook, from Christoffel symbols of a metric that is differentiated twice more."""
+    from torch.func import jacfwd
+
+    def metric(v: Tensor) -> Tensor:
+        jacobian = jacfwd(lambda w: f(weights, w))(v)
+        return jacobian.T @ jacobian
+
+    def christoffel(v: Tensor) -> Tensor:
+        d = jacfwd(metric)(v)  # [i, j, m] = d_m g_ij
+        lowered = (d.permute(0, 2, 1) + d - d.permute(2, 0, 1)) / 2  # [l, i, j]
+        return torch.einsum("ml,lij->mij", torch.linalg.inv(metric(v)), lowered)
+
+    gamma, slope = christoffel(u), jacfwd(christoffel)(u)  # [m, i, j, l]
+    ricci = torch.einsum("mijm->ij", slope) - torch.einsum("mimj->ij", slope)
+    ricci = ricci + torch.einsum("mml,lij->ij", gamma, gamma) - torch.einsum("mil,lmj->ij", gamma, gamma)
+    return (torch.linalg.inv(metric(u)) * ricci).sum()
+
+
+def test_as_nested_torch_func_on_a_map_without_norms() -> None:
+    weights = drawn(4, 2, seed=1).requires_grad_()
+
+    def f(w: Tensor, u: Tensor) -> Tensor:
+        return torch.tanh(w @ u) * torch.exp(0.3 * (w @ u))
+
+    u = torch.tensor([0.2, -0.3], dtype=torch.float64)
+    M = ff.StatisticalManifold(lambda v: f(weights, v), ff.charts.identity(2), differentiable=True)
+    value = M.scalar_curvature(u)
+    (got,) = torch.autograd.grad(value, weights)
+    want, slope = nested(f, weights.detach(), u), torch.func.grad(lambda w: nested(f, w, u))(weights.detach())
+    assert torch.allclose(value, want, rtol=1e-11)
+    assert torch.allclose(got, slope, rtol=1e-10, atol=1e-11)
+
+
+def test_float32_weights_have_gradients_in_float32() -> None:
+    net, chart = Net().float(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2))
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        net.zero_grad()
+        ff.StatisticalManifold(net, chart, dtype=dtype, differentiable=True).scalar_curvature([0.1, 0.2]).backward()
+        assert all(p.grad.dtype == torch.float32 for p in net.parameters())
+        found[dtype] = torch.cat([p.grad.reshape(-1) for p in net.parameters()])
+    assert torch.allclose(found[torch.float32], found[torch.float64], rtol=1e-3, atol=1e-4)
+    assert found[torch.float64].norm() > 0
+
+
+def test_steps_of_an_optimiser_are_seen() -> None:
+    net, chart = Net(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2))
+    M, u = ff.StatisticalManifold(net, chart, differentiable=True), drawn(3, 2, seed=3)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(3):
+        optimiser.zero_grad()
+        (M.scalar_curvature(u).square().sum() + net(chart.point).square().sum()).backward()  # mixed with any loss
+        optimiser.step()
+        fresh = ff.StatisticalManifold(net, chart)
+        assert torch.allclose(M.scalar_curvature(u), fresh.scalar_curvature(u), rtol=1e-12, atol=1e-14)
+
+
+def test_buffers_are_followed_too() -> None:
+    norm = nn.BatchNorm1d(3).double()
+    net = nn.Sequential(nn.Linear(3, 3).double(), nn.Unflatten(0, (1, 3)), norm, nn.Tanh(), nn.Flatten(0))
+    M = ff.StatisticalManifold(net, ff.charts.affine(drawn(3), drawn(2, 3, seed=2)), differentiable=True)
+    before = M.scalar_curvature([0.1, 0.2])
+    with torch.no_grad():
+        norm.running_var.mul_(4.0)
+    fresh = ff.StatisticalManifold(net, M.chart)
+    assert torch.allclose(M.scalar_curvature([0.1, 0.2]), fresh.scalar_curvature([0.1, 0.2]), rtol=1e-12)
+    assert not torch.allclose(M.scalar_curvature([0.1, 0.2]), before)
+
+
+def test_tensors_of_a_closure_and_what_is_made_of_them() -> None:
+    theta = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+
+    def bowl(u: Tensor) -> Tensor:
+        a = (theta * 2).exp().reshape(1)  # made inside of the map of theta alone
+        return torch.cat([u, a * u.square().sum()[None]])
+
+    M = ff.StatisticalManifold(bowl, ff.charts.identity(2), differentiable=True)
+    value = M.scalar_curvature([0.0, 0.0])
+    value.backward()
+    assert math.isclose(value.item(), 8 * math.exp(1.6), rel_tol=1e-12)
+    assert math.isclose(theta.grad.item(), 4 * 8 * math.exp(1.6), rel_tol=1e-12)
+
+
+def test_ten_lines_of_training_reach_what_is_known() -> None:
+    """A paraboloid is flattened, and a sphere grows to a radius."""
+    a = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    bowl = ff.StatisticalManifold(
+        lambda u: torch.cat([u, a * u.square().sum()[None]]), ff.charts.identity(2), differentiable=True
+    )
+    optimiser = torch.optim.SGD([a], lr=2e-3)
+    for _ in range(300):
+        optimiser.zero_grad()
+        bowl.scalar_curvature([0.0, 0.0]).square().backward()
+        optimiser.step()
+    assert abs(bowl.scalar_curvature([0.0, 0.0]).item()) < 1.0 < 8 * 0.7**2
+    r = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    sphere = ff.StatisticalManifold(
+        lambda u: r * torch.cat([u, (1 - u.square().sum()).sqrt()[None]]), ff.charts.identity(2), differentiable=True
+    )
+    optimiser = torch.optim.Adam([r], lr=5e-2)
+    for _ in range(200):
+        optimiser.zero_grad()
+        (sphere.scalar_curvature([0.1, 0.2]).log() - math.log(2 / 9)).square().backward()
+        optimiser.step()
+    assert math.isclose(r.item(), 3.0, rel_tol=1e-3)
+
+
+def test_nothing_is_recorded_without_being_asked_for() -> None:
+    net, chart = Net(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2).requires_grad_())
+    M = ff.StatisticalManifold(net, chart)
+    assert not M.scalar_curvature(drawn(2).requires_grad_()).requires_grad
+    live = ff.StatisticalManifold(net, chart, differentiable=True)
+    with torch.no_grad():
+        assert not live.scalar_curvature([0.1, 0.2]).requires_grad
+    assert live.scalar_curvature([0.1, 0.2]).requires_grad
+    assert not pickle.loads(pickle.dumps(chart)).taped.basis.requires_grad
+
+
+def test_a_degenerate_point_has_no_gradient_and_no_harm() -> None:
+    w = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+
+    def cone(u: Tensor) -> Tensor:  # no tangent plane at its tip, and infinite derivatives
+        return torch.cat([u * u, w * u.square().sum().sqrt()[None]])
+
+    M = ff.StatisticalManifold(cone, ff.charts.affine([0.0, 0.0], torch.eye(2)), differentiable=True, degenerate="nan")
+    u = torch.tensor([[0.5, 0.3], [0.0, 0.0], [0.7, -0.2]], dtype=torch.float64, requires_grad=True)
+    with pytest.warns(ff.errors.DegenerateImmersionWarning, match="1 of 3"):
+        found = M.scalar_curvature(u)
+    assert found[1].isnan()
+    found.nansum().backward()
+    assert w.grad.isfinite() and u.grad.isfinite().all() and not u.grad[1].any() and u.grad[[0, 2]].any()
+    with pytest.raises(ff.errors.FisherflatError, match="not finite|rank"):
+        ff.StatisticalManifold(cone, M.chart, differentiable=True).scalar_curvature(u)
+
+
+def test_repeated_calls_hold_no_memory() -> None:
+    net, chart = Net(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2))
+    M, u = ff.StatisticalManifold(net, chart, differentiable=True), drawn(3, 2, seed=3)
+
+    def count() -> int:
+        gc.collect()
+        return sum(isinstance(thing, Tensor) for thing in gc.get_objects())
+
+    def step() -> None:
+        net.zero_grad()
+        M.scalar_curvature(u).sum().backward()
+
+    for _ in range(2):
+        step()
+    before = count()
+    for _ in range(5):
+        step()
+    assert count() == before
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_a_map_without_a_path_to_its_parameters() -> None:
+    net = Net()
+    chart = ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2))
+
+    class Copied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            w = torch.tensor(self.net.first.weight.tolist(), dtype=torch.float64)
+            return torch.tanh(x @ w.T)
+
+    with pytest.raises(ff.errors.MapError, match="no gradient can reach 'net.first.weight'"):
+        ff.StatisticalManifold(Copied(), chart, differentiable=True).scalar_curvature([0.0, 0.0])
+    with pytest.raises(ff.errors.MapError, match="differentiable=True"):
+        ff.StatisticalManifold(ff.trace(net, chart), chart, differentiable=True).scalar_curvature([0.0, 0.0])
+
+
+def test_writes_into_weights() -> None:
+    class Clipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(drawn(4, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                self.weight.clamp_(-1, 1)
+            return torch.tanh(self.weight @ x)
+
+    chart = ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2))
+    with pytest.raises(ff.errors.TraceError, match="writes into a weight"):
+        ff.StatisticalManifold(Clipped(), chart, differentiable=True).scalar_curvature([0.0, 0.0])
+
+
+def test_third_derivatives_that_torch_has_not_or_has_wrong() -> None:
+    chart = ff.charts.affine(drawn(6, seed=1), drawn(2, 6, seed=2))
+    torch.manual_seed(0)
+    normed = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 4)).double()
+    ff.StatisticalManifold(normed, chart, engine="autodiff").scalar_curvature([0.1, 0.2])
+    with pytest.raises(ff.errors.UnsupportedOpError, match="third derivative in reverse mode"):
+        ff.StatisticalManifold(normed, chart, engine="autodiff", differentiable=True).scalar_curvature([0.1, 0.2])
