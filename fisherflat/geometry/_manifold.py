@@ -387,9 +387,9 @@ class StatisticalManifold(Paths):
 
     def _local(self, name: str) -> Callable[[Tensor], Tensor]:
         """A quantity at points `[P, k]`, NaN where there is none."""
-        self.engine  # of the live weights, also without a tape
         tolerant = copy(self)
-        tolerant.degenerate, tolerant.differentiable = "nan", False
+        # the engine is that of the live weights, also without a tape
+        tolerant.engine, tolerant.degenerate, tolerant.differentiable = self.engine, "nan", False
 
         def read(jet: Tensor, points: Tensor) -> tuple[Tensor, ...]:
             return (getattr(tolerant._geometry(jet, points), name).double(),)

@@ -2,8 +2,9 @@
 
 Rounding in curvature grows with the condition number of the metric. So where that is large the 2-jet is taken once
 more, along directions `B' = T B` with `T` near `R^-T` (`J^T = Q R`), about orthonormal in the image. Any regular `T` is
-a change of coordinates, so nothing depends on its own rounding; only the directions themselves have to be formed
-without loss, for their terms may cancel. For the same reason `T` is a constant where gradients are taken. What comes out is carried back to the coordinates of the chart.
+a change of coordinates, so nothing depends on its own rounding, and it is a constant where gradients are taken; only
+the directions themselves have to be formed without loss, for their terms may cancel. What comes out is carried back to
+the coordinates of the chart.
 """
 
 from __future__ import annotations

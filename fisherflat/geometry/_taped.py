@@ -19,8 +19,8 @@ def reached(mapping: Mapping, program: Constants | None) -> None:
     if isinstance(mapping.mean, Graph):
         if program is None:
             raise MapError(
-                "this graph holds weights as they were, and no gradient can reach them; pass the module itself, or make "
-                "the graph with trace(module, at, differentiable=True) or freeze(module, at, differentiable=True)"
+                "this graph holds weights as they were, and no gradient can reach them; pass the module itself, or make"
+                " the graph with trace(module, at, differentiable=True) or freeze(module, at, differentiable=True)"
             )
         return
     trainable = mapping.trainable()
@@ -46,6 +46,6 @@ def elsewhere(bad: Bool[Tensor, " P"], blank: Tensors, function: Callable[..., T
 def degenerate_tape(bad: Bool[Tensor, "*batch"]) -> DegenerateImmersionError:
     """What to raise where all of a geometry is asked for at points of which some have none."""
     return DegenerateImmersionError(
-        f"{int(bad.sum())} of {bad.numel()} points are degenerate, so their geometry has no gradient; take them out, or "
-        "ask measure(u, quantities), which leaves them NaN without one"
+        f"{int(bad.sum())} of {bad.numel()} points are degenerate, so their geometry has no gradient; take them out, "
+        "or ask measure(u, quantities), which leaves them NaN without one"
     )

@@ -20,12 +20,13 @@ from fisherflat.parts._roles import assign, held
 from fisherflat.spaces.charts import Chart
 
 
-def trace(module: Callable[[Tensor], Tensor], at: Any) -> Graph:
+def trace(module: Callable[[Tensor], Tensor], at: Any, *, differentiable: bool = False) -> Graph:
     """The graph of `module(at)`: nodes with op, role, module path and source line. `print` it for a table.
 
     **Args:** `module`: an `nn.Module` or a callable, one tensor to one tensor; `at`: an input of the shape to trace,
     taken to float64, or a chart, on which the trace is then checked. The graph holds for every input of that shape
-    unless control flow depends on the input's values, which is an error.
+    unless control flow depends on the input's values, which is an error. `differentiable`: the graph follows the
+    weights, for a manifold that has gradients by them.
 
     The trace, with every cast that the module has, gives the module's own value at `at` and at three more points to the
     last places, and says what it does without casts to lower precision.
@@ -39,7 +40,7 @@ def trace(module: Callable[[Tensor], Tensor], at: Any) -> Graph:
     """
     place = at if isinstance(at, Chart) else as_float64(at, "at")
     point = place.point if isinstance(place, Chart) else place
-    mapping = Mapping(module, point.dtype, point.device)
+    mapping = Mapping(module, point.dtype, point.device, live=differentiable)
     mapping.check(point)
     return traced(mapping, place)
 
@@ -58,7 +59,13 @@ def traced(mapping: Mapping, at: Tensor | Chart) -> Graph:
     return graph
 
 
-def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = ("pattern",)) -> Graph:
+def freeze(
+    module: Callable[[Tensor], Tensor],
+    at: Any,
+    roles: Sequence[str] = ("pattern",),
+    *,
+    differentiable: bool = False,
+) -> Graph:
     """`module` with the parts of some roles held at their values at the input `at`.
 
     The factor of a role (the attention pattern, the gate, the inverse scale of a norm) becomes a constant, and what it
@@ -66,7 +73,8 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
     affine, and so is an MLP with its gate or activation frozen.
 
     **Args:** `module` and `at` as in `trace` (a graph can be frozen further); `roles` out of `pattern`,
-    `attention_gate`, `norm`, `mlp_gate`, `activation`. What each is, docs/readings.md says.
+    `attention_gate`, `norm`, `mlp_gate`, `activation`. What each is, docs/readings.md says. `differentiable`, as in
+    `trace`: what is held is then what the live weights make of `at`, with its gradient.
 
     **Returns:** a `Graph`, callable like the module; `.held` lists what is held, with op, module and source line, and
     `.frozen` names the roles of which something is: a role that the module does not have is not among them.
@@ -88,7 +96,17 @@ def freeze(module: Callable[[Tensor], Tensor], at: Any, roles: Sequence[str] = (
     point = as_float64(at, "at")
     if isinstance(module, Graph) and module.live is not None and torch.equal(module.live.at, point):
         return freeze(module.live.graph, point, (*module.frozen, *roles))  # all at once, as it was live
-    graph = trace(module, point)
+    graph = trace(module, point, differentiable=differentiable)
+    if graph.program is None:
+        return _frozen(graph, point, roles)
+    program = graph.program.ended(leaf for _, leaf in graph.constants())
+    with program.written():
+        found = _frozen(graph, point, roles)
+    found.program = program.ended(leaf for _, leaf in found.constants())
+    return found
+
+
+def _frozen(graph: Graph, point: Tensor, roles: Sequence[str]) -> Graph:
     values = graph.values(point)
     flow, names = Flow(graph), dict(graph.names)
     constant: dict[Node, Any] = {}

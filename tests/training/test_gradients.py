@@ -343,7 +343,7 @@ def test_a_degenerate_point_has_no_gradient_and_no_harm() -> None:
     assert found[1].isnan()
     found.nansum().backward()
     assert w.grad.isfinite() and u.grad.isfinite().all() and not u.grad[1].any() and u.grad[[0, 2]].any()
-    with pytest.raises(ff.errors.FisherflatError, match="not finite|rank"):
+    with pytest.raises(ff.errors.FisherflatError, match="not finite"):
         ff.StatisticalManifold(cone, M.chart, differentiable=True).scalar_curvature(u)
 
 
@@ -383,7 +383,7 @@ def test_a_map_without_a_path_to_its_parameters() -> None:
             w = torch.tensor(self.net.first.weight.tolist(), dtype=torch.float64)
             return torch.tanh(x @ w.T)
 
-    with pytest.raises(ff.errors.MapError, match="no gradient can reach 'net.first.weight'"):
+    with pytest.raises(ff.errors.MapError, match=r"no gradient can reach 'net\.first\.weight'"):
         ff.StatisticalManifold(Copied(), chart, differentiable=True).scalar_curvature([0.0, 0.0])
     with pytest.raises(ff.errors.MapError, match="differentiable=True"):
         ff.StatisticalManifold(ff.trace(net, chart), chart, differentiable=True).scalar_curvature([0.0, 0.0])
@@ -412,3 +412,18 @@ def test_third_derivatives_that_torch_has_not_or_has_wrong() -> None:
     ff.StatisticalManifold(normed, chart, engine="autodiff").scalar_curvature([0.1, 0.2])
     with pytest.raises(ff.errors.UnsupportedOpError, match="third derivative in reverse mode"):
         ff.StatisticalManifold(normed, chart, engine="autodiff", differentiable=True).scalar_curvature([0.1, 0.2])
+
+
+@pytest.mark.parametrize("roles", [["pattern"], ["norm", "mlp_gate"], ["activation", "attention_gate"]])
+def test_frozen_readings_follow_their_weights(roles: list[str]) -> None:
+    torch.manual_seed(0)
+    block, point = Normed(), drawn(4, 6, seed=1)
+    chart = ff.charts.token(point, -1, drawn(2, 6, seed=2))
+    M = ff.StatisticalManifold(ff.freeze(block, point, roles, differentiable=True), chart, differentiable=True)
+    u = 0.3 * drawn(2, 2, seed=3)
+    with torch.no_grad():
+        for seed, parameter in enumerate(block.parameters()):
+            parameter.add_(0.1 * drawn(*parameter.shape, seed=seed))
+    fresh = ff.StatisticalManifold(ff.freeze(block, point, roles), chart)
+    assert torch.allclose(M.scalar_curvature(u), fresh.scalar_curvature(u), rtol=1e-10, atol=1e-12)
+    assert_gradients(lambda: M.scalar_curvature(u).sum(), [*block.parameters()], 1e-6)

@@ -66,7 +66,7 @@ class AutodiffEngine:
         with _differentiating():
             self._batches = check(tape, points, chart)
         if program is not None:
-            self._probe()
+            self._probe(program)
 
     @property
     def bytes_per_point(self) -> int:
@@ -111,14 +111,15 @@ class AutodiffEngine:
         charts = (Chart(*at) for at in zip(points, basis, strict=True))
         return torch.cat([self._on(c.taped if taping else c)._along_chart(origin, taping) for c in charts])
 
-    def _probe(self) -> None:
+    def _probe(self, program: Constants) -> None:
         """Whether torch has third derivatives in reverse mode, and those of jets: compared with differences once."""
         probe = copy(self)
         probe._chart = Chart(self._chart.point.detach(), self._chart.basis.detach())
         with torch.no_grad():
-            constants = self.program.constants()
+            constants = program.constants()
         point = torch.zeros(1, self._chart.k, dtype=self._dtype, device=self._chart.point.device)
-        given = {None: point + 2.0**-4, **{i: t for i, t in constants.items() if t.is_floating_point()}}
+        given: dict[int | None, Tensor] = {None: point + 2.0**-4}
+        given |= {i: t for i, t in constants.items() if t.is_floating_point()}
         generator = torch.Generator().manual_seed(6)
         along = {i: torch.randn(t.shape, generator=generator).to(t) for i, t in given.items()}
 

@@ -1,7 +1,8 @@
 """The default engine: batched 2-jets through the traced graph, in torch tensors.
 
-A linear op acts on all S coefficients of all points in one call. No tape is kept unless it is asked for; the floor is the cost of S plain
-forward passes, and what is known to be affine in the coordinates carries 1 + k coefficients instead of S.
+A linear op acts on all S coefficients of all points in one call. No tape is kept unless it is asked for; the floor is
+the cost of S plain forward passes, and what is known to be affine in the coordinates carries 1 + k coefficients instead
+of S.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def into(out: Tensor, function: Callable[..., Tensor], *args: Any) -> None:
-    """`out = function(*args)`; where gradients are recorded the result is made first, for torch has no tape of `out=`."""
+    """`out = function(*args)`; the result is made first where gradients are recorded: torch has no tape of `out=`."""
     if torch.is_grad_enabled():
         out.copy_(function(*args))
     else:

@@ -47,7 +47,7 @@ class Mapping:
         self.program: Program | None = Program() if live else None
         if self.module is None:
             return
-        if live:
+        if live and isinstance(mean, nn.Module):
             self.program = Program(_followed(self.module, mean))
         state = dict(_state(self.module))
         misplaced = [name for name, tensor in state.items() if tensor.device.type != device.type]
@@ -73,7 +73,9 @@ class Mapping:
 
     def trainable(self) -> list[tuple[str, Tensor]]:
         """What requires a gradient among the weights of the map, or among what a callable holds."""
-        found = [(name, tensor) for root in self.modules for name, tensor in root.named_parameters()]
+        found: list[tuple[str, Tensor]] = [
+            (name, tensor) for root in self.modules for name, tensor in root.named_parameters()
+        ]
         if self.module is None:
             found += [("a tensor that the map holds", thing) for thing in _held(self.mean) if isinstance(thing, Tensor)]
         return [(name, tensor) for name, tensor in found if tensor.requires_grad]
@@ -159,9 +161,12 @@ def _state(mean: Any) -> list[tuple[str, Tensor]]:
 
 def _followed(copy: nn.Module, mean: nn.Module) -> dict[int, tuple[Tensor, Callable[[], Tensor]]]:
     """By `id` of a weight of the copy that runs, how to get the user's."""
-    parameters = ((tensor, partial(mean.get_parameter, name)) for name, tensor in copy.named_parameters())
-    buffers = ((tensor, partial(mean.get_buffer, name)) for name, tensor in copy.named_buffers())
-    return {id(tensor): (tensor, read) for tensor, read in (*parameters, *buffers)}
+    found: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
+    for name, parameter in copy.named_parameters():
+        found[id(parameter)] = parameter, partial(mean.get_parameter, name)
+    for name, buffer in copy.named_buffers():
+        found[id(buffer)] = buffer, partial(mean.get_buffer, name)
+    return found
 
 
 def _held_by(function: Any) -> list[nn.Module]:

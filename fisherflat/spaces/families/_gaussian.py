@@ -117,18 +117,15 @@ class Gaussian:
 
     def whiten(self, vectors: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """`L^-1 v` for each vector, with `Sigma = L L^T`: in units of standard deviations."""
+        taped = self._taped if torch.is_grad_enabled() else None
         if self.covariance.dim() < 2:
-            deviation = self._deviation if not self._has_tape else self._taped.sqrt()
+            deviation = self._deviation if taped is None else taped.sqrt()
             return vectors / deviation.to(vectors)
         inverse = self._inverse
-        if self._has_tape:  # the value that is right to the last place, with the derivatives of a plain one
-            plain = torch.linalg.inv(torch.linalg.cholesky((self._taped + self._taped.mT) / 2))
+        if taped is not None:  # the value that is right to the last place, with the derivatives of a plain one
+            plain = torch.linalg.inv(torch.linalg.cholesky((taped + taped.mT) / 2))
             inverse = inverse + (plain - plain.detach())
         return vectors @ inverse.to(vectors).T
-
-    @property
-    def _has_tape(self) -> bool:
-        return self._taped is not None and torch.is_grad_enabled()
 
     def root(self) -> tuple[Float[Tensor, "*D"], Float[Tensor, "*D"]]:
         """`L^-1` of a full covariance in twice the precision, as the sum of two matrices.
