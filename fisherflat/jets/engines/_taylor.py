@@ -8,6 +8,7 @@ of S.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -26,7 +27,7 @@ from fisherflat.jets.engines._trust import EQUALITIES, trusted
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.ops import OPS, evaluate
-from fisherflat.jets.rules import Algebra, Series, Unknown, aligned
+from fisherflat.jets.rules import Adjoint, Algebra, Recorded, Series, Unknown, aligned, leibniz_adjoint
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.jets import pair_index, pairs, size
 
@@ -179,6 +180,10 @@ def _entries(shape: Any) -> int:
     return math.prod(shape)
 
 
+#: the gradient of a matrix product by each factor
+_BY_FACTOR = (lambda g, other: g @ other.mT, lambda g, other: other.mT @ g)
+
+
 class TensorAlgebra(Algebra):
     """The algebra of `fisherflat.jets.rules` in torch tensors.
 
@@ -200,6 +205,16 @@ class TensorAlgebra(Algebra):
 
     def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_empty(coefficients, like.shape[1], *shape)
+
+    def recorded(self, forward: Callable[..., Any], adjoint: Adjoint, *arrays: Any) -> Any:
+        if not torch.is_grad_enabled() or not any(array.requires_grad for array in arrays):
+            return forward(*arrays)
+        return Recorded.apply(forward, adjoint, *arrays)
+
+    def shifted(self, rows: Tensor, value: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            return super().shifted(rows, value)
+        return torch.cat([rows[:1] + value, rows[1:]])
 
     def kept(self, rows: Tensor) -> Tensor:
         return rows.clone() if torch.is_grad_enabled() else rows
@@ -263,9 +278,18 @@ class TensorAlgebra(Algebra):
 
         Those of the left factor are stacked as rows, those of the right one as columns, behind the batch axes.
         """
+        batch = list(node.shape[:-2])
+        adjoint = leibniz_adjoint(a.k, self.sources(node, a.k), bool(a.order and b.order), _BY_FACTOR)
+
+        def forward(*arrays: Tensor) -> Tensor:
+            return self._contracted(node, *(Series(_expanded(array, batch), a.k) for array in arrays)).data
+
+        rank = len(node.shape)
+        return Series(self.recorded(forward, adjoint, aligned(a.data, rank), aligned(b.data, rank)), a.k)
+
+    def _contracted(self, node: Node, a: Series, b: Series) -> Series:
         k, (*batch, rows, columns) = a.k, node.shape
-        inner = a.shape[-1]
-        left, right = _expanded(a.data, batch), _expanded(b.data, batch)
+        inner, left, right = a.shape[-1], a.data, b.data
         ca, cb, size_ = left.shape[0], right.shape[0], left.shape[1] * math.prod(batch)
         # [batch, C, rows, inner] and [batch, inner, C, columns]
         left = left.movedim(0, -3).reshape(size_, ca * rows, inner)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fisherflat.jets.graph import Node
+from fisherflat.jets.rules._adjoints import chained_adjoint
 from fisherflat.jets.rules._elementary import Triple
 from fisherflat.jets.rules._linear import Rule, order_of
 from fisherflat.jets.rules._series import Algebra, Series
@@ -15,12 +16,20 @@ from fisherflat.jets.rules._series import Algebra, Series
 
 def unary(xp: Algebra, node: Node, x: Series, function: Callable[[Any], Triple]) -> Series:
     """`f' d_ij x + f'' d_i x d_j x`."""
-    k, data = x.k, x.data
-    value, slope, bend = function(data[0])
-    out = xp.empty(xp.count(2 if x.order else 0, k), data, x.shape)
-    out[0].copy_(value)
+    k = x.k
+    triple = function(x.data[0])
     if x.order == 0:
-        return Series(out, k)
+        return Series(triple[0][None], k)
+
+    def forward(*arrays: Any) -> Any:
+        return _chained(xp, node, k, *arrays)
+
+    return Series(xp.recorded(forward, chained_adjoint(k, xp.sources(node, k)), x.data, *triple), k)
+
+
+def _chained(xp: Algebra, node: Node, k: int, data: Any, value: Any, slope: Any, bend: Any) -> Any:
+    out = xp.empty(xp.count(2, k), data, tuple(data.shape[2:]))
+    out[0].copy_(value)
     xp.mul(data[1:], slope, out[1 : data.shape[0]])
     result = Series(out, k)
     blank = xp.blank(result, data.shape[0])
@@ -30,7 +39,7 @@ def unary(xp: Algebra, node: Node, x: Series, function: Callable[[Any], Triple])
             xp.mul(bent, data[1 + i : 1 + k], xp.row(node, result, i))
         else:
             xp.fma(xp.row(node, result, i), bent, data[1 + i : 1 + k])
-    return result
+    return out
 
 
 def elementwise(function: Callable[..., Triple]) -> Rule:

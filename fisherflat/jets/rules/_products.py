@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import Node
+from fisherflat.jets.rules._adjoints import leibniz_adjoint, sum_adjoint
 from fisherflat.jets.rules._elementary import reciprocal
 from fisherflat.jets.rules._functions import unary
 from fisherflat.jets.rules._linear import order_of
@@ -24,21 +25,25 @@ def add(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
     rank = len(node.shape)
     left = aligned(a.data, rank)
     if not isinstance(b, Series):
-        out = xp.empty(left.shape[0], left, node.shape)
-        out.copy_(left)
         if alpha != 1 and not isinstance(b, Tensor):  # a product of numbers would be rounded
             b = torch.tensor(b, dtype=torch.float64)
-        out[0].add_(_constant(xp, b) * alpha if alpha != 1 else _constant(xp, b))
-        return Series(out, a.k)
+        value = _constant(xp, b) * alpha if alpha != 1 else _constant(xp, b)
+        out = xp.empty(left.shape[0], left, node.shape)
+        out.copy_(left)
+        return Series(xp.shifted(out, value), a.k)
     right = aligned(b.data, rank)
     if alpha != 1:
         right = right * alpha
     long, short = (left, right) if left.shape[0] >= right.shape[0] else (right, left)
-    out = xp.empty(long.shape[0], long, node.shape)
-    shared = short.shape[0]
-    xp.add(long[:shared], short, out[:shared])
-    out[shared:].copy_(long[shared:])
-    return Series(out, a.k)
+
+    def forward(long: Any, short: Any) -> Any:
+        out = xp.empty(long.shape[0], long, node.shape)
+        shared = short.shape[0]
+        xp.add(long[:shared], short, out[:shared])
+        out[shared:].copy_(long[shared:])
+        return out
+
+    return Series(xp.recorded(forward, sum_adjoint, long, short), a.k)
 
 
 def sub(xp: Algebra, node: Node, a: Any, b: Any, alpha: float = 1) -> Series:
@@ -106,7 +111,13 @@ def mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
     rank = len(node.shape)
     left = a if len(a.shape) == rank else Series(aligned(a.data, rank), a.k)
     right = left if a is b else b if len(b.shape) == rank else Series(aligned(b.data, rank), b.k)
-    return leibniz(xp, node, left, right, xp.mul, xp.fma)
+
+    def forward(*arrays: Any) -> Any:
+        return leibniz(xp, node, *(Series(array, a.k) for array in arrays), xp.mul, xp.fma).data
+
+    mixing = bool(left.order and right.order)
+    adjoint = leibniz_adjoint(a.k, xp.sources(node, a.k), mixing, (torch.mul, torch.mul))
+    return Series(xp.recorded(forward, adjoint, left.data, right.data), a.k)
 
 
 def div(xp: Algebra, node: Node, a: Any, b: Any, rounding_mode: str | None = None) -> Series:
@@ -140,8 +151,7 @@ def addmm(xp: Algebra, node: Node, bias: Any, a: Any, b: Any, beta: float = 1, a
             product = scaled(xp, node, product, alpha) if isinstance(product, Series) else product * alpha
         return add(xp, node, product, bias, beta)
     product = matmul(xp, node, a, b)
-    product.data[0].add_(xp.constant(bias))
-    return product
+    return Series(xp.shifted(product.data, xp.constant(bias)), product.k)
 
 
 def convolution(xp: Algebra, node: Node, x: Any, weight: Any, bias: Any, *options: Any) -> Series:

@@ -11,6 +11,7 @@ arrays themselves; torch tensors are one such array, arrays of real balls anothe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.graph import Node
+from fisherflat.jets.rules._adjoints import Adjoint
 
 
 @dataclass(eq=False, slots=True)
@@ -98,6 +100,15 @@ class Algebra:
     def empty(self, coefficients: int, like: Any, shape: tuple[int, ...]) -> Any:
         """An uninitialised array `[coefficients, P, *shape]` with the points of `like`."""
         raise NotImplementedError
+
+    def recorded(self, forward: Callable[..., Any], adjoint: Adjoint, *arrays: Any) -> Any:
+        """`forward(*arrays)`; where gradients are recorded, `adjoint` says what they are, see `_adjoints`."""
+        return forward(*arrays)
+
+    def shifted(self, rows: Any, value: Any) -> Any:
+        """A series' array with a constant added to its value, in place where no gradient is recorded."""
+        rows[0].add_(value)
+        return rows
 
     def kept(self, rows: Any) -> Any:
         """Rows of an array that is still being written, to be read: with a tape, as they are now."""

@@ -1,0 +1,101 @@
+"""How rules pass gradients back: where these are recorded, in one step an op rather than one a row.
+
+A rule writes into one array row by row, and so on a tape each write would copy the whole of it. The rules that most of
+the time goes to say instead what the gradient of their inputs is; all others are followed as they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherflat.spaces.jets import pair_index
+
+#: `adjoint(gradient, arrays)`: the gradients by the arrays
+Adjoint = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor | None, ...]]
+
+
+class Recorded(torch.autograd.Function):
+    """`forward` of some arrays, whose gradients are `adjoint`'s; these are made of torch ops, and have derivatives too.
+
+    The arrays follow the two functions in `apply`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, forward: Callable[..., Tensor], adjoint: Adjoint, *arrays: Tensor) -> Tensor:
+        """What the rule computes, without a tape."""
+        ctx.adjoint = adjoint
+        ctx.save_for_backward(*arrays)
+        return forward(*arrays)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        """The gradients by the arrays."""
+        return None, None, *ctx.adjoint(gradient, ctx.saved_tensors)
+
+
+def mixed(gradient: Tensor, start: int, k: int) -> Tensor:
+    """`[i, j]` of the rows of second derivatives from `start` on, twice on the diagonal: `[k, k, ...]`.
+
+    Of `sum_(i <= j) g_ij (a_i b_j + a_j b_i)` it is what stands before `a_i b_j`.
+    """
+    rows = gradient[start : start + k * (k + 1) // 2]
+    found = rows[pair_index(k).to(rows.device)]
+    twice = torch.eye(k, dtype=rows.dtype, device=rows.device) + 1
+    return found * twice.reshape(k, k, *(1,) * (rows.dim() - 1))
+
+
+def leibniz_adjoint(
+    k: int, start: int, mixing: bool, times: tuple[Callable[..., Tensor], Callable[..., Tensor]]
+) -> Adjoint:
+    """The gradients of a bilinear op of two series by both.
+
+    **Args:** `start`, the first row of its own sources; `mixing`, whether it has such; `times`: for each factor, what
+    the gradient of the op by it is, of its own gradient and of the other factor, broadcast.
+    """
+
+    def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        found = []
+        crossed = mixed(gradient, start, k) if mixing else None
+        for own, other, by in zip(arrays, arrays[::-1], times, strict=True):
+            passed = by(gradient[: own.shape[0]], other[:1])
+            if other.shape[0] > 1:
+                count = other.shape[0]
+                value = passed[:1] + by(gradient[1:count], other[1:]).sum(0, keepdim=True)
+                passed = torch.cat([value, passed[1:]])
+            if crossed is not None:
+                first = passed[1 : 1 + k] + by(crossed, other[1 : 1 + k]).sum(1)
+                passed = torch.cat([passed[:1], first, passed[1 + k :]])
+            found.append(reduced(passed, own))
+        return tuple(found)
+
+    return adjoint
+
+
+def sum_adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The gradients of a sum of two series, of which one may have fewer coefficients."""
+    return tuple(reduced(gradient[: own.shape[0]], own) for own in arrays)
+
+
+def reduced(gradient: Tensor, like: Tensor) -> Tensor:
+    """Summed over the axes along which a tensor was broadcast."""
+    return gradient if gradient.shape == like.shape else gradient.sum_to_size(like.shape)
+
+
+def chained_adjoint(k: int, start: int) -> Adjoint:
+    """The gradients of `f' d_ij x + f'' d_i x d_j x` by the series and by `f`, `f'` and `f''` of its value."""
+
+    def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        data, _, slope, bend = arrays
+        count, first = data.shape[0], data[1 : 1 + k]
+        crossed = mixed(gradient, start, k)
+        turned = (crossed * first).sum(1)
+        rest = gradient[1:count] * slope
+        rows = torch.cat([torch.zeros_like(gradient[:1]), rest[:k] + turned * bend, rest[k:]])
+        by_slope = (gradient[1:count] * data[1:]).sum(0)
+        return rows, gradient[0], by_slope, (turned * first).sum(0) / 2
+
+    return adjoint
