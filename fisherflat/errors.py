@@ -25,6 +25,7 @@ __all__ = [
     "FisherflatWarning",
     "InputError",
     "MapError",
+    "NotDifferentiableError",
     "OutOfMemoryError",
     "PrecisionWarning",
     "RoutingWarning",
@@ -51,6 +52,10 @@ class MapError(InputError):
 
 class DegenerateImmersionError(FisherflatError, ArithmeticError):
     """The Jacobian has rank below k, so that the metric is singular and curvature is not defined there."""
+
+
+class NotDifferentiableError(FisherflatError, ArithmeticError):
+    """A gradient was asked of a quantity where it has none: a norm at zero, an extreme that is attained twice."""
 
 
 class TraceError(FisherflatError, RuntimeError):

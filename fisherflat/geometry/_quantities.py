@@ -26,6 +26,7 @@ from fisherflat.geometry._dual import DualConnections
 from fisherflat.geometry._errors import Errors, kept, quantities_of
 from fisherflat.geometry._frame import inverse, orthonormal_frame
 from fisherflat.geometry._sectional import extremes, of_plane
+from fisherflat.geometry._taped import smooth
 from fisherflat.jets import Jet, pair_index, pairs
 from fisherflat.spaces.families import Ambient
 
@@ -160,6 +161,11 @@ class Geometry(DualConnections, Errors):
     @cached_property
     def singular_values(self) -> Float[Tensor, "*batch k"]:
         """Singular values of the Jacobian, descending: the semi-axes of the image of a unit ball of coordinates."""
+        found = self._singular_values
+        return smooth(found, lambda: _meet(found[..., :-1], found[..., 1:]).any(-1), "two singular values are equal")
+
+    @cached_property
+    def _singular_values(self) -> Float[Tensor, "*batch k"]:
         return torch.linalg.svdvals(self._triangular.nan_to_num()).masked_fill(
             self._triangular.isnan().any(-1), float("nan")
         )
@@ -167,7 +173,15 @@ class Geometry(DualConnections, Errors):
     @cached_property
     def condition_number(self) -> Float[Tensor, "*batch"]:
         """The condition number of the metric (the square of the Jacobian's)."""
-        return (self.singular_values[..., 0] / self.singular_values[..., -1]) ** 2
+        found = self._singular_values
+        value = (found[..., 0] / found[..., -1]) ** 2
+        if self.k == 1:
+            return value
+
+        def equal() -> Tensor:
+            return _meet(found[..., 0], found[..., 1]) | _meet(found[..., -2], found[..., -1])
+
+        return smooth(value, equal, "an extreme singular value is attained twice")
 
     @cached_property
     def effective_rank(self) -> Float[Tensor, "*batch"]:
@@ -176,7 +190,7 @@ class Geometry(DualConnections, Errors):
         How many directions of the chart the output tells apart (Roy & Vetterli, *The effective rank: a measure of
         effective dimensionality*, EUSIPCO 2007).
         """
-        share = self.singular_values.square()
+        share = self._singular_values.square()
         share = share / share.sum(-1, keepdim=True)
         return torch.special.entr(share).sum(-1).exp()
 
@@ -269,12 +283,19 @@ class Geometry(DualConnections, Errors):
     @cached_property
     def mean_curvature_norm(self) -> Float[Tensor, "*batch"]:
         """`|H|`, in units of 1 / standard deviation."""
-        return self.mean_curvature.norm(dim=-1)
+        found = self.mean_curvature.norm(dim=-1)
+        return smooth(found, lambda: self._vanishes(found), "the mean curvature is zero")
 
     @cached_property
     def second_fundamental_form_norm(self) -> Float[Tensor, "*batch"]:
         """`|II| = sqrt(g^il g^jm II_ij . II_lm)`; zero exactly where the surface is totally geodesic."""
-        return torch.einsum("...abab->...", self._gram).clamp_min(0).sqrt()
+        found = torch.einsum("...abab->...", self._gram).clamp_min(0).sqrt()
+        return smooth(found, lambda: self._vanishes(found), "the second fundamental form is zero")
+
+    def _vanishes(self, length: Float[Tensor, "*batch"]) -> Tensor:
+        """Where it is no more than what rounding leaves of the second derivatives."""
+        second = (self._on_frame(self.working_triangular) @ self.working.second).flatten(-2).norm(dim=-1)
+        return length <= 64 * torch.finfo(length.dtype).eps * second
 
     @cached_property
     def cancellation_scale(self) -> Float[Tensor, "*batch"]:
@@ -378,6 +399,10 @@ class Geometry(DualConnections, Errors):
         r = self._triangular
         x, y = (torch.einsum("...ai,...i->...a", r, vector.to(r)) for vector in (x, y))
         return of_plane(self._framed_riemann, x, y)
+
+
+def _meet(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs() <= 64 * torch.finfo(a.dtype).eps * a.abs()
 
 
 def quantities() -> list[str]:

@@ -6,6 +6,7 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
+from fisherflat.geometry._taped import smooth
 
 #: of the search for the extreme sectional curvatures: random starts beside the frame's own vectors, and rounds
 _STARTS, _ROUNDS = 8, 64
@@ -17,6 +18,30 @@ def largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor,
     For one vector fixed it is a quadratic form in the other, whose best value is an eigenvalue: each round takes the
     best x for y and goes on with x in the place of y, so that the value never falls.
     """
+    with torch.no_grad():
+        values, x, y, size = _search(riemann.detach())
+        best = values.argmax(-1, keepdim=True)
+    if not (torch.is_grad_enabled() and riemann.requires_grad):
+        return values.amax(-1) * size
+    # the plane that is best stays so to first order, so that its curvature has the gradient of the largest one
+
+    def planes() -> Tensor:
+        return x[..., :, None] * y[..., None, :] - y[..., :, None] * x[..., None, :]
+
+    def tied() -> Tensor:
+        """Whether another plane does as well."""
+        found = planes().flatten(-2)
+        chosen = found.take_along_dim(best[..., None], -2)
+        other = 1 - ((found * chosen).sum(-1) / 2).abs() > 1e-6
+        return (other & (values >= values.amax(-1, keepdim=True) - 1e-9)).any(-1)
+
+    a, b = (v.take_along_dim(best[..., None], -2)[..., 0, :] for v in (x, y))
+    value = torch.einsum("...abcd,...a,...b,...c,...d->...", riemann, a, b, b, a)
+    return smooth(value, tied, "the largest sectional curvature, or the smallest, is that of two planes")
+
+
+def _search(riemann: Float[Tensor, "*batch k k k k"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The values `[*batch, s]` that some starts lead to, of `riemann / size`, their planes' x and y, and `size`."""
     k = riemann.shape[-1]
     generator = torch.Generator().manual_seed(0)
     random = torch.nn.functional.normalize(torch.randn(_STARTS, k, generator=generator, dtype=torch.float64), dim=-1)
@@ -30,8 +55,8 @@ def largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor,
     for _ in range(_ROUNDS):
         form = torch.einsum("...abcd,...sb,...sc->...sad", riemann, y, y) - bound * y[..., :, None] * y[..., None, :]
         values, vectors = torch.linalg.eigh((form + form.transpose(-1, -2)) / 2)
-        y = vectors[..., -1]
-    return values[..., -1].amax(-1) * size[..., 0, 0, 0, 0]
+        x, y = y, vectors[..., -1]
+    return values[..., -1], x, y, size[..., 0, 0, 0, 0]
 
 
 def extremes(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor, "*batch 2"]:
@@ -41,7 +66,12 @@ def extremes(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor, "*batch 
     a, b = torch.tensor([(0, 0, 1), (1, 2, 2)], device=riemann.device)
     # <R(e_a ^ e_b), e_c ^ e_d> = R_abdc
     operator = riemann[..., a[:, None], b[:, None], b[None, :], a[None, :]]
-    return torch.linalg.eigvalsh(operator)[..., [0, 2]]
+    values = torch.linalg.eigvalsh(operator)
+
+    def tied() -> Tensor:
+        return (values.diff(dim=-1) <= 1e-9 * values.abs().amax(-1, keepdim=True)).any(-1)
+
+    return smooth(values[..., [0, 2]], tied, "an extreme sectional curvature is that of two planes")
 
 
 def of_plane(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from fisherflat._typing import Bool, Tensor
-from fisherflat.errors import DegenerateImmersionError, MapError
+from fisherflat.errors import DegenerateImmersionError, MapError, NotDifferentiableError
 from fisherflat.jets.graph import Constants, Graph
 from fisherflat.jets.recording import Mapping
 
@@ -41,6 +43,24 @@ def elsewhere(bad: Bool[Tensor, " P"], blank: Tensors, function: Callable[..., T
         return blank
     found = function(*(tensor[good] for tensor in tensors))
     return tuple(out.index_put((good,), part.to(out.dtype)) for out, part in zip(blank, found, strict=True))
+
+
+def smooth(value: Tensor, kinked: Callable[[], Bool[Tensor, "*batch"]], why: str) -> Tensor:
+    """`value`; `kinked` says, where gradients are recorded, at which points it has none.
+
+    **Raises:** `NotDifferentiableError`.
+    """
+    if not (torch.is_grad_enabled() and value.requires_grad):
+        return value
+    with torch.no_grad():
+        bad = kinked()
+    if bad.any():
+        where = bad.reshape(-1).nonzero()[0, 0].item()
+        raise NotDifferentiableError(
+            f"{why} at {int(bad.sum())} of {bad.numel()} points, the first of them point {where}, so it has no "
+            "gradient there; take its square or another quantity, or move the point"
+        )
+    return value
 
 
 def degenerate_tape(bad: Bool[Tensor, "*batch"]) -> DegenerateImmersionError:

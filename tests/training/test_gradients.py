@@ -427,3 +427,32 @@ def test_frozen_readings_follow_their_weights(roles: list[str]) -> None:
     fresh = ff.StatisticalManifold(ff.freeze(block, point, roles), chart)
     assert torch.allclose(M.scalar_curvature(u), fresh.scalar_curvature(u), rtol=1e-10, atol=1e-12)
     assert_gradients(lambda: M.scalar_curvature(u).sum(), [*block.parameters()], 1e-6)
+
+
+#: where a quantity is not differentiable, and what is said
+KINKS: dict[str, tuple[int, Callable[[Tensor], Tensor], str]] = {
+    "second_fundamental_form_norm": (2, lambda u: torch.cat([u, u[:1] + 2 * u[1:]]), "second fundamental form is zero"),
+    "mean_curvature_norm": (2, lambda u: torch.cat([u, u.prod()[None]]), "mean curvature is zero"),
+    "singular_values": (2, lambda u: torch.cat([u, u.square().sum()[None]]), "two singular values are equal"),
+    "condition_number": (3, lambda u: torch.cat([u, u.square().sum()[None]]), "attained twice"),
+    "sectional_extremes": (3, lambda u: torch.cat([u, u.square().sum()[None]]), "of two planes"),
+    "sectional_extremes ": (4, lambda u: torch.cat([u, u.square().sum()[None]]), "of two planes"),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_quantities_that_are_not_differentiable_here(name: str) -> None:
+    k, f, said = KINKS[name]
+    a = torch.ones((), dtype=torch.float64, requires_grad=True)
+    M = ff.StatisticalManifold(lambda u: a * f(u), ff.charts.identity(k), differentiable=True)
+    with pytest.raises(ff.errors.NotDifferentiableError, match=said):
+        M.measure([0.0] * k, [name.strip()])
+    with torch.no_grad():
+        assert M.measure([0.0] * k, [name.strip()])[name.strip()].shape[-1:] in ((), (k,), (2,))
+
+
+def test_extremes_over_planes_of_four_coordinates() -> None:
+    net = Net(7, 4)
+    M = ff.StatisticalManifold(net, ff.charts.identity(4), differentiable=True)
+    u = (0.3 * drawn(2, 4, seed=4)).requires_grad_()
+    assert_gradients(of(M, u, ["sectional_extremes"]), [*net.parameters(), u], 1e-5)
