@@ -19,7 +19,9 @@ CORE = [
     "fisherflat.geometry",
     "fisherflat.lab.bench",
 ]
-HEAVY = {"transformers", "safetensors", "scipy", "pandas", "matplotlib", "geomstats", "flint", "typer", "rich"}
+HEAVY = {
+    "transformers", "safetensors", "scipy", "pandas", "matplotlib", "geomstats", "flint", "typer", "rich", "vl_convert"
+}  # fmt: skip
 
 # Prints a line for each module: its name and the packages that were loaded by the time it had been imported.
 LOAD = """

@@ -21,6 +21,7 @@ from fisherflat.cli._lab import bench, demo, reproduce
 from fisherflat.cli._measuring import analyze, depth, inspect, symmetry
 from fisherflat.cli._output import INTERRUPTED
 from fisherflat.cli._proving import certify, verify
+from fisherflat.cli._reporting import report
 from fisherflat.errors import CertificateError, CheckpointError, FisherflatError
 
 __all__ = ["CODES", "app", "main"]
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (demo, inspect, analyze, depth, symmetry, certify, verify, reproduce, bench):
+for _command in (demo, inspect, analyze, depth, symmetry, certify, verify, report, reproduce, bench):
     app.command(epilog=epilogue(_command.examples))(_command)  # type: ignore[attr-defined]
 
 

@@ -12,7 +12,7 @@ import typer
 from fisherflat._files import tried
 from fisherflat.cli import _options as options
 from fisherflat.cli._grammar import command
-from fisherflat.cli._output import answer, files_written, progress, report, show, written
+from fisherflat.cli._output import answer, files_written, progress, report, written
 
 
 @command("fisherflat demo --resolution 41 --out demo")
@@ -29,20 +29,21 @@ def demo(
     attention. In both pairs one model has gated attention.
     """
     from fisherflat.lab.demo import demo, language_models
-    from fisherflat.report import Analysis, room_for
+    from fisherflat.report import PAGE, Analysis, room_for
     from fisherflat.zoo import CHECKPOINTS
 
     with ExitStack() as held:
         for place in (out, *(out / name for name in CHECKPOINTS)):
             held.enter_context(room_for(Analysis, place, overwrite=overwrite))
-        if resolution:
-            found = demo(resolution)
-            files = found.save(out)
-            show(found.summary())
-            written(files)
-            answer({"kind": "Demo", **found.numbers(), "files": [str(file) for file in files]})
+        found = demo(resolution) if resolution else None
+        if found is not None:
+            report(found, out)
         for name, analysis in language_models(progress=progress()).items():
             report(analysis, out / name)
+            if found is not None:
+                found.language[name] = analysis
+        if found is not None:
+            found.report(out / PAGE)
 
 
 @command(

@@ -49,6 +49,7 @@ def certify(
     there is a certificate for each combination.
     """
     from fisherflat.provers import certify_layer
+    from fisherflat.report import renew
 
     chosen, where = options.indices(layer, "--layer", instead=["all"]), options.positions(position)
     tried(out)
@@ -89,6 +90,7 @@ def certify(
                 "files": [str(file)],
             }
         )
+    written(renew(out.parent))
 
 
 @command(

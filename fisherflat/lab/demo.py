@@ -17,9 +17,11 @@ import torch
 from fisherflat import plot, report
 from fisherflat._typing import Tensor
 from fisherflat._version import __version__
+from fisherflat.certificates import versions as made_with
 from fisherflat.errors import InputError
-from fisherflat.geometry import CurvatureField, StatisticalManifold, curvature_field
+from fisherflat.geometry import CurvatureField, StatisticalManifold, Verdict, curvature_field
 from fisherflat.lab.experiments.ring import INNER_RADIUS, OUTER_RADIUS, SQUARE, ring_data
+from fisherflat.pages import Code, Drawing, Facts, Grid, Item, Link, Points, Section, Value
 from fisherflat.parts.readings import LIVE, held, roles
 from fisherflat.spaces import charts
 from fisherflat.spaces.families import Gaussian
@@ -28,7 +30,7 @@ from fisherflat.zoo import CHECKPOINTS, PointClassifier, ring_pair, ring_provena
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from rich.console import RenderableType
+    from rich.table import Table
 
 
 #: of the classifiers; what is held is held at the origin of the plane
@@ -43,17 +45,24 @@ _TENSORS = tuple(part.name for part in dataclasses.fields(CurvatureField) if par
 PROMPT = "def mean(values):\n    return sum(values) / len(values)\n"
 
 
-@dataclass(frozen=True, eq=False)
-class Demo:
+@dataclass(eq=False)
+class Demo(report.Result):
     """What the demonstration found.
 
     **Attributes:** `models`, name -> trained classifier; `accuracy`, name -> region -> fraction of test points that are
-    classified right; `fields`, (name, reading) -> curvature over the plane.
+    classified right; `fields`, (name, reading) -> curvature over the plane; `versions`, it was made with; `language`,
+    the analyses of the language models by name, where they were made; `model` and `complete`, as in all results.
     """
 
+    document = "curvature_maps.json"
+    kind = "A demonstration on the models that ship with fisherflat"
     models: dict[str, PointClassifier]
     accuracy: dict[str, dict[str, float]]
     fields: dict[tuple[str, str], CurvatureField]
+    versions: dict[str, str] = dataclasses.field(default_factory=made_with)
+    language: dict[str, report.Analysis] = dataclasses.field(default_factory=dict)
+    model: str = "Two classifiers of points and two language models"
+    complete: bool = True
 
     def figure(self) -> Figure:
         """The maps side by side: a column for each model, a row for each reading, one colour scale."""
@@ -84,6 +93,7 @@ class Demo:
         provenance = ring_provenance()
         return {
             "fisherflat": __version__,
+            "versions": self.versions,
             "models": {
                 name: {
                     "parameters": sum(p.numel() for p in model.parameters()),
@@ -95,20 +105,17 @@ class Demo:
             "comparison_over_seeds": provenance["comparison"],
         }
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write curvature_maps.png, curvature_maps.csv (every grid point) and curvature_maps.json (the summary).
+    def files(self) -> dict[str, Any]:
+        """curvature_maps.png, curvature_maps.csv (every grid point) and curvature_maps.json (the summary).
 
         curvature_maps.npz holds the maps with all digits, for `load`.
-
-        **Returns:** the files. **Raises:** `InputError` where they cannot be written.
         """
-        files = {
+        return {
             "curvature_maps.png": report.Figure(self.figure, dpi=110),
             "curvature_maps.csv": self._write_csv,
             "curvature_maps.json": self.numbers(),
             "curvature_maps.npz": self._write_fields,
         }
-        return report.write(files, folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Demo:
@@ -117,7 +124,13 @@ class Demo:
         **Raises:** `InputError` where its files are not there or not whole.
         """
         with report.reading(folder, "a demonstration") as place:
-            found = report.read_json(place / "curvature_maps.json")["models"]
+            content = report.read_json(place / "curvature_maps.json")
+            found, versions = content["models"], content.get("versions", {"fisherflat": content["fisherflat"]})
+            language = {
+                name: report.Analysis.load(place / name)
+                for name in CHECKPOINTS
+                if (place / name / report.Analysis.document).is_file()
+            }
             with np.load(place / "curvature_maps.npz", allow_pickle=False) as maps:
                 fields = {
                     (name, reading): CurvatureField(
@@ -126,7 +139,8 @@ class Demo:
                     for name, model in found.items()
                     for reading in model["readings"]
                 }
-        return cls(ring_pair(), {name: model["test_accuracy"] for name, model in found.items()}, fields)
+        accuracy = {name: model["test_accuracy"] for name, model in found.items()}
+        return cls(ring_pair(), accuracy, fields, versions, language)
 
     def _write_fields(self, path: Path) -> None:
         maps = {
@@ -146,9 +160,71 @@ class Demo:
                 rows = torch.cat([column.reshape(field.scalar_curvature.numel(), -1) for column in columns], 1)
                 np.savetxt(file, rows.numpy(), fmt=f"{name},{reading},%.5g,%.5g,%.5g,%.7g,%.5g")
 
-    def summary(self) -> RenderableType:
-        """A table of what is seen, and what follows from it in words; for `rich.print`."""
-        from rich.console import Group
+    def opening(self) -> list[str]:
+        """What is flat, what is most curved, and which part makes it."""
+        flat = [f"the {name} classifier, {reading}" for (name, reading), field in self.fields.items()
+                if field.verdict is Verdict.PROVED]  # fmt: skip
+        curved = {key: _describe(field) for key, field in self.fields.items() if not field.is_flat}
+        said = [
+            f"Flat, and proved so, over the whole plane: {report.listed(flat)}."
+            if flat
+            else "None of the maps is proved to be flat."
+        ]
+        if curved:
+            top = max(curved, key=lambda key: max(-curved[key]["low"], curved[key]["high"]))
+            found = curved[top]
+            error = self.fields[top].scalar_curvature_error
+            off = "" if error is None else f"; numerical error in the median {error.nanmedian().item():.1g}"
+            said.append(
+                f"Most curved is the {top[0]} classifier, {top[1]}: over the plane its scalar curvature has median "
+                f"{found['median']:+.3g}/σ² and lies at nine points of ten between {found['low']:+.3g} and "
+                f"{found['high']:+.3g}"
+                f"{off}."
+            )
+        made = [f"the {name} classifier, {reading}, is {self._words(name, reading)}" for name, reading in curved]
+        return [*said, f"What makes it: {'; '.join(made)}." if made else "So nothing makes curvature here."]
+
+    def scale(self) -> list[str]:
+        """What curvature is, for who knows no geometry."""
+        return [report.CURVATURE]
+
+    def sections(self) -> list[Section]:
+        """The maps, their table, and the pages of the language models."""
+        rows: list[list[str | Value]] = []
+        for (name, reading), field in self.fields.items():
+            found = _describe(field)
+            numbers = [report.number(found[key], digits=3, sign="+") for key in ("low", "median", "high")]
+            rows.append([name, reading, *numbers, self._words(name, reading)])
+        maps = Drawing(
+            "Curvature over the plane that the classifiers divide",
+            "Orange bulges like a sphere, purple bends like a saddle; σ is the spread of each model's own "
+            "representation.",
+            " ".join(self.opening()), self.figure,
+        )  # fmt: skip
+        heads = ["classifier", "reading", "5 %", "median", "95 %", "in words"]
+        grid = Grid("Quantiles of the scalar curvature [1/σ²] over the plane", heads, rows, "curvature_maps.csv")
+        models = [
+            Section(name, [Points(analysis.opening()), Link(f"{name}/{report.PAGE}", f"All of {name}")])
+            for name, analysis in self.language.items()
+        ]
+        return [
+            Section("Two classifiers of points", [maps, grid, Points(self.sentences())]),
+            *([Section("Two language models of Python code", models)] if models else []),
+        ]
+
+    def methods(self) -> list[Item]:
+        """How it was made."""
+        points = next(iter(self.fields.values())).scalar_curvature.shape[0]
+        about = {
+            "chart": "the plane of inputs itself: both coordinates of a point move",
+            "covariance": "σ² is the mean variance of a model's own representation over the training points",
+            "readings": ", ".join(dict.fromkeys(reading for _, reading in self.fields)),
+            "resolution": f"{points} points a side",
+        }
+        return [Facts(about), Code(f"fisherflat demo --resolution {points} --out again", "To repeat it:")]
+
+    def overview(self) -> list[Table]:
+        """A table of what is seen."""
         from rich.table import Table
 
         table = Table(
@@ -164,7 +240,7 @@ class Demo:
             found = _describe(field)
             cells = [f"{found[key]:+.2g}" if not field.is_flat else "0" for key in ("low", "median", "high")]
             table.add_row(name, reading, *cells, self._words(name, reading))
-        return Group(table, *self._sentences())
+        return [table]
 
     def _words(self, name: str, reading: str) -> str:
         """Whether the map is curved, and by which of the parts that are not held: all else in the model is affine."""
@@ -175,7 +251,8 @@ class Demo:
             parts["attention_gate"] = "gate"
         return "curved by " + " and ".join(what for role, what in parts.items() if role not in roles(reading))
 
-    def _sentences(self) -> list[str]:
+    def sentences(self) -> list[str]:
+        """How well the classifiers do, and what training them anew with other seeds gives."""
         said = []
         for name, right in self.accuracy.items():
             regions = ", ".join(f"{value:.0%} {region}" for region, value in right.items() if region != "all")

@@ -9,20 +9,31 @@ from __future__ import annotations
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._analyze import analyze
 from fisherflat.report._depth_study import DepthStudy, study_depth
+from fisherflat.report._load import load, renew
+from fisherflat.report._page import CURVATURE, PAGE, cell, listed, number
+from fisherflat.report._proofs import Proofs
 from fisherflat.report._result import Result, read_json, reading, room_for
 from fisherflat.report._symmetry_study import SymmetryStudy, study_symmetry
 from fisherflat.report._writer import Figure, blank, write
 
 __all__ = [
+    "CURVATURE",
+    "PAGE",
     "Analysis",
     "DepthStudy",
     "Figure",
+    "Proofs",
     "Result",
     "SymmetryStudy",
     "analyze",
     "blank",
+    "cell",
+    "listed",
+    "load",
+    "number",
     "read_json",
     "reading",
+    "renew",
     "room_for",
     "study_depth",
     "study_symmetry",

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 from fisherflat import plot, statistics
 from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
+from fisherflat.certificates import versions as made_with
 from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
+from fisherflat.pages import Section
 from fisherflat.parts import readings
+from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page
 from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
 from fisherflat.report._captions import OF_PART, caption, intervals, unit_of
+from fisherflat.report._depth_study import DepthStudy
+from fisherflat.report._in_depth import depth_studies
+from fisherflat.report._page import CURVATURE
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.studies.layers import CORNERS, QUANTITIES
@@ -40,10 +46,12 @@ class Analysis(Result):
     """What `fisherflat.analyze` found.
 
     **Attributes:** `rows`, a dict each; `model`, its name; `settings`, the arguments; `complete`, false after an
-    interrupt; `notes`, sentences about the run; `depth`, by prompt, what a study of the depth said, where asked for.
+    interrupt; `notes`, sentences about the run; `depth`, by prompt, what a study of the depth said, where asked for,
+    and `studies`, these; `versions`, it was made with.
     """
 
     document = "analysis.json"
+    kind = "The curvature of a model, layer by layer"
 
     def __init__(
         self,
@@ -54,6 +62,8 @@ class Analysis(Result):
         complete: bool,
         notes: Sequence[str] = (),
         depth: Mapping[str, Sequence[str]] | None = None,
+        studies: Sequence[DepthStudy] = (),
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         own = ("family", *CORNERS) if settings.get("family") is not None else ()
         #: those of the table
@@ -63,6 +73,7 @@ class Analysis(Result):
             row["verdict"] = str(_FORMER_WORDS[row["verdict"]]) if row["verdict"] in _FORMER_WORDS else row["verdict"]
         self.model, self.settings, self.complete, self.notes = model, settings, complete, list(notes)
         self.depth = {prompt: list(said) for prompt, said in (depth or {}).items()}
+        self.studies, self.versions = list(studies), dict(versions or made_with())
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -173,6 +184,22 @@ class Analysis(Result):
         """The live scalar curvature by layer, a column a part."""
         return glance(self.table, self.estimates)
 
+    def opening(self) -> list[str]:
+        """What is flat, what is most curved and how sure that is, and which part makes it."""
+        return _analysis_opening.opening(self)
+
+    def scale(self) -> list[str]:
+        """What curvature is, for who knows no geometry."""
+        return [CURVATURE]
+
+    def sections(self) -> list[Section]:
+        """The page of an analysis, from what matters most."""
+        return _analysis_page.sections(self)
+
+    def methods(self) -> list[Any]:
+        """How it was made."""
+        return _analysis_methods.methods(self)
+
     def overview(self) -> list[Table]:
         """The scalar curvature by layer, a table a part."""
         return overview(self.table, self.estimates)
@@ -188,6 +215,7 @@ class Analysis(Result):
             "table.parquet": self.table,
             self.document: {
                 "fisherflat": __version__,
+                "versions": self.versions,
                 "model": self.model,
                 "settings": self.settings,
                 "complete": self.complete,
@@ -260,7 +288,10 @@ class Analysis(Result):
             content = read_json(place / cls.document)
             rows = pd.read_parquet(regular(place / "table.parquet")).to_dict("records")
             about = {name: content[name] for name in ("model", "settings", "complete", "notes", "depth")}
-        return cls([{str(name): _given(value) for name, value in row.items()} for row in rows], **about)
+            about["versions"] = content.get("versions", {"fisherflat": content["fisherflat"]})
+            studies = depth_studies(place)
+        rows = [{str(name): _given(value) for name, value in row.items()} for row in rows]
+        return cls(rows, studies=studies, **about)
 
     def __repr__(self) -> str:
         layers = len({row["layer"] for row in self.rows})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: part -> how a sentence begins with it
 NAMES = {"attention": "Attention", "mlp": "The MLP", "block": "The whole block"}
 #: role -> how a sentence speaks of it
-_HELD = {
+HELD = {
     "pattern": "pattern",
     "attention_gate": "attention gate",
     "norm": "norms",
@@ -93,7 +93,7 @@ def _kinds(table: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
 
 
 def _spoken(part: str, reading: str) -> str:
-    held = [_HELD[role] for role in readings.roles(reading)]
+    held = [HELD[role] for role in readings.roles(reading)]
     name = NAMES.get(part, part)
     whose = "their" if name == "Heads" else "its"
     return f"{name} with {whose} {' and '.join(held)} frozen" if held else f"{name}, live"

@@ -14,7 +14,7 @@ from fisherflat.errors import InputError
 from fisherflat.models import PARTS, as_model
 from fisherflat.models.moves import Moves
 from fisherflat.report._analysis import Analysis
-from fisherflat.report._in_depth import in_depth
+from fisherflat.report._in_depth import FOLDER, depth_studies, in_depth
 from fisherflat.spaces.families import ParametricFamily
 from fisherflat.studies import as_prompts, begun
 from fisherflat.studies.layers import Runner, Settings, one_process, processes, study
@@ -131,7 +131,7 @@ def _analyzed(
 ) -> Analysis:
     loaded, given = as_model(model), as_prompts(prompts)
     sections = {
-        f"depth/prompt {i}": partial(in_depth, loaded, prompt, settings, Path(folder) / f"depth/prompt-{i}", progress)
+        f"depth/prompt {i}": partial(in_depth, loaded, prompt, settings, Path(folder) / FOLDER.format(i), progress)
         for i, prompt in enumerate(given)
         if depth and folder is not None
     }
@@ -152,5 +152,11 @@ def _analyzed(
         if found.more.get(key)
     }
     return Analysis(
-        found.rows, model=found.model, settings=found.settings, complete=found.complete, notes=found.notes, depth=said
+        found.rows,
+        model=found.model,
+        settings=found.settings,
+        complete=found.complete,
+        notes=found.notes,
+        depth=said,
+        studies=depth_studies(Path(folder)) if folder is not None and said else (),
     )

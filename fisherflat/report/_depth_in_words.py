@@ -15,7 +15,7 @@ from fisherflat.studies.depth import READOUT, Depth, DepthProfile
 CANCELLING = 1.5
 
 #: how a sentence names a role
-_NAMES = {
+NAMES = {
     "pattern": "the attention pattern",
     "attention_gate": "the attention gate",
     "norm": "the norm",
@@ -91,7 +91,7 @@ def _about_budgets(found: Depth) -> list[str]:
     if total.mean == 0:
         return ["The scalar curvature after the last block is zero, so there is nothing to attribute."]
     of_roles = dict(zip(found.budgets["role"].labels, _amounts(found, "role"), strict=True))
-    to_gates = " and ".join(f"{of_roles[gate]} to {_NAMES[gate]}" for gate in found.gates)
+    to_gates = " and ".join(f"{of_roles[gate]} to {NAMES[gate]}" for gate in found.gates)
     interval = f" (95 % interval {total.low:.3g} to {total.high:.3g})" if total.clusters >= ENOUGH else ""
     left = f", {undecided} of them undecided and left out here and below," if undecided else ""
     said = [
@@ -102,7 +102,7 @@ def _about_budgets(found: Depth) -> list[str]:
         f"Attributed to parts: {_largest(found, 'role')}.",
         f"Attributed to gates: {to_gates}." if to_gates else "Gates: this model has none.",
     ]
-    if _cancels(found):
+    if cancels(found):
         said.append(
             "This total nearly cancels: its sign is uncertain, or parts contribute with opposite signs, so that shares "
             "of it would say nothing."
@@ -119,7 +119,7 @@ def _attributed(found: Depth, by: str) -> Tensor:
     return found.budgets[by].mean("attributed")
 
 
-def _cancels(found: Depth) -> bool:
+def cancels(found: Depth) -> bool:
     """Whether the mean scalar curvature is no total of which shares can be given.
 
     It is the small difference of large contributions, or its interval contains zero.
@@ -141,7 +141,7 @@ def _errors(found: Depth, by: str) -> list[float]:
 
 
 def _written(found: Depth, amounts: list[float], errors: list[float]) -> list[str]:
-    if _cancels(found):
+    if cancels(found):
         return [f"{shown(amount, error, 3, '+')}{_unit(found)}" for amount, error in zip(amounts, errors, strict=True)]
     total, of_total = _total(found).mean, found.budgets["role"].mean_error("scalar_curvature").item()
     return [
@@ -155,7 +155,7 @@ def _largest(found: Depth, by: str) -> str:
     labels, amounts, errors = found.budgets[by].labels, _attributed(found, by).tolist(), _errors(found, by)
     words = _written(found, amounts, errors)
     first = sorted(zip(amounts, labels, words, strict=True), key=lambda one: -abs(one[0]))[:4]
-    said = ", ".join(f"{word} to {_called(label)}" for amount, label, word in first if amount)
+    said = ", ".join(f"{word} to {called(label)}" for amount, label, word in first if amount)
     if by == "layer" and any(label.endswith(" mlp") for label in labels):
         kinds, errors_of_kinds = (
             [
@@ -177,8 +177,8 @@ def _about_transport(found: Depth) -> list[str]:
     if not len(ratio):
         return []
     least, most = ratio.idxmin(), ratio.idxmax()
-    said = f"Transport: the |II| that {_called(most)} creates reaches the output {ratio[most]:.2g} times as large"
-    return [f"{said}, that of {_called(least)} {ratio[least]:.2g} times." if least != most else f"{said}."]
+    said = f"Transport: the |II| that {called(most)} creates reaches the output {ratio[most]:.2g} times as large"
+    return [f"{said}, that of {called(least)} {ratio[least]:.2g} times." if least != most else f"{said}."]
 
 
 def _about_growth(found: Depth) -> list[str]:
@@ -204,7 +204,7 @@ def _about_readings(found: Depth) -> list[str]:
         before = name(role for role in held if role == "pattern") if set(held) & set(GATES) else LIVE
         if not held or before not in mean:
             continue
-        what = " and ".join(f"{_NAMES[role].removeprefix('the ')}s" for role in held if role not in roles(before))
+        what = " and ".join(f"{NAMES[role].removeprefix('the ')}s" for role in held if role not in roles(before))
         start = "Holding" if before == LIVE else "With the attention patterns held, holding"
         said.append(
             f"{start} all {what} at the token's own state{'' if before == LIVE else ' as well'} takes the mean "
@@ -243,8 +243,8 @@ def _about_undecided(found: Depth) -> list[str]:
     return said
 
 
-def _called(label: str) -> str:
-    """A layer, a half of one, or a role, in a sentence."""
+def called(label: str) -> str:
+    """A layer, a half of one, a role, or where all begins, in a sentence."""
     layer, _, half = label.partition(" ")
     halves = {"attention": f"the attention of layer {layer}", "mlp": f"the MLP of layer {layer}"}
-    return _NAMES.get(label, halves.get(half, label))
+    return NAMES.get(label, halves.get(half, "nothing, the chart itself" if label == "chart" else label))

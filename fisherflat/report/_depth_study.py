@@ -12,9 +12,12 @@ from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.models import as_model
 from fisherflat.models.moves import Moves, parse
+from fisherflat.pages import Section
+from fisherflat.report import _depth_page as page
 from fisherflat.report._captions import OF_DEPTH, OF_END, caption, intervals, unit_of
 from fisherflat.report._depth_in_words import headline, printed_means, sentences
 from fisherflat.report._depth_tensors import packed, unpacked
+from fisherflat.report._page import CURVATURE
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
 from fisherflat.spaces.families import ParametricFamily
@@ -37,6 +40,7 @@ class DepthStudy(Depth, Result):
     """
 
     document = "depth.json"
+    kind = "Curvature along the depth of a model"
 
     def sentences(self) -> list[str]:
         """Where curvature is made, by which parts, how it grows, and how much of it is attributed to gates."""
@@ -49,6 +53,22 @@ class DepthStudy(Depth, Result):
     def caveats(self) -> list[str]:
         """That it was interrupted, where it was."""
         return [] if self.complete else self.sentences()[-1:]
+
+    def opening(self) -> list[str]:
+        """What is flat, where it is most curved and how sure that is, and which part makes it."""
+        return page.opening(self)
+
+    def scale(self) -> list[str]:
+        """What curvature is, for who knows no geometry."""
+        return [CURVATURE]
+
+    def sections(self) -> list[Section]:
+        """The page of a study of depth, from what matters most."""
+        return page.sections(self)
+
+    def methods(self) -> list[Any]:
+        """How it was made."""
+        return page.methods(self)
 
     def overview(self) -> list[Table]:
         """The mean scalar curvature, a row a depth and a column a reading."""
@@ -119,6 +139,7 @@ class DepthStudy(Depth, Result):
         with reading(folder, "a saved study of depth") as place:
             content = read_json(place / cls.document)
             about: dict[str, Any] = {name: content[name] for name in ("model", "token", "settings", "complete")}
+            about["versions"] = content.get("versions", {"fisherflat": content["fisherflat"]})
             about |= {"text": content["prompt"], "roles": tuple(content["roles"])}
             about |= unpacked(regular(place / "depth.safetensors"))
         return cls(**about)
@@ -131,6 +152,7 @@ class DepthStudy(Depth, Result):
         ]  # fmt: skip
         return {
             "fisherflat": __version__,
+            "versions": self.versions,
             "model": self.model,
             "prompt": self.text,
             "token": self.token,

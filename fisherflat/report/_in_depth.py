@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from fisherflat.errors import FisherflatError
+from fisherflat.errors import FisherflatError, InputError
 from fisherflat.models import Model
-from fisherflat.report._depth_study import study_depth
+from fisherflat.report._depth_study import DepthStudy, study_depth
 from fisherflat.studies.layers import Settings
+
+#: the folder of the study of one prompt, in that of an analysis
+FOLDER = "depth/prompt-{}"
+
+
+def depth_studies(folder: Path) -> list[DepthStudy]:
+    """The studies of depth in the folder of an analysis, by prompt; what is damaged is left out."""
+    places = (folder / FOLDER.format(number) for number in count())
+    found = []
+    for place in takewhile(lambda place: (place / DepthStudy.document).is_file(), places):
+        with suppress(InputError):
+            found.append(DepthStudy.load(place))
+    return found
 
 
 def in_depth(model: Model, prompt: Any, settings: Settings, folder: Path, progress: bool) -> list[dict[str, Any]]:

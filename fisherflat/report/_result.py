@@ -8,9 +8,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fisherflat._files import claimed, read_json, visible
+from fisherflat._files import claimed, read_json, visible, whole
+from fisherflat._version import __version__
 from fisherflat.errors import FisherflatError, InputError
+from fisherflat.pages import Facts, Page, Section, html
 from fisherflat.report._drawn import Drawn
+from fisherflat.report._page import PAGE, certified, proofs_in
 from fisherflat.report._writer import Content, Figure, checked_formats, write
 
 if TYPE_CHECKING:
@@ -21,22 +24,54 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from fisherflat.certificates import Certificate
+    from fisherflat.pages import Item
+
 
 class Result(ABC):
     """What a study found, as people read and keep it.
 
     **Attributes:** `model`, the name of what was studied; `complete`, false after an interrupt: then it holds what was
-    done until then.
+    done until then; `versions`, it was made with, by program.
     """
 
     model: str
     complete: bool
+    versions: dict[str, str]
+    #: what it is, as the heading of its page
+    kind: ClassVar[str]
     #: the file that says what the others of a folder hold
     document: ClassVar[str]
 
     @abstractmethod
     def sentences(self) -> list[str]:
         """What the numbers say, in words."""
+
+    @property
+    def path(self) -> str:
+        """What stands for the model in a command."""
+        return self.model
+
+    @property
+    def proofs(self) -> dict[str, Certificate]:
+        """The certificates that it holds itself, by the names of their files."""
+        return {}
+
+    @abstractmethod
+    def opening(self) -> list[str]:
+        """Three sentences for who knows PyTorch and no geometry: what is flat, what is most curved, what makes it."""
+
+    def scale(self) -> list[str]:
+        """What it takes to judge the numbers of the headline."""
+        return []
+
+    @abstractmethod
+    def sections(self) -> list[Section]:
+        """What is to be read of it, from what matters most; with figures and tables."""
+
+    @abstractmethod
+    def methods(self) -> list[Item]:
+        """How it was made, with what it takes to make it again."""
 
     @abstractmethod
     def overview(self) -> list[Table]:
@@ -93,7 +128,7 @@ class Result(ABC):
         return Drawn({name: made[name] for name in names or made})
 
     def save(self, folder: str | Path, *, formats: str | Iterable[str] = ("png",)) -> list[Path]:
-        """Write the tables, the sentences and the figures, as far as there is something to show.
+        """Write the tables, the sentences, the figures and the page, as far as there is something to show.
 
         Each file is there as a whole or not at all, and takes the place of one of that name; `load` reads them again.
         What a result that was saved there before has beyond these is removed, and nothing else.
@@ -104,13 +139,26 @@ class Result(ABC):
         writes to it, or there is no such format.
         """
         checked_formats(formats)
-        files = dict(self.files())
+        files = {**self.files(), PAGE: self.report}
         about = files.pop(self.document)
         about = {**about, "files": sorted([*files, self.document]), "folders": list(self.folders)}
         files[self.document] = about  # comes last: what it says is there is there
         with claimed(folder) as place:
             _discard(place, place / self.document, about)
             return write(files, folder, formats)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the whole result as one page that needs nothing else: HTML, with its figures in it.
+
+        Certificates that lie in the same folder are on it.
+
+        **Returns:** the file. **Raises:** `InputError` where it cannot be written.
+        """
+        path = Path(path)
+        text = html(page_of(self, proofs_in(path.parent)))
+        with whole(path) as part:
+            part.write_text(text, encoding="utf-8")
+        return path
 
     @property
     def folders(self) -> Sequence[str]:
@@ -141,6 +189,23 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     whole = table.astype(object)
     rows: list[dict[str, Any]] = whole.where(whole.notna(), None).to_dict("records")
     return rows
+
+
+def page_of(found: Result, proofs: Mapping[str, Certificate]) -> Page:
+    """A result as a page, whatever it is of; `proofs`, certificates that lie beside it, by the names of their files."""
+    proofs = {**found.proofs, **proofs}
+    shown_proofs = [certified(proofs, found.path)] if proofs else []
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    made = [*found.methods(), Facts({"versions": versions})]
+    return Page(
+        title=found.model,
+        kind=found.kind,
+        headline=found.opening(),
+        scale=found.scale(),
+        sections=[*found.sections(), *shown_proofs, Section("How it was made", made)],
+        complete=found.complete,
+        maker=f"fisherflat {__version__}",
+    )
 
 
 @contextmanager

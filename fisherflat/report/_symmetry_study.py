@@ -10,6 +10,8 @@ from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.certificates import Certificate, SymmetryCertificate
 from fisherflat.models import as_model
+from fisherflat.pages import Section
+from fisherflat.report import _symmetry_page as page
 from fisherflat.report._captions import caption
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
@@ -24,10 +26,11 @@ class SymmetryStudy(Symmetries, Result):
 
     **Attributes:** `model`, its name; `table`, a row for each unit of each gated MLP; `certificates`, of their
     symmetries, one an MLP; `notes`: which MLPs are not gated, and how exact the rewriting of the others is; `complete`,
-    false after an interrupt; `texts`, the prompts.
+    false after an interrupt; `settings`, the prompts, fit for JSON; `versions`, it was made with.
     """
 
     document = "symmetry.json"
+    kind = "The symmetries of a model's gated MLPs"
 
     def sentences(self) -> list[str]:
         """The notes: which MLPs are not gated and why, and how exact the rewriting of the others is."""
@@ -46,6 +49,23 @@ class SymmetryStudy(Symmetries, Result):
     def caveats(self) -> list[str]:
         """That it was interrupted, where it was."""
         return [] if self.complete else self.sentences()[-1:]
+
+    @property
+    def proofs(self) -> dict[str, Certificate]:
+        """The certificates, by the names of their files."""
+        return {_file(certificate): certificate for certificate in self.certificates}
+
+    def opening(self) -> list[str]:
+        """Which symmetries are proved to hold, what is most broken and how far, and what breaks it."""
+        return page.opening(self)
+
+    def sections(self) -> list[Section]:
+        """The page of a study of symmetries, from what matters most."""
+        return page.sections(self)
+
+    def methods(self) -> list[Any]:
+        """How it was made."""
+        return page.methods(self)
 
     def overview(self) -> list[Table]:
         """How broken the inverse scaling of units is, a row an MLP."""
@@ -69,23 +89,24 @@ class SymmetryStudy(Symmetries, Result):
         The figures are `strength.png` and `forms.png`; the proofs are one certificate an MLP,
         `certificates/layer-000.json`, for `fisherflat verify`.
         """
-        proofs = {_file(certificate): certificate.save for certificate in self.certificates}
+        proofs = {file: certificate.save for file, certificate in self.proofs.items()}
         files: dict[str, Content] = {
             "units.csv": self.table,
             "symmetries.csv": self.symmetries,
             "notes.txt": self.notes,
             self.document: {
                 "fisherflat": __version__,
+                "versions": self.versions,
+                "settings": self.settings,
                 "model": self.model,
                 "complete": self.complete,
                 "notes": self.notes,
                 "certificates": list(proofs),
-                "prompts": self.texts,
             },
         }
         if len(self.table):
             strength = caption(
-                self.model, "how broken inverse scaling is", self.texts,
+                self.model, "how broken inverse scaling is", self.settings.get("texts", []),
                 "a line a layer: its units, in order; no mean, no σ",
             )  # fmt: skip
             forms = caption(
@@ -107,8 +128,9 @@ class SymmetryStudy(Symmetries, Result):
             about = read_json(path / cls.document)
             table = pd.read_csv(regular(path / "units.csv"), dtype=str).apply(lambda column: column.map(_number))
             proofs = [Certificate.load(path / name) for name in about["certificates"]]
-            texts = about.get("prompts", [])  # there were none in files of before
-            return cls(about["model"], table, proofs, about["notes"], about["complete"], texts)  # type: ignore[arg-type]
+            versions = about.get("versions", {"fisherflat": about["fisherflat"]})
+            more = {"settings": about.get("settings", {}), "versions": versions}
+            return cls(about["model"], table, proofs, about["notes"], about["complete"], **more)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         units = f"{len(self.table)} units in {len(self.certificates)} MLPs"

@@ -43,6 +43,13 @@ def as_prompts(prompts: Any) -> list[Any]:
     return [prompt for item in prompts for prompt in (_rows(item) if isinstance(item, Mapping) else [item])]
 
 
+def plain_prompt(prompt: Encoded) -> Any:
+    """A prompt fit for JSON: its token ids, or what tells hidden states and inputs apart."""
+    from fisherflat.certificates import named_prompt
+
+    return prompt.ids.tolist() if prompt.kind == "ids" else named_prompt(prompt)["inputs"]
+
+
 def _rows(inputs: Mapping[Any, Any]) -> list[Any]:
     """The prompts of a batch: what has as many rows is divided."""
     sizes = [np.shape(inputs[name]) for name in BATCHED if inputs.get(name) is not None]

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fisherflat._files import claimed, made, whole
+from fisherflat._files import claimed, made
 from fisherflat._progress import progress as shown
 from fisherflat.errors import InputError
 from fisherflat.lab.reproduce import certificates, depth, language, ring, symmetry
-from fisherflat.lab.reproduce._report import results, text
+from fisherflat.lab.reproduce._page import Reproduction
 from fisherflat.lab.reproduce._section import Section, versions
 
 #: name -> module with `Settings`, their short version `QUICK`, and `measure(settings, folder)`
@@ -36,9 +36,9 @@ def reproduce(
 ) -> bool:
     """Measure again what the project says about gates, curvature and symmetry, and compare it with the papers.
 
-    Writes a folder for each section, with its tables, figures and section.json, and over all of them results.json and
-    report.md, which are written again after each section. A section that is there already, with the same settings and
-    versions, is not measured again.
+    Writes a folder for each section, with its tables, figures and section.json, and over all of them results.json,
+    report.md and report.html, which are written again after each section. A section that is there already, with the
+    same settings and versions, is not measured again.
 
     **Args:**
 
@@ -87,6 +87,4 @@ def _measured(module: ModuleType, settings: Any, folder: Path) -> Section:
 
 
 def _write(found: dict[str, Section], folder: Path) -> None:
-    for name, content in (("results.json", results(found)), ("report.md", text(found))):
-        with whole(folder / name) as part:
-            part.write_text(content, encoding="utf-8")
+    Reproduction(found, folder).save(folder)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fisherflat._arrays import integer
 from fisherflat._progress import progress as bar
 from fisherflat.errors import InputError
-from fisherflat.geometry import ERRORS, CurvatureField
+from fisherflat.geometry import ERRORS, CurvatureField, Verdict
 from fisherflat.models import Model
 from fisherflat.models.moves import Moves, label
 from fisherflat.parts import readings as named
 from fisherflat.statistics import by_group
 from fisherflat.studies._lens import Asked, asked
 from fisherflat.studies._lens import named as called
+from fisherflat.studies._prompts import plain_prompt
 from fisherflat.studies.depth._attribution import budget
 from fisherflat.studies.depth._budget import CurvatureBudget
 from fisherflat.studies.depth._growth import Growth, growth
@@ -64,6 +65,13 @@ class Settings:
             named.canonical(reading)
 
 
+def made_with() -> dict[str, str]:
+    """The versions of now."""
+    from fisherflat.certificates import versions
+
+    return versions()
+
+
 @dataclass(eq=False)
 class Depth:
     """The depth of a model on a prompt.
@@ -71,7 +79,7 @@ class Depth:
     **Attributes:** `model`, `text`, `token`, what was studied; `settings`, fit for JSON; `roles`, those of the model
     that can be held; `profiles`, by reading, each with the covariance calibrated at every depth; `budgets`, by `role`,
     `layer` and `layer-role`, with the covariance of the last depth; `maps`, after each map of the stack; `complete`,
-    false after an interrupt.
+    false after an interrupt; `versions`, it was made with.
     """
 
     model: str
@@ -83,6 +91,7 @@ class Depth:
     budgets: dict[str, CurvatureBudget] = field(default_factory=dict)
     maps: dict[str, CurvatureField] = field(default_factory=dict)
     complete: bool = False
+    versions: dict[str, str] = field(default_factory=made_with)
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -133,8 +142,13 @@ class Depth:
 
     @property
     def estimates(self) -> pd.DataFrame:
-        """Mean, spread and interval of the scalar curvature over points, for each covariance, reading and depth."""
-        return by_group(self.table, [self._unit, "reading", "depth", "after"])
+        """Mean, spread and interval of the scalar curvature over points, for each covariance, reading and depth.
+
+        Undecided points are left out, and counted as `missing`.
+        """
+        table = self.table
+        known = table["scalar_curvature"].where(table["verdict"] != str(Verdict.UNDECIDED))
+        return by_group(table.assign(scalar_curvature=known), [self._unit, "reading", "depth", "after"])
 
     @property
     def maps_table(self) -> pd.DataFrame:
@@ -230,7 +244,9 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
     where = label(encoded, moving.place(model, encoded, settings.position))
     about = {**moving.settings, "in words": str(moving), "unit": moving.unit}
     plain = {"moves": about, "points": points, "budget_points": min(points, budget_points)}
-    plain |= {"seed": settings.seed, "errors": settings.errors}
+    plain |= {"seed": settings.seed, "errors": settings.errors, "prompt": plain_prompt(encoded)}
+    plain |= {"position": settings.position, "halves": settings.halves, "resolution": settings.resolution}
+    plain |= {"readings": None if settings.readings is None else list(settings.readings)}
     if settings.family is not None:
         plain["family"] = called(settings.family)
     found = Depth(model.name, encoded.text, where, plain)

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fisherflat._progress import progress as bar
 from fisherflat._version import __version__
-from fisherflat.certificates import digests, named_prompt
+from fisherflat.certificates import digests
 from fisherflat.errors import RoutingWarning, warn
-from fisherflat.models import Encoded, Model
+from fisherflat.models import Model
 from fisherflat.parts.readings import LIVE, order, roles
 from fisherflat.studies._journal import Journal, Row, begun
-from fisherflat.studies._prompts import as_prompts
+from fisherflat.studies._prompts import as_prompts, plain_prompt
 from fisherflat.studies.layers._inputs import about_digits, about_tables
 from fisherflat.studies.layers._runners import one_process
 from fisherflat.studies.layers._settings import Settings
@@ -90,7 +88,7 @@ def _carried_out(
     progress: bool,
 ) -> Layers:
     work = Study(model, [model.encode(prompt) for prompt in as_prompts(prompts)], settings)
-    about = {"prompts": [_plain(prompt) for prompt in work.prompts], **work.settings.plain()}
+    about = {"prompts": [plain_prompt(prompt) for prompt in work.prompts], **work.settings.plain()}
     journal: Journal | None = None
     done: dict[str, list[Row]] = {}
     tasks: list[Task] = []
@@ -129,11 +127,6 @@ def _carried_out(
         notes.append(f"Interrupted: {count} of {len(tasks)} tasks are done." if tasks else "Interrupted at the start.")
     extra = {key: done[key] for key in more if key in done}
     return Layers(model.name, about, rows, notes, [prompt.text for prompt in work.prompts], extra, complete)
-
-
-def _plain(prompt: Encoded) -> Any:
-    """A prompt fit for JSON: its token ids, or what tells hidden states and inputs apart."""
-    return prompt.ids.tolist() if prompt.kind == "ids" else named_prompt(prompt)["inputs"]
 
 
 def _identity(model: Model, about: dict[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from fisherflat._progress import progress as bar
 from fisherflat.certificates import SymmetryCertificate, named_prompt
+from fisherflat.certificates import versions as made_with
 from fisherflat.errors import CheckpointError, InputError, TraceError
 from fisherflat.gated_mlp import GatedUnits, broken_scaling, conserved_charges, exchange_defect, experts, units_of_graph
 from fisherflat.jets.engines import Noise, spread
 from fisherflat.parts import trace
 from fisherflat.provers import certify_symmetry
-from fisherflat.studies._prompts import as_prompts
+from fisherflat.studies._prompts import as_prompts, plain_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ class Symmetries:
 
     **Attributes:** `model`, its name; `table`, a row for each unit of each gated MLP; `certificates`, of their
     symmetries, one an MLP; `notes`: which MLPs are not gated, and how exact the rewriting of the others is; `complete`,
-    false after an interrupt; `texts`, the prompts.
+    false after an interrupt; `settings`, the prompts, fit for JSON; `versions`, it was made with.
     """
 
     model: str
@@ -49,7 +50,8 @@ class Symmetries:
     certificates: list[SymmetryCertificate] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     complete: bool = False
-    texts: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=made_with)
 
     @property
     def symmetries(self) -> pd.DataFrame:
@@ -97,8 +99,8 @@ def study(model: Model, prompts: Any, *, progress: bool = True) -> Symmetries:
     import pandas as pd
 
     encoded = [model.encode(prompt) for prompt in as_prompts(prompts)]
-    texts = [prompt.text for prompt in encoded]
-    found, tables = Symmetries(model.name, pd.DataFrame(columns=list(COLUMNS)), texts=texts), []
+    about = {"prompts": [plain_prompt(prompt) for prompt in encoded], "texts": [prompt.text for prompt in encoded]}
+    found, tables = Symmetries(model.name, pd.DataFrame(columns=list(COLUMNS)), settings=about), []
     try:
         with bar(progress) as advance:
             advance("running the model", 0, None)

@@ -1,0 +1,124 @@
+"""Figures of a page as SVG, each within what room is left, and names that are unique on it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fisherflat._files import visible
+from fisherflat.pages._content import Chart, Drawing, Image, Section
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+#: pixels that a chart is wide where no script draws it anew
+WIDTH = 680
+#: what all charts share; `currentColor` is that of the text, in light and in dark
+_CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": "system-ui, sans-serif",
+    "padding": 4,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor",
+        "domainColor": "currentColor", "gridColor": "currentColor", "gridOpacity": 0.12, "labelFontSize": 11,
+        "titleFontSize": 12, "titleFontWeight": "normal",
+    },
+    "legend": {
+        "orient": "bottom", "labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 11,
+        "titleFontSize": 11, "titleFontWeight": "normal", "columns": 3, "labelLimit": 220, "symbolLimit": 60,
+        "symbolOpacity": 1, "symbolStrokeWidth": 0,
+    },
+}  # fmt: skip
+#: where an SVG names something in it, or refers to that
+_NAMES = re.compile(r'(\bid="|url\(#|href="#)([^")]+)')
+
+
+class Drawer:
+    """Draws the figures of one page. What was drawn once is kept, since a page may be laid out again with less room."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, str] = {}
+        self.begin(0)
+
+    def begin(self, room: int) -> None:
+        """Begin a page, with so many bytes for its figures."""
+        self._left = room
+        self._names = {"main": 1, "in-short": 1}  # the template's own
+        self._anchors: dict[int, str] = {}
+
+    def name(self, text: str) -> str:
+        """A name that no other element of the page has, made of a title."""
+        plain = "-".join(re.findall("[a-z0-9]+", text.lower())) or "part"
+        count = self._names[plain] = self._names.get(plain, 0) + 1
+        return plain if count == 1 else f"{plain}--{count}"  # no name that is made of a title has two
+
+    def anchor(self, section: Section) -> str:
+        """The name of a section, by which the page refers to it."""
+        if id(section) not in self._anchors:
+            self._anchors[id(section)] = self.name(section.title)
+        return self._anchors[id(section)]
+
+    def figure(self, item: Chart | Drawing | Image) -> Markup | None:
+        """The figure as an element of the page; `None` where no room is left for it."""
+        from markupsafe import Markup
+
+        if id(item) not in self._kept:
+            self._kept[id(item)] = _drawn(item)
+        prefix = self.name("drawing")
+        numbers: dict[str, int] = {}  # libraries count on from one drawing to the next
+        text = _NAMES.sub(
+            lambda found: f"{found[1]}{prefix}__{numbers.setdefault(found[2], len(numbers))}", self._kept[id(item)]
+        )
+        self._left -= len(text.encode()) + (len(self.data(item)) if isinstance(item, Chart) else 0)
+        return Markup(text) if self._left >= 0 else None
+
+    def data(self, chart: Chart) -> Markup:
+        """The specification of a chart, as text for an element that is no markup."""
+        from markupsafe import Markup
+
+        text = json.dumps(specification(chart), separators=(",", ":"))
+        return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
+
+
+def specification(chart: Chart) -> dict[str, Any]:
+    """A chart as Vega-Lite, as wide as a page."""
+    spec: dict[str, Any] = _shown(chart.spec)
+    return {**spec, "width": WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}, "config": _CONFIG}
+
+
+def _shown(value: Any) -> Any:
+    """The same, in which no text turns the direction of writing."""
+    if isinstance(value, Mapping):
+        return {name: _shown(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(item) for item in value]
+    return visible(value) if isinstance(value, str) else value
+
+
+def _drawn(item: Chart | Drawing | Image) -> str:
+    if isinstance(item, Image):
+        return f'<img alt="" src="data:image/png;base64,{base64.b64encode(item.png).decode()}">'
+    text = _of_vega(item) if isinstance(item, Chart) else _of_matplotlib(item)
+    return text[text.index("<svg") :].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def _of_vega(chart: Chart) -> str:
+    import vl_convert
+
+    text: str = vl_convert.vegalite_to_svg(specification(chart))
+    return re.sub(r' (?:aria-[a-z]+|role)="[^"]*"', "", text)  # it is described as a whole
+
+
+def _of_matplotlib(drawing: Drawing) -> str:
+    from matplotlib import rc_context
+
+    file = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fisherflat"}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        drawing.draw().savefig(file, format="svg", metadata=nothing)
+    return file.getvalue()

@@ -1,0 +1,69 @@
+"""How an analysis was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fisherflat.pages import Code, Facts, Item
+from fisherflat.parts import readings
+from fisherflat.report._analysed import Analysed
+from fisherflat.report._page import VERDICTS, along, command, given, moved
+
+
+def methods(found: Analysed) -> list[Item]:
+    """How an analysis was made."""
+    settings = found.settings
+    texts = {row["prompt"]: row["text"] for row in found.rows}
+    held = sorted({row["reading"] for row in found.rows if row["reading"]}, key=readings.order)
+    moves = settings["moves"]
+    where = settings["positions"]
+    facts = {
+        "chart": f"{_tokens(where)} move{'s' if where == 'last' else ''} {along(moves)}; {settings['points']} "
+        f"points of each "
+        f"chart: the token's own state, and others drawn with seed {settings['seed']} from within one unit",
+        "covariance": "σ² is the mean variance of each part's own outputs at the words of the prompts, without "
+        "outliers, "
+        "so that layers can be compared",
+        "readings": ", ".join(held) or "none",
+        "precision": f"{settings['dtype']}, engine {settings['engine']}; numerical errors are estimated at "
+        f"{'each point' if settings['errors'] == 'all' else 'a sample of points and carried over to the others'}",
+        "prompts": "; ".join(f"({index}) {text}" for index, text in sorted(texts.items())) or "none",
+    }
+    return [Facts(facts | {"verdicts": VERDICTS}), *_repeat(found)]
+
+
+def _repeat(found: Analysed) -> list[Item]:
+    """The command that makes the analysis again."""
+    settings = found.settings
+    prompts = given(settings["prompts"])
+    if prompts is None:
+        return ["Hidden states or other inputs were given from Python, so that no command repeats this."]
+    heads = settings["heads"]
+    if "heads" in settings["parts"]:
+        heads = "all" if heads is None else ",".join(map(str, heads))
+    parts = ",".join(part for part in settings["parts"] if part != "heads")
+    where = settings["positions"]
+    where = where if isinstance(where, str) else ",".join(map(str, where))
+    chosen = settings["readings"]
+    which = settings["layers"]
+    return [Code(command(
+        "analyze", found.model, **prompts, **moved(settings["moves"]),
+        part=None if parts == "attention,mlp,block" else parts, head=heads,
+        layer=None if which is None else ",".join(map(str, which)),
+        reading=None if chosen is None else ",".join(chosen), position=None if where == "spread" else where,
+        points=settings["points"], seed=settings["seed"] or None,
+        dtype=None if settings["dtype"] == "float64" else settings["dtype"],
+        errors=None if settings["errors"] == "sample" else settings["errors"],
+        depth=bool(found.depth) or None, out="again",
+    ), "To repeat it:")]  # fmt: skip
+
+
+def _tokens(where: Any) -> str:
+    if not isinstance(where, str):
+        return f"tokens {', '.join(map(str, where))}, one after the other,"
+    return {
+        "spread": "five tokens spread over each prompt, one after the other,",
+        "last": "the last word",
+        "all": "all words, one after the other,",
+        "together": "all words together",
+    }.get(where, where)

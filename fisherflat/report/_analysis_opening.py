@@ -1,0 +1,137 @@
+"""The three sentences of an analysis."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from fisherflat import statistics
+from fisherflat.geometry import FLAT_WORDS, Verdict
+from fisherflat.parts import readings
+from fisherflat.report._analysed import KEYS, Analysed, kinds
+from fisherflat.report._analysis_in_words import HELD, NAMES
+from fisherflat.report._page import layers, listed, off, sure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def opening(found: Analysed) -> list[str]:
+    """What is flat, what is most curved and how sure that is, and which part makes it."""
+    if not found.measured:
+        return ["Nothing could be measured: each row of the table says why."]
+    estimates = kinds(found)
+    top = _most_curved(estimates)
+    if top is None:
+        unknown = (estimates["word"] == Verdict.UNDECIDED).any()
+        why = "where it is not flat the numerical error exceeds the value" if unknown else "all of it is flat"
+        return [
+            _flat(estimates),
+            f"Nothing that was measured is known to be curved: {why}.",
+            "So nothing makes curvature here.",
+        ]
+    return [_flat(estimates), _curved(estimates, top), _made(found, estimates, top)]
+
+
+def _whole(kinds: pd.DataFrame) -> pd.DataFrame:
+    """The rows of parts, or where there are none those of heads."""
+    parts = kinds[kinds["part"].isin(NAMES)]
+    return parts if len(parts) else kinds
+
+
+def _flat(kinds: pd.DataFrame) -> str:
+    """The first sentence: what is flat, and whether that is proved."""
+    rows = _whole(kinds)
+    count = rows["layer"].nunique()
+    said = []
+    for word, start in (
+        (Verdict.PROVED, "Flat, and proved from the structure of the model alone"),
+        (Verdict.FLAT, "flat to its numerical error"),
+    ):
+        flat = rows[rows["word"] == word]
+        names = [
+            f"{called(part, reading)} in "
+            f"{'every layer' if there['layer'].nunique() == count else layers(there['layer'])}"
+            for (part, reading), there in sorted(
+                flat.groupby(["part", "reading"], sort=False), key=lambda kind: readings.order(kind[0][1])
+            )
+        ]
+        if names:
+            said.append(f"{start}: {listed(names, 3)}")
+    if not said:
+        return "Nothing that was measured is flat: every part bends what moves, whatever is held."
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def called(part: str, reading: str) -> str:
+    """A part in a reading, in the middle of a sentence."""
+    name = {"attention": "the attention"}.get(part) or NAMES.get(part, part)
+    held = listed(HELD[role] for role in readings.roles(reading))
+    return f"{name[0].lower()}{name[1:]}{f' with its {held} held' if held else ''}"
+
+
+def _most_curved(kinds: pd.DataFrame) -> pd.Series[Any] | None:
+    """The layer, part and reading of the largest mean: live, where that was measured."""
+    rows = _whole(kinds)
+    rows = rows[rows["word"] == Verdict.CURVED]
+    live = rows[rows["reading"] == readings.LIVE]
+    rows = live if len(live) else rows
+    return None if rows.empty else rows.loc[rows["mean"].abs().idxmax()]
+
+
+def _curved(kinds: pd.DataFrame, top: pd.Series[Any]) -> str:
+    """The second sentence: what is most curved, and how sure that is."""
+    said = (
+        f"Most curved is {called(top['part'], top['reading'])} of layer {top['layer']}: its mean scalar curvature is "
+        f"{top['mean']:+.3g}/σ² ({sure(top)}; {off(top['mean_error'])})"
+    )
+    if top["low"] <= 0 <= top["high"]:
+        said += ", so that elsewhere it may well have the other sign"
+    return f"{said}."
+
+
+def _made(found: Analysed, kinds: pd.DataFrame, top: pd.Series[Any]) -> str:
+    """The third sentence: which part makes it, as far as holding parts tells."""
+    rows = found.decided
+    rows = rows[(rows["layer"] == top["layer"]) & (rows["part"] == top["part"])]
+    base = top["reading"]
+    tried = {}
+    for reading in dict.fromkeys(rows["reading"]):
+        more = set(readings.roles(reading)) - set(readings.roles(base))
+        if len(more) == 1 and set(readings.roles(base)) <= set(readings.roles(reading)):
+            pairs = statistics.differences(rows, base, reading).assign(role=next(iter(more)))
+            tried[reading] = statistics.by_group(pairs, ["role"]).iloc[0]
+    if not tried:
+        return "Which part makes it was not measured: no reading here holds a single one of its parts."
+    reading = max(tried, key=lambda name: abs(tried[name]["mean"]))
+    change = tried[reading]
+    error = sum(
+        kinds.loc[(kinds[KEYS] == [top["layer"], top["part"], one]).all(axis=1), "mean_error"].iloc[0]
+        for one in (base, reading)
+    )
+    what = _PARTS[change["role"]]
+    left = top["mean"] - change["mean"]
+    of_held = kinds.loc[(kinds[KEYS] == [top["layer"], top["part"], reading]).all(axis=1), "word"].iloc[0]
+    if math.isnan(left):
+        return f"Which part makes it is open: with {what} held nothing is decided."
+    said = (
+        f"Of its parts {what} matter{'' if what.endswith('s') else 's'} most: held at the values of the prompt, "
+        f"{'they leave' if what.endswith('s') else 'it leaves'} "
+        f"{'nothing (flat)' if of_held in FLAT_WORDS else f'{left:+.3g}/σ²'}, a difference of {change['mean']:+.3g} "
+        f"({sure(change)}; {off(error)})"
+    )
+    if abs(change["mean"]) <= error:
+        return f"No single part makes it: holding {what}, which changes most, changes no more than the numerical error."
+    if change["low"] <= 0 <= change["high"]:
+        said += ", whose sign is not sure"
+    return f"{said}."
+
+
+_PARTS = {
+    "pattern": "the attention pattern (the softmax)",
+    "attention_gate": "the attention gate",
+    "norm": "the norms",
+    "mlp_gate": "the MLP gate",
+    "activation": "the activations",
+}

@@ -1,0 +1,239 @@
+"""What is to be read of an analysis."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from fisherflat import statistics
+from fisherflat.geometry import FLAT_WORDS, Verdict
+from fisherflat.pages import Chart, Grid, Points, Section, cells, ranges
+from fisherflat.parts import readings
+from fisherflat.report._analysed import Analysed, kinds
+from fisherflat.report._analysis_in_words import NAMES
+from fisherflat.report._depth_page import measured
+from fisherflat.report._page import TONES, interval, listed, number, short
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: where the metric is worse conditioned than this, a reader may want to look again
+_ILL = 1e6
+
+
+def sections(found: Analysed) -> list[Section]:
+    """What is to be read of an analysis, from what matters most to how it was made."""
+    parts = []
+    if found.measured:
+        estimates = kinds(found)
+        whole = estimates[estimates["part"].isin(NAMES)]
+        if len(whole):
+            parts += [_overview(whole), _by_layer(whole)]
+        if len(estimates) > len(whole):
+            parts.append(_heads(estimates[~estimates["part"].isin(NAMES)]))
+        if len(found.gaps):
+            parts.append(_gates(found.gaps))
+    parts += [Section(f"Depth: {short(study.text)}", measured(study)) for study in found.studies]
+    return [*parts, _second_look(found), Section("All of it in sentences", [Points(found.sentences())])]
+
+
+def _overview(kinds: pd.DataFrame) -> Section:
+    rows = [_row(row) | {"what": f"{row['part']}, {row['reading']}"} for row in _ordered(kinds)]
+    return Section("Layers and parts", [
+        cells(
+            "Where it is curved", rows, x="layer", y="what",
+            about="Each cell is one part of one layer in one reading: live, or with parts of it held (frozen). Orange "
+            "bulges like a sphere, purple bends like a saddle, “flat” is flat; where there is no cell, there "
+            "is nothing of that kind to hold.",
+            said=_in_brief(kinds), table="estimates.csv",
+        ),
+    ])  # fmt: skip
+
+
+def _by_layer(kinds: pd.DataFrame) -> Section:
+    order = sorted(set(kinds["reading"]), key=readings.order)
+    charts: list[Chart | Grid] = []
+    for part in dict.fromkeys(kinds["part"]):
+        of_part = kinds[kinds["part"] == part]
+        charts.append(ranges(
+            f"Layer by layer: {part}", [_row(row) for row in _ordered(of_part)],
+            x="layer", series="reading", order=order,
+            about="Means over prompts, positions and points; the bars are their intervals.",
+            said=_in_brief(of_part), table="estimates.csv",
+        ))  # fmt: skip
+    return Section("Layer by layer", [*charts, _estimates(kinds)])
+
+
+def _estimates(kinds: pd.DataFrame) -> Grid:
+    rows = [
+        [
+            number(row["layer"]),
+            row["part"],
+            row["reading"],
+            number(row["mean"], row["mean_error"], 3, "+", TONES[row["word"]]),
+            number(row["low"], digits=2),
+            number(row["high"], digits=2),
+            number(row["mean_error"], digits=1),
+            f"{row['clusters']} {'' if row['level'] is None else row['level']}{'' if row['clusters'] == 1 else 's'}",
+            number(row["count"]),
+            row["word"] if not row["undecided"] else f"{row['word']}, {row['undecided']} undecided",
+        ]
+        for row in _ordered(kinds)
+    ]
+    heads = ["layer", "part", "reading", "mean [1/σ²]", "low", "high", "numerical error", "interval over", "points"]
+    return Grid(
+        "Mean scalar curvature, its interval (95 % from five prompts, positions or points on) and its numerical error",
+        [*heads, "verdict"], rows, "estimates.csv",
+    )  # fmt: skip
+
+
+def _heads(kinds: pd.DataFrame) -> Section:
+    items = []
+    for reading in sorted(set(kinds["reading"]), key=readings.order):
+        rows = kinds[kinds["reading"] == reading]
+        ordered = [_row(row) | {"head": row["part"].removeprefix("head ")} for row in _ordered(rows)]
+        items.append(cells(
+            f"Heads, {reading}", [row | {"layer": f"layer {row['layer']}"} for row in ordered], x="head", y="layer",
+            about="What each head gives to the output projection, by itself.", said=_in_brief(rows),
+            table="estimates.csv",
+        ))  # fmt: skip
+    return Section("Heads", items)
+
+
+def _gates(gaps: pd.DataFrame) -> Section:
+    gaps = gaps[gaps["part"].isin(NAMES)]
+    if gaps.empty:
+        return Section("What the gates add", ["Only heads were measured with their gates held: see `gaps.csv`."])
+    named = gaps.assign(
+        what=gaps["gate"] + gaps["live"].map(lambda live: "" if live == readings.LIVE else ", pattern held")
+    )
+    order = list(dict.fromkeys(named["what"]))
+    items: list[Chart | Grid] = [
+        ranges(
+            f"What gates add to the curvature of the {part}", [_gap(row) for row in rows.to_dict("records")],
+            x="layer", series="gate", order=order, y="gap in scalar curvature [1/σ²]",
+            about="Curvature with the gate live minus curvature with the gate held, point by point.",
+            said=f"Gaps from {rows['mean'].min():+.2g} to {rows['mean'].max():+.2g}.", table="gaps.csv",
+        )
+        for part, rows in named.groupby("part", sort=False)
+    ]  # fmt: skip
+    cells_of = [
+        [
+            number(row["layer"]), row["part"], row["what"], number(row["mean"], row["mean_error"], 3, "+"),
+            number(row["low"], digits=2), number(row["high"], digits=2), number(row["mean_error"], digits=1),
+        ]
+        for row in named.to_dict("records")
+    ]  # fmt: skip
+    heads = ["layer", "part", "gate", "mean gap [1/σ²]", "low", "high", "numerical error"]
+    return Section("What the gates add", [*items, Grid("Expressivity gaps of the gates", heads, cells_of, "gaps.csv")])
+
+
+def _gap(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "layer": row["layer"],
+        "gate": row["what"],
+        "mean": row["mean"],
+        "low": row["low"],
+        "high": row["high"],
+        "shown": number(row["mean"], row["mean_error"], 3, "+").text,
+        "interval": interval(row["low"], row["high"]),
+        "word": "–",
+    }
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """What a chart is told of a layer, part and reading."""
+    tone = TONES[row["word"]]
+    return {
+        "layer": int(row["layer"]),
+        "reading": row["reading"],
+        "mean": 0.0 if tone == "flat" else row["mean"],
+        "low": row["low"],
+        "high": row["high"],
+        "shown": row["word"] if tone != "curved" else number(row["mean"], row["mean_error"], 3, "+").text,
+        "interval": interval(row["low"], row["high"]),
+        "word": row["word"],
+        "tone": tone,
+    }
+
+
+def _ordered(kinds: pd.DataFrame) -> list[dict[str, Any]]:
+    parts = list(dict.fromkeys(kinds["part"]))
+    rows: list[dict[str, Any]] = kinds.to_dict("records")
+    return sorted(rows, key=lambda row: (parts.index(row["part"]), readings.order(row["reading"]), row["layer"]))
+
+
+def _in_brief(kinds: pd.DataFrame) -> str:
+    """A chart for those who do not see it."""
+    words = kinds["word"]
+    said = [f"{len(kinds)} means"]
+    flat = int(words.isin(FLAT_WORDS).sum())
+    said += [f"{flat} flat"] if flat else []
+    curved = kinds[words == Verdict.CURVED]
+    if len(curved):
+        low, high = curved.loc[curved["mean"].idxmin()], curved.loc[curved["mean"].idxmax()]
+        ends = [f"{row['mean']:+.2g} ({row['part']}, {row['reading']}, layer {row['layer']})" for row in (low, high)]
+        said.append(
+            f"{len(curved)} curved, from {ends[0]} to {ends[1]}" if len(curved) > 1 else f"one curved, {ends[0]}"
+        )
+    unknown = int((words == Verdict.UNDECIDED).sum())
+    return ", ".join([*said, *([f"{unknown} undecided"] if unknown else [])]) + "."
+
+
+def _second_look(found: Analysed) -> Section:
+    """Degenerate points, undecided rows, cancellation, routing, and what the notes say."""
+    table = found.table
+    measured = table[table["verdict"].notna()]
+    said = []
+    unknown = measured[measured["verdict"] == Verdict.UNDECIDED]
+    if len(unknown):
+        said.append(
+            f"Undecided: at {len(unknown)} of {len(measured)} points the numerical error exceeds the value "
+            f'({_places(unknown)}). `errors="all"` estimates the error at each of them.'
+        )
+    failed = table[table["verdict"].isna()]
+    for reason, rows in list(failed.groupby("error", sort=False))[:5]:
+        said.append(f"No result in {len(rows)} rows ({_places(rows)}): {reason}")
+    ill = measured[measured["condition_number"] > _ILL]
+    if len(ill):
+        said.append(
+            f"Nearly degenerate: at {len(ill)} points one direction moves the outputs more than a thousand "
+            f"times less than "
+            f"another (condition of the metric above {_ILL:.0e}: {_places(ill)}). Two directions do little "
+            f"more there than one."
+        )
+    lost = measured[
+        (measured["verdict"] == Verdict.CURVED)
+        & (measured["scalar_curvature_error"] > 1e-3 * measured["scalar_curvature"].abs())
+    ]
+    if len(lost):
+        said.append(
+            f"Cancellation: at {len(lost)} points fewer than three digits of the curvature are right ({_places(lost)})."
+        )
+    rerouted = int(measured["rerouted"].fillna(False).sum())
+    if rerouted:
+        said.append(
+            f"Routing: at {rerouted} points a mixture chooses other experts than on the prompt itself, so that "
+            f"the surface "
+            "jumps in between."
+        )
+    few = found.estimates["clusters"].max() if found.measured else math.nan
+    if few < statistics.ENOUGH:
+        said.append(
+            f"Few samples: intervals are over {few:g} prompts, positions or points, and {statistics.ENOUGH} is "
+            f"the least that "
+            "bears a 95 % interval. More `--prompt` make conclusions about other prompts possible."
+        )
+    said += found.notes
+    return Section(
+        "Worth a second look", [Points(said)] if said else ["Nothing: all points were measured and decided."]
+    )
+
+
+def _places(rows: pd.DataFrame) -> str:
+    named = [
+        ", ".join(str(row[name]) for name in ("part", "reading") if isinstance(row[name], str))
+        + f", layer {row['layer']}"
+        for row in rows.to_dict("records")
+    ]
+    return listed((f"{name}" for name in named), 3)

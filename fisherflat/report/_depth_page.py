@@ -1,0 +1,325 @@
+"""A study of depth as a page."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from fisherflat.geometry import Verdict
+from fisherflat.pages import Code, Facts, Grid, Pick, Points, Section, Value, bars, ranges, raster
+from fisherflat.parts import readings
+from fisherflat.plot import few
+from fisherflat.report._depth_in_words import NAMES, called, cancels, sentences
+from fisherflat.report._page import (
+    TONES,
+    VERDICTS,
+    along,
+    command,
+    given,
+    interval,
+    joint,
+    listed,
+    moved,
+    number,
+    off,
+    sure,
+    table,
+)
+from fisherflat.statistics import Estimate, estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fisherflat.studies.depth import Depth
+
+#: covariance -> its heading, and what it means
+_UNITS = {
+    "calibrated": (
+        "Depth by depth",
+        "At each depth σ is the spread of the states there, so that depths can be compared.",
+    ),
+    "fixed": ("The same in one unit", "σ is the spread of the states that entered the first block, at every depth."),
+}
+
+
+def opening(found: Depth) -> list[str]:
+    """What is flat, after which block it is most curved and how sure that is, and which part makes it."""
+    if not found.profiles:
+        return ["Nothing was measured before the study was interrupted."]
+    means = _means(found, "calibrated")
+    behind = means[means["depth"] > 0]
+    live = behind[behind["reading"] == readings.LIVE]
+    live = live if len(live) else behind
+    curved = live[live["word"] == Verdict.CURVED]
+    said = [_flat(behind)]
+    if curved.empty:
+        said.append("Nowhere behind it is the surface known to be curved.")
+    else:
+        top = curved.loc[curved["mean"].abs().idxmax()]
+        said.append(
+            f"The surface is most curved after {called(top['after'])}, {top['reading']}: its mean scalar "
+            f"curvature there is "
+            f"{top['mean']:+.3g}/σ² ({sure(top)}; {off(top['mean_error'])})."
+        )
+    return [*said, _made(found)]
+
+
+def _flat(behind: pd.DataFrame) -> str:
+    """What is flat behind the chart, which is a plane by construction."""
+    said = []
+    for word, how in ((Verdict.PROVED, "proved"), (Verdict.FLAT, "to its numerical error")):
+        rows = behind[behind["word"] == word]
+        places = [
+            f"{reading} after {listed(map(called, there['after']), 2)}" for reading, there in rows.groupby("reading")
+        ]
+        said += [f"flat ({how}) it stays {listed(places, 3)}"] if places else []
+    if not said:
+        return "Flat is only the plane of states that enters the first block; behind its first map, nothing is."
+    return f"A plane of states enters the first block, and {'; '.join(said)}."
+
+
+def _made(found: Depth) -> str:
+    if not found.budgets:
+        return "Which part makes the curvature was not asked: there are no budgets."
+    budget = found.budgets["role"]
+    total = estimate(budget.scalar_curvature.flatten().tolist())
+    amounts = budget.attributed.reshape(-1, len(budget.labels))
+    mean = amounts.nanmean(0)
+    if not mean.isfinite().any() or total.mean == 0:
+        return "After the last block the surface is flat, so that there is nothing to attribute."
+    order = mean.abs().nan_to_num().argsort(descending=True).tolist()
+    first, second = order[0], order[1] if len(order) > 1 else order[0]
+    errors = [math.nan] * len(order) if budget.again is None else _over_points(budget.error("attributed"), len(order))
+    own = estimate(amounts[:, first].tolist())
+    said = (
+        f"{NAMES[budget.labels[first]].capitalize()} make{'s' if _one(budget.labels[first]) else ''} most of "
+        f"what there is "
+        f"after the last block: {mean[first]:+.3g}/σ² ({sure(own)}; {off(errors[first])})"
+    )
+    if second != first and mean[second]:
+        said += f", next to {mean[second]:+.3g} from {NAMES[budget.labels[second]]}"
+    error = math.nan if budget.again is None else budget.error("scalar_curvature").nanmean().item()
+    all_of_it = f"{total.mean:+.3g}/σ² ({sure(total)}; {off(error)})"
+    return f"{said}; {'contributions cancel, and all is' if cancels(found) else 'all together it is'} {all_of_it}."
+
+
+def _one(role: str) -> bool:
+    return not NAMES[role].endswith("s")
+
+
+def _over_points(values: Any, count: int) -> list[float]:
+    errors: list[float] = values.reshape(-1, count).nanmean(0).tolist()
+    return errors
+
+
+def _means(found: Depth, covariance: str) -> pd.DataFrame:
+    """The estimates with one covariance, the word for each, and how far off rounding may have put it."""
+    rows = found.table[found.table["covariance"] == covariance]
+    keys = ["reading", "depth", "after"]
+    groups = rows[rows["verdict"].notna()].groupby(keys, sort=False)
+    words = groups["verdict"].agg(joint).rename("word").reset_index()
+    errors = groups["scalar_curvature_error"].mean().rename("mean_error").reset_index()
+    estimates = found.estimates[found.estimates["covariance"] == covariance]
+    return estimates.merge(words, on=keys).merge(errors, on=keys)
+
+
+def measured(found: Depth) -> list[Any]:
+    """The profile, the attribution and the maps."""
+    if not found.profiles:
+        return ["Nothing was measured before the study was interrupted."]
+    items: list[Any] = [_profiles(found)]
+    if found.budgets:
+        items.append(_attribution(found))
+    if found.maps:
+        items.append(_maps(found))
+    return items
+
+
+def sections(found: Depth) -> list[Section]:
+    """What is to be read of a study of depth."""
+    return [
+        *(item for item in measured(found) if isinstance(item, Section)),
+        _second_look(found),
+        Section("All of it in sentences", [Points(sentences(found))]),
+    ]
+
+
+def _profiles(found: Depth) -> Section:
+    items: list[Any] = []
+    order = sorted(found.profiles, key=readings.order)
+    for covariance, (title, about) in _UNITS.items():
+        means = _means(found, covariance)
+        rows = [
+            {
+                "blocks passed": row["depth"], "reading": row["reading"], "mean": row["mean"], "low": row["low"],
+                "high": row["high"], "shown": number(row["mean"], row["mean_error"], 3, "+").text,
+                "interval": interval(row["low"], row["high"]), "word": row["word"],
+            }
+            for row in means.to_dict("records")
+        ]  # fmt: skip
+        said = "; ".join(
+            f"{reading}: from {there['mean'].iloc[0]:.2g} at the start to {there['mean'].iloc[-1]:+.2g} after "
+            f"the last block"
+            for reading, there in means.groupby("reading", sort=False)
+        )
+        items.append(ranges(
+            title, rows, x="blocks passed", series="reading", order=order,
+            about=f"{about} Means over points; the bars are their intervals.", said=f"{said}.", table="estimates.csv",
+        ))  # fmt: skip
+    items.append(_depths(_means(found, "calibrated")))
+    return Section("How curvature grows with depth", items)
+
+
+def _depths(means: pd.DataFrame) -> Grid:
+    rows = [
+        [
+            number(row["depth"]), called(row["after"]), row["reading"],
+            number(row["mean"], row["mean_error"], 3, "+", TONES[row["word"]]), number(row["low"], digits=2),
+            number(row["high"], digits=2), number(row["mean_error"], digits=1), row["word"],
+        ]
+        for row in means.to_dict("records")
+    ]  # fmt: skip
+    heads = ["blocks passed", "after", "reading", "mean [1/σ²]", "low", "high", "numerical error", "verdict"]
+    return Grid("Mean scalar curvature by depth, σ calibrated at each", heads, rows, "estimates.csv")
+
+
+def _attribution(found: Depth) -> Section:
+    attributed = found.attributed_table
+    rows = [
+        {"where": called(row["layer"]), "role": _plain(row["role"]), "amount": row["scalar_curvature"],
+         "shown": number(row["scalar_curvature"], digits=3, sign="+").text}
+        for row in attributed.to_dict("records")
+    ]  # fmt: skip
+    order = [_plain(role) for role in NAMES]
+    biggest = attributed.loc[attributed["scalar_curvature"].abs().idxmax()]
+    items: list[Any] = [
+        "The curvature after the last block is an exact sum over the places where second-order terms are born: "
+        "nothing is "
+        "ablated. Contributions below zero take curvature away.",
+        bars(
+            "Which part of which layer makes it", rows, y="where", series="role", order=order,
+            about="Bars add up to the curvature after the last block.",
+            said=f"The largest contribution is {biggest['scalar_curvature']:+.2g}, of {_plain(biggest['role'])} in "
+            f"{called(biggest['layer'])}.", table="attributed.csv",
+        ),
+        _by("role", "part", found),
+        _by("layer", "layer", found),
+    ]  # fmt: skip
+    transport = found.transport_table
+    if len(transport):
+        names = {"layer": "layer", "created": "|II| where it is born [1/σ]", "surviving": "|II| at the output [1/σ]"}
+        transport = transport.assign(layer=transport["layer"].map(called))
+        items.append(table("What becomes of the bending that each layer makes", transport, names, "transport.csv"))
+    return Section("What makes it", items)
+
+
+def _plain(role: str) -> str:
+    return NAMES[role].removeprefix("the ")
+
+
+def _by(split: str, name: str, found: Depth) -> Grid:
+    budget = found.budgets[split]
+    count = len(budget.labels)
+    amounts = budget.attributed.reshape(-1, count)
+    errors = [math.nan] * count if budget.again is None else _over_points(budget.error("attributed"), count)
+    rows: list[list[str | Value]] = []
+    for index, label in enumerate(budget.labels):
+        mean: Estimate = estimate(amounts[:, index].tolist())
+        rows.append([
+            called(label), number(mean.mean, errors[index], 3, "+"), number(mean.low, digits=2),
+            number(mean.high, digits=2), number(errors[index], digits=1),
+        ])  # fmt: skip
+    return Grid(
+        f"Attributed to each {name}, mean over points", [name, "amount [1/σ²]", "low", "high", "numerical error"], rows,
+        f"budget_{split}.csv",
+    )  # fmt: skip
+
+
+def _maps(found: Depth) -> Section:
+    chosen = few(found.maps, most=12)
+    rows = {
+        after: [
+            {
+                "u1": round(u1, 3) + 0.0,
+                "u2": round(u2, 3) + 0.0,
+                "value": value,
+                "shown": number(value, digits=3, sign="+").text,
+            }
+            for (u1, u2), value in zip(
+                field.u.reshape(-1, 2).tolist(), field.scalar_curvature.flatten().tolist(), strict=True
+            )
+        ]
+        for after, field in chosen.items()
+    }
+    maps = {}
+    for after, here in rows.items():
+        values = [row["value"] for row in here if math.isfinite(row["value"])]
+        said = f"From {min(values):+.2g} to {max(values):+.2g}." if values else "No point has a curvature."
+        maps[f"after {called(after)}"] = raster(
+            f"After {called(after)}", here, x="u1", y="u2", said=said, table="maps.csv",
+            about="Scalar curvature over the two directions that move; (0, 0) is the token's own state, "
+            "colours are those of "
+            "this map alone.",
+        )  # fmt: skip
+    return Section("Maps of curvature", [Pick("Look at the map", maps, list(maps)[-1])])
+
+
+def _second_look(found: Depth) -> Section:
+    said = [] if found.complete else ["The study was interrupted, and is not whole."]
+    if found.profiles:
+        lost = int(next(iter(found.profiles.values())).scalar_curvature.isnan().any(0).sum())
+        if lost:
+            said.append(
+                f"Degenerate: at {lost} of {found.settings['points']} points the directions do not differ behind some "
+                "block; these points are left out."
+            )
+        unknown = found.table[found.table["verdict"] == Verdict.UNDECIDED]
+        unknown = unknown[unknown["covariance"] == "calibrated"]
+        if len(unknown):
+            places = listed(f"{reading} after {called(after)}" for reading, after in zip(
+                unknown["reading"], unknown["after"], strict=True))  # fmt: skip
+            said.append(f"Undecided: {len(unknown)} values whose numerical error exceeds them ({places}).")
+    if found.budgets and cancels(found):
+        said.append(
+            "Cancellation: contributions of both signs nearly cancel in the total, so that shares of it would "
+            "say nothing."
+        )
+    return Section(
+        "Worth a second look", [Points(said)] if said else ["Nothing: all points were measured and decided."]
+    )
+
+
+def methods(found: Depth) -> list[Any]:
+    """How a study of depth was made."""
+    settings = found.settings
+    facts = {
+        "chart": f"token {found.token!r} moves {along(settings['moves'])} where it enters the first block; "
+        f"{settings['points']} points: the token's own state, and others drawn with seed {settings['seed']} "
+        f"from within one "
+        f"unit, which is {settings['moves'].get('unit', 'one standard deviation')}",
+        "covariance": "σ² is the mean variance of the states at each depth, over the tokens of the prompt; the "
+        "attribution "
+        "uses that of the last depth",
+        "readings": ", ".join(found.profiles) or "none",
+        "precision": f"float64; numerical errors are estimated at "
+        f"{'each point' if settings.get('errors') == 'all' else 'a sample of points and carried over to the others'}",
+        "prompt": found.text,
+    }
+    return [Facts(facts | {"verdicts": VERDICTS}), *_repeat(found)]
+
+
+def _repeat(found: Depth) -> list[Any]:
+    settings = found.settings
+    if "prompt" not in settings:
+        return []  # of an older release, which did not keep it
+    prompts = given([settings["prompt"]])
+    if prompts is None:
+        return ["Hidden states or other inputs were given from Python, so that no command repeats this."]
+    chosen = settings["readings"]
+    return [Code(command(
+        "depth", found.model, **prompts, **moved(settings["moves"]), position=settings["position"],
+        points=settings["points"], reading=None if chosen is None else ",".join(chosen),
+        no_halves=True if not settings["halves"] else None, budget_points=settings["budget_points"],
+        resolution=settings["resolution"], seed=settings["seed"] or None,
+        errors=None if settings["errors"] == "sample" else settings["errors"], out="again",
+    ), "To repeat it:")]  # fmt: skip
