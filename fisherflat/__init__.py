@@ -42,8 +42,10 @@ if TYPE_CHECKING:  # for type checkers, which know no lazy imports; a test holds
     from fisherflat.provers import certify as certify
     from fisherflat.provers import certify_layer as certify_layer
     from fisherflat.report import Analysis as Analysis
+    from fisherflat.report import Comparison as Comparison
     from fisherflat.report import DepthStudy as DepthStudy
     from fisherflat.report import analyze as analyze
+    from fisherflat.report import compare as compare
     from fisherflat.report import study_depth as study_depth
     from fisherflat.spaces.families import Gaussian as Gaussian
     from fisherflat.studies.depth import CurvatureBudget as CurvatureBudget
@@ -77,6 +79,7 @@ _NAMES = {
     "Analysis": "report",
     "Block": "models",
     "Certificate": "certificates",
+    "Comparison": "report",
     "CurvatureBudget": "studies.depth",
     "CurvatureField": "geometry",
     "DepthProfile": "studies.depth",
@@ -92,6 +95,7 @@ _NAMES = {
     "analyze": "report",
     "certify": "provers",
     "certify_layer": "provers",
+    "compare": "report",
     "control": "models",
     "curvature_budget": "studies.depth",
     "curvature_field": "geometry",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -27,6 +27,10 @@ ModelPath = Annotated[
         help="Hugging Face model folder (safetensors), a safetensors file, the id of a model, or python-llama or "
         "python-qwen3-next, which ship with the package.",
     ),
+]
+ModelPaths = Annotated[
+    list[str],
+    typer.Argument(help="Models as for `analyze`, or folders with saved analyses; all are compared with the first."),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the tables and the figures.", file_okay=False)]
 #: what a model runs on where nothing is given: the same for all commands, so that their numbers can be compared
@@ -119,9 +123,19 @@ class Loading:
         bool, typer.Option("--download", help="Fetch a model from the Hugging Face Hub if it is not in the cache.")
     ] = False
 
+    def arguments(self) -> dict[str, Any]:
+        """The same as arguments of `fisherflat.load`."""
+        return {
+            "config": self.config,
+            "blocks": self.blocks,
+            "part": self.side,
+            "device": checked_device(self.device),
+            "download": self.download,
+        }
+
     def load(self, path: str) -> Model:
         """The model that the options name."""
-        return load_model(path, self)
+        return load_model(path, self.arguments())
 
 
 @dataclass(frozen=True)
@@ -171,14 +185,11 @@ class Measuring:
 _RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
 
 
-def load_model(path: str, how: Loading) -> Model:
+def load_model(path: str, how: Mapping[str, Any]) -> Model:
     """A model, loaded as the options say."""
     from fisherflat.models import load
 
-    return load(
-        path, config=how.config, blocks=how.blocks, part=how.side, device=checked_device(how.device),
-        download=how.download,
-    )  # fmt: skip
+    return load(path, **how)
 
 
 def checked_device(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fisherflat.plot._budget import budget, budget_by_layer, transport
+from fisherflat.plot._comparison import compared
 from fisherflat.plot._depth import depth_maps, few, profiles, strip_axes
 from fisherflat.plot._layers import gaps, heads, heads_by_reading, layers, layers_by_part
 from fisherflat.plot._maps import curvature_map, fields
@@ -19,6 +20,7 @@ __all__ = [
     "budget",
     "budget_by_layer",
     "caption",
+    "compared",
     "curvature_map",
     "depth_maps",
     "few",

@@ -121,8 +121,8 @@ def depth_maps(samples: Mapping[str, CurvatureField], *, axes: Sequence[Axes] | 
     for label, ax in zip(samples, axes, strict=True):
         ax.set_title(f"after {_passed(label)}", fontsize=7)
         ax.tick_params(labelsize=6)
-        ax.xaxis.label.set_size(7)
-        ax.yaxis.label.set_size(7)
+        ax.xaxis.label.set_fontsize(7)
+        ax.yaxis.label.set_fontsize(7)
         ax.label_outer()
     return axes
 

@@ -129,6 +129,12 @@ def shades() -> Colormap:
     return ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256)), "layers")
 
 
+def plain_label(name: str) -> str:
+    """A name as a label: no formula, nothing that steers, and shown also where it begins with an underscore."""
+    text = visible(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def axes_for(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """`ax`, or the axes of a new figure of `size` in inches."""
     if ax is not None:

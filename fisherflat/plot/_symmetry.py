@@ -80,7 +80,7 @@ def broken_strength(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     few = len(groups) <= len(_LINES)
     for place, (layer, strength) in enumerate(groups):
         rank = (np.arange(len(strength)) + 0.5) / len(strength)
-        style = {"linestyle": _LINES[place], "label": f"layer {layer}"} if few else {}
+        style: dict[str, Any] = {"linestyle": _LINES[place], "label": f"layer {layer}"} if few else {}
         ax.plot(rank, strength, linewidth=1, color=_shade(place, len(groups)), **style)
     ax.axhline(2**0.5, color="0.5", linewidth=0.6, linestyle=":", zorder=0)
     ax.annotate("√2, the most", (0.01, 2**0.5), fontsize=7, color="0.4", va="bottom")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._analyze import analyze
+from fisherflat.report._compare import compare
+from fisherflat.report._comparison import Comparison
 from fisherflat.report._depth_study import DepthStudy, study_depth
 from fisherflat.report._load import load, renew
 from fisherflat.report._page import CURVATURE, PAGE, cell, listed, number
@@ -20,6 +22,7 @@ __all__ = [
     "CURVATURE",
     "PAGE",
     "Analysis",
+    "Comparison",
     "DepthStudy",
     "Figure",
     "Proofs",
@@ -28,6 +31,7 @@ __all__ = [
     "analyze",
     "blank",
     "cell",
+    "compare",
     "listed",
     "load",
     "number",

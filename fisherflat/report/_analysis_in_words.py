@@ -31,7 +31,7 @@ def sentences(table: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
     measured = table[table["verdict"].notna()]
     depth = table["layer"].nunique()
     said = _about_family(table)
-    said += [f"{_spoken(*kind)}: {_describe(rows, depth)}." for kind, rows in _kinds(measured)]
+    said += [f"{part_in_words(*kind)}: {_describe(rows, depth)}." for kind, rows in _kinds(measured)]
     said += [*_about_heads(measured), *_what_bends(measured[measured["part"] == "attention"]), *_about_gaps(gaps)]
     undecided = measured[measured["verdict"] == Verdict.UNDECIDED]
     if len(undecided):
@@ -92,7 +92,7 @@ def _kinds(table: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     return sorted(groups, key=lambda kind: (parts.index(kind[0][0]), readings.order(kind[0][1])))
 
 
-def _spoken(part: str, reading: str) -> str:
+def part_in_words(part: str, reading: str) -> str:
     held = [HELD[role] for role in readings.roles(reading)]
     name = NAMES.get(part, part)
     whose = "their" if name == "Heads" else "its"
@@ -104,7 +104,7 @@ def _describe(rows: pd.DataFrame, of: int) -> str:
     depth = rows["layer"].nunique()
     curved = rows[rows["verdict"] == Verdict.CURVED]
     if curved.empty:
-        where = _count(of) if depth == of else _named(rows["layer"])
+        where = _count(of) if depth == of else named(rows["layer"])
         words = set(rows["verdict"])
         if words == {str(Verdict.PROVED)}:
             return f"flat, by structure alone, in {where}"
@@ -112,7 +112,7 @@ def _describe(rows: pd.DataFrame, of: int) -> str:
     positive = curved["scalar_curvature"] > 0
     one = "positive curvature" if positive.all() else "negative curvature"
     sign = one if positive.nunique() == 1 else "curvature of both signs"
-    where = _named(curved["layer"]) if curved["layer"].nunique() < depth or depth < of else _count(of)
+    where = named(curved["layer"]) if curved["layer"].nunique() < depth or depth < of else _count(of)
     return f"{sign} in {where}, on average {_estimate(rows)}"
 
 
@@ -132,7 +132,7 @@ def _about_heads(measured: pd.DataFrame) -> list[str]:
         if curved.empty:
             flat = rows["verdict"].isin(FLAT_WORDS).all()
             what = "all are flat" if flat else "none is curved, as far as the errors tell"
-            said.append(f"{_spoken('Heads', reading)}: {what}.")
+            said.append(f"{part_in_words('Heads', reading)}: {what}.")
             continue
         groups = [curved["layer"], curved["part"]]
         mean = curved["scalar_curvature"].groupby(groups, sort=False).mean()
@@ -140,8 +140,8 @@ def _about_heads(measured: pd.DataFrame) -> list[str]:
         layer, head = mean.abs().idxmax()
         of = rows.groupby(["layer", "part"]).ngroups
         said.append(
-            f"{_spoken('Heads', reading)}: {len(mean)} of {of} are curved; the most curved is {head} of layer {layer}, "
-            f"with a mean scalar curvature of {shown(mean[layer, head], error[layer, head])}."
+            f"{part_in_words('Heads', reading)}: {len(mean)} of {of} are curved; the most curved is {head} of layer "
+            f"{layer}, with a mean scalar curvature of {shown(mean[layer, head], error[layer, head])}."
         )
     return said
 
@@ -162,11 +162,11 @@ def _what_bends(attention: pd.DataFrame) -> list[str]:
     bent_without = bent & curved.get("frozen pattern+gate", bent)
     said = []
     if flat_without:
-        said.append(f"With the pattern held, the gate alone bends the attention in {_named(flat_without)}.")
+        said.append(f"With the pattern held, the gate alone bends the attention in {named(flat_without)}.")
     if bent_without:
         said.append(
             f"With the pattern{' and the gate' if 'frozen pattern+gate' in curved else ''} held, something else bends "
-            f"the attention in {_named(bent_without)}: a gate or a norm."
+            f"the attention in {named(bent_without)}: a gate or a norm."
         )
     return said
 
@@ -184,7 +184,7 @@ def _about_gaps(gaps: pd.DataFrame) -> list[str]:
             "its sign is uncertain in": enough & ~nothing & (rows["low"] <= rounding) & (rows["high"] >= -rounding),
             "there are too few prompts or positions to tell in": ~enough & ~nothing,
         }
-        found = [f"{words} {_named(rows.loc[chosen, 'layer'])}" for words, chosen in what.items() if chosen.any()]
+        found = [f"{words} {named(rows.loc[chosen, 'layer'])}" for words, chosen in what.items() if chosen.any()]
         first = rows.loc[rows["mean"].abs().idxmax()]
         largest = Estimate(**{name: _plain(first[name]) for name in Estimate.__dataclass_fields__})
         held = "" if live == readings.LIVE else ", with the pattern frozen"
@@ -204,7 +204,7 @@ def _count(depth: int) -> str:
     return "the one layer" if depth == 1 else f"all {depth} layers"
 
 
-def _named(layers: object) -> str:
+def named(layers: object) -> str:
     numbers = sorted(set(layers))  # type: ignore[call-overload]
     return f"layer{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
@@ -216,7 +216,7 @@ def headline(table: pd.DataFrame, estimates: pd.DataFrame) -> str:
         return "Nothing could be measured."
     depth = table["layer"].nunique()
     said = [
-        f"{_spoken(*kind)}: {_describe(rows, depth)}."
+        f"{part_in_words(*kind)}: {_describe(rows, depth)}."
         for kind, rows in _kinds(measured)
         if set(rows["verdict"]) == {str(Verdict.PROVED)}
     ]

@@ -18,9 +18,8 @@ def methods(found: Analysed) -> list[Item]:
     moves = settings["moves"]
     where = settings["positions"]
     facts = {
-        "chart": f"{_tokens(where)} move{'s' if where == 'last' else ''} {along(moves)}; {settings['points']} "
-        f"points of each "
-        f"chart: the token's own state, and others drawn with seed {settings['seed']} from within one unit",
+        "chart": f"{_tokens(where)} {along(moves)}; {settings['points']} points of each chart: the token's own state, "
+        f"and others drawn with seed {settings['seed']} from within one unit",
         "covariance": "σ² is the mean variance of each part's own outputs at the words of the prompts, without "
         "outliers, "
         "so that layers can be compared",
@@ -43,6 +42,8 @@ def _repeat(found: Analysed) -> list[Item]:
         heads = "all" if heads is None else ",".join(map(str, heads))
     parts = ",".join(part for part in settings["parts"] if part != "heads")
     where = settings["positions"]
+    if any(not isinstance(one, int) for one in where) and not isinstance(where, str):
+        return ["Each prompt had positions of its own, which are given from Python, so that no command repeats this."]
     where = where if isinstance(where, str) else ",".join(map(str, where))
     chosen = settings["readings"]
     which = settings["layers"]
@@ -59,11 +60,18 @@ def _repeat(found: Analysed) -> list[Item]:
 
 
 def _tokens(where: Any) -> str:
+    """Which tokens move."""
+    one_by_one = "move, one after the other,"
     if not isinstance(where, str):
-        return f"tokens {', '.join(map(str, where))}, one after the other,"
+        if all(isinstance(one, int) for one in where):
+            return f"tokens {', '.join(map(str, where))} {one_by_one}"
+        each = "; ".join(one if isinstance(one, str) else ", ".join(map(str, one)) for one in where)
+        return f"tokens of each prompt ({each}) {one_by_one}"
+    if where.startswith("token:"):
+        return f"every token that reads {where.removeprefix('token:')!r} {one_by_one}"
     return {
-        "spread": "five tokens spread over each prompt, one after the other,",
-        "last": "the last word",
-        "all": "all words, one after the other,",
-        "together": "all words together",
-    }.get(where, where)
+        "spread": f"five tokens spread over each prompt {one_by_one}",
+        "last": "the last token moves",
+        "all": f"all tokens {one_by_one}",
+        "together": "all tokens move together",
+    }.get(where, f"the {where} token moves" if where.startswith("last ") else f"every {where} token {one_by_one}")

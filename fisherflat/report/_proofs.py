@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,12 +123,14 @@ class Proofs(Result):
         """The certificates."""
         return {name: one.save for name, one in self.certificates.items()}
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, formats: str | Iterable[str] = ("png",)) -> list[Path]:
         """Write the certificates and the page.
+
+        **Args:** `formats`, of figures; there are none here.
 
         **Returns:** the files. **Raises:** `InputError` where they cannot be written.
         """
-        return write({**self.files(), PAGE: self.report}, folder)
+        return write({**self.files(), PAGE: self.report}, folder, formats)
 
     def content(self) -> dict[str, Any]:
         """The claims, fit for JSON."""

@@ -97,7 +97,8 @@ def write(files: Mapping[str, Content], folder: str | Path, formats: str | Itera
     **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to, or a format is not
     one of `FORMATS`.
     """
-    kinds, writers = checked_formats(formats), {}
+    kinds = checked_formats(formats)
+    writers: dict[str, Any] = {}
     for name, content in files.items():
         if isinstance(content, Figure):
             writers |= {f"{name.removesuffix('.png')}.{kind}": partial(content.write, kind=kind) for kind in kinds}

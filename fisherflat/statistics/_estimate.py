@@ -19,8 +19,6 @@ from fisherflat.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Estimate", "by_group", "differences", "estimate"]
-
 #: from the highest level of clusters to the single measurement; columns of a table
 LEVELS = ("prompt", "position", "point")
 #: with fewer clusters a 95 % interval would have to reach beyond their range, and a bootstrap cannot
@@ -111,28 +109,13 @@ def estimate(
     >>> found.mean, found.level, found.clusters
     (3.0, 'prompt', 2)
     """
-    try:
-        x = np.asarray(values, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"values must be numbers [m] ({error})") from error
-    if x.ndim != 1:
-        raise InputError(f"values must be numbers [m]; they have shape {list(x.shape)}")
     if statistic not in STATISTICS:
         raise InputError(f'statistic must be "mean" or "median", got {statistic!r}')
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence must be between 0 and 1, got {confidence}")
-    if resamples < 1:
-        raise InputError(f"resamples must be at least 1, got {resamples}")
-    keys = {"prompt": prompt, "position": position}
-    for name, key in keys.items():
-        if key is not None and len(key) != len(x):
-            raise InputError(f"there are {len(x)} values and {len(key)} entries of {name}; give one each")
-    finite = np.isfinite(x)
-    x, missing = x[finite], int((~finite).sum())
+    x, level, cluster, finite = checked(values, prompt, position, confidence, resamples)
+    missing = int((~finite).sum())
     if len(x) == 0:
         nan = float("nan")
         return Estimate(0, missing, nan, nan, nan, nan, nan, nan, nan, None, 0, statistic)
-    level, cluster = _clusters(len(x), *(_at(key, finite) for key in keys.values()))
     clusters = int(cluster.max()) + 1
     low, high = _interval(x, cluster, statistic, confidence, resamples, seed)
     q1, median, q3 = np.quantile(x, [0.25, 0.5, 0.75]).tolist()
@@ -215,6 +198,37 @@ def differences(
     return joined
 
 
+def numbers(values: Any) -> np.ndarray:
+    """**Raises:** `InputError` for what is no list of numbers."""
+    try:
+        x = np.asarray(values, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"values must be numbers [m] ({error})") from error
+    if x.ndim != 1:
+        raise InputError(f"values must be numbers [m]; they have shape {list(x.shape)}")
+    return x
+
+
+def checked(
+    values: Any, prompt: Any, position: Any, confidence: float = 0.95, resamples: int = 1
+) -> tuple[np.ndarray, str | None, np.ndarray, np.ndarray]:
+    """The finite values, what is resampled, the cluster of each of them, and which of all they are."""
+    x = numbers(values)
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must be between 0 and 1, got {confidence}")
+    if resamples < 1:
+        raise InputError(f"resamples must be at least 1, got {resamples}")
+    keys = {"prompt": prompt, "position": position}
+    for name, key in keys.items():
+        if key is not None and len(key) != len(x):
+            raise InputError(f"there are {len(x)} values and {len(key)} entries of {name}; give one each")
+    finite = np.isfinite(x)
+    if not finite.any():
+        return x[finite], None, np.zeros(0, dtype=np.int64), finite
+    level, cluster = _clusters(int(finite.sum()), *(at(key, finite) for key in keys.values()))
+    return x[finite], level, cluster, finite
+
+
 def _clusters(count: int, prompt: np.ndarray | None, position: np.ndarray | None) -> tuple[str | None, np.ndarray]:
     """The level that is resampled, and the number of each value's cluster."""
     for level, key in (("prompt", prompt), ("position", position)):
@@ -223,7 +237,7 @@ def _clusters(count: int, prompt: np.ndarray | None, position: np.ndarray | None
     return ("point" if count > 1 else None), np.arange(count)
 
 
-def _at(key: Any, chosen: np.ndarray) -> np.ndarray | None:
+def at(key: Any, chosen: np.ndarray) -> np.ndarray | None:
     """Labels as numbers from 0, of the chosen values."""
     if key is None:
         return None
@@ -256,19 +270,26 @@ def _interval(
         lower, upper = ((2 * up_to < total + edge).sum(-1) for edge in (0, 1))  # which differ between two values
         return (x[order][lower] + x[order][upper]) / 2
 
-    # resampling n values shrinks their variance by (n - 1) / n and takes a normal for a t distribution
-    outward = stats.t.ppf((1 + confidence) / 2, n - 1) * (n / (n - 1)) ** 0.5
     found = stats.bootstrap(
         (np.arange(n),),
         of,
         vectorized=True,
         n_resamples=resamples,
         batch=max(1, 2**20 // len(x)),
-        confidence_level=1 - 2 * stats.norm.sf(outward),
+        confidence_level=outward(confidence, n),
         method="percentile",
         rng=seed,
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def outward(confidence: float, clusters: int) -> float:
+    """The confidence with which a percentile interval of a few clusters comes close to that of a t distribution."""
+    from scipy import stats
+
+    # resampling n values shrinks their variance by (n - 1) / n and takes a normal for a t distribution
+    moved = stats.t.ppf((1 + confidence) / 2, clusters - 1) * (clusters / (clusters - 1)) ** 0.5
+    return float(1 - 2 * stats.norm.sf(moved))
 
 
 def _labels(table: pd.DataFrame, name: str) -> list[Hashable] | None:

@@ -1,0 +1,8 @@
+"""Analyses against each other: which rows belong together, how they differ, and how well they agree."""
+
+from __future__ import annotations
+
+from fisherflat.studies.comparison._differences import AGREEMENT, DIFFERENCES, agreements, differences, word
+from fisherflat.studies.comparison._pairs import Pairs, paired
+
+__all__ = ["AGREEMENT", "DIFFERENCES", "Pairs", "agreements", "differences", "paired", "word"]
