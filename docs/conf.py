@@ -84,9 +84,7 @@ def mathml(translator: Any, node: Any) -> None:
     display = isinstance(node, nodes.math_block)
     try:
         formula = tex2mathml(node.astext(), as_block=display)
-        formula = re.sub(
-            r"<mo(?: class=\"math\w+\")?>\|</mo>", '<mo stretchy="false">|</mo>', formula
-        )  # bars stay small
+        formula = re.sub(r"<mo(?: class=\"math\w+\")?>\|</mo>", '<mo stretchy="false">|</mo>', formula)  # small bars
     except MathError as error:
         formula = node.astext()
         getLogger("formulas").warning("%s: %r", error, formula, location=node)
