@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fisherflat.errors import CheckpointError
+from fisherflat.models._drawn import drawn_from
 from fisherflat.models._folder import place_of, read_header, read_json
 from fisherflat.models._wrapped import merged
 
@@ -61,7 +61,7 @@ def adapted(
     try:
         config = PeftConfig.from_pretrained(str(folder), local_files_only=True)
         whole: Any = read(place, CLASSES.get(str(about.get("task_type")), "AutoModel"))
-        with _OwnNumbers():
+        with drawn_from(torch.Generator()):  # weights begin with random numbers, and are read next
             model: Any = PeftModel.from_pretrained(whole, str(folder), config=config, local_files_only=True)
         # "auto", the default, asks the network where the base is not where the adapter says
         known = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
@@ -79,18 +79,3 @@ def adapted(
     module, _ = merged(model)
     inner: Any = getattr(module, "base_model", module)  # without its head
     return inner, place
-
-
-class _OwnNumbers(TorchDispatchMode):
-    """Random numbers, with which weights begin that are read next, are not drawn from the process's generator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._generator = torch.Generator()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        takes = any(argument.name == "generator" for argument in func._schema.arguments)
-        if takes and kwargs.get("generator") is None and torch.Tag.nondeterministic_seeded in func.tags:
-            kwargs = {**kwargs, "generator": self._generator}
-        return func(*args, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple, SupportsIndex, overload
+from typing import Any, NamedTuple, SupportsIndex, overload
 
 import torch
 from torch import nn
@@ -50,6 +50,9 @@ class Blocks(Sequence):  # of Block, as its methods say; named here, a checker o
     def __init__(self, make: Callable[[int], Block], layers: range, keep: bool) -> None:
         self._make, self._layers, self._keep = make, layers, keep
         self._made: dict[int, Block] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_made": {}}  # they are made anew from what makes them
 
     def __len__(self) -> int:
         return len(self._layers)

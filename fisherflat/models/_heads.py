@@ -46,7 +46,7 @@ class Heads(Sequence):  # of Graph, as its methods say
     """
 
     def __init__(self, graph: Graph, at: Float[Tensor, "n d"]) -> None:
-        self.input = at
+        self.input, self._graph = at, graph
         self._sources = moving(graph)
         self.projected = self._projection(graph)
         labels = self._labels(graph)
@@ -66,6 +66,10 @@ class Heads(Sequence):  # of Graph, as its methods say
         if not torch.equal(self._order.cpu(), torch.arange(len(labels))):
             self.together = followed(self.together, aten.index_select.default, 1, self._order, shape=rows)
         self._tail = behind(graph, self._entered, rows)
+
+    def __reduce__(self) -> tuple[type[Heads], tuple[Graph, Tensor]]:
+        """Found anew, for what is kept points into the graph."""
+        return Heads, (self._graph, self.input)
 
     def __len__(self) -> int:
         return self._count

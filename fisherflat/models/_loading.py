@@ -141,6 +141,10 @@ def as_model(model: Any, **options: Any) -> Model:
 def _of_module(source: Any, tokenizer: Any, blocks: str | None, part: str | None, device: torch.device) -> Model:
     """A module that is in memory, or in what holds it, as a copy in float64."""
     module, found, name = unwrapped(source)
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise CheckpointError(
+            f"{name} was compiled by TorchScript, which hides its ops; give what it was compiled from"
+        )
     try:
         copied = copy.deepcopy(module).to(device, torch.float64).requires_grad_(False)
     except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, SupportsIndex
 
@@ -270,7 +270,7 @@ class Model:
         stop = None if stop is None else integer(stop, "stop", 1)
         encoded = self.encode(prompt)
         calls = self._forward.run(encoded, stop)
-        return Blocks(lambda layer: self._block(layer, encoded, calls), range(len(calls)), keep=not self.weights.lazy)
+        return Blocks(_Making(self, encoded, calls), range(len(calls)), keep=not self.weights.lazy)
 
     def readout(self, kind: str | ParametricFamily, prompt: Any) -> Readout:
         """What the model's own final norm, pooling and head make of hidden states on a prompt.
@@ -316,3 +316,22 @@ class Model:
         names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
         given = [getattr(self.config, name, None) for name in names]
         return [next((i for i in given if isinstance(i, int) and i < (self._vocabulary or i + 1)), 0)]
+
+
+@dataclass(frozen=True)
+class _Making:
+    """Makes the blocks of a model as they ran on a prompt; a copy has run itself."""
+
+    model: Model
+    encoded: Encoded
+    calls: list[Call]
+
+    def __call__(self, layer: int) -> Block:
+        return self.model._block(layer, self.encoded, self.calls)
+
+    def __reduce__(self) -> Any:
+        return _made_anew, (self.model, self.encoded, len(self.calls))
+
+
+def _made_anew(model: Model, encoded: Encoded, count: int) -> _Making:
+    return _Making(model, encoded, model._forward.run(encoded, count))

@@ -146,5 +146,10 @@ def token_ids(prompt: Any, vocabulary: int | None) -> Int[Tensor, " n"]:
         raise InputError(f"token ids are integers, [n] or [1, n]; these have shape {list(ids.shape)} and {ids.dtype}")
     wrong = [i for i in ids.tolist() if i < 0 or (vocabulary is not None and i >= vocabulary)]
     if wrong:
-        raise InputError(f"token id {wrong[0]} is outside the vocabulary of {vocabulary} tokens")
+        of = (
+            f"outside the vocabulary of {vocabulary} tokens"
+            if vocabulary
+            else "negative; give states in floating point"
+        )
+        raise InputError(f"token id {wrong[0]} is {of}")
     return ids.long().cpu()

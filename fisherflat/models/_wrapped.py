@@ -62,7 +62,7 @@ def _inner(source: Any) -> nn.Module | None:
     """
     found = _modules(source)
     if isinstance(source, nn.Module):
-        if isinstance(compiled := source._modules.get("_orig_mod"), nn.Module):  # of torch.compile
+        if isinstance(compiled := dict(source.named_children()).get("_orig_mod"), nn.Module):  # of torch.compile
             return compiled
         mine = set(map(id, source.parameters()))
         # a view of a module, which itself is not registered in it

@@ -69,7 +69,7 @@ def analyze(
       from within one unit of it.
     - `engine`: of the jets, `"taylor"` or `"autodiff"`; `dtype`: `torch.float64`, or `torch.float32` for a result that
       says so.
-    - `errors`: estimate the error of each scalar curvature at a `"sample"` of points (one in 32 of each chart, at least
+    - `errors`: estimate the error of each scalar curvature at a `"sample"` of points (one in 64 of each chart, at least
       one) and carry it over to the others, or estimate it at `"all"`, see docs/precision.md.
     - `family`: what the states after a block are read as: `"next-token"`, `"class"` or `"direction"`, what the model's
       own final norm and head make of those of the tokens that move (`Model.readout`), or one of `fisherflat.families`,

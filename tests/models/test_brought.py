@@ -419,6 +419,19 @@ def test_a_device_that_is_not_there(device: Any) -> None:
         ff.load(encoder(), device=device)
 
 
+@pytest.mark.parametrize("compiled", [torch.jit.script, lambda module: torch.jit.trace(module, torch.ones(2, 4))])
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_torchscript_made_is_refused(compiled: Any, inside: bool) -> None:
+    made = compiled(nn.Sequential(nn.Linear(4, 4), nn.Tanh()))
+    with pytest.raises(CheckpointError, match="compiled by TorchScript"):
+        ff.load(nn.Sequential(made, nn.Linear(4, 4)) if inside else made)
+
+
+def test_integers_where_states_are_meant() -> None:
+    with pytest.raises(InputError, match="token id -1 is negative; give states in floating point"):
+        ff.load(encoder()).encode([3, -1])
+
+
 class _View(nn.Module):
     """Shows parts of a module that is not registered in it, as libraries of interpretability do."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,25 @@ def test_a_module_of_ones_own_is_sent_whole() -> None:
     assert again.part == "decoder"
     for before, after in zip(model.blocks(IDS), again.blocks(IDS), strict=True):
         assert_same(before(before.input), after(after.input), CASTS)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+def test_sequences_of_blocks_and_blocks_that_were_used(tmp_path: Path, lazy: bool, how: Any) -> None:
+    """With all that was found in them: parts, halves and heads."""
+    model = ff.load(save_tiny(tmp_path / "model", "llama"), lazy=lazy)
+    blocks = model.blocks(IDS)
+    used = blocks[1]
+    found = (used.attention, used.mlp, used.halves, used.heads)
+    assert all(found)
+    for again in (how(blocks), how(blocks[:2]), how(blocks)[-2:]):
+        assert len(again) == 2 and again[1].index == 1
+        assert_same(again[1].input, used.input, CASTS)
+        assert_same(again[1].heads[2](used.attention_input), used.heads[2](used.attention_input), CASTS)
+    other, heads = how(used), how(used.heads)
+    assert_same(other.mlp(used.mlp_input), used.mlp(used.mlp_input), CASTS)
+    assert_same(heads[1](used.attention_input), used.heads[1](used.attention_input), CASTS)
+    assert_same(heads.projection(1), used.heads.projection(1), CASTS)
 
 
 def test_weights_one_by_one(tmp_path: Path) -> None:
