@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where the table of public 
 from public import NAMES
 
 import fisherflat as ff
-from fisherflat import families, layers, memories, moves, plot, readings, statistics, symmetry
+from fisherflat import families, layers, memories, moves, plot, readings, scale, statistics, symmetry
 
 Calls = dict[str, Callable[[], Any]]
 
@@ -89,6 +89,17 @@ class Branching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.attention(self.norm(x))
+
+
+class Scaled(nn.Module):
+    """It has a weight that no module of torch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (x * self.factor).tanh()
 
 
 class Sample:
@@ -194,6 +205,7 @@ S = Sample()
 SAVED: Calls = {
     "where the folder cannot be made or written to": lambda: S.analysis.save(S.file / "below"),
     "another run writes to it": lambda: while_held(lambda: S.analysis.save(S.folder / "busy"), S.folder / "busy"),
+    "there is no such format": lambda: S.analysis.save(S.folder / "saved", formats="nonsense"),
 }
 NOT_WHOLE: dict[str, Callable[[Any], Callable[[], Any]]] = {
     "its files are not there": lambda kind: lambda: kind.load(S.folder / "nothing"),
@@ -328,6 +340,8 @@ THREE: Any = 3
 CASES: dict[str, Calls] = {
     "Analysis.by_reading": {"for what is no number of the table": lambda: S.analysis.by_reading("token")},
     "Analysis.load": {words: make(ff.Analysis) for words, make in NOT_WHOLE.items()},
+    "Analysis.plot": {"for a name that is none of a figure": lambda: S.analysis.plot("nonsense")},
+    "Analysis.report": {"where it cannot be written": lambda: S.analysis.report(S.file / "below.html")},
     "Analysis.save": SAVED,
     "Block.attention": {"where the block has none": lambda: S.bare.attention},
     "Block.mlp": {"where the block has none": lambda: S.bare.mlp},
@@ -409,6 +423,11 @@ CASES: dict[str, Calls] = {
         "ids that the model does not have": lambda: S.model.encode([10**6]),
         "for text where there is no tokenizer": lambda: ff.load(S.model.module).encode("text"),
     },
+    "Model.readout": {
+        "where the model has no such head, saying what to pass": lambda: ff.load(Stack(Branching)).readout(
+            "classes", IDS
+        )
+    },
     "StatisticalManifold": {
         "where the map fails on the chart's point": lambda: ff.StatisticalManifold(fails, S.chart),
         "returns no single tensor": lambda: ff.StatisticalManifold(pair, S.chart),
@@ -464,6 +483,11 @@ CASES: dict[str, Calls] = {
         "a reading": lambda: ff.certify_layer(S.model, 0, prompt=IDS, reading="nonsense"),
         "movement that is none": lambda: ff.certify_layer(S.model, 0, prompt=IDS, moves="nonsense"),
         "for a covariance that is none": lambda: ff.certify_layer(S.model, 0, prompt=IDS, covariance=-1.0),
+    },
+    "control": {
+        "for an unknown kind": lambda: ff.control(S.model, "nonsense"),
+        "for a model whose weights stay on disk": lambda: ff.control(ff.load("python-llama", lazy=True)),
+        "for a weight of which nobody says how it is initialised": lambda: ff.control(ff.load(Stack(Scaled))),
     },
     "curvature_budget": {
         "for an unknown `by`": lambda: ff.curvature_budget([bowl], S.chart, torch.zeros(2), by="nonsense"),
@@ -580,6 +604,15 @@ CASES: dict[str, Calls] = {
     "families.IsotropicGaussian": {
         "when a manifold is made, for fewer than two outputs": lambda: of_family(families.IsotropicGaussian(), 1)
     },
+    "families.NextToken": {
+        "for a weight that is no matrix of at least two rows": lambda: families.NextToken(torch.ones(1, 3)),
+        "a bias": lambda: families.NextToken(torch.ones(2, 3), bias=torch.ones(3)),
+        "scale": lambda: families.NextToken(torch.ones(2, 3), scale=float("nan")),
+        "softcap that does not fit": lambda: families.NextToken(torch.ones(2, 3), softcap=-1.0),
+        "when a manifold is made, for outputs that are not of width d": lambda: of_family(
+            families.NextToken(torch.eye(4)), 3
+        ),
+    },
     "families.ParametricFamily.ambient_dim": {
         "where outputs of this shape cannot be the family's parameters": lambda: (
             families.DiagonalGaussian().ambient_dim((3,))
@@ -589,6 +622,9 @@ CASES: dict[str, Calls] = {
         "for a concentration that is not positive": lambda: families.VonMisesFisher(0.0),
         "above 10,000": lambda: families.VonMisesFisher(10_001.0),
         "for fewer than two outputs": lambda: of_family(families.VonMisesFisher(), 1),
+    },
+    "families.VonMisesFisher.of_radius": {
+        "where no concentration up to 10,000 has it": lambda: families.VonMisesFisher.of_radius(1e9, 3)
     },
     "layers.BilinearAttention": {
         "where the shapes do not fit": lambda: layers.BilinearAttention(
@@ -713,7 +749,21 @@ CASES: dict[str, Calls] = {
         "two are the same": lambda: moves.Words((5, 6, "<same>")).variants(S.model, S.encoded, 0),
     },
     "moves.parse": {"for anything else": lambda: moves.parse("nonsense")},
-    "moves.positions": {"where there are none": lambda: moves.positions(S.encoded, [])},
+    "moves.for_each": {
+        "for a dictionary": lambda: moves.for_each({0: 1}, 1),
+        "for lists of another number than there are prompts": lambda: moves.for_each([[0], [1]], 3),
+    },
+    "moves.parsed": {
+        "for a dictionary": lambda: moves.parsed({0: 1}),
+        "a set, which have no order": lambda: moves.parsed({1, 2}),
+        "what is none of these": lambda: moves.parsed(0.5),
+    },
+    "moves.positions": {
+        "where there are none": lambda: moves.positions(S.encoded, []),
+        "where nothing is known of the tokens' classes": lambda: moves.positions(
+            ff.load(S.model.module).encode(IDS), "function word"
+        ),
+    },
     "moves.vectors": {
         "for a file that cannot be read": lambda: moves.vectors(S.folder / "nothing.npy"),
         "would have to be unpickled": lambda: moves.vectors(pickled()),
@@ -726,6 +776,15 @@ CASES: dict[str, Calls] = {
     "plot.gaps": missing_column(plot.gaps, "no finite number is left"),
     "plot.layers": missing_column(plot.layers, "no finite number is left"),
     "plot.heads": missing_column(plot.heads, "there are no heads in that reading"),
+    "plot.heads_by_reading": {
+        "as `heads`": lambda: plot.heads_by_reading(S.analysis.table, ["live"], axes=axes(1)),
+        "for axes that are not as many as readings": lambda: plot.heads_by_reading(
+            ff.analyze(S.model, IDS, layers=[0], parts=[], heads=[0], points=1, progress=False).table,
+            ["live"],
+            axes=axes(2),
+        ),
+    },
+    "plot.of_reading": {"for what is no reading": lambda: plot.of_reading("nonsense")},
     "plot.layers_by_part": {
         "as `layers`": missing_column(plot.layers_by_part, "")["where a column is missing"],
         "for axes that are not as many as parts": lambda: plot.layers_by_part(S.analysis.table, axes=axes(3)),
@@ -754,6 +813,20 @@ CASES: dict[str, Calls] = {
         "one that cannot be held": lambda: readings.name(["other"]),
     },
     "readings.roles": {"for a word that is none of these": lambda: readings.roles("nonsense")},
+    "scale.less_curved": {
+        "for what is no finite number (NaN is let pass)": lambda: scale.less_curved(float("inf"), "mlp"),
+        "no reading": lambda: scale.less_curved(0.1, "mlp", "nonsense"),
+        "a width below 1": lambda: scale.less_curved(0.1, "mlp", width=0),
+    },
+    "scale.of": {
+        "for numbers that are out of range, infinite ones among them": lambda: scale.of(float("inf")),
+        "for what is no reading": lambda: scale.of(0.1, reading="nonsense"),
+    },
+    "scale.radius": {
+        "for a curvature that is no finite number (NaN is let pass)": lambda: scale.radius(float("inf")),
+        "a k below 2": lambda: scale.radius(0.1, k=1),
+    },
+    "scale.triangle_side": {"for a number that is out of range": lambda: scale.triangle_side(0.1, degrees=-1.0)},
     "statistics.by_group": {
         "for a column that is not there": lambda: statistics.by_group(S.analysis.table, ["nonsense"])
     },
@@ -772,6 +845,9 @@ CASES: dict[str, Calls] = {
     },
     "symmetry.GatedUnits.inputs": {
         "where the last axis is not of the MLP's width": lambda: symmetry.gated_units(S.gated).inputs(torch.ones(4))
+    },
+    "symmetry.Surrogate.scalar_curvature_errors": {
+        "as in `scalar_curvatures`": lambda: surrogate().scalar_curvature_errors(torch.eye(4)[:2])
     },
     "symmetry.Surrogate.curvature_error": {
         "as in `scalar_curvatures`": lambda: surrogate().curvature_error(torch.eye(4)[:2])
