@@ -171,6 +171,16 @@ class Sample:
         return ff.analyze(self.model, IDS, layers=[0], parts=["mlp"], points=2, progress=False)
 
     @cached_property
+    def wider(self) -> ff.Analysis:
+        """The same in three directions."""
+        return ff.analyze(self.model, IDS, dim=3, layers=[0], parts=["mlp"], points=2, progress=False)
+
+    @cached_property
+    def elsewhere(self) -> ff.Analysis:
+        """The same on another prompt."""
+        return ff.analyze(self.model, IDS[:3], layers=[0], parts=["mlp"], points=2, progress=False)
+
+    @cached_property
     def budget(self) -> Any:
         return ff.curvature_budget([bowl, lambda x: x + x.sum() ** 2], self.chart, torch.zeros(2), by="role")
 
@@ -356,6 +366,12 @@ CASES: dict[str, Calls] = {
         "was edited; the message names the field": lambda: ff.Certificate.load(edited()),
     },
     "Certificate.save": {"where the file cannot be written": lambda: S.certificate.save(S.file / "below")},
+    "Comparison.load": {words: make(ff.Comparison) for words, make in NOT_WHOLE.items()},
+    "Comparison.save": {
+        "where a folder cannot be made or written to": lambda: ff.compare(S.analysis, S.analysis, progress=False).save(
+            S.file / "below"
+        )
+    },
     "CurvatureBudget.by": {"where this budget does not tell them apart": lambda: S.budget.by("layer")},
     "CurvatureBudget.error": {
         "for another name": lambda: S.budget.error("nonsense"),
@@ -425,7 +441,7 @@ CASES: dict[str, Calls] = {
     },
     "Model.readout": {
         "where the model has no such head, saying what to pass": lambda: ff.load(Stack(Branching)).readout(
-            "classes", IDS
+            "next-token", IDS
         )
     },
     "StatisticalManifold": {
@@ -483,6 +499,12 @@ CASES: dict[str, Calls] = {
         "a reading": lambda: ff.certify_layer(S.model, 0, prompt=IDS, reading="nonsense"),
         "movement that is none": lambda: ff.certify_layer(S.model, 0, prompt=IDS, moves="nonsense"),
         "for a covariance that is none": lambda: ff.certify_layer(S.model, 0, prompt=IDS, covariance=-1.0),
+    },
+    "compare": {
+        "for fewer than two": lambda: ff.compare(S.analysis, progress=False),
+        "unequal prompts": lambda: ff.compare(S.analysis, S.elsewhere, progress=False),
+        "analyses in different numbers of directions": lambda: ff.compare(S.analysis, S.wider, progress=False),
+        "what `analyze` raises": lambda: ff.compare(S.folder / "nothing", S.model, prompts=IDS, progress=False),
     },
     "control": {
         "for an unknown kind": lambda: ff.control(S.model, "nonsense"),
@@ -791,6 +813,16 @@ CASES: dict[str, Calls] = {
     },
     "plot.budget_by_layer": {"for another budget": lambda: plot.budget_by_layer(S.budget)},
     "plot.transport": {"for another budget": lambda: plot.transport(S.budget)},
+    "plot.compared": {
+        "for a table without rows": lambda: plot.compared(
+            ff.compare(S.analysis, S.analysis, progress=False).table[:0], first="a"
+        ),
+        "axes that do not fit it": lambda: plot.compared(
+            ff.compare(S.analysis, S.analysis, names=["a", "b"], progress=False).table.query("reading == 'live'"),
+            first="a",
+            axes=np.array([axes(3)]),
+        ),
+    },
     "plot.curvature_map": {
         "for a chart that is not two-dimensional": lambda: plot.curvature_map(S.curve, (-1, 1, -1, 1)),
         "an argument out of range": lambda: plot.curvature_map(S.manifold, (-1, 1, -1, 1), resolution=2, limit=-1.0),
@@ -827,6 +859,11 @@ CASES: dict[str, Calls] = {
         "a k below 2": lambda: scale.radius(0.1, k=1),
     },
     "scale.triangle_side": {"for a number that is out of range": lambda: scale.triangle_side(0.1, degrees=-1.0)},
+    "statistics.agreement": {
+        "where the lengths differ": lambda: statistics.agreement([1.0, 2.0], [1.0], [0, 1]),
+        "arguments are out of range": lambda: statistics.agreement([1.0, 2.0], [1.0, 2.0], [0, 1], confidence=2.0),
+    },
+    "statistics.noise_floor": {"as `estimate`": lambda: statistics.noise_floor([1.0, 2.0], prompt=[1])},
     "statistics.by_group": {
         "for a column that is not there": lambda: statistics.by_group(S.analysis.table, ["nonsense"])
     },
@@ -956,7 +993,7 @@ def documented() -> dict[str, str]:
 
 def errors_of(name: str, words: str) -> set[str]:
     """The errors that a docstring names for these words: the last one before or in them, or those of another name."""
-    if words.startswith(("as ", "what ")):
+    if re.match(r"(?:as|as in|what) `", words):
         return _further(name, words)
     text = documented()[name]
     return {*re.findall(r"`(\w+Error)`", text[: text.index(words) + len(words)])[-1:]}
