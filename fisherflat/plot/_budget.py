@@ -151,13 +151,15 @@ def _starts(names: Sequence[str]) -> list[int]:
 
 def _role_strips(ax: Axes, roles: Sequence[str]) -> None:
     """Which role a row or column is of, as colours outside the matrix, and a legend of these."""
-    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patches import Patch, Polygon
 
     for number, role in enumerate(roles):
         for across in (True, False):
-            corner, size = ((number - 0.5, 1.01), (1, 0.03)) if across else ((-0.04, number - 0.5), (0.03, 1))
+            near, far = (1.01, 1.04) if across else (-0.01, -0.04)
+            corners = [(number - 0.5, near), (number + 0.5, near), (number + 0.5, far), (number - 0.5, far)]
+            corners = corners if across else [(side, along) for along, side in corners]
             where = ax.get_xaxis_transform() if across else ax.get_yaxis_transform()
-            ax.add_patch(Rectangle(corner, *size, transform=where, clip_on=False, lw=0, fc=LOOKS[role].colour))
+            ax.add_patch(Polygon(corners, transform=where, clip_on=False, lw=0, fc=LOOKS[role].colour))
     ax.tick_params(axis="both", length=0)
     ax.tick_params(axis="y", pad=10)
     present = [role for role in ROLES if role in roles]

@@ -123,7 +123,7 @@ def depth_maps(samples: Mapping[str, CurvatureField], *, axes: Sequence[Axes] | 
         ax.tick_params(labelsize=6)
         ax.xaxis.label.set_fontsize(7)
         ax.yaxis.label.set_fontsize(7)
-        ax.label_outer()
+        _label_edges(ax, axes)
     return axes
 
 
@@ -171,3 +171,14 @@ def _passed(label: str) -> str:
     """What lies behind a point of a stack: behind the MLP it is the whole layer."""
     number, _, half = label.partition(" ")
     return {"mlp": f"layer {number}", "attention": f"attention {number}"}.get(half, label)
+
+
+def _label_edges(ax: Axes, axes: Sequence[Axes]) -> None:
+    """Labels and numbers only below the lowest map of a column, and left of the first of a row."""
+    place, found = ax.get_subplotspec(), [other.get_subplotspec() for other in axes]
+    others = [other for other in found if other is not None]
+    if place is None or len(others) < len(found):
+        return
+    lowest = all(other.rowspan.start <= place.rowspan.start for other in others if other.colspan == place.colspan)
+    ax.tick_params(labelbottom=lowest, labelleft=place.is_first_col())
+    ax.set(**({} if lowest else {"xlabel": ""}), **({} if place.is_first_col() else {"ylabel": ""}))

@@ -191,12 +191,15 @@ def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2, 
 
 #: of captions, in points
 _SIZE = 6.5
+#: a line of a caption becomes at most so many
+_MOST = 3
 
 
 def caption(figure: Figure, lines: Sequence[str]) -> None:
-    r"""Say above a figure what it shows: a line each, broken where it is too long; the figure grows by as much.
+    r"""Say above a figure what it shows: a line each, broken where it is long; the figure grows by as much.
 
-    Nothing in a line is taken as mathematics or as a command, and what the font does not have is drawn as a box.
+    At most three lines become of one, and the rest is cut. Nothing in a line is taken as mathematics or as a command,
+    and what the font does not have is drawn as a box.
 
     >>> import fisherflat as ff
     >>> from matplotlib.figure import Figure
@@ -206,7 +209,7 @@ def caption(figure: Figure, lines: Sequence[str]) -> None:
     'python-llama\nmean $x$ over points'
     """
     width, height = figure.get_size_inches()
-    broken = [part for text in lines if text for part in _broken(visible(text), 72 * width - 10)]
+    broken = [part for text in lines if text for part in _broken(visible(text), 72 * width - 16)]
     if not broken:
         return
     figure.set_size_inches(width, height + (len(broken) * 1.25 * _SIZE + 4) / 72)
@@ -214,7 +217,7 @@ def caption(figure: Figure, lines: Sequence[str]) -> None:
 
 
 def _broken(text: str, width: float) -> list[str]:
-    """A line as one or several of at most so many points, broken between words, or within one that is too long."""
+    """A line as a few of at most so many points, broken between words, or within one that is too long."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
     from matplotlib.textpath import TextToPath
 
@@ -236,4 +239,6 @@ def _broken(text: str, width: float) -> list[str]:
             if wide(found[-1] + letter) > width:
                 found.append("")
             found[-1] += letter
+        if len(found) > _MOST:
+            return [*found[: _MOST - 1], f"{found[_MOST - 1][:-1]}…"]
     return found

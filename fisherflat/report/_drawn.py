@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fisherflat.report._writer import Figure, write
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 
-class Drawn(Mapping[str, "Canvas"]):
+class Drawn(Mapping[str, Any]):
     """Some figures by name, each drawn when it is first looked at; in a notebook they show themselves.
 
     What is changed in a figure is kept: it is in what is displayed and written.
@@ -48,7 +48,7 @@ class Drawn(Mapping[str, "Canvas"]):
     def __len__(self) -> int:
         return len(self._figures)
 
-    def save(self, folder: str | Path, *, formats: str | Iterable[str] = ("png",)) -> list[Path]:
+    def save(self, folder: str | Path, *, formats: Any = ("png",)) -> list[Path]:
         """Write the figures into a folder, each under its name.
 
         **Args:** `formats`, out of `png`, `pdf` and `svg`, one or several.

@@ -17,7 +17,7 @@ from fisherflat.report._page import PAGE, certified, proofs_in
 from fisherflat.report._writer import Content, Figure, checked_formats, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Self
 
     import pandas as pd
@@ -127,7 +127,7 @@ class Result(ABC):
             raise InputError(f"there is no figure {unknown[0]!r}; there are {', '.join(made) or 'none'}")
         return Drawn({name: made[name] for name in names or made})
 
-    def save(self, folder: str | Path, *, formats: str | Iterable[str] = ("png",)) -> list[Path]:
+    def save(self, folder: str | Path, *, formats: Any = ("png",)) -> list[Path]:
         """Write the tables, the sentences, the figures and the page, as far as there is something to show.
 
         Each file is there as a whole or not at all, and takes the place of one of that name; `load` reads them again.

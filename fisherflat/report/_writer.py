@@ -76,7 +76,7 @@ def blank(width: float, height: float) -> Canvas:
     return Canvas(figsize=(width, height), layout="constrained")
 
 
-def checked_formats(given: str | Iterable[str]) -> tuple[str, ...]:
+def checked_formats(given: Any) -> tuple[str, ...]:
     """What figures are to be written as: one of `FORMATS` or several, also in one text between commas.
 
     **Raises:** `InputError` for another one, or none.
@@ -88,7 +88,7 @@ def checked_formats(given: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def write(files: Mapping[str, Content], folder: str | Path, formats: str | Iterable[str] = ("png",)) -> list[Path]:
+def write(files: Mapping[str, Content], folder: str | Path, formats: Any = ("png",)) -> list[Path]:
     """Write files into a folder, made if it is not there, each whole or not at all.
 
     **Args:** `files`, what is in each, by name, which may begin with folders; `formats`, what figures are written as,
@@ -98,7 +98,7 @@ def write(files: Mapping[str, Content], folder: str | Path, formats: str | Itera
     one of `FORMATS`.
     """
     kinds = checked_formats(formats)
-    writers: dict[str, Any] = {}
+    writers: dict[str, Callable[[Path], Any]] = {}
     for name, content in files.items():
         if isinstance(content, Figure):
             writers |= {f"{name.removesuffix('.png')}.{kind}": partial(content.write, kind=kind) for kind in kinds}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,17 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from cases.tiny_models import tiny_model
+from cases.results import made
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection, QuadMesh
 from matplotlib.patches import Rectangle
 
 import fisherflat as ff
-from fisherflat.models import Model
 from fisherflat.report import Result
 
 matplotlib.use("agg")
 
-IDS, OTHER = [5, 6, 7, 8, 9, 11], [12, 4, 8, 30]
-FOUND: dict[str, Callable[[], Result]] = {
-    "analysis": lambda: ff.analyze(Model(tiny_model("afmoe")), [IDS, OTHER], points=3, heads="all", progress=False),
-    "a single point": lambda: ff.analyze(
-        Model(tiny_model("afmoe")), IDS, positions="last", points=1, layers=[0], progress=False
-    ),
-    "depth": lambda: ff.study_depth(Model(tiny_model("afmoe")), IDS, points=6, resolution=4, progress=False),
-    "symmetry": lambda: ff.symmetry.study(Model(tiny_model("mixtral")), IDS, progress=False),
-}
+NAMES = ("analysis", "a single point", "depth", "symmetry", "many parts", "many layers")
 
 
 def drawn(ax: Axes) -> Iterator[np.ndarray]:
@@ -65,11 +55,9 @@ def _guides(name: str) -> list[float]:
     return [0.0, 2**0.5] if name == "strength" else [0.0]
 
 
-@pytest.fixture(scope="module", params=FOUND)
+@pytest.fixture(scope="module", params=NAMES)
 def found(request: pytest.FixtureRequest) -> Result:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return FOUND[request.param]()
+    return made(request.param)
 
 
 def test_every_number_of_a_figure_is_in_a_table_beside_it(found: Result, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fisherflat import plot
 from fisherflat.lab.experiments.language import CONSTANT_GATE, LLAMA, PROMPTS, QWEN3_NEXT
 from fisherflat.lab.experiments.language_curvature import attention_curvature, by_layer
@@ -151,10 +153,11 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
 def _drawn(rows: list[dict[str, Any]]) -> Any:
     kinds = list(dict.fromkeys(row["reading"] for row in rows))
     canvas = blank(plot.COLUMN * len(kinds), 2.8)
-    panels = canvas.subplots(1, len(kinds), squeeze=False)[0]
+    panels = canvas.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    sizes = np.array([row[when] for row in rows for when in ("trained", "untrained")])
     for ax, reading in zip(panels, kinds, strict=True):
         # the axis before the lines, so that it makes no legend: one for all panels follows
-        plot.profile_axis(ax, _sizes(rows, reading), "layer", "median |scal| [1/σ²]")
+        plot.profile_axis(ax, sizes, "layer", "median |scal| [1/σ²]")
         for number, name in enumerate(dict.fromkeys(row["model"] for row in rows)):
             mine = [row for row in rows if (row["model"], row["reading"]) == (name, reading)]
             for when, line in (("trained", "-"), ("untrained", ":")):
@@ -163,11 +166,12 @@ def _drawn(rows: list[dict[str, Any]]) -> Any:
                     color=plot.OKABE_ITO[number], marker=plot.MARKERS[number], ms=4, lw=1.2, label=f"{name}, {when}",
                 )  # fmt: skip
         ax.set_title(reading, fontsize=9)
-    canvas.legend(handles=panels[0].get_lines()[1:], loc="outside upper center", ncols=2, frameon=False, fontsize=7)
+        ax.label_outer()
+    canvas.legend(handles=panels[0].get_lines()[1:], loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+    about = [
+        f"{', '.join(dict.fromkeys(row['model'] for row in rows))}: curvature of the attention by layer",
+        f"medians over points, then over {len(PROMPTS)} prompts of Python code, of which the last token moves",
+        "σ²: mean variance of the layer's own outputs",
+    ]
+    plot.caption(canvas, about)
     return canvas
-
-
-def _sizes(rows: list[dict[str, Any]], reading: str) -> Any:
-    import numpy as np
-
-    return np.array([row[when] for row in rows if row["reading"] == reading for when in ("trained", "untrained")])
