@@ -14,7 +14,7 @@ from fisherflat.errors import FisherflatError, InputError
 from fisherflat.pages import Facts, Page, Section, html
 from fisherflat.report._drawn import Drawn
 from fisherflat.report._page import PAGE, certified, proofs_in
-from fisherflat.report._writer import Content, Figure, checked_formats, write
+from fisherflat.report._writer import Content, Figure, in_formats, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,14 +138,13 @@ class Result(ABC):
         **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to, or another run
         writes to it, or there is no such format.
         """
-        checked_formats(formats)
-        files = {**self.files(), PAGE: self.report}
+        files = in_formats({**self.files(), PAGE: self.report}, formats)
         about = files.pop(self.document)
         about = {**about, "files": sorted([*files, self.document]), "folders": list(self.folders)}
         files[self.document] = about  # comes last: what it says is there is there
         with claimed(folder) as place:
             _discard(place, place / self.document, about)
-            return write(files, folder, formats)
+            return write(files, folder)
 
     def report(self, path: str | Path) -> Path:
         """Write the whole result as one page that needs nothing else: HTML, with its figures in it.

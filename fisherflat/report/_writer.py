@@ -88,23 +88,34 @@ def checked_formats(given: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def in_formats(files: Mapping[str, Content], formats: Any) -> dict[str, Content]:
+    """Files by the names that they get: figures once for each format, whatever the suffix of their names.
+
+    **Raises:** `InputError` as `checked_formats`.
+    """
+    kinds, found = checked_formats(formats), {}
+    for name, content in files.items():
+        if isinstance(content, Figure):
+            found |= {f"{name.removesuffix('.png')}.{kind}": partial(content.write, kind=kind) for kind in kinds}
+        else:
+            found[name] = content
+    return found
+
+
 def write(files: Mapping[str, Content], folder: str | Path, formats: Any = ("png",)) -> list[Path]:
     """Write files into a folder, made if it is not there, each whole or not at all.
 
-    **Args:** `files`, what is in each, by name, which may begin with folders; `formats`, what figures are written as,
-    whatever the suffix of their names.
+    **Args:** `files`, what is in each, by name, which may begin with folders; `formats`, what figures are written as.
 
     **Returns:** the files. **Raises:** `InputError` where the folder cannot be made or written to, or a format is not
     one of `FORMATS`.
     """
-    kinds = checked_formats(formats)
-    writers: dict[str, Callable[[Path], Any]] = {}
-    for name, content in files.items():
-        if isinstance(content, Figure):
-            writers |= {f"{name.removesuffix('.png')}.{kind}": partial(content.write, kind=kind) for kind in kinds}
-        else:
-            writers[name] = content if callable(content) else partial(_BY_SUFFIX[Path(name).suffix], content)
-    return write_all(folder, writers)
+    found = in_formats(files, formats)
+    return write_all(folder, {name: _writing(name, content) for name, content in found.items()})
+
+
+def _writing(name: str, content: Content) -> Callable[[Path], Any]:
+    return content if callable(content) else partial(_BY_SUFFIX[Path(name).suffix], content)
 
 
 def _text(text: str, path: Path) -> None:
