@@ -164,9 +164,10 @@ def cells(
 
 
 def raster(
-    title: str, rows: Rows, *, x: str, y: str, about: str, said: str, table: str = "", over: Rows | None = None
-) -> Chart:
-    """A map over a plane: with `value` and the columns `x` and `y`; `over`, the rows that decide on the colours."""
+    title: str, rows: Rows, *, x: str, y: str, about: str, said: str, table: str = "",
+    of: str = "scalar curvature [1/σ²]",
+) -> Chart:  # fmt: skip
+    """A map over a plane: with `value` and the columns `x` and `y`."""
     return Chart(title, about, said, {
         "data": {"values": _data(rows)},
         "height": 300,
@@ -174,7 +175,7 @@ def raster(
         "encoding": {
             "x": {"field": x, "type": "ordinal", "title": x, "axis": {"labelOverlap": True, "labelAngle": 0}},
             "y": {"field": y, "type": "ordinal", "title": y, "sort": "descending", "axis": {"labelOverlap": True}},
-            "color": _diverging(over or rows, "value", "scalar curvature [1/σ²]"),
+            "color": _diverging(rows, "value", of),
             "tooltip": _tooltip([(x, x), (y, y), ("shown", "scalar curvature")]),
         },
     }, table)  # fmt: skip

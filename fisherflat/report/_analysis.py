@@ -20,7 +20,6 @@ from fisherflat.report._analysis_in_words import glance, headline, overview, sen
 from fisherflat.report._captions import OF_PART, caption, intervals, unit_of
 from fisherflat.report._depth_study import DepthStudy
 from fisherflat.report._in_depth import depth_studies
-from fisherflat.report._page import CURVATURE
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.studies.layers import CORNERS, QUANTITIES
@@ -189,8 +188,8 @@ class Analysis(Result):
         return _analysis_opening.opening(self)
 
     def scale(self) -> list[str]:
-        """What curvature is, for who knows no geometry."""
-        return [CURVATURE]
+        """What curvature is, and whether that of the opening is large, for who knows no geometry."""
+        return _analysis_opening.scaled(self)
 
     def sections(self) -> list[Section]:
         """The page of an analysis, from what matters most."""

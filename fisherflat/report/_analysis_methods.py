@@ -8,6 +8,12 @@ from fisherflat.pages import Code, Facts, Item
 from fisherflat.parts import readings
 from fisherflat.report._analysed import Analysed
 from fisherflat.report._page import VERDICTS, along, command, given, moved
+from fisherflat.studies import in_words
+
+_COVARIANCE = (
+    "σ² is the mean variance of each part's own outputs at the words of the prompts, without outliers, so that layers "
+    "can be compared"
+)
 
 
 def methods(found: Analysed) -> list[Item]:
@@ -17,12 +23,11 @@ def methods(found: Analysed) -> list[Item]:
     held = sorted({row["reading"] for row in found.rows if row["reading"]}, key=readings.order)
     moves = settings["moves"]
     where = settings["positions"]
-    facts = {
+    family = settings.get("family")
+    facts: dict[str, str] = {
         "chart": f"{_tokens(where)} {along(moves)}; {settings['points']} points of each chart: the token's own state, "
         f"and others drawn with seed {settings['seed']} from within one unit",
-        "covariance": "σ² is the mean variance of each part's own outputs at the words of the prompts, without "
-        "outliers, "
-        "so that layers can be compared",
+        "unit": f"the metric of {in_words(family)}" if family is not None else _COVARIANCE,
         "readings": ", ".join(held) or "none",
         "precision": f"{settings['dtype']}, engine {settings['engine']}; numerical errors are estimated at "
         f"{'each point' if settings['errors'] == 'all' else 'a sample of points and carried over to the others'}",
@@ -54,7 +59,7 @@ def _repeat(found: Analysed) -> list[Item]:
         reading=None if chosen is None else ",".join(chosen), position=None if where == "spread" else where,
         points=settings["points"], seed=settings["seed"] or None,
         dtype=None if settings["dtype"] == "float64" else settings["dtype"],
-        errors=None if settings["errors"] == "sample" else settings["errors"],
+        family=settings.get("family"), errors=None if settings["errors"] == "sample" else settings["errors"],
         depth=bool(found.depth) or None, out="again",
     ), "To repeat it:")]  # fmt: skip
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from fisherflat import statistics
+from fisherflat import scale, statistics
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
 from fisherflat.report._analysed import KEYS, Analysed, kinds
 from fisherflat.report._analysis_in_words import HELD, NAMES
-from fisherflat.report._page import layers, listed, off, sure
+from fisherflat.report._page import CURVATURE, layers, listed, off, sure, unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,19 @@ def opening(found: Analysed) -> list[str]:
             f"Nothing that was measured is known to be curved: {why}.",
             "So nothing makes curvature here.",
         ]
-    return [_flat(estimates), _curved(estimates, top), _made(found, estimates, top)]
+    return [_flat(estimates), _curved(top, unit_of(found.settings.get("family"))), _made(found, estimates, top)]
+
+
+def scaled(found: Analysed) -> list[str]:
+    """What curvature is, and what the one of the second sentence means, in lengths and among other models."""
+    if not found.measured or found.settings.get("family") is not None:
+        return [CURVATURE]
+    top = _most_curved(kinds(found))
+    if top is None:
+        return [CURVATURE]
+    k, error = found.settings["moves"]["dim"], float(top["mean_error"])
+    meant = scale.of(float(top["mean"]), k, error=error, part=top["part"], reading=top["reading"])
+    return [CURVATURE, str(meant)]
 
 
 def _whole(kinds: pd.DataFrame) -> pd.DataFrame:
@@ -80,11 +92,11 @@ def _most_curved(kinds: pd.DataFrame) -> pd.Series[Any] | None:
     return None if rows.empty else rows.loc[rows["mean"].abs().idxmax()]
 
 
-def _curved(kinds: pd.DataFrame, top: pd.Series[Any]) -> str:
+def _curved(top: pd.Series[Any], unit: str) -> str:
     """The second sentence: what is most curved, and how sure that is."""
     said = (
         f"Most curved is {called(top['part'], top['reading'])} of layer {top['layer']}: its mean scalar curvature is "
-        f"{top['mean']:+.3g}/σ² ({sure(top)}; {off(top['mean_error'])})"
+        f"{top['mean']:+.3g}{unit} ({sure(top)}; {off(top['mean_error'])})"
     )
     if top["low"] <= 0 <= top["high"]:
         said += ", so that elsewhere it may well have the other sign"
@@ -110,7 +122,7 @@ def _made(found: Analysed, kinds: pd.DataFrame, top: pd.Series[Any]) -> str:
         kinds.loc[(kinds[KEYS] == [top["layer"], top["part"], one]).all(axis=1), "mean_error"].iloc[0]
         for one in (base, reading)
     )
-    what = _PARTS[change["role"]]
+    what, unit = _PARTS[change["role"]], unit_of(found.settings.get("family"))
     left = top["mean"] - change["mean"]
     of_held = kinds.loc[(kinds[KEYS] == [top["layer"], top["part"], reading]).all(axis=1), "word"].iloc[0]
     if math.isnan(left):
@@ -118,7 +130,7 @@ def _made(found: Analysed, kinds: pd.DataFrame, top: pd.Series[Any]) -> str:
     said = (
         f"Of its parts {what} matter{'' if what.endswith('s') else 's'} most: held at the values of the prompt, "
         f"{'they leave' if what.endswith('s') else 'it leaves'} "
-        f"{'nothing (flat)' if of_held in FLAT_WORDS else f'{left:+.3g}/σ²'}, a difference of {change['mean']:+.3g} "
+        f"{'nothing (flat)' if of_held in FLAT_WORDS else f'{left:+.3g}{unit}'}, a difference of {change['mean']:+.3g} "
         f"({sure(change)}; {off(error)})"
     )
     if abs(change["mean"]) <= error:

@@ -12,7 +12,7 @@ from fisherflat.parts import readings
 from fisherflat.report._analysed import Analysed, kinds
 from fisherflat.report._analysis_in_words import NAMES
 from fisherflat.report._depth_page import measured
-from fisherflat.report._page import TONES, interval, listed, number, short
+from fisherflat.report._page import TONES, axis, interval, listed, number, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,19 +25,19 @@ def sections(found: Analysed) -> list[Section]:
     """What is to be read of an analysis, from what matters most to how it was made."""
     parts = []
     if found.measured:
-        estimates = kinds(found)
+        estimates, family = kinds(found), found.settings.get("family")
         whole = estimates[estimates["part"].isin(NAMES)]
         if len(whole):
-            parts += [_overview(whole), _by_layer(whole)]
+            parts += [_overview(whole, family), _by_layer(whole, family)]
         if len(estimates) > len(whole):
             parts.append(_heads(estimates[~estimates["part"].isin(NAMES)]))
         if len(found.gaps):
-            parts.append(_gates(found.gaps))
+            parts.append(_gates(found.gaps, family))
     parts += [Section(f"Depth: {short(study.text)}", measured(study)) for study in found.studies]
     return [*parts, _second_look(found), Section("All of it in sentences", [Points(found.sentences())])]
 
 
-def _overview(kinds: pd.DataFrame) -> Section:
+def _overview(kinds: pd.DataFrame, family: str | None) -> Section:
     rows = [_row(row) | {"what": f"{row['part']}, {row['reading']}"} for row in _ordered(kinds)]
     return Section("Layers and parts", [
         cells(
@@ -45,12 +45,12 @@ def _overview(kinds: pd.DataFrame) -> Section:
             about="Each cell is one part of one layer in one reading: live, or with parts of it held (frozen). Orange "
             "bulges like a sphere, purple bends like a saddle, “flat” is flat; where there is no cell, there "
             "is nothing of that kind to hold.",
-            said=_in_brief(kinds), table="estimates.csv",
+            said=_in_brief(kinds), table="estimates.csv", of=axis(family, "mean scalar curvature"),
         ),
     ])  # fmt: skip
 
 
-def _by_layer(kinds: pd.DataFrame) -> Section:
+def _by_layer(kinds: pd.DataFrame, family: str | None) -> Section:
     order = sorted(set(kinds["reading"]), key=readings.order)
     charts: list[Chart | Grid] = []
     for part in dict.fromkeys(kinds["part"]):
@@ -59,12 +59,12 @@ def _by_layer(kinds: pd.DataFrame) -> Section:
             f"Layer by layer: {part}", [_row(row) for row in _ordered(of_part)],
             x="layer", series="reading", order=order,
             about="Means over prompts, positions and points; the bars are their intervals.",
-            said=_in_brief(of_part), table="estimates.csv",
+            said=_in_brief(of_part), table="estimates.csv", y=axis(family),
         ))  # fmt: skip
-    return Section("Layer by layer", [*charts, _estimates(kinds)])
+    return Section("Layer by layer", [*charts, _estimates(kinds, family)])
 
 
-def _estimates(kinds: pd.DataFrame) -> Grid:
+def _estimates(kinds: pd.DataFrame, family: str | None) -> Grid:
     rows = [
         [
             number(row["layer"]),
@@ -80,7 +80,17 @@ def _estimates(kinds: pd.DataFrame) -> Grid:
         ]
         for row in _ordered(kinds)
     ]
-    heads = ["layer", "part", "reading", "mean [1/σ²]", "low", "high", "numerical error", "interval over", "points"]
+    heads = [
+        "layer",
+        "part",
+        "reading",
+        axis(family, "mean"),
+        "low",
+        "high",
+        "numerical error",
+        "interval over",
+        "points",
+    ]
     return Grid(
         "Mean scalar curvature, its interval (95 % from five prompts, positions or points on) and its numerical error",
         [*heads, "verdict"], rows, "estimates.csv",
@@ -100,7 +110,7 @@ def _heads(kinds: pd.DataFrame) -> Section:
     return Section("Heads", items)
 
 
-def _gates(gaps: pd.DataFrame) -> Section:
+def _gates(gaps: pd.DataFrame, family: str | None) -> Section:
     gaps = gaps[gaps["part"].isin(NAMES)]
     if gaps.empty:
         return Section("What the gates add", ["Only heads were measured with their gates held: see `gaps.csv`."])
@@ -111,7 +121,7 @@ def _gates(gaps: pd.DataFrame) -> Section:
     items: list[Chart | Grid] = [
         ranges(
             f"What gates add to the curvature of the {part}", [_gap(row) for row in rows.to_dict("records")],
-            x="layer", series="gate", order=order, y="gap in scalar curvature [1/σ²]",
+            x="layer", series="gate", order=order, y=axis(family, "gap in scalar curvature"),
             about="Curvature with the gate live minus curvature with the gate held, point by point.",
             said=f"Gaps from {rows['mean'].min():+.2g} to {rows['mean'].max():+.2g}.", table="gaps.csv",
         )
@@ -124,7 +134,7 @@ def _gates(gaps: pd.DataFrame) -> Section:
         ]
         for row in named.to_dict("records")
     ]  # fmt: skip
-    heads = ["layer", "part", "gate", "mean gap [1/σ²]", "low", "high", "numerical error"]
+    heads = ["layer", "part", "gate", axis(family, "mean gap"), "low", "high", "numerical error"]
     return Section("What the gates add", [*items, Grid("Expressivity gaps of the gates", heads, cells_of, "gaps.csv")])
 
 

@@ -14,6 +14,7 @@ from fisherflat.report._page import (
     TONES,
     VERDICTS,
     along,
+    axis,
     command,
     given,
     interval,
@@ -24,14 +25,18 @@ from fisherflat.report._page import (
     off,
     sure,
     table,
+    unit_of,
 )
 from fisherflat.statistics import Estimate, estimate
+from fisherflat.studies import in_words
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fisherflat.studies.depth import Depth
 
+#: of another family than the Gaussian
+_OWN_UNIT = ("Depth by depth", "Curvature is in the family's own metric, the same at every depth.")
 #: covariance -> its heading, and what it means
 _UNITS = {
     "calibrated": (
@@ -46,7 +51,7 @@ def opening(found: Depth) -> list[str]:
     """What is flat, after which block it is most curved and how sure that is, and which part makes it."""
     if not found.profiles:
         return ["Nothing was measured before the study was interrupted."]
-    means = _means(found, "calibrated")
+    means = _means(found, found.kinds[0][0])
     behind = means[means["depth"] > 0]
     live = behind[behind["reading"] == readings.LIVE]
     live = live if len(live) else behind
@@ -59,7 +64,7 @@ def opening(found: Depth) -> list[str]:
         said.append(
             f"The surface is most curved after {called(top['after'])}, {top['reading']}: its mean scalar "
             f"curvature there is "
-            f"{top['mean']:+.3g}/σ² ({sure(top)}; {off(top['mean_error'])})."
+            f"{top['mean']:+.3g}{unit_of(found.family)} ({sure(top)}; {off(top['mean_error'])})."
         )
     return [*said, _made(found)]
 
@@ -81,45 +86,44 @@ def _flat(behind: pd.DataFrame) -> str:
 def _made(found: Depth) -> str:
     if not found.budgets:
         return "Which part makes the curvature was not asked: there are no budgets."
-    budget = found.budgets["role"]
-    total = estimate(budget.scalar_curvature.flatten().tolist())
-    amounts = budget.attributed.reshape(-1, len(budget.labels))
-    mean = amounts.nanmean(0)
-    if not mean.isfinite().any() or total.mean == 0:
+    budget, unit = found.budgets["role"], unit_of(found.family)
+    total = estimate(budget.decided.scalar_curvature.flatten().tolist())
+    if not total.count:
+        return "After the last block the curvature is undecided, so that there is nothing to attribute."
+    if total.mean == 0:
         return "After the last block the surface is flat, so that there is nothing to attribute."
-    order = mean.abs().nan_to_num().argsort(descending=True).tolist()
-    first, second = order[0], order[1] if len(order) > 1 else order[0]
-    errors = [math.nan] * len(order) if budget.again is None else _over_points(budget.error("attributed"), len(order))
-    own = estimate(amounts[:, first].tolist())
+    parts = sorted(_attributed(found, "role"), key=lambda part: -abs(part[1].mean) if part[1].count else 0.0)
+    (first, own, error), (second, other, _) = parts[0], parts[min(1, len(parts) - 1)]
     said = (
-        f"{NAMES[budget.labels[first]].capitalize()} make{'s' if _one(budget.labels[first]) else ''} most of "
-        f"what there is "
-        f"after the last block: {mean[first]:+.3g}/σ² ({sure(own)}; {off(errors[first])})"
+        f"{called(first).capitalize()} make{'' if called(first).endswith('s') else 's'} most of what there is after "
+        f"the last block: {own.mean:+.3g}{unit} ({sure(own)}; {off(error)})"
     )
-    if second != first and mean[second]:
-        said += f", next to {mean[second]:+.3g} from {NAMES[budget.labels[second]]}"
-    error = math.nan if budget.again is None else budget.error("scalar_curvature").nanmean().item()
-    all_of_it = f"{total.mean:+.3g}/σ² ({sure(total)}; {off(error)})"
+    if second != first and other.mean:
+        said += f", next to {other.mean:+.3g} from {called(second)}"
+    of_total = budget.mean_error("scalar_curvature").item()
+    all_of_it = f"{total.mean:+.3g}{unit} ({sure(total)}; {off(of_total)})"
     return f"{said}; {'contributions cancel, and all is' if cancels(found) else 'all together it is'} {all_of_it}."
 
 
-def _one(role: str) -> bool:
-    return not NAMES[role].endswith("s")
+def _attributed(found: Depth, split: str) -> list[tuple[str, Estimate, float]]:
+    """What is attributed to each part: its label, the estimate over points, and its numerical error."""
+    budget = found.budgets[split]
+    amounts = budget.decided.attributed.reshape(-1, len(budget.labels))
+    errors = budget.mean_error("attributed").tolist()
+    return [(label, estimate(amounts[:, index].tolist()), errors[index]) for index, label in enumerate(budget.labels)]
 
 
-def _over_points(values: Any, count: int) -> list[float]:
-    errors: list[float] = values.reshape(-1, count).nanmean(0).tolist()
-    return errors
-
-
-def _means(found: Depth, covariance: str) -> pd.DataFrame:
-    """The estimates with one covariance, the word for each, and how far off rounding may have put it."""
-    rows = found.table[found.table["covariance"] == covariance]
+def _means(found: Depth, unit: str) -> pd.DataFrame:
+    """The estimates with one covariance or in the family's unit, the word for each, and their numerical errors."""
+    column = "covariance" if found.family is None else "family"
+    table = found.table
+    rows = table[table[column] == unit]
     keys = ["reading", "depth", "after"]
     groups = rows[rows["verdict"].notna()].groupby(keys, sort=False)
     words = groups["verdict"].agg(joint).rename("word").reset_index()
     errors = groups["scalar_curvature_error"].mean().rename("mean_error").reset_index()
-    estimates = found.estimates[found.estimates["covariance"] == covariance]
+    estimates = found.estimates
+    estimates = estimates[estimates[column] == unit]
     return estimates.merge(words, on=keys).merge(errors, on=keys)
 
 
@@ -145,10 +149,15 @@ def sections(found: Depth) -> list[Section]:
 
 
 def _profiles(found: Depth) -> Section:
+    import pandas as pd
+
     items: list[Any] = []
     order = sorted(found.profiles, key=readings.order)
-    for covariance, (title, about) in _UNITS.items():
-        means = _means(found, covariance)
+    first = pd.DataFrame()
+    for kind, _ in found.kinds:
+        title, about = _UNITS.get(kind, _OWN_UNIT)
+        means = _means(found, kind)
+        first = means if first.empty else first
         rows = [
             {
                 "blocks passed": row["depth"], "reading": row["reading"], "mean": row["mean"], "low": row["low"],
@@ -164,13 +173,14 @@ def _profiles(found: Depth) -> Section:
         )
         items.append(ranges(
             title, rows, x="blocks passed", series="reading", order=order,
-            about=f"{about} Means over points; the bars are their intervals.", said=f"{said}.", table="estimates.csv",
+            about=f"{about} Means over points; the bars are their intervals.", said=f"{said}.",
+            table="estimates.csv", y=axis(found.family),
         ))  # fmt: skip
-    items.append(_depths(_means(found, "calibrated")))
+    items.append(_depths(first, found.family))
     return Section("How curvature grows with depth", items)
 
 
-def _depths(means: pd.DataFrame) -> Grid:
+def _depths(means: pd.DataFrame, family: str | None) -> Grid:
     rows = [
         [
             number(row["depth"]), called(row["after"]), row["reading"],
@@ -179,8 +189,8 @@ def _depths(means: pd.DataFrame) -> Grid:
         ]
         for row in means.to_dict("records")
     ]  # fmt: skip
-    heads = ["blocks passed", "after", "reading", "mean [1/σ²]", "low", "high", "numerical error", "verdict"]
-    return Grid("Mean scalar curvature by depth, σ calibrated at each", heads, rows, "estimates.csv")
+    heads = ["blocks passed", "after", "reading", axis(family, "mean"), "low", "high", "numerical error", "verdict"]
+    return Grid("Mean scalar curvature by depth", heads, rows, "estimates.csv")
 
 
 def _attribution(found: Depth) -> Section:
@@ -198,7 +208,7 @@ def _attribution(found: Depth) -> Section:
         "ablated. Contributions below zero take curvature away.",
         bars(
             "Which part of which layer makes it", rows, y="where", series="role", order=order,
-            about="Bars add up to the curvature after the last block.",
+            about="Bars add up to the curvature after the last block.", x=axis(found.family),
             said=f"The largest contribution is {biggest['scalar_curvature']:+.2g}, of {_plain(biggest['role'])} in "
             f"{called(biggest['layer'])}.", table="attributed.csv",
         ),
@@ -218,21 +228,15 @@ def _plain(role: str) -> str:
 
 
 def _by(split: str, name: str, found: Depth) -> Grid:
-    budget = found.budgets[split]
-    count = len(budget.labels)
-    amounts = budget.attributed.reshape(-1, count)
-    errors = [math.nan] * count if budget.again is None else _over_points(budget.error("attributed"), count)
-    rows: list[list[str | Value]] = []
-    for index, label in enumerate(budget.labels):
-        mean: Estimate = estimate(amounts[:, index].tolist())
-        rows.append([
-            called(label), number(mean.mean, errors[index], 3, "+"), number(mean.low, digits=2),
-            number(mean.high, digits=2), number(errors[index], digits=1),
-        ])  # fmt: skip
-    return Grid(
-        f"Attributed to each {name}, mean over points", [name, "amount [1/σ²]", "low", "high", "numerical error"], rows,
-        f"budget_{split}.csv",
-    )  # fmt: skip
+    rows: list[list[str | Value]] = [
+        [
+            called(label), number(mean.mean, error, 3, "+"), number(mean.low, digits=2), number(mean.high, digits=2),
+            number(error, digits=1),
+        ]
+        for label, mean, error in _attributed(found, split)
+    ]  # fmt: skip
+    heads = [name, axis(found.family, "amount"), "low", "high", "numerical error"]
+    return Grid(f"Attributed to each {name}, mean over points", heads, rows, f"budget_{split}.csv")
 
 
 def _maps(found: Depth) -> Section:
@@ -258,8 +262,7 @@ def _maps(found: Depth) -> Section:
         maps[f"after {called(after)}"] = raster(
             f"After {called(after)}", here, x="u1", y="u2", said=said, table="maps.csv",
             about="Scalar curvature over the two directions that move; (0, 0) is the token's own state, "
-            "colours are those of "
-            "this map alone.",
+            "colours are those of this map alone.", of=axis(found.family),
         )  # fmt: skip
     return Section("Maps of curvature", [Pick("Look at the map", maps, list(maps)[-1])])
 
@@ -274,7 +277,7 @@ def _second_look(found: Depth) -> Section:
                 "block; these points are left out."
             )
         unknown = found.table[found.table["verdict"] == Verdict.UNDECIDED]
-        unknown = unknown[unknown["covariance"] == "calibrated"]
+        unknown = unknown[unknown.iloc[:, 0] == found.kinds[0][0]]
         if len(unknown):
             places = listed(f"{reading} after {called(after)}" for reading, after in zip(
                 unknown["reading"], unknown["after"], strict=True))  # fmt: skip
@@ -289,17 +292,20 @@ def _second_look(found: Depth) -> Section:
     )
 
 
+_COVARIANCE = (
+    "σ² is the mean variance of the states at each depth, over the tokens of the prompt; the attribution uses that of "
+    "the last depth"
+)
+
+
 def methods(found: Depth) -> list[Any]:
     """How a study of depth was made."""
     settings = found.settings
     facts = {
         "chart": f"token {found.token!r} moves {along(settings['moves'])} where it enters the first block; "
         f"{settings['points']} points: the token's own state, and others drawn with seed {settings['seed']} "
-        f"from within one "
-        f"unit, which is {settings['moves'].get('unit', 'one standard deviation')}",
-        "covariance": "σ² is the mean variance of the states at each depth, over the tokens of the prompt; the "
-        "attribution "
-        "uses that of the last depth",
+        f"from within one unit, which is {settings['moves'].get('unit', 'one standard deviation')}",
+        "unit": _COVARIANCE if found.family is None else f"the metric of {in_words(found.family)}",
         "readings": ", ".join(found.profiles) or "none",
         "precision": f"float64; numerical errors are estimated at "
         f"{'each point' if settings.get('errors') == 'all' else 'a sample of points and carried over to the others'}",
@@ -321,5 +327,5 @@ def _repeat(found: Depth) -> list[Any]:
         points=settings["points"], reading=None if chosen is None else ",".join(chosen),
         no_halves=True if not settings["halves"] else None, budget_points=settings["budget_points"],
         resolution=settings["resolution"], seed=settings["seed"] or None,
-        errors=None if settings["errors"] == "sample" else settings["errors"], out="again",
+        errors=None if settings["errors"] == "sample" else settings["errors"], family=found.family, out="again",
     ), "To repeat it:")]  # fmt: skip

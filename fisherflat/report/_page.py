@@ -144,6 +144,16 @@ def short(text: str, most: int = 48) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
+def unit_of(family: str | None) -> str:
+    """What follows a curvature: nothing where a family has a metric of its own."""
+    return "/σ²" if family is None else ""
+
+
+def axis(family: str | None, what: str = "scalar curvature") -> str:
+    """A quantity with its unit, as the title of an axis or a column."""
+    return f"{what} [1/σ²]" if family is None else what
+
+
 def interval(low: float, high: float) -> str:
     """An interval as a cell of a table."""
     return "–" if math.isnan(low) else f"{low:.2g} to {high:.2g}"

@@ -63,9 +63,13 @@ class Proofs(Result):
         if curved:
             top, name = max(curved, key=lambda pair: min(abs(float(bound)) for bound in pair[0].enclosure or (0, 0)))
             low, high = (float(bound) for bound in top.enclosure or (0, 0))
+            ends = dict.fromkeys((f"{low:.6g}", f"{high:.6g}"))
+            value = (
+                f"lies between {' and '.join(ends)}" if len(ends) > 1 else f"is {next(iter(ends))}, to these digits,"
+            )
             said.append(
-                f"Proved curved, most of all {self._where(name)}: its sectional curvature lies between {low:.6g} and "
-                f"{high:.6g} in units of 1 / covariance, rounding included."
+                f"Proved curved, most of all {self._where(name)}: its sectional curvature {value} in units of "
+                "1 / covariance, rounding included."
             )
         else:
             said.append("Nothing here is proved to be curved.")
