@@ -113,7 +113,7 @@ def _heads(kinds: pd.DataFrame) -> Section:
 def _gates(gaps: pd.DataFrame, family: str | None) -> Section:
     gaps = gaps[gaps["part"].isin(NAMES)]
     if gaps.empty:
-        return Section("What the gates add", ["Only heads were measured with their gates held: see `gaps.csv`."])
+        return Section("What the gates add", ["Only heads were measured with their gates held: see gaps.csv."])
     named = gaps.assign(
         what=gaps["gate"] + gaps["live"].map(lambda live: "" if live == readings.LIVE else ", pattern held")
     )
@@ -199,7 +199,7 @@ def _second_look(found: Analysed) -> Section:
     if len(unknown):
         said.append(
             f"Undecided: at {len(unknown)} of {len(measured)} points the numerical error exceeds the value "
-            f'({_places(unknown)}). `errors="all"` estimates the error at each of them.'
+            f'({_places(unknown)}). With errors="all" they are estimated at each of them.'
         )
     failed = table[table["verdict"].isna()]
     for reason, rows in list(failed.groupby("error", sort=False))[:5]:
@@ -232,7 +232,7 @@ def _second_look(found: Analysed) -> Section:
         said.append(
             f"Few samples: intervals are over {few:g} prompts, positions or points, and {statistics.ENOUGH} is "
             f"the least that "
-            "bears a 95 % interval. More `--prompt` make conclusions about other prompts possible."
+            "bears a 95 % interval. More prompts make conclusions about other prompts possible."
         )
     said += found.notes
     return Section(

@@ -35,7 +35,7 @@ WORDS = {
     "undecided": "the numerical error exceeds the value, so that not even the sign is known; it enters no mean",
     "curved": "the value exceeds its numerical error",
 }
-VERDICTS = "; ".join(f"`{word}`: {meaning}" for word, meaning in WORDS.items())
+VERDICTS = "; ".join(f"“{word}”: {meaning}" for word, meaning in WORDS.items())
 #: for who knows no geometry
 CURVATURE = (
     "Scalar curvature says how much the surface bends on which the outputs lie while a token moves: zero for a plane, "

@@ -85,7 +85,7 @@ class Proofs(Result):
         one = self.certificates[name]
         subject = one.subject or {}
         if "layer" not in subject:
-            return f"`{name}`"
+            return f"what {name} is about"
         reading = f", {one.reading}" if isinstance(one, CurvatureCertificate) else ""
         return f"the {subject.get('part', 'part')} of layer {subject['layer']}{reading}"
 
@@ -109,7 +109,7 @@ class Proofs(Result):
                 {
                     "flat": "proved by structure: each node of the recorded graph is constant or affine in what moves",
                     "curved": "proved in ball arithmetic, in which each number is an interval that holds the true one",
-                    "checking": "`fisherflat verify` records the model anew and checks each step with code of its own, "
+                    "checking": "fisherflat verify records the model anew and checks each step with code of its own, "
                     "which shares none with the prover; MODEL stands for the folder or the id of the model",
                 }
             )
