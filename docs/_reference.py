@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -63,13 +64,18 @@ def markdown(text: str) -> str:
     text = re.sub(r"^>>> .*?(?=\n\n|\Z)", r"```pycon\n\g<0>\n```", text, flags=re.MULTILINE | re.DOTALL)
     prose = re.split(r"(^```.*?^```)", text, flags=re.MULTILINE | re.DOTALL)
     prose[::2] = [re.sub(r"`(?:fisherflat\.|ff\.)?([A-Za-z_][\w.]*)`", _linked, part) for part in prose[::2]]
-    prose[::2] = [re.sub(r"\bdocs/(\w+)\.md\b", r"[\1](/\1.md)", part) for part in prose[::2]]
+    prose[::2] = [re.sub(r"\bdocs/(\w+)\.md\b", _page, part) for part in prose[::2]]
     return "".join(prose)
 
 
 def _linked(match: re.Match[str]) -> str:
     name = ALSO.get(match[1], match[1])
     return f"[{match[0]}](#fisherflat.{name})" if name in TARGETS else match[0]
+
+
+def _page(match: re.Match[str]) -> str:
+    there = (Path(__file__).parent / f"{match[1]}.md").exists()
+    return f"[{match[1]}](/{match[1]}.md)" if there else match[0]
 
 
 def signature(thing: Any) -> str:
@@ -167,9 +173,9 @@ def contents() -> str:
     if rest:
         lines += ["## More", "", _table([(name, getattr(ff, name)) for name in sorted(rest, key=str.lower)])]
     lines += ["## Modules", "", _table([(name, getattr(ff, name)) for name in MODULES])]
-    lines += ["The commands of the shell are on [a page of their own](commands.md).", ""]
+    lines += ["[The shell](/shell.md) says what commands share, [Commands](commands.md) what `--help` prints.", ""]
     names = [*MODULES, *sorted(NAMES, key=str.lower)]
-    return "\n".join([*lines, "```{toctree}", ":hidden:", "", "commands", *names, "/errors", "```", ""])
+    return "\n".join([*lines, "```{toctree}", ":hidden:", "", "/shell", "commands", *names, "/errors", "```", ""])
 
 
 def module_page(name: str) -> str:
