@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fisherflat.geometry._engines import ENGINES
 from fisherflat.geometry._field import CurvatureField, curvature_field
-from fisherflat.geometry._manifold import StatisticalManifold
+from fisherflat.geometry._manifold import PRECISIONS, StatisticalManifold
+from fisherflat.geometry._more_bits import in_more_bits, poor
 from fisherflat.geometry._quantities import Geometry
 from fisherflat.geometry._recharted import Jets, refined
 from fisherflat.geometry._words import (
@@ -26,6 +27,7 @@ __all__ = [
     "ERRORS",
     "FLAT_WORDS",
     "JUDGED",
+    "PRECISIONS",
     "CurvatureField",
     "Geometry",
     "Jets",
@@ -36,6 +38,8 @@ __all__ = [
     "decided",
     "exceptional",
     "filled",
+    "in_more_bits",
+    "poor",
     "refined",
     "sample",
     "turn",

@@ -16,6 +16,7 @@ import torch
 from fisherflat._typing import Bool, Float, Tensor
 from fisherflat.errors import EnclosureError, FisherflatError, UnsupportedOpError
 from fisherflat.geometry._quantities import Geometry
+from fisherflat.geometry._recharted import Pick
 from fisherflat.jets import Jet, pair_index, pairs
 from fisherflat.jets.graph import Graph
 from fisherflat.spaces.charts import Chart
@@ -33,10 +34,11 @@ _RIGHT = 2.0**-60
 Parts = tuple[np.ndarray, ...]
 
 
-def poor(geometry: Geometry) -> Bool[Tensor, "*batch"]:
-    """Where too few digits of the scalar curvature are right."""
-    error, value = geometry.error("scalar_curvature"), geometry.scalar_curvature.abs()
-    return (error > 2.0**-_POOR * value) & (error > 2.0**-_CANCELLED * geometry.cancellation_scale)
+def poor(
+    value: Float[Tensor, "*batch"], error: Float[Tensor, "*batch"], scale: Float[Tensor, "*batch"]
+) -> Bool[Tensor, "*batch"]:
+    """Where too few digits of a scalar curvature are right, given its error and `Geometry.cancellation_scale`."""
+    return (error > 2.0**-_POOR * value.abs()) & (error > 2.0**-_CANCELLED * scale)
 
 
 def in_more_bits(
@@ -45,19 +47,34 @@ def in_more_bits(
     chart: Chart,
     u: Float[Tensor, "P k"],
     family: Family | ParametricFamily,
+    where: Bool[Tensor, " P"] | None = None,
+    pick: Pick | None = None,
 ) -> tuple[Geometry, list[str]]:
     """The geometry with its poor points computed anew.
 
+    **Args:** `where` (default: where its own error says so); `pick`, which of the graph's outputs the surface has.
+
     **Returns:** it, and for each point that could not be, why not; there the estimate stands.
     """
-    where, reasons = poor(geometry), []
+    reasons: list[str] = []
+    if where is None:
+        where = poor(geometry.scalar_curvature, geometry.error("scalar_curvature"), geometry.cancellation_scale)
+    elif not where.any():
+        return geometry, reasons
     found: dict[int, list[Tensor]] = {}
     for point in where.nonzero()[:, 0].tolist():
         try:
             if graph is None or type(family) is not Gaussian:
-                what = "this engine has no graph" if graph is None else f"{type(family).__name__} has no balls"
+                what = (
+                    "the autodiff engine has no graph, from which balls are computed"
+                    if graph is None
+                    else f"more bits are there for Gaussians of one covariance, and {type(family).__name__} is another "
+                    "family"
+                )
                 raise UnsupportedOpError(what)
-            found[point] = [torch.from_numpy(part).to(u) for part in _parts(graph, chart, u[point].tolist(), family)]
+            found[point] = [
+                torch.from_numpy(part).to(u) for part in _parts(graph, chart, u[point].tolist(), family, pick)
+            ]
         except (FisherflatError, ImportError, ZeroDivisionError) as error:
             reasons.append(str(error))
     if not found:
@@ -93,7 +110,7 @@ def _replaced(geometry: Geometry, at: Tensor, parts: Sequence[Tensor]) -> Geomet
     return found
 
 
-def _parts(graph: Graph, chart: Chart, point: Sequence[float], family: Gaussian) -> Parts:
+def _parts(graph: Graph, chart: Chart, point: Sequence[float], family: Gaussian, pick: Pick | None = None) -> Parts:
     """The parts at a point, rounded to floats.
 
     **Raises:** `EnclosureError` where no number of bits suffices, `UnsupportedOpError` for an op without a ball rule.
@@ -105,7 +122,10 @@ def _parts(graph: Graph, chart: Chart, point: Sequence[float], family: Gaussian)
         for bits in _BITS:
             ctx.prec = bits
             try:
-                balls = _in_balls(_jet(graph, chart, [arb(x) for x in point]), chart.k, family)
+                jet = _jet(graph, chart, [arb(x) for x in point])
+                if pick is not None:
+                    jet = jet[:, pick(torch.arange(jet.shape[1])).numpy()]
+                balls = _in_balls(jet, chart.k, family)
             except (EnclosureError, ZeroDivisionError, ValueError):
                 continue
             if all(map(_known, balls)):

@@ -37,6 +37,7 @@ def analyze(
     dtype: torch.dtype = torch.float64,
     errors: str = "sample",
     family: str | ParametricFamily | None = None,
+    precision: str = "working",
     jobs: SupportsIndex = 1,
     runner: Runner | None = None,
     folder: str | Path | None = None,
@@ -69,8 +70,10 @@ def analyze(
       from within one unit of it.
     - `engine`: of the jets, `"taylor"` or `"autodiff"`; `dtype`: `torch.float64`, or `torch.float32` for a result that
       says so.
-    - `errors`: estimate the error of each scalar curvature at a `"sample"` of points (one in 64 of each chart, at least
-      one) and carry it over to the others, or estimate it at `"all"`, see docs/precision.md.
+    - `errors`: estimate the error of each scalar curvature at a `"sample"` of points (one in 64, at least one for each
+      reading of a part) and carry it over to the others, or estimate it at `"all"`, see docs/precision.md.
+    - `precision`: `"auto"` computes points of whose scalar curvature fewer than six digits are right in more bits, as
+      `StatisticalManifold.measure` does: seconds to minutes a point for large layers.
     - `family`: what the states after a block are read as: `"next-token"`, `"class"` or `"direction"`, what the model's
       own final norm and head make of those of the tokens that move (`Model.readout`), or one of `fisherflat.families`,
       whose parameters they are behind the final norm, such as `NextToken(weight)`. Then `parts` is `["block"]`, and
@@ -108,6 +111,7 @@ def analyze(
         dtype=dtype,
         errors=errors,
         family=family,
+        precision=precision,
     )
     if runner is not None and not callable(runner):
         raise InputError(f"a runner is a function of work and tasks, got {type(runner).__name__}")

@@ -369,7 +369,7 @@ def test_points_with_poor_digits_are_right_to_the_last_places_in_more_bits(seed:
 def test_all_that_is_computed_in_more_bits_is_in_the_coordinates_of_the_chart(monkeypatch: pytest.MonkeyPatch) -> None:
     from fisherflat.geometry import _more_bits
 
-    monkeypatch.setattr(_more_bits, "poor", lambda geometry: torch.tensor([True, False, True]))
+    monkeypatch.setattr(_more_bits, "poor", lambda *_: torch.tensor([True, False, True]))
     names = ["metric", "christoffel", "second_fundamental_form", "riemann", "ricci", "mean_curvature", "volume_density"]
     root = normal(24, 24, seed=31) / 8 + torch.eye(24, dtype=DOUBLE)
     for family in (ff.Gaussian(0.3), ff.Gaussian(torch.arange(1.0, 25.0)), ff.Gaussian(root @ root.T)):

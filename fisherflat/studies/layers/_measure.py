@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from fisherflat._typing import Float, Int, Tensor
-from fisherflat.errors import DegenerateImmersionWarning, without
+from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, warn, without
 from fisherflat.geometry import (
     ERRORS,
     Geometry,
@@ -20,6 +20,8 @@ from fisherflat.geometry import (
     carried,
     decided,
     exceptional,
+    in_more_bits,
+    poor,
     refined,
     sample,
     turn,
@@ -63,6 +65,8 @@ _BESIDE: dict[str, Callable[[Geometry], Tensor]] = {
     "size": lambda g: g.size,
     "skewness": lambda g: g.skewness,
 }
+#: of what errors are estimated
+_ERRED = ("scalar_curvature", "second_fundamental_form_norm")
 CURVED = list(Verdict).index(Verdict.CURVED)
 
 #: picks some of the outputs of a map, `[..., D]` -> `[..., m]`
@@ -127,6 +131,8 @@ class Measured:
         names = QUANTITIES | CORNERS | _BESIDE
         with without(DegenerateImmersionWarning):  # such points have an error in their row
             found = self._read(self._engine, self._u, lambda geometry: [read(geometry) for read in names.values()], 1)
+        #: by surface, where numbers were computed in more bits, and the errors there
+        self.renewed: dict[int, tuple[Tensor, Tensor]] = {}
         #: for each surface, by name of a quantity, `[P]`
         self.numbers = [dict(zip(names, columns, strict=True)) for columns in found]
 
@@ -142,9 +148,26 @@ class Measured:
 
     def errors(self, chosen: Int[Tensor, " n"]) -> Float[Tensor, "surfaces 2 n"]:
         """The errors of the scalar curvature and of `|II|` at some of the points."""
-        names = ("scalar_curvature", "second_fundamental_form_norm")
         source = _Shared(self._engine)
-        return self._read(source, self._u[chosen], lambda geometry: [geometry.error(name) for name in names], 4)
+        return self._read(source, self._u[chosen], lambda geometry: [geometry.error(name) for name in _ERRED], 4)
+
+    @torch.no_grad()
+    def in_more_bits(self, surface: int, at: Int[Tensor, " n"]) -> list[str]:
+        """Numbers of a surface at some points from more bits, as `StatisticalManifold.measure` has them.
+
+        They take the place of those that are there, and `errors` of the scalar curvature and of `|II|` with them.
+
+        **Returns:** why points could not be computed so.
+        """
+        one, u = list(self.surfaces.values())[surface], self._u[at]
+        graph = getattr(self._engine, "graph", None)
+        before = refined(self._engine, self.chart, u, self._engine.jet(u), one.family, "nan", one.pick, one.shape)
+        all_ = torch.ones(len(at), dtype=torch.bool, device=u.device)
+        found, stuck = in_more_bits(before, graph, self.chart, u, one.family, all_, one.pick)
+        for name, read in (QUANTITIES | CORNERS | _BESIDE).items():
+            self.numbers[surface][name][at] = read(found)
+        self.renewed[surface] = (at, torch.stack([found.error(name) for name in _ERRED]))
+        return stuck
 
     @torch.no_grad()
     def _read(
@@ -177,16 +200,19 @@ class _Shared:
         return self._kept[-1][1]
 
 
-def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str, list[Row]]]:
+def rows(
+    measured: Sequence[Measured], errors: str = "sample", precision: str = "working"
+) -> list[dict[str, list[Row]]]:
     """One row a point for each surface of some charts of one map, with an error and a verdict.
 
-    **Args:** `errors`, a key of `ERRORS`: where they are estimated.
+    **Args:** `errors`, a key of `ERRORS`: where they are estimated; `precision`, one of `PRECISIONS`.
 
     **Returns:** for each chart, by surface, rows with `point`, `u`, `rerouted`, the numbers of `QUANTITIES`,
     `scalar_curvature_error`, `verdict` and `error`.
     """
     found: list[dict[str, list[Row]]] = []
-    for one, judged in zip(measured, _judged(measured, _chosen(measured, ERRORS[errors])), strict=True):
+    all_judged = _judged(measured, _chosen(measured, ERRORS[errors]), precision == "auto")
+    for one, judged in zip(measured, all_judged, strict=True):
         places = list(
             zip(
                 range(len(one.points)),
@@ -210,7 +236,9 @@ def rows(measured: Sequence[Measured], errors: str = "sample") -> list[dict[str,
     return found
 
 
-def _judged(measured: Sequence[Measured], chosen: Sequence[Int[Tensor, " _"]]) -> list[list[tuple[Tensor, Tensor]]]:
+def _judged(
+    measured: Sequence[Measured], chosen: Sequence[Int[Tensor, " _"]], more_bits: bool
+) -> list[list[tuple[Tensor, Tensor]]]:
     """For each chart and each of its surfaces the errors of the scalar curvature, and positions among `Verdict`."""
     estimated = {i: one.errors(chosen[i]) for i, one in enumerate(measured) if len(chosen[i])}
     errors: list[list[list[Tensor]]] = []  # for each chart and surface those of the scalar curvature and of |II|
@@ -244,12 +272,31 @@ def _judged(measured: Sequence[Measured], chosen: Sequence[Int[Tensor, " _"]]) -
             at = here.nonzero()[:, 0]
             for both, new in zip(errors[number], one.errors(at), strict=True):
                 _put(both, at, new)
-    if odd.any():
+    if more_bits:
+        _refine(measured, errors)
+    if more_bits or odd.any():
         codes = named()
     return [
         [(scal, of) for (scal, _), of in zip(errors[number], codes[number], strict=True)]
         for number in range(len(measured))
     ]
+
+
+def _refine(measured: Sequence[Measured], errors: Sequence[Sequence[Sequence[Tensor]]]) -> None:
+    """Numbers and errors in more bits, where they are poor."""
+    stuck, count = list[str](), 0
+    for one, of_chart in zip(measured, errors, strict=True):
+        for surface, (own, both) in enumerate(zip(one.numbers, of_chart, strict=True)):
+            at = poor(own["scalar_curvature"], both[0], own["scale"]).nonzero()[:, 0]
+            if len(at):
+                stuck, count = stuck + one.in_more_bits(surface, at), count + len(at)
+                _put(both, *one.renewed[surface])
+    if stuck:
+        warn(
+            f"{len(stuck)} of {count} points with poor digits could not be computed in more bits, and their errors say "
+            f"so; the first because {stuck[0]}",
+            PrecisionWarning,
+        )
 
 
 def _put(errors: Sequence[Tensor], at: Int[Tensor, " n"], own: Float[Tensor, "2 n"]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from fisherflat._arrays import integer, integers
 from fisherflat.errors import InputError
-from fisherflat.geometry import ENGINES, ERRORS
+from fisherflat.geometry import ENGINES, ERRORS, PRECISIONS
 from fisherflat.models import PARTS
 from fisherflat.models.moves import Moves, parse, parsed
 from fisherflat.parts.readings import canonical
@@ -36,6 +36,7 @@ class Settings:
     dtype: torch.dtype = torch.float64
     errors: str = "sample"
     family: Asked = None
+    precision: str = "working"
 
     @classmethod
     def of(
@@ -54,6 +55,7 @@ class Settings:
         dtype: torch.dtype = torch.float64,
         errors: str = "sample",
         family: Any = None,
+        precision: str = "working",
     ) -> Settings:
         """From the arguments of `fisherflat.analyze`.
 
@@ -69,6 +71,8 @@ class Settings:
             raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
         if errors not in ERRORS:
             raise InputError(f'errors must be "sample" or "all", got {errors!r}')
+        if precision not in PRECISIONS:
+            raise InputError(f"precision must be one of {PRECISIONS}, got {precision!r}")
         if isinstance(heads, str) and heads != "all":
             raise InputError(f'heads must be "all" or a list of indices, got {heads!r}')
         if heads is not None and not isinstance(heads, str):
@@ -96,6 +100,7 @@ class Settings:
             dtype=dtype,
             errors=errors,
             family=family,
+            precision=precision,
         )
 
     def plain(self) -> dict[str, Any]:
@@ -113,6 +118,7 @@ class Settings:
             "dtype": str(self.dtype).removeprefix("torch."),
             "errors": self.errors,
             **({} if self.family is None else {"family": named(self.family)}),
+            "precision": self.precision,
         }
 
 

@@ -149,7 +149,13 @@ class Study:
         found: dict[str, list[Row]] = {}
         judged: Iterator[dict[str, list[Row]]]
         try:
-            judged = iter(rows([one for _, one in charts if isinstance(one, Measured)], self.settings.errors))
+            judged = iter(
+                rows(
+                    [one for _, one in charts if isinstance(one, Measured)],
+                    self.settings.errors,
+                    self.settings.precision,
+                )
+            )
         except Exception as error:  # other readings may go well
             judged = repeat({part: [{"error": _said(error)}]})
         for about, measured in charts:
