@@ -147,6 +147,8 @@ class Graph:
     `fisherflat.trace` makes one.
     """
 
+    _last_use: dict[Node, list[Node]] | None = None
+
     def __init__(
         self,
         nodes: list[Node],
@@ -209,7 +211,9 @@ class Graph:
         return values
 
     def last_use(self) -> dict[Node, list[Node]]:
-        """Node -> the nodes whose value is not needed after it."""
+        """Node -> the nodes whose value is not needed after it; found once, for a graph does not change."""
+        if self._last_use is not None:
+            return self._last_use
         last: dict[Node, Node] = {}
         for node in self.nodes:
             last[node] = node
@@ -219,6 +223,7 @@ class Graph:
         for node, user in last.items():
             if node is not self.output:
                 dead.setdefault(user, []).append(node)
+        self._last_use = dead
         return dead
 
     def users(self) -> dict[Node, list[Node]]:
