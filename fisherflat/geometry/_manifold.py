@@ -103,7 +103,7 @@ class StatisticalManifold(Paths):
         self.dtype, self._engine_name, self.degenerate, self._memory = dtype, engine, degenerate, memory
         # a graph's constants are not weights of a module, so it is converted as a whole
         working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean
-        joined = isinstance(self.family, ParametricFamily)
+        joined = self.family.together if isinstance(self.family, ParametricFamily) else None
         self._mapping = Mapping(working, dtype, chart.point.device, joined, self.differentiable)
         value = self._mapping.check(chart.point.detach().to(dtype))
         self.output_shape, self.ambient_dim = tuple(value.shape), value.numel()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fisherflat as ff
-from fisherflat.errors import InputError, MapError
+from fisherflat.errors import DegenerateImmersionError, DegenerateImmersionWarning, InputError, MapError
 
 D = torch.float64
 ENGINES = ("taylor", "autodiff")
@@ -309,3 +309,79 @@ def test_points_outside_of_a_family() -> None:
     spread = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2), ff.families.DiagonalGaussian())
     with pytest.raises(MapError, match="not finite"):
         spread.metric([0.0, -1e4])
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "said"),
+    [
+        (ff.families.DiagonalGaussian(), (4, 2), "as many logarithms"),
+        (ff.families.DiagonalGaussian(), (2, 2, 2), "as many logarithms"),
+        (ff.families.IsotropicGaussian(), (2, 2), "one logarithm"),
+        (ff.families.FullGaussian(2), (3, 2), "2 means and the 3 entries"),
+        (ff.families.Categorical(), (3, 3), "takes one tensor; the map returned"),
+        (ff.families.VonMisesFisher(), (3, 1), "takes one tensor; the map returned"),
+    ],
+)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_several_outputs_that_are_no_parameters(family: Any, sizes: tuple[int, ...], said: str, engine: str) -> None:
+    """Joined they would have a length that fits, and be read as something else."""
+    weights = [random(2, size, seed=size) for size in sizes]
+    with pytest.raises(MapError, match=said):
+        ff.StatisticalManifold(lambda u: [u @ w for w in weights], ff.charts.identity(2), family, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_spreads_that_are_no_numbers(bad: float, engine: str) -> None:
+    for family in (ff.families.DiagonalGaussian(), ff.families.IsotropicGaussian()):
+        spread = torch.tensor([bad], dtype=D)
+        manifold = ff.StatisticalManifold(
+            lambda u, s=spread: torch.cat([u[:1].sin(), u[1:] + s]), ff.charts.identity(2), family, engine=engine
+        )
+        with pytest.raises((MapError, DegenerateImmersionError)):
+            manifold.scalar_curvature([0.3, 0.1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("family", "outputs"),
+    [
+        (ff.families.Categorical(), lambda u: F.pad(u, (0, 1))),
+        (ff.families.NextToken(torch.eye(3, dtype=D)), lambda u: F.pad(u, (0, 1))),
+        (ff.families.Bernoulli(), lambda u: torch.cat([u, u.prod()[None]])),
+    ],
+)
+@pytest.mark.parametrize("gap", [750.0, 2000.0, 1e6])
+def test_saturated_probabilities(family: Any, outputs: Any, gap: float, engine: str) -> None:
+    chart = ff.charts.affine([-gap, -gap - 1], torch.eye(2))
+    manifold = ff.StatisticalManifold(outputs, chart, family, engine=engine)
+    with pytest.raises(DegenerateImmersionError, match="saturated, 1 - p is"):
+        manifold.scalar_curvature([0.0, 0.0])
+    tolerant = ff.StatisticalManifold(outputs, chart, family, engine=engine, degenerate="nan")
+    with pytest.warns(DegenerateImmersionWarning, match="2 of 2 points"):
+        assert tolerant.scalar_curvature([[0.0, 0.0], [1.0, 1.0]]).isnan().all()
+
+
+@pytest.mark.parametrize("gap", [100.0, 500.0, 700.0])
+def test_nearly_saturated_probabilities_keep_their_digits(gap: float) -> None:
+    """The whole simplex of three classes has scal 1/2 also in its corners."""
+    chart = ff.charts.affine([-gap, -gap - 1], torch.eye(2))
+    for family in (ff.families.Categorical(), ff.families.NextToken(torch.eye(3, dtype=D))):
+        manifold = ff.StatisticalManifold(lambda u: F.pad(u, (0, 1)), chart, family)
+        found = manifold.measure([0.0, 0.0], ["scalar_curvature", "uncertainty", "relative_curvature"])
+        assert found["scalar_curvature"].item() == pytest.approx(0.5, rel=1e-12)
+        rest = math.exp(-gap) + math.exp(-gap - 1)
+        assert found["uncertainty"].item() == pytest.approx(rest, rel=1e-12)
+        assert found["relative_curvature"].item() == pytest.approx(rest, rel=1e-12)  # 4 (1 - p) / 4
+
+
+def test_the_likeliest_of_several_independent_outcomes() -> None:
+    logits, bits = random(2, 3), random(4, seed=1)
+    classes = ff.StatisticalManifold(lambda u: logits * (1 + u), ff.charts.identity(1), ff.families.Categorical())
+    p = logits.softmax(-1).amax(-1).prod()
+    assert classes.at([0.0]).uncertainty.item() == pytest.approx(1 - p.item(), rel=1e-12)
+    yes = ff.StatisticalManifold(lambda u: bits + u, ff.charts.identity(1), ff.families.Bernoulli())
+    q = torch.maximum(bits.sigmoid(), 1 - bits.sigmoid()).prod()
+    assert yes.at([0.0]).uncertainty.item() == pytest.approx(1 - q.item(), rel=1e-12)
+    gaussian = ff.StatisticalManifold(lambda u: torch.cat([u, u**2]), ff.charts.identity(1))
+    assert gaussian.at([0.0]).uncertainty.isnan()

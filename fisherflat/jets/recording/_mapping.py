@@ -22,8 +22,8 @@ class Mapping:
 
     **Args:** `mean`: an `nn.Module` or a callable. What runs is a copy of the module (`own`) that shares its weights;
     those that are not in `dtype` are promoted (float16 and bfloat16 with a `PrecisionWarning`). The user's module is
-    not touched. Other callables are called as they are. `joined`: whether several outputs are joined along their last
-    axis. `live`: whether its graph follows the weights and has gradients by them.
+    not touched. Other callables are called as they are. `joined`: makes one tensor of several outputs, where there
+    may be several. `live`: whether its graph follows the weights and has gradients by them.
 
     **Attributes:** `weights`: name -> tensor, for a module (empty otherwise); `module`: the copy, or `None`; `modules`:
     those that run, also where a callable holds them; `program`, of a live map, how its constants are made.
@@ -34,7 +34,7 @@ class Mapping:
         mean: Callable[[Tensor], Tensor],
         dtype: torch.dtype,
         device: torch.device,
-        joined: bool = False,
+        joined: Callable[[list[Tensor]], Tensor] | None = None,
         live: bool = False,
     ) -> None:
         self.mean, self.dtype, self._joined = mean, dtype, joined
@@ -84,8 +84,9 @@ class Mapping:
         """The map at `x`, of the shape of the chart's point and in the working precision; `value` says if it is one."""
         with evaluating(*self.modules):
             y = self._called(x)
-            if self._joined and isinstance(y, (tuple, list)) and y and all(isinstance(part, Tensor) for part in y):
-                return torch.cat(list(y), -1)
+            several = isinstance(y, (tuple, list)) and y and all(isinstance(part, Tensor) for part in y)
+            if several and self._joined is not None:
+                return self._joined(list(y))
             return y
 
     def _called(self, x: Tensor) -> Any:

@@ -86,6 +86,11 @@ class Bernoulli(ParametricFamily):
     [[0.25, 0.0], [0.0, 0.25]]
     """
 
+    @property
+    def several(self) -> tuple[str, Callable[[list[int]], bool]]:
+        """Any number."""
+        return "several that are alike but for their last axis", lambda _: True
+
     def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
         return leading(shape) * last(shape, self, 1, "logits")
@@ -112,6 +117,11 @@ class Poisson(ParametricFamily):
     >>> M.metric([0.0, 0.0]).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
+
+    @property
+    def several(self) -> tuple[str, Callable[[list[int]], bool]]:
+        """Any number."""
+        return "several that are alike but for their last axis", lambda _: True
 
     def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""

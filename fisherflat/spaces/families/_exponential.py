@@ -39,6 +39,11 @@ class ExponentialFamily(ParametricFamily):
             )
         self.log_partition = log_partition
 
+    @property
+    def several(self) -> tuple[str, Callable[[list[int]], bool]]:
+        """Any number."""
+        return "several that are alike but for their last axis", lambda _: True
+
     def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
         return leading(shape) * last(shape, self, 1, "natural parameters")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import SupportsIndex
 
 import torch
@@ -38,6 +39,11 @@ class DiagonalGaussian(ParametricFamily):
     >>> round(M.scalar_curvature([0.3, -0.2]).item(), 12)
     -1.0
     """
+
+    @property
+    def several(self) -> tuple[str, Callable[[list[int]], bool]]:
+        """A pair."""
+        return "means and as many logarithms of standard deviations", lambda n: len(n) == 2 and n[0] == n[1]
 
     def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
@@ -85,6 +91,11 @@ class IsotropicGaussian(ParametricFamily):
     >>> round(M.scalar_curvature([0.3, -0.2, 0.1]).item(), 12)  # -(n + 1) / 2
     -1.5
     """
+
+    @property
+    def several(self) -> tuple[str, Callable[[list[int]], bool]]:
+        """A pair."""
+        return "means and one logarithm of a standard deviation", lambda n: len(n) == 2 and n[1] == 1
 
     def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""
@@ -142,6 +153,12 @@ class FullGaussian(ParametricFamily):
         self.size = operator.index(dim)
         if self.size < 1:
             raise InputError(f"FullGaussian takes the dimension of the Gaussians, an integer from 1; got {dim!r}")
+
+    @property
+    def several(self) -> tuple[str, Callable[[list[int]], bool]]:
+        """A pair."""
+        d, entries = self.size, self.size * (self.size + 1) // 2
+        return f"{d} means and the {entries} entries of a Cholesky factor", lambda n: n == [d, entries]
 
     def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """As many as there are outputs."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import InputError
+from fisherflat.errors import InputError, MapError
 from fisherflat.spaces.jets import Jet, pairs
 
 
@@ -110,6 +110,25 @@ class ParametricFamily(ABC):
     @abstractmethod
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """The surface of the 2-jet `[P, S, D]` of a map with outputs of a shape, flattened."""
+
+    def together(self, outputs: list[Tensor]) -> Tensor:
+        """Several outputs of a map as one, joined along their last axis.
+
+        **Raises:** `MapError` where they are not what the family's parameters are made of.
+        """
+        parts = [part.reshape(1) if part.dim() == 0 else part for part in outputs]
+        wanted, sizes = self.several, [part.shape[-1] for part in parts]
+        alike = {part.shape[:-1] for part in parts}
+        if wanted is None or not wanted[1](sizes) or len(alike) > 1:
+            what = "one tensor" if wanted is None else f"one tensor, or {wanted[0]}"
+            shapes = " and ".join(str(list(part.shape)) for part in outputs)
+            raise MapError(f"{self!r} takes {what}; the map returned tensors of shapes {shapes}")
+        return torch.cat(parts, -1)
+
+    @property
+    def several(self) -> tuple[str, Callable[[list[int]], bool]] | None:
+        """What several outputs are, in words, and whether so long ones are that; `None` where there must be one."""
+        return None
 
     def apart(self, coefficients: Tensor, k: int, shape: tuple[int, ...]) -> Framed:
         """The surface of a map whose second derivatives are sums of n parts, with those parts kept apart.
