@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # for type checkers, which know no lazy imports; a test holds
     from fisherflat import scale as scale
     from fisherflat import statistics as statistics
     from fisherflat import symmetry as symmetry
+    from fisherflat import training as training
     from fisherflat import zoo as zoo
     from fisherflat.certificates import Certificate as Certificate
     from fisherflat.geometry import CurvatureField as CurvatureField
@@ -72,6 +73,7 @@ _MODULES = (
     "scale",
     "statistics",
     "symmetry",
+    "training",
     "zoo",
 )
 #: its classes and functions -> the room that each is from

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fisherflat"
 FLOORS = (
     "_version", "errors", "_renamed", "_typing", "_progress", "_files", "_arrays", "statistics",
     "spaces", "layers", "jets", "parts", "geometry", "zoo", "scale", "models", "gated_mlp",
-    "certificates", "verifier", "provers", "studies", "plot", "pages", "report", "symmetry",
+    "certificates", "verifier", "provers", "studies", "training", "plot", "pages", "report", "symmetry",
     "charts", "families", "memories", "moves", "readings", "lab", "cli",
 )  # fmt: skip
 

@@ -1,0 +1,7 @@
+"""Curvature in training: penalties that push it, callbacks that watch it, and inputs or weights that have a wanted one."""
+
+from __future__ import annotations
+
+from fisherflat.training._penalty import PENALTIES, CurvaturePenalty
+
+__all__ = ["PENALTIES", "CurvaturePenalty"]
