@@ -1,4 +1,4 @@
-"""Curvature in training: penalties that push it, callbacks that watch it, and inputs or weights that have a wanted one."""
+"""Curvature in training: penalties that push it, callbacks that watch it, and inputs that have the most of it."""
 
 from __future__ import annotations
 

@@ -203,27 +203,31 @@ class TensorAlgebra(Algebra):
         super().__init__(labels, blocks, constants)
         self.tape = tape
 
+    @property
+    def _taping(self) -> bool:
+        return self.tape and torch.is_grad_enabled()
+
     def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_empty(coefficients, like.shape[1], *shape)
 
     def recorded(self, forward: Callable[..., Any], adjoint: Adjoint, *arrays: Any) -> Any:
-        if not torch.is_grad_enabled() or not any(array.requires_grad for array in arrays):
+        if not self._taping or not any(array.requires_grad for array in arrays):
             return forward(*arrays)
         return Recorded.apply(forward, adjoint, *arrays)
 
     def shifted(self, rows: Tensor, value: Any) -> Tensor:
-        if not torch.is_grad_enabled():
+        if not self._taping:
             return super().shifted(rows, value)
         return torch.cat([rows[:1] + value, rows[1:]])
 
     def kept(self, rows: Tensor) -> Tensor:
-        return rows.clone() if torch.is_grad_enabled() else rows
+        return rows.clone() if self._taping else rows
 
     def spilling(self, value: Any) -> bool:
         # an infinite slope times a gradient of zero, where an entry is not read or masked behind
         parts = value if isinstance(value, tuple) else (value,)
         data = (part.data for part in parts if isinstance(part, Series) and not isinstance(part, Unknown))
-        return torch.is_grad_enabled() and not all(bool(d.detach().sum().isfinite()) for d in data)
+        return self._taping and not all(bool(d.detach().sum().isfinite()) for d in data)
 
     def shielded(self, value: Any) -> Any:
         if not isinstance(value, Series) or isinstance(value, Unknown) or not value.data.requires_grad:
@@ -323,9 +327,10 @@ class TensorAlgebra(Algebra):
         return self._values(node, args, kwargs, k)
 
     def still(self, node: Node, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
-        op = OPS.get(node.packet)  # what jumps has no gradient
-        call = self.values if op is not None and op.kind == "constant" else self._values
-        return call(node, args, kwargs, k)
+        op = OPS.get(node.packet)
+        if not self._taping or (op is not None and op.kind == "constant"):  # what jumps has no gradient
+            return self.values(node, args, kwargs, k)
+        return self._values(node, args, kwargs, k)
 
     def _values(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         op = OPS.get(node.packet)

@@ -113,7 +113,8 @@ def mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
     right = left if a is b else b if len(b.shape) == rank else Series(aligned(b.data, rank), b.k)
 
     def forward(*arrays: Any) -> Any:
-        return leibniz(xp, node, *(Series(array, a.k) for array in arrays), xp.mul, xp.fma).data
+        one, other = (Series(array, a.k) for array in arrays)
+        return leibniz(xp, node, one, other, xp.mul, xp.fma).data
 
     mixing = bool(left.order and right.order)
     adjoint = leibniz_adjoint(a.k, xp.sources(node, a.k), mixing, (torch.mul, torch.mul))
