@@ -147,8 +147,6 @@ class Graph:
     `fisherflat.trace` makes one.
     """
 
-    _last_use: dict[Node, list[Node]] | None = None
-
     def __init__(
         self,
         nodes: list[Node],
@@ -212,8 +210,8 @@ class Graph:
 
     def last_use(self) -> dict[Node, list[Node]]:
         """Node -> the nodes whose value is not needed after it; found once, for a graph does not change."""
-        if self._last_use is not None:
-            return self._last_use
+        if (known := vars(self).get("_last_use")) is not None:
+            return known
         last: dict[Node, Node] = {}
         for node in self.nodes:
             last[node] = node
