@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from fisherflat.models._recorded_calls import Call, first_tensor
 from fisherflat.models._tail import Reach, Tail
 from fisherflat.models._task import Task, completed
 from fisherflat.spaces.families import Bernoulli, Categorical, NextToken, ParametricFamily, VonMisesFisher
-
-if TYPE_CHECKING:
-    from fisherflat.models._model import Model
 
 #: what states can be read as, and what that is called
 READOUTS = {
@@ -102,7 +99,7 @@ class _Logits(Reach):
 class Readouts:
     """Finds the head of a model, and what it makes of states."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
         self._family: NextToken | None = None
         self._whole: tuple[nn.Module | None] | None = None

@@ -19,6 +19,8 @@ _COVARIANCE = (
 def methods(found: Analysed) -> list[Item]:
     """How an analysis was made."""
     settings = found.settings
+    if "moves" not in settings:  # rows that were put together by hand
+        return ["How these numbers were made is not written down with them."]
     texts = {row["prompt"]: row["text"] for row in found.rows}
     held = sorted({row["reading"] for row in found.rows if row["reading"]}, key=readings.order)
     moves = settings["moves"]

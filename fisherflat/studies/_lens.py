@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.certificates import digests
 from fisherflat.errors import InputError
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import TensorAlgebra, evaluated, exactly, packed
@@ -76,6 +75,8 @@ def asked(family: Any) -> Asked:
 def named(family: Asked) -> str | None:
     """A name for tables and settings, which tells families apart."""
     if isinstance(family, NextToken) and isinstance(family.weight, torch.Tensor):
+        from fisherflat.certificates import digests
+
         return f"{family!r} {digests.of_tensor(family.weight)[:16]}"
     return family if family is None or isinstance(family, str) else repr(family)
 
