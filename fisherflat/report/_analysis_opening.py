@@ -40,7 +40,7 @@ def scaled(found: Analysed) -> list[str]:
     top = _most_curved(kinds(found))
     if top is None:
         return [CURVATURE]
-    k, error = found.settings["moves"]["dim"], float(top["mean_error"])
+    k, error = next(len(row["u"]) for row in found.rows if row["u"] is not None), float(top["mean_error"])
     meant = scale.of(float(top["mean"]), k, error=error, part=top["part"], reading=top["reading"])
     return [CURVATURE, str(meant)]
 
