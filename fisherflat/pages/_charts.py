@@ -12,26 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fisherflat.pages._content import Chart
-from fisherflat.plot import OKABE_ITO
-
-#: shapes beside colours, for print in grey
-_SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
-_DASHES = ([1, 0], [6, 3], [6, 2, 1, 2], [2, 2], [10, 3], [1, 4])
-#: the last colour of the figures is black, which a dark page hides
-COLOURS = (*OKABE_ITO[:5], "#888888")
-
-
-def _colour(look: int) -> str:
-    return COLOURS[look % len(COLOURS)]
-
-
-def _shape(look: int) -> str:
-    return _SHAPES[(look + look // len(COLOURS)) % len(_SHAPES)]  # no two looks share colour and shape
-
-
-def _dash(look: int) -> list[int]:
-    return _DASHES[(look + look // len(COLOURS)) % len(_DASHES)]
-
+from fisherflat.pages._looks import ink, looks
 
 #: a scale that spans more than this is symmetric and logarithmic
 _SPAN, _DECADES = 100.0, 4
@@ -51,10 +32,11 @@ def ranges(
     of series, in the order of their looks.
     """
     found = [name for name in order if any(row[series] == name for row in rows)]
-    colour, shape, dash = (
+    drawn = dict(zip(order, looks(order), strict=True))
+    colour, shape = (
         {"field": series, "type": "nominal", "title": None,
-         "scale": {"domain": found, "range": [looks(order.index(name)) for name in found]}}
-        for looks in (_colour, _shape, _dash)
+         "scale": {"domain": found, "range": [getattr(drawn[name], what) for name in found]}}
+        for what in ("colour", "shape")
     )  # fmt: skip
     places = sorted({row[x] for row in rows})
     gap = min((b - a for a, b in itertools.pairwise(places)), default=1.0)
@@ -75,7 +57,7 @@ def ranges(
         "layer": [
             {"mark": _mark("rule", strokeWidth=4, opacity=0.35),
              "encoding": base | {"y": {**across, "field": "low"}, "y2": {"field": "high"}}},
-            {"mark": _mark("line", strokeWidth=1.5), "encoding": base | {"y": across, "strokeDash": dash}},
+            {"mark": _mark("line", strokeWidth=1.5), "encoding": base | {"y": across}},
             {"mark": _mark("point", filled=True, size=50, opacity=1),
              "encoding": base | {"y": across, "shape": shape, "tooltip": tip}},
         ],
@@ -83,20 +65,20 @@ def ranges(
 
 
 def bars(
-    title: str, rows: Rows, *, y: str, series: str, about: str, said: str, order: Sequence[str], table: str = "",
+    title: str, rows: Rows, *, y: str, series: str, about: str, said: str, colours: Mapping[str, str], table: str = "",
     x: str = "scalar curvature [1/σ²]",
 ) -> Chart:  # fmt: skip
     """Amounts side by side that add up, those below zero to the left.
 
-    **Args:** `rows`, with `amount` and the columns `y` and `series`; `order`, as in `ranges`.
+    **Args:** `rows`, with `amount` and the columns `y` and `series`; `colours`, of all series in order.
     """
-    found = [name for name in order if any(row[series] == name for row in rows)]
+    found = [name for name in colours if any(row[series] == name for row in rows)]
     colour = {
         "field": series,
         "type": "nominal",
         "title": None,
         "sort": found,
-        "scale": {"domain": found, "range": [_colour(order.index(name)) for name in found]},
+        "scale": {"domain": found, "range": [ink(colours[name]) for name in found]},
     }
     names = list(dict.fromkeys(row[y] for row in rows))
     return Chart(title, about, said, {

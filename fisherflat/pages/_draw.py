@@ -6,11 +6,12 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fisherflat._files import visible
 from fisherflat.pages._content import Chart, Drawing, Image, Section
+from fisherflat.pages._looks import at_night
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -50,6 +51,7 @@ class Drawer:
         self._left = room
         self._names = {"main": 1, "in-short": 1}  # the template's own
         self._anchors: dict[int, str] = {}
+        self._colours: dict[str, None] = {}
 
     def name(self, text: str) -> str:
         """A name that no other element of the page has, made of a title."""
@@ -77,12 +79,37 @@ class Drawer:
         self._left -= len(text.encode()) + (len(self.data(item)) if isinstance(item, Chart) else 0)
         return Markup(text) if self._left >= 0 else None
 
+    def night(self) -> Markup:
+        """Rules of style for the charts of the page that are drawn by now: colours too dark for a dark page."""
+        from markupsafe import Markup
+
+        changed = {colour: light for colour in self._colours if (light := at_night(colour))}
+        rules = (
+            f'figure.chart [{what}="{colour}"] {{ {what}: {light}; }}'
+            for colour, light in changed.items()
+            for what in ("fill", "stroke")
+        )
+        return Markup(f"@media screen and (prefers-color-scheme: dark) {{ {' '.join(rules)} }}")
+
     def data(self, chart: Chart) -> Markup:
         """The specification of a chart, as text for an element that is no markup."""
         from markupsafe import Markup
 
+        self._colours |= dict.fromkeys(_ranges(chart.spec))
         text = json.dumps(specification(chart), separators=(",", ":"))
         return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
+
+
+def _ranges(spec: Any) -> Iterator[str]:
+    """The colours of the series of a chart."""
+    if isinstance(spec, Mapping):
+        if "range" in spec:
+            yield from (name for name in spec["range"] if str(name).startswith("#"))
+        for item in spec.values():
+            yield from _ranges(item)
+    elif isinstance(spec, list):
+        for item in spec:
+            yield from _ranges(item)
 
 
 def specification(chart: Chart) -> dict[str, Any]:

@@ -104,6 +104,16 @@ def of_part(part: str) -> Look:
     return PARTS.get(part, _OTHER_PART)
 
 
+def of_role(role: str) -> Look:
+    """The look of what a role makes, the same in every figure.
+
+    >>> import fisherflat as ff
+    >>> ff.plot.of_role("norm").colour == ff.plot.of_reading("frozen norm").colour
+    True
+    """
+    return ROLES.get(role, _OTHER_PART)
+
+
 def series(names: Iterable[str]) -> list[Look]:
     """The looks of some lines: of readings their own; of anything else, such as models, one after the other."""
     names = list(names)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fisherflat.geometry import Verdict
 from fisherflat.pages import Code, Facts, Grid, Pick, Points, Section, Value, bars, ranges, raster
 from fisherflat.parts import readings
-from fisherflat.plot import few
+from fisherflat.plot import few, of_role
 from fisherflat.report._depth_in_words import NAMES, called, cancels, sentences
 from fisherflat.report._page import (
     TONES,
@@ -200,14 +200,14 @@ def _attribution(found: Depth) -> Section:
          "shown": number(row["scalar_curvature"], digits=3, sign="+").text}
         for row in attributed.to_dict("records")
     ]  # fmt: skip
-    order = [_plain(role) for role in NAMES]
+    colours = {_plain(role): of_role(role).colour for role in NAMES}
     biggest = attributed.loc[attributed["scalar_curvature"].abs().idxmax()]
     items: list[Any] = [
         "The curvature after the last block is an exact sum over the places where second-order terms are born: "
         "nothing is "
         "ablated. Contributions below zero take curvature away.",
         bars(
-            "Which part of which layer makes it", rows, y="where", series="role", order=order,
+            "Which part of which layer makes it", rows, y="where", series="role", colours=colours,
             about="Bars add up to the curvature after the last block.", x=axis(found.family),
             said=f"The largest contribution is {biggest['scalar_curvature']:+.2g}, of {_plain(biggest['role'])} in "
             f"{called(biggest['layer'])}.", table="attributed.csv",
