@@ -8,11 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fisherflat._display import Card, displayed
 from fisherflat._version import __version__
 from fisherflat.certificates import files
 from fisherflat.certificates._weight import Weight
 
 
+@displayed
 class Certificate:
     """A proved statement about a map, in a file that anyone can check.
 
@@ -57,6 +59,10 @@ class Certificate:
         """
         certificate: Certificate = files.load(Path(path))
         return certificate
+
+    def _card(self) -> Card:
+        about = {name: getattr(self, name) for name in ("kind", "verdict", "reading") if hasattr(self, name)}
+        return Card(self.claim, {**about, "precision": f"{self.precision} bits", "made with": self.versions})
 
 
 def versions() -> dict[str, str]:

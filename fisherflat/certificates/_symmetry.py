@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING
 from typing import Any, ClassVar, NamedTuple
 
+from fisherflat._display import displayed
 from fisherflat.certificates import files
 from fisherflat.certificates._bounds import Bound, rounded
 from fisherflat.certificates._certificate import Certificate
@@ -73,6 +74,7 @@ SIDES = {
 }
 
 
+@displayed
 @dataclass(frozen=True)
 class Finding:
     """Whether one symmetry holds: `argument`, out of `ARGUMENTS`; a counterexample; or `note`, what a test saw."""

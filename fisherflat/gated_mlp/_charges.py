@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.gated_mlp._extraction import gated_units
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class Charges:
     """The charges of each unit, `[h]`, in units of squared weights; see `conserved_charges`.

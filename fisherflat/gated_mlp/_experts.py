@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.jets.recording import alone
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from fisherflat.models import Part
 
 
+@displayed
 class Expert(nn.Module):
     """One expert of a mixture as a map of hidden states, with weight 1 and whatever the router says.
 

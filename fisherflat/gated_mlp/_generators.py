@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.gated_mlp._defects import relative
 from fisherflat.gated_mlp._extraction import gated_units
@@ -17,6 +18,7 @@ from fisherflat.gated_mlp._units import GatedUnits
 _CHUNK = 1024
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class BrokenScaling:
     """How strongly the inverse scaling of each unit is broken on given inputs, `[h]` each; see `broken_scaling`.

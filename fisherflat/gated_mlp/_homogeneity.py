@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from fisherflat._display import displayed
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers import MLP_ACTIVATIONS, Activation
@@ -40,6 +41,7 @@ _FACTORS = (2.0, 3.0)
 _TOLERANCE = 1e-9
 
 
+@displayed
 class Homogeneity(NamedTuple):
     """What is known of `φ(λz) = λ^p φ(z)` for all λ > 0, from `homogeneity_evidence`.
 

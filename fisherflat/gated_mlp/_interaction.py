@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._extraction import gated_units
@@ -14,6 +15,7 @@ from fisherflat.gated_mlp._units import GatedUnits
 from fisherflat.layers import BilinearAttention
 
 
+@displayed
 class Eigenfeatures(NamedTuple):
     """Eigenvalues `[m]` and unit eigenvectors `[m, n]` of an interaction matrix, from `eigenfeatures`.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._extraction import gated_units
@@ -24,6 +25,7 @@ _WHOLE = 4096
 _MORE = 32
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class NullDirections:
     """The null space of the Fisher metric of the weights of a gated MLP; see `null_directions`.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._from_weights import derivatives, unit_jets
@@ -23,6 +24,7 @@ from fisherflat.spaces.families import Gaussian
 _CHUNK = 64
 
 
+@displayed
 class Curvatures(NamedTuple):
     """The scalar curvature of a gated MLP and of its surrogate at m inputs, `[m]` each; NaN where a metric is singular.
 
@@ -33,6 +35,7 @@ class Curvatures(NamedTuple):
     surrogate: Tensor
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class Surrogate:
     """A bilinear MLP in the place of a gated one; see `bilinear_surrogate`.

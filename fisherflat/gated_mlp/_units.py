@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import torch
 
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._homogeneity import PROOFS, Homogeneity, homogeneity_evidence, is_named
 from fisherflat.layers import Activation, BilinearAttention, GatedMLP
 
 
+@displayed
 class Factors(NamedTuple):
     """The two factors of each unit's score at some inputs, `[..., h]` each.
 
@@ -24,6 +26,7 @@ class Factors(NamedTuple):
     up: Tensor
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class GatedUnits:
     """`y(x) = b + Σ_i v_i φ(g_i·x) (u_i·x)`: the weights of a gated MLP in float64, unit by unit.

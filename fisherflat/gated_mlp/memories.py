@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.gated_mlp._extraction import (
@@ -44,6 +45,7 @@ _TOLERANCE = 1e-9
 _CHUNK = 2**24
 
 
+@displayed
 class Triggers(NamedTuple):
     """The inputs that trigger each key most; see `strongest`.
 

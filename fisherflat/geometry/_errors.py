@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._words import decided, turn
@@ -30,6 +31,7 @@ def quantities_of(of: type) -> list[str]:
     return [name for name in kept(of) if name[0] != "_"]
 
 
+@displayed
 class Errors:
     """The part of `Geometry` that computes everything again, with noise."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fisherflat._display import Card, displayed
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, without
 from fisherflat.geometry._manifold import StatisticalManifold
@@ -16,6 +17,7 @@ from fisherflat.geometry._words import FLAT_WORDS, Verdict
 _WORDS = tuple(Verdict)
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class CurvatureField:
     """Scalar curvature and metric on a grid, from `curvature_field`.
@@ -70,6 +72,15 @@ class CurvatureField:
     def is_flat(self) -> bool:
         """Whether the curvature is zero all over the grid, to its error or by structure."""
         return self.verdict in FLAT_WORDS
+
+    def _card(self) -> Card:
+        known = self.decided[self.decided.isfinite()]
+        about: dict[str, object] = {"extent": self.extent, "points": list(self.scalar_curvature.shape)}
+        about |= {"verdict": str(self.verdict), "points with a number": known.numel()}
+        if known.numel():
+            low, middle, high = known.min().item(), known.median().item(), known.max().item()
+            about["scalar curvature [1/σ²]"] = f"{low:.3g} to {high:.3g}, median {middle:.3g}"
+        return Card("CurvatureField", about)
 
 
 def curvature_field(

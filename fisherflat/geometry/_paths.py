@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._geodesics import Distance, Geodesics, no_geodesic
 
 
+@displayed
 class Paths:
     """The part of `StatisticalManifold` that follows geodesics."""
 

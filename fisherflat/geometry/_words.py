@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from fisherflat._display import Card, displayed
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, warn
 
 
+@displayed
 class Verdict(StrEnum):
     """What is known of a scalar curvature, from its value and its error; as a string, the word itself.
 
@@ -30,6 +32,9 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"
     #: the value exceeds its error, so that its sign is known
     CURVED = "curved"
+
+    def _card(self) -> Card:
+        return Card(self.value)
 
 
 _WORDS = tuple(Verdict)

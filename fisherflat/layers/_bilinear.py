@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 from torch import nn
 
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._activations import MLP_ACTIVATIONS, Activation, named
 from fisherflat.layers._rank_one import form_spectra, matrix_spectra, rank_one
 
 
+@displayed
 class RankOne(NamedTuple):
     """The best gated unit for each slot; see `BilinearAttention.rank_one`.
 

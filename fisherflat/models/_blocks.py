@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fisherflat._arrays import integer
+from fisherflat._display import Card, displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CheckpointError, MapError, TraceError
 from fisherflat.jets.graph import Graph
@@ -21,6 +22,7 @@ from fisherflat.models._sections import Section, Sections
 from fisherflat.parts import halves, trace
 
 
+@displayed
 class Halves(NamedTuple):
     """A block as two maps `[n, d] -> [n, d]`, one after the other, of which each ends in a residual sum.
 
@@ -31,6 +33,7 @@ class Halves(NamedTuple):
     second: Graph
 
 
+@displayed
 class Blocks(Sequence):  # of Block, as its methods say; named here, a checker of types would make one
     """The blocks of a model as they ran on one prompt, made when they are taken out.
 
@@ -78,6 +81,10 @@ class Blocks(Sequence):  # of Block, as its methods say; named here, a checker o
                 self._made.clear()
             self._made[layer] = self._make(layer)
         return self._made[layer]
+
+    def _card(self) -> Card:
+        which = f"{self._layers[0]} to {self._layers[-1]}" if len(self) else "none"
+        return Card(f"{len(self)} blocks", {"layers": which})
 
 
 class Block(Part):

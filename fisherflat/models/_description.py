@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fisherflat._display import displayed
 from fisherflat.errors import CheckpointError, FisherflatError, TraceError
 from fisherflat.jets.graph import Graph, Node, getitem
 from fisherflat.jets.ops import MATRIX_PRODUCTS, PROJECTIONS, STRUCTURAL
@@ -17,6 +18,7 @@ from fisherflat.models._sections import Section
 from fisherflat.parts import activation_name, activation_names, choices, moving, readings, trace
 
 
+@displayed
 @dataclass(frozen=True)
 class GateDescription:
     """A factor that multiplies something else that moves.
@@ -40,6 +42,7 @@ class GateDescription:
     module: str
 
 
+@displayed
 @dataclass(frozen=True)
 class NormDescription:
     """A norm of hidden states.
@@ -56,6 +59,7 @@ class NormDescription:
     placement: str
 
 
+@displayed
 @dataclass(frozen=True)
 class LayerDescription:
     """What one block is made of.

@@ -8,6 +8,7 @@ from typing import overload
 
 import torch
 
+from fisherflat._display import Card, displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CheckpointError
 from fisherflat.jets.graph import Graph, Node, before, behind, followed, run
@@ -17,6 +18,7 @@ from fisherflat.parts import moving
 aten = torch.ops.aten
 
 
+@displayed
 class Heads(Sequence):  # of Graph, as its methods say
     """What an attention part computes before its output projection, head by head.
 
@@ -164,3 +166,6 @@ class Heads(Sequence):  # of Graph, as its methods say
             return None
         found = found.reshape(self.input.shape[0], -1)
         return found[0] if bool((found == found[0]).all() and (found >= 0).all()) else None
+
+    def _card(self) -> Card:
+        return Card(f"{len(self)} heads")

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fisherflat._display import Card, displayed
 from fisherflat._files import made, read_json, whole
 from fisherflat.errors import InputError
 from fisherflat.models._description import LayerDescription, describe, parameters
@@ -24,6 +25,7 @@ SENTENCE = "The cat sat on the mat."
 IDS = (1, 2, 3, 4, 5)
 
 
+@displayed
 @dataclass(frozen=True)
 class Inspection:
     """What is in a checkpoint, from `inspect`.
@@ -114,6 +116,13 @@ class Inspection:
         with console.capture() as captured:
             console.print(self)
         return captured.get()
+
+    def _card(self) -> Card:
+        columns = ("layers", "attention", "heads", "norms", "MLP", "parameters")
+        rows = [(which, *row) for which, row in _alike({layer.layer: _cells(layer) for layer in self.layers})]
+        gates = {g.kind: None for layer in self.layers for g in layer.gates}
+        about = self._about()
+        return Card(about.pop("model"), {**about, "gates": ", ".join(gates) or "none"}, columns, rows)
 
 
 def inspect(model: Any, prompt: Any = None, **options: Any) -> Inspection:

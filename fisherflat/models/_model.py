@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fisherflat._arrays import integer
+from fisherflat._display import Card, displayed
 from fisherflat._typing import Tensor
 from fisherflat.errors import CheckpointError, CheckpointWarning, InputError, warn
 from fisherflat.jets.recording import alone, own
@@ -30,6 +31,7 @@ from fisherflat.models._weights import Weights
 from fisherflat.spaces.families import ParametricFamily
 
 
+@displayed
 class Model:
     """A transformer and its tokenizer.
 
@@ -317,6 +319,11 @@ class Model:
         given = [getattr(self.config, name, None) for name in names]
         return [next((i for i in given if isinstance(i, int) and i < (self._vocabulary or i + 1)), 0)]
 
+    def _card(self) -> Card:
+        about: dict[str, Any] = {"architecture": type(self.module).__name__, "part": self.part}
+        about |= {"tokenizer": self.tokenizer_said, "context": self.context}
+        about["parameters"] = f"{sum(parameter.numel() for parameter in self.module.parameters()):,}"
+        return Card(self.name, {name: value for name, value in about.items() if value is not None})
 
 @dataclass(frozen=True)
 class _Making:

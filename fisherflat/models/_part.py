@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fisherflat._display import Card, displayed
 from fisherflat._typing import Float
 from fisherflat.errors import InputError, MapError
 from fisherflat.jets.recording import alone, in_double
@@ -24,6 +25,7 @@ class _Reached(Exception):
         self.output = output
 
 
+@displayed
 class Part(nn.Module):
     """A stretch of a real forward pass as a map `[n, d] -> [n, m]`, all else held at its captured value.
 
@@ -84,6 +86,11 @@ class Part(nn.Module):
         if output is None:
             raise MapError(f"{type(self.root).__name__} returned no tensor")
         return output.reshape(self._shape[0], -1)
+
+    def _card(self) -> Card:
+        tokens, width = self._shape
+        name = f"Block {self.index}" if hasattr(self, "index") else type(self).__name__
+        return Card(name, {"of": type(self.root).__name__, "tokens": tokens, "width": width})
 
 
 def _give(arguments: Arguments, x: Tensor) -> Callable[..., Any]:

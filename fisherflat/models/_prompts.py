@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
 from fisherflat.models._tokens import Token, unknown
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """A prompt as the model sees it.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fisherflat._display import displayed
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.jets.recording import alone, evaluating
 from fisherflat.models._forward import Way, is_pretrained
@@ -28,6 +29,7 @@ READOUTS = {
 }
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class Readout:
     """What a model makes of hidden states on a prompt, and of which family that are the parameters.

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from fisherflat._display import displayed
 from fisherflat.errors import InputError
 from fisherflat.jets.graph import ROLES, Graph
 from fisherflat.parts._tracing import freeze, trace
@@ -161,6 +162,7 @@ def sensible(roles: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([LIVE, *alone, *(reading for gate in GATES for reading in gap(found, gate) or ())]))
 
 
+@displayed
 class Gap(NamedTuple):
     """The two readings whose difference is the expressivity gap of a gate, from `gap`.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fisherflat._display import displayed
 from fisherflat._files import visible
 from fisherflat.errors import InputError
 from fisherflat.parts import readings
@@ -34,6 +35,7 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
+@displayed
 class Look(NamedTuple):
     """How a series is drawn, in every figure. **Attributes:** `colour`, `marker`, and `hatch`, where it is a bar."""
 

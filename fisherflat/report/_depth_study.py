@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat import plot
+from fisherflat._display import Card
 from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.models import as_model
@@ -175,6 +176,15 @@ class DepthStudy(Depth, Result):
         said = "grey: no geometry; crossed out: undecided"
         plot.caption(canvas, self._about("scalar curvature over the chart", said, OF_DEPTH["calibrated"]))
         return canvas
+
+    def _card(self) -> Card:
+        """The means of the profiles, a row a depth."""
+        means = [profile.decided.reshape(len(profile.passed), -1).nanmean(1) for profile in self.profiles.values()]
+        passed = next(iter(self.profiles.values())).passed.tolist() if self.profiles else []
+        rows = list(zip(passed, *(mean.tolist() for mean in means), strict=True))
+        about = {"prompt": self.text, "what moves": self.token, **super()._card().facts}
+        columns = ["blocks passed", *self.profiles]
+        return Card(f"{self.model}: mean scalar curvature along the depth", about, columns, rows)
 
     def __repr__(self) -> str:
         return f"DepthStudy({self.model!r}, {list(self.profiles)}{'' if self.complete else ', incomplete'})"

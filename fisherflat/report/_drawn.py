@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fisherflat.report._writer import Figure, write
+from fisherflat.report._writer import Figure, image, picture, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -65,11 +63,10 @@ class Drawn(Mapping[str, Any]):
         return f"{type(self).__name__}({', '.join(self._figures)})"
 
     def _repr_html_(self) -> str:
-        shown = []
-        for name in self:
-            file = BytesIO()
-            self[name].savefig(file, format="png", dpi=2 * 72)
-            picture = b64encode(file.getvalue()).decode()
-            width = round(96 * self[name].get_size_inches()[0])
-            shown.append(f'<img alt="{escape(name)}" width="{width}" src="data:image/png;base64,{picture}"/>')
-        return "".join(shown)
+        return "".join(image(name, self[name]) for name in self)
+
+    def _repr_markdown_(self) -> str:
+        return "\n\n".join(f"![{escape(name)}]({picture(self[name])})" for name in self)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)

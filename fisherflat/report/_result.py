@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fisherflat._display import Card, displayed
 from fisherflat._files import claimed, read_json, visible, whole
 from fisherflat._version import __version__
 from fisherflat.errors import FisherflatError, InputError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fisherflat.pages import Item
 
 
+@displayed
 class Result(ABC):
     """What a study found, as people read and keep it.
 
@@ -178,6 +180,11 @@ class Result(ABC):
             before, tables, after = [self.headline()], self.glance(), self.caveats()
         name, *said = (escape(visible(text)) for text in (self.model, *before, *after) if text)
         return Group(name, *said[: len(before)], *tables, *said[len(before) :])
+
+    def _card(self) -> Card:
+        """The headline and a small table, of numbers that are there."""
+        about = {"kind": type(self).__name__, "complete": "yes" if self.complete else "no, it was interrupted"}
+        return Card(self.model, about)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}{'' if self.complete else ', incomplete'})"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat import plot
+from fisherflat._display import Card
 from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.certificates import Certificate, SymmetryCertificate
@@ -131,6 +132,16 @@ class SymmetryStudy(Symmetries, Result):
             versions = about.get("versions", {"fisherflat": about["fisherflat"]})
             more = {"settings": about.get("settings", {}), "versions": versions}
             return cls(about["model"], table, proofs, about["notes"], about["complete"], **more)  # type: ignore[arg-type]
+
+    def _card(self) -> Card:
+        """How broken inverse scaling is, a row an MLP."""
+        about = {"units": len(self.table), "certificates": len(self.certificates), **super()._card().facts}
+        found = self.layers if len(self.table) else self.table
+        columns = [name for name in ("layer", "expert", "units", "strength_median", "strength_90") if name in found]
+        rows = found[columns].to_numpy().tolist()
+        return Card(
+            f"{self.model}: symmetries of gated MLPs", about, [name.replace("_", " ") for name in columns], rows
+        )
 
     def __repr__(self) -> str:
         units = f"{len(self.table)} units in {len(self.certificates)} MLPs"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +71,25 @@ class Figure:
         metadata = {dated[kind]: None} if kind in dated else None  # the same figure makes the same file
         self.draw().savefig(path, dpi=self.dpi, format=kind, metadata=metadata)
 
+    def _repr_html_(self) -> str:
+        return image("figure", self.draw())
+
+    def _repr_markdown_(self) -> str:
+        return f"![figure]({picture(self.draw())})"
+
+
+def picture(canvas: Canvas) -> str:
+    """A figure of matplotlib as an address that holds it, for a page."""
+    file = BytesIO()
+    canvas.savefig(file, format="png", dpi=2 * 72)
+    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+
+
+def image(name: str, canvas: Canvas) -> str:
+    """A figure of matplotlib as an element of HTML, as wide as it is on paper."""
+    width = round(96 * canvas.get_size_inches()[0])
+    return f'<img alt="{escape(name)}" width="{width}" src="{picture(canvas)}"/>'
+
 
 def blank(width: float, height: float) -> Canvas:
     """An empty figure of so many inches, of matplotlib and not of pyplot."""
@@ -93,7 +115,8 @@ def in_formats(files: Mapping[str, Content], formats: Any) -> dict[str, Content]
 
     **Raises:** `InputError` as `checked_formats`.
     """
-    kinds, found = checked_formats(formats), {}
+    kinds = checked_formats(formats)
+    found: dict[str, Content] = {}
     for name, content in files.items():
         if isinstance(content, Figure):
             found |= {f"{name.removesuffix('.png')}.{kind}": partial(content.write, kind=kind) for kind in kinds}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fisherflat._arrays import integer
+from fisherflat._display import Card, displayed
 from fisherflat.errors import InputError
 from fisherflat.parts.readings import canonical
 from fisherflat.scale._reference import layers_of, less_curved
@@ -16,6 +17,7 @@ from fisherflat.spaces.families import Gaussian
 CALIBRATED = "calibrated"
 
 
+@displayed
 @dataclass(frozen=True)
 class Scale:
     """What a scalar curvature means; see `of`.
@@ -91,6 +93,10 @@ class Scale:
         if share == 0:
             return f"None of the {those} is less curved."
         return f"It is more curved than {'all' if share == 1 else f'{100 * share:.0f} % of the'} {those}."
+
+    def _card(self) -> Card:
+        first, *rest = self.sentences()
+        return Card(first, {}, ("",), [(sentence,) for sentence in rest])
 
 
 def of(

@@ -14,6 +14,7 @@ from typing import Any, SupportsIndex
 import torch
 
 from fisherflat._arrays import as_float64, integer, integers
+from fisherflat._display import Card, displayed
 from fisherflat._renamed import former, renamed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class Chart:
     """The affine chart `u -> point + sum_i u_i basis[i]`.
@@ -129,6 +131,9 @@ class Chart:
 
     def __repr__(self) -> str:
         return f"Chart({self.kind}, k={self.k}, shape={list(self.point.shape)})"
+
+    def _card(self) -> Card:
+        return Card("Chart", {"k": self.k, "point": self.point, "basis": self.basis})
 
 
 def affine(point: Any, basis: Any) -> Chart:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Int, Tensor
 
 
@@ -30,6 +31,7 @@ def size(k: int) -> int:
     return 1 + k + k * (k + 1) // 2
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class Jet:
     """The 2-jet of a map `R^k -> R^D` at a batch of points.

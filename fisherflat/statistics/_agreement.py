@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fisherflat._display import displayed
 from fisherflat.errors import InputError
 from fisherflat.statistics._estimate import at, checked, numbers, outward
 
@@ -36,6 +37,7 @@ def noise_floor(values: Any, prompt: Any = None, position: Any = None, *, splits
     return float(np.sqrt(np.mean((means[0] - means[1]) ** 2)))
 
 
+@displayed
 @dataclass(frozen=True)
 class Agreement:
     """How well two profiles agree; see `agreement`.

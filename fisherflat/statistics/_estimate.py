@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fisherflat._display import Card, displayed
 from fisherflat.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ STATISTICS = ("mean", "median")
 _SPOKEN = {"prompt": "prompts", "position": "positions of a single prompt", "point": "points of a single chart"}
 
 
+@displayed
 @dataclass(frozen=True)
 class Estimate:
     """A mean with its spread and its interval; see `estimate`.
@@ -59,6 +61,9 @@ class Estimate:
     def value(self) -> float:
         """The mean or the median, whichever the interval is of."""
         return self.mean if self.statistic == "mean" else self.median
+
+    def _card(self) -> Card:
+        return Card(str(self), {"standard deviation": self.sd, "median": self.median, "missing": self.missing})
 
     def __str__(self) -> str:
         """One phrase, with what the interval is over."""

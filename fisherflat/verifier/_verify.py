@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fisherflat._display import Card, displayed
 from fisherflat.certificates import Certificate, CurvatureCertificate, SymmetryCertificate, files
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.spaces.charts import Chart
 
 
+@displayed
 @dataclass(frozen=True)
 class Verification:
     """Whether a certificate holds; it counts as true if it does.
@@ -26,6 +28,9 @@ class Verification:
 
     def __bool__(self) -> bool:
         return self.ok
+
+    def _card(self) -> Card:
+        return Card("verified" if self.ok else "refused", {}, ("reasons",), [(reason,) for reason in self.reasons])
 
 
 def verify(certificate: Certificate, mean: Any, chart: Chart | None = None) -> Verification:

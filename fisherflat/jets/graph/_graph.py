@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fisherflat.errors import TraceError
 from fisherflat.jets.graph._copied import Reference, called, plain
+from fisherflat.jets.graph._shown import Shown, displayed
 from fisherflat.jets.graph._watch import Constants, Watch
 
 aten = torch.ops.aten
@@ -22,6 +23,7 @@ aten = torch.ops.aten
 ROLES = ("pattern", "attention_gate", "norm", "mlp_gate", "activation", "other")
 
 
+@displayed
 @dataclass(eq=False)
 class Node:
     """One op of a graph.
@@ -74,6 +76,7 @@ class Origin:
     projected: bool
 
 
+@displayed
 class Held(NamedTuple):
     """A node that was replaced by its value at the base point, or an activation by its tangent there.
 
@@ -132,7 +135,7 @@ def getitem(outputs: Sequence[Any], position: int) -> Any:
     return outputs[position]
 
 
-class Graph:
+class Graph(Shown):
     """A traced map `x -> y` of one tensor.
 
     Calling a graph computes the map with plain torch ops (so it can be vmapped, differentiated and traced).

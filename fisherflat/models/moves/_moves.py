@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex
 import torch
 
 from fisherflat._arrays import integer
+from fisherflat._display import displayed
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.models._model import Model
@@ -17,6 +18,7 @@ from fisherflat.models.moves._positions import SPREAD, Position, Where, position
 from fisherflat.spaces.charts import Chart
 
 
+@displayed
 class Fitted(ABC):
     """What moves, fitted to one part of one layer; `Moves.fit` returns one.
 
@@ -38,6 +40,7 @@ class Fitted(ABC):
         """
 
 
+@displayed
 class Moves(ABC):
     """What moves: how a prompt and a part of a layer become a chart.
 

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._display import displayed
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CovarianceError, InputError
 from fisherflat.spaces.families._root import inverse_root
 
 
+@displayed
 class Gaussian:
     """Gaussians with a fixed covariance, in the squared units of the map's output, flattened to D numbers.
 

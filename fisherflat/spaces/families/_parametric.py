@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError, MapError
 from fisherflat.spaces.jets import Jet, pairs
 
 
+@displayed
 @dataclass(frozen=True)
 class Ambient:
     """The manifold of a family's parameters around some points, in the frames that `Framed` is in.
@@ -78,6 +80,7 @@ class Ambient:
         return Ambient(self.ambient_dim, curvature, cubic, self.uncertainty)
 
 
+@displayed
 @dataclass(frozen=True)
 class Framed:
     """A surface in a family: its 2-jet in orthonormal frames of the parameters' manifold, and that manifold.
@@ -90,6 +93,7 @@ class Framed:
     ambient: Ambient
 
 
+@displayed
 class ParametricFamily(ABC):
     """A family whose parameters are the outputs of a map, in the last axis; leading axes are independent.
 

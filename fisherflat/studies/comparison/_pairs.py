@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fisherflat._display import displayed
 from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
 
@@ -23,6 +24,7 @@ LEVELS = {
 _SPOKEN = {"point": "points", "position": "positions", "prompt": "prompts"}
 
 
+@displayed
 @dataclass(frozen=True)
 class Pairs:
     """Measurements that belong together.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fisherflat._display import Card, displayed
 from fisherflat._typing import Bool, Float, Int, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry import ERRORS, Verdict, carried, decided
@@ -24,6 +25,7 @@ EXTRAS = ("family", "ambient")
 _UNDECIDED = list(Verdict).index(Verdict.UNDECIDED)
 
 
+@displayed
 @dataclass(frozen=True)
 class Part:
     """What a label stands for: a layer (or half of one), a role, or a role in a layer."""
@@ -37,6 +39,7 @@ class Part:
         return ": ".join(name for name in (self.layer, self.role) if name)
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class CurvatureBudget:
     """The scalar curvature, attributed to the parts in which its second-order terms are born.
@@ -222,6 +225,13 @@ class CurvatureBudget:
         import pandas
 
         return pandas.DataFrame(matrix.cpu().numpy(), index=list(self.labels), columns=list(self.labels))
+
+    def _card(self) -> Card:
+        each = self.matrix.reshape(-1, len(self.parts), len(self.parts))
+        matrix = each.nanmean(0)
+        rows = list(zip(self.labels, matrix.sum(1).tolist(), matrix.diagonal().tolist(), strict=True))
+        about = {"mean scalar curvature": matrix.sum().item(), "points": len(each)}
+        return Card("CurvatureBudget", about, ("part", "attributed", "alone"), rows)
 
 
 def without(born: Float[Tensor, "*batch n n"], several: Tensor) -> Float[Tensor, "*batch n n"]:

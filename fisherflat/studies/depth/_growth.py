@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._display import Card, displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 
 
+@displayed
 @dataclass(frozen=True)
 class Growth:
     """A fit of |curvature| against depth.
@@ -44,6 +46,9 @@ class Growth:
         else:
             return f"no systematic growth over depth (exponent of a power law {self.rate:.2g}, {interval})"
         return f"{verb} like {law} ({interval})"
+
+    def _card(self) -> Card:
+        return Card(str(self))
 
 
 def growth(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fisherflat._display import Card, displayed
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
@@ -39,6 +40,7 @@ CORNERS = ("uncertainty", "relative_curvature")
 _UNDECIDED = list(Verdict).index(Verdict.UNDECIDED)
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class DepthProfile:
     """The geometry of a chart's image after 0, 1, ... L maps: blocks, or halves of them. Depth 0 is the chart itself.
@@ -145,6 +147,13 @@ class DepthProfile:
                 "verdict": words(verdicts.reshape(-1)),
             }
         )
+
+    def _card(self) -> Card:
+        mean = self.decided.reshape(len(self.passed), -1).nanmean(1)
+        rows = list(zip(self.passed.tolist(), ("chart", *self.labels), mean.tolist(), strict=True))
+        points = self.scalar_curvature[0].numel()
+        columns = ("blocks passed", "after", "mean scalar curvature")
+        return Card("DepthProfile", {"reading": self.reading, "k": self.k, "points": points}, columns, rows)
 
 
 def depth_profile(
