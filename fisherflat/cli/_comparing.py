@@ -18,6 +18,7 @@ def compare(
     prompts: options.Prompts,
     measuring: options.Measuring,
     loading: options.Loading,
+    formats: options.Formats = options.PNG,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -40,5 +41,5 @@ def compare(
             progress=progress(),
             **what,
         )
-        report(found, out)
+        report(found, out, formats)
     ended(found)

@@ -51,6 +51,7 @@ def analyze(
     depth: Annotated[
         bool, typer.Option("--depth", help="Study how curvature accumulates over the layers, too.")
     ] = False,
+    formats: options.Formats = options.PNG,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -58,7 +59,7 @@ def analyze(
 
     What is done is kept as it comes. Ctrl-C ends early with exit code 130; the same command with --resume goes on.
     """
-    from fisherflat.report import Analysis, analyze, room_for
+    from fisherflat.report import Analysis, analyze, each, room_for
     from fisherflat.studies import begun
 
     what = measuring.arguments()
@@ -73,7 +74,9 @@ def analyze(
             overwrite=overwrite,
             progress=progress(),
         )
-        report(found, out)
+        report(found, out, formats)
+        for place, study in each(out / "depth").items() if depth and formats != options.PNG else ():
+            study.plot().save(place, formats=formats)
     ended(found)
     if not found.measured:
         raise typer.Exit(1)
@@ -104,6 +107,7 @@ def depth(
     seed: options.Seed = 0,
     errors: options.Errors = "sample",
     family: options.Family = None,
+    formats: options.Formats = options.PNG,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Where in a model's depth curvature is made, by which parts, how it grows, and how much of it is due to gates.
@@ -134,7 +138,7 @@ def depth(
                     progress=progress(),
                     family=family,
                 )
-                report(found, folder)
+                report(found, folder, formats)
             ended(found)
 
 
@@ -147,6 +151,7 @@ def symmetry(
     out: options.OutFolder,
     prompts: options.Prompts,
     loading: options.Loading,
+    formats: options.Formats = options.PNG,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Symmetries of every gated MLP of a model: which hold, which are broken, and how strongly, unit by unit.
@@ -158,7 +163,7 @@ def symmetry(
 
     with room_for(SymmetryStudy, out, overwrite=overwrite):
         found = study_symmetry(loading.load(path), prompts.given(), progress=progress())
-        report(found, out)
+        report(found, out, formats)
     if found.certificates:
         say(f"to check a certificate: fisherflat verify {out / 'certificates' / 'layer-000.json'} {path}")
     ended(found)

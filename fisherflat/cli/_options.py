@@ -33,6 +33,27 @@ ModelPaths = Annotated[
     typer.Argument(help="Models as for `analyze`, or folders with saved analyses; all are compared with the first."),
 ]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the tables and the figures.", file_okay=False)]
+
+
+def _formats(given: Sequence[str]) -> list[str]:
+    from fisherflat.report import checked_formats
+
+    try:
+        return list(checked_formats(words(given)))
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Formats = Annotated[
+    list[str],
+    typer.Option(
+        "--format",
+        "--formats",
+        help=f"What figures are written as, out of png, pdf, svg; {SEVERAL}.",
+        callback=_formats,
+    ),
+]
+PNG = ["png"]
 #: what a model runs on where nothing is given: the same for all commands, so that their numbers can be compared
 PROMPT = ["The cat sat on the mat."]
 #: bytes of a file of prompts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -100,9 +100,9 @@ def written(files: Iterable[Path]) -> None:
         say(f"written: {file}")
 
 
-def report(found: Result, out: Path) -> None:
+def report(found: Result, out: Path, formats: Sequence[str] = ("png",)) -> None:
     """Write a result, print what it says, and name the files that were written for it."""
-    found.save(out)
+    found.save(out, formats=formats)
     running = _running.get()
     show(found.summary(verbose=running.voice.verbose))
     files = [path for path in running.files if path.is_relative_to(out)]

@@ -11,15 +11,16 @@ from fisherflat.report._analyze import analyze
 from fisherflat.report._compare import compare
 from fisherflat.report._comparison import Comparison
 from fisherflat.report._depth_study import DepthStudy, study_depth
-from fisherflat.report._load import load, renew
+from fisherflat.report._load import each, load, renew
 from fisherflat.report._page import CURVATURE, PAGE, cell, listed, number
 from fisherflat.report._proofs import Proofs
 from fisherflat.report._result import Result, read_json, reading, room_for
 from fisherflat.report._symmetry_study import SymmetryStudy, study_symmetry
-from fisherflat.report._writer import Figure, blank, write
+from fisherflat.report._writer import FORMATS, Figure, blank, checked_formats, write
 
 __all__ = [
     "CURVATURE",
+    "FORMATS",
     "PAGE",
     "Analysis",
     "Comparison",
@@ -31,7 +32,9 @@ __all__ = [
     "analyze",
     "blank",
     "cell",
+    "checked_formats",
     "compare",
+    "each",
     "listed",
     "load",
     "number",

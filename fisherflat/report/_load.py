@@ -58,6 +58,22 @@ def renew(folder: str | Path) -> list[Path]:
     return [load(folder).report(page)]
 
 
+def each(folder: str | Path) -> dict[Path, Result]:
+    """All results that lie in a folder or up to two folders below it, by where they lie.
+
+    **Raises:** `InputError` where there is none, or one is not whole.
+    """
+    place = Path(folder)
+    below = sorted(path for pattern in ("*", "*/*") for path in place.glob(pattern) if path.is_dir())
+    found = {}
+    for here in (place, *below):
+        for kind in _kinds(Result):
+            if (here / kind.document).is_file():
+                found[here] = kind.load(here)
+                break
+    return found or {place: load(place)}
+
+
 def _kinds(kind: type) -> Iterator[Any]:
     """Those that name a document."""
     each: Any
