@@ -45,9 +45,12 @@ if TYPE_CHECKING:  # for type checkers, which know no lazy imports; a test holds
     from fisherflat.report import Analysis as Analysis
     from fisherflat.report import Comparison as Comparison
     from fisherflat.report import DepthStudy as DepthStudy
+    from fisherflat.report import Track as Track
     from fisherflat.report import analyze as analyze
     from fisherflat.report import compare as compare
+    from fisherflat.report import plan as plan
     from fisherflat.report import study_depth as study_depth
+    from fisherflat.report import track as track
     from fisherflat.spaces.families import Gaussian as Gaussian
     from fisherflat.studies.depth import CurvatureBudget as CurvatureBudget
     from fisherflat.studies.depth import DepthProfile as DepthProfile
@@ -93,6 +96,7 @@ _NAMES = {
     "Jet": "jets",
     "Model": "models",
     "StatisticalManifold": "geometry",
+    "Track": "report",
     "Verification": "verifier",
     "analyze": "report",
     "certify": "provers",
@@ -108,8 +112,10 @@ _NAMES = {
     "growth": "studies.depth",
     "inspect": "models",
     "load": "models",
+    "plan": "report",
     "study_depth": "report",
     "trace": "parts",
+    "track": "report",
     "verify": "verifier",
     "verify_layer": "verifier",
 }

@@ -16,7 +16,7 @@ import typer
 
 from fisherflat._files import visible
 from fisherflat._version import __version__
-from fisherflat.cli._comparing import compare
+from fisherflat.cli._comparing import compare, track
 from fisherflat.cli._figures import plot
 from fisherflat.cli._grammar import CODES, codes, epilogue
 from fisherflat.cli._lab import bench, demo, reproduce
@@ -35,7 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (demo, inspect, analyze, depth, symmetry, compare, certify, verify, report, plot, reproduce, bench):
+for _command in (
+    demo, inspect, analyze, depth, symmetry, compare, track, certify, verify, report, plot, reproduce, bench,
+):  # fmt: skip
     app.command(epilog=epilogue(_command.examples))(_command)  # type: ignore[attr-defined]
 
 

@@ -1,10 +1,11 @@
-"""Commands about several models: compare."""
+"""Commands about several models: compare, track."""
 
 from __future__ import annotations
 
 from fisherflat.cli import _options as options
 from fisherflat.cli._grammar import command
 from fisherflat.cli._output import ended, progress, report
+from fisherflat.cli._planning import planned, tell
 
 
 @command(
@@ -19,6 +20,7 @@ def compare(
     measuring: options.Measuring,
     loading: options.Loading,
     formats: options.Formats = options.PNG,
+    plan: options.Plan = False,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -27,13 +29,61 @@ def compare(
     Beside each difference stands the noise floor, how much two halves of one analysis differ. What is done is kept as
     it comes. Ctrl-C ends early with exit code 130; the same command with --resume goes on.
     """
-    from fisherflat.report import Comparison, compare, room_for
+    from fisherflat.report import Comparison, compare, is_saved, room_for
 
     what = measuring.arguments()
+    if plan:
+        planned([path for path in paths if not is_saved(path)], prompts, loading, what)
+        return
     with room_for(Comparison, out, overwrite=overwrite or resume):
         found = compare(
             *paths,
             prompts=prompts.given(),
+            load=loading.arguments(),
+            folder=out,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress(),
+            **what,
+        )
+        report(found, out, formats)
+    ended(found)
+
+
+@command(
+    "fisherflat track python-llama python-qwen3-next --layer 0 --part mlp \\\n    --points 4 --out tracked",
+    then="the same command with --resume goes on from what is done",
+)
+def track(
+    runs: options.Runs,
+    out: options.OutFolder,
+    prompts: options.Prompts,
+    measuring: options.Measuring,
+    loading: options.Loading,
+    formats: options.Formats = options.PNG,
+    plan: options.Plan = False,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """The curvature of a model through its training: trajectories by layer, part and reading, with intervals.
+
+    The folder of a run holds checkpoints with a step in the name of each, such as checkpoint-100, step_000200 or
+    epoch3; a model by itself is a run of one. Several runs stand side by side. With --resume only new checkpoints are
+    measured, also as training goes on.
+    """
+    from fisherflat.report import Track, room_for, to_measure, track
+    from fisherflat.report import plan as plan_of
+
+    what = measuring.arguments()
+    if plan:
+        left = to_measure(runs, out if resume else None)
+        first = [plan_of(loading.load(str(paths[0])), prompts.given(), **what).times(len(paths)) for paths in left]
+        tell(sum(first[1:], first[0]) if first else None)
+        return
+    with room_for(Track, out, overwrite=overwrite or resume):
+        found = track(
+            runs,
+            prompts.given(),
             load=loading.arguments(),
             folder=out,
             resume=resume,

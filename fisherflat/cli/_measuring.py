@@ -12,6 +12,7 @@ from fisherflat._files import made, tried
 from fisherflat.cli import _options as options
 from fisherflat.cli._grammar import command
 from fisherflat.cli._output import answer, ended, progress, report, say, show, written
+from fisherflat.cli._planning import planned
 
 
 @command(
@@ -52,6 +53,7 @@ def analyze(
         bool, typer.Option("--depth", help="Study how curvature accumulates over the layers, too.")
     ] = False,
     formats: options.Formats = options.PNG,
+    plan: options.Plan = False,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -63,6 +65,9 @@ def analyze(
     from fisherflat.studies import begun
 
     what = measuring.arguments()
+    if plan:
+        planned([path], prompts, loading, what)
+        return
     with room_for(Analysis, out, overwrite=overwrite or resume), begun(out, resume, overwrite):
         found = analyze(
             loading.load(path),

@@ -32,6 +32,7 @@ ModelPaths = Annotated[
     list[str],
     typer.Argument(help="Models as for `analyze`, or folders with saved analyses; all are compared with the first."),
 ]
+Runs = Annotated[list[str], typer.Argument(help="Folders of training runs, each with its checkpoints.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the tables and the figures.", file_okay=False)]
 
 
@@ -99,6 +100,9 @@ Only = Annotated[list[str] | None, typer.Option("--only", help=f"This section; {
 Family = Annotated[
     str | None,
     typer.Option("--family", help="What states are read as: next-token, class or direction; default: a Gaussian."),
+]
+Plan = Annotated[
+    bool, typer.Option("--plan", help="Say how many rows, how much time and memory it would take, and end.")
 ]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda.")]
 

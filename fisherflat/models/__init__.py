@@ -13,13 +13,16 @@ from fisherflat.models._prompts import Encoded
 from fisherflat.models._readout import READOUTS, Readout
 from fisherflat.models._recorded_calls import first_tensor
 from fisherflat.models._sections import Sections
+from fisherflat.models._training_run import Architecture, Checkpoint, architecture, checkpoints, common, fingerprint
 
 __all__ = [
     "CONTROLS",
     "PARTS",
     "READOUTS",
+    "Architecture",
     "Block",
     "Blocks",
+    "Checkpoint",
     "Encoded",
     "GateDescription",
     "Inspection",
@@ -29,8 +32,12 @@ __all__ = [
     "Part",
     "Readout",
     "Sections",
+    "architecture",
     "as_model",
+    "checkpoints",
+    "common",
     "control",
+    "fingerprint",
     "first_tensor",
     "inspect",
     "load",

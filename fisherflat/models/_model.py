@@ -325,6 +325,7 @@ class Model:
         about["parameters"] = f"{sum(parameter.numel() for parameter in self.module.parameters()):,}"
         return Card(self.name, {name: value for name, value in about.items() if value is not None})
 
+
 @dataclass(frozen=True)
 class _Making:
     """Makes the blocks of a model as they ran on a prompt; a copy has run itself."""

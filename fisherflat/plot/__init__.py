@@ -10,6 +10,7 @@ from fisherflat.plot._maps import curvature_map, fields
 from fisherflat.plot._style import COLUMN, MARKERS, OKABE_ITO, Look, caption, of_part, of_reading, of_role, profile_axis
 from fisherflat.plot._surrogate import surrogate_curvature
 from fisherflat.plot._symmetry import broken_strength, null_spectrum, unit_forms
+from fisherflat.plot._tracks import tracks
 
 __all__ = [
     "COLUMN",
@@ -38,6 +39,7 @@ __all__ = [
     "profiles",
     "strip_axes",
     "surrogate_curvature",
+    "tracks",
     "transport",
     "unit_forms",
 ]

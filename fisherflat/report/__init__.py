@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._analyze import analyze
-from fisherflat.report._compare import compare
+from fisherflat.report._compare import compare, is_saved
 from fisherflat.report._comparison import Comparison
 from fisherflat.report._depth_study import DepthStudy, study_depth
 from fisherflat.report._load import each, load, renew
 from fisherflat.report._page import CURVATURE, PAGE, cell, listed, number
+from fisherflat.report._plan import plan
 from fisherflat.report._proofs import Proofs
 from fisherflat.report._result import Result, read_json, reading, room_for
 from fisherflat.report._symmetry_study import SymmetryStudy, study_symmetry
+from fisherflat.report._track import to_measure, track
+from fisherflat.report._tracked import Stage, Track
 from fisherflat.report._writer import FORMATS, Figure, blank, checked_formats, write
 
 __all__ = [
@@ -28,21 +31,27 @@ __all__ = [
     "Figure",
     "Proofs",
     "Result",
+    "Stage",
     "SymmetryStudy",
+    "Track",
     "analyze",
     "blank",
     "cell",
     "checked_formats",
     "compare",
     "each",
+    "is_saved",
     "listed",
     "load",
     "number",
+    "plan",
     "read_json",
     "reading",
     "renew",
     "room_for",
     "study_depth",
     "study_symmetry",
+    "to_measure",
+    "track",
     "write",
 ]

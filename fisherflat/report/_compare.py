@@ -59,7 +59,7 @@ def compare(
     ['live', 'frozen mlp gate']
     """
     given, prompts = _subjects(first, others, prompts)
-    models = [not isinstance(one, Analysis) and not _is_saved(one) for one in given]
+    models = [not isinstance(one, Analysis) and not is_saved(one) for one in given]
     if any(models) and prompts is None:
         raise InputError("models are compared on prompts; give some: compare([a, b], prompts)")
     if names is not None and (isinstance(names, str) or len(names) != len(given)):
@@ -92,7 +92,7 @@ def _subjects(first: Any, others: Sequence[Any], prompts: Any) -> tuple[list[Any
     return given, prompts
 
 
-def _is_saved(place: Any) -> bool:
+def is_saved(place: Any) -> bool:
     """Whether it is a folder in which an analysis was saved."""
     try:
         return isinstance(place, (str, Path)) and os.path.isfile(Path(place).expanduser() / Analysis.document)

@@ -111,6 +111,22 @@ def test_other_numbers_of_directions_are_refused() -> None:
         ff.compare(a, b)
 
 
+def test_what_failed_in_one_leaves_the_pairs_that_are_there() -> None:
+    """A whole prompt, and a point of another: neither is a difference of prompts or of tokens."""
+    rng = np.random.default_rng(0)
+    a, b = simulated(rng, name="a"), simulated(rng, name="b")
+    failed = [
+        {"layer": r["layer"], "part": "mlp", "prompt": 1, "text": r["text"], "error": "why"}
+        if r["prompt"] == 1
+        else r | {"verdict": None, "scalar_curvature": None, "error": "why"}
+        if (r["prompt"], r["position"]) == (2, 4)
+        else r
+        for r in b.rows
+    ]
+    found = ff.compare(a, ff.Analysis(failed, model="b", settings={"points": 1}, complete=True))
+    assert list(found.table["count"]) == [2 * len(PROMPTS) - 3] * 3 and not found.notes
+
+
 def test_undecided_rows_are_in_no_difference_and_layers_of_one_are_named() -> None:
     rng = np.random.default_rng(0)
     a, b = simulated(rng, name="a"), simulated(rng, effect=(0.0,) * 4, name="b")

@@ -45,8 +45,8 @@ class Pairs:
 def paired(tables: Mapping[str, pd.DataFrame]) -> Pairs:
     """The rows of the first table with those of each other.
 
-    Rows belong together where layer, part, reading and prompt are the same, and position and point, as far as both
-    tables have the same: what two tokenizers divide differently is compared by the means of whole prompts.
+    Rows belong together where layer, part, reading and prompt are the same, and position and point, as far as one
+    table has all those of the other: what two tokenizers divide differently is compared by the means of whole prompts.
 
     **Args:** `tables`, by name, as `table` of an `Analysis`; at least two.
 
@@ -60,20 +60,21 @@ def paired(tables: Mapping[str, pd.DataFrame]) -> Pairs:
     found, unpaired, notes = [], [], []
     for name, other in others:
         _check_same(first, own, name, other)
-        level = next(level for level, keys in LEVELS.items() if _keys(own, keys) == _keys(other, keys))
+        own_rows, other_rows = (table[table["verdict"].notna()] for table in (own, other))
+        level = next(level for level, keys in LEVELS.items() if _alike(own_rows, other_rows, keys))
         if level != "point":
             notes.append(
                 f"{first} and {name} do not have the same {_finer(level)}, so the means of {_SPOKEN[level]} are "
                 "compared."
             )
-        halves = [_means(table, level) for table in (own, other)]
+        halves = [_means(table, level) for table in (own_rows, other_rows)]
         keys = [*PLACE, *LEVELS[level]]
         joined = halves[0].merge(halves[1], on=keys, suffixes=("", "_after"))
         joined = joined.rename(columns={"scalar_curvature": "before", "scalar_curvature_after": "after"})
         joined["difference"] = joined["after"] - joined["before"]
         joined["error"] = joined.pop("scalar_curvature_error") + joined.pop("scalar_curvature_error_after")
         found.append(joined.assign(model=name))
-        for whose, table, rest in ((first, own, other), (name, other, own)):
+        for whose, table, rest in ((first, own_rows, other_rows), (name, other_rows, own_rows)):
             places = table[PLACE].drop_duplicates()
             lone = places.merge(rest[PLACE].drop_duplicates(), on=PLACE, how="left", indicator=True)
             unpaired.append(lone.loc[lone["_merge"] == "left_only", PLACE].assign(model=whose))
@@ -89,8 +90,8 @@ def paired(tables: Mapping[str, pd.DataFrame]) -> Pairs:
 
 
 def _ready(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a verdict; prompts by their text, where one comes again by the number of its coming, too."""
-    rows = table[table["verdict"].notna()].copy()
+    """The rows; prompts by their text, where one comes again by the number of its coming, too."""
+    rows = table.copy()
     rows["scalar_curvature"] = rows["scalar_curvature"].where(rows["verdict"] != Verdict.UNDECIDED)
     rows.loc[rows["verdict"].isin(FLAT_WORDS), "scalar_curvature"] = 0.0
     names: dict[Any, Any] = {}
@@ -99,7 +100,7 @@ def _ready(table: pd.DataFrame) -> pd.DataFrame:
         seen[text] = seen.get(text, 0) + 1
         names[number] = text if seen[text] == 1 else f"{text} ({seen[text]})"
     rows["prompt"] = rows["prompt"].map(names)
-    rows["u"] = rows["u"].map(lambda u: tuple(u) if u is not None else ())
+    rows["u"] = rows["u"].map(lambda u: tuple(u) if isinstance(u, (list, tuple)) else ())
     rows["position"] = rows["position"].astype("Int64").fillna(-1).astype(int)  # -1: all words together
     rows["token"] = rows["token"].fillna("")
     return rows
@@ -112,7 +113,7 @@ def _check_same(first: str, own: pd.DataFrame, name: str, other: pd.DataFrame) -
     if any(alone.values()):
         which = "; ".join(f"only {who} was measured on {_some(texts)}" for who, texts in alone.items() if texts)
         raise InputError(f"prompts differ: {which}; measure all on the same prompts")
-    sizes = [{len(u) for u in table["u"]} for table in (own, other)]
+    sizes = [{len(u) for u in table.loc[table["verdict"].notna(), "u"]} for table in (own, other)]
     if sizes[0] != sizes[1]:
         of = " and ".join(f"{min(size)} in {who}" for who, size in zip((first, name), sizes, strict=True))
         raise InputError(f"numbers of directions that move differ, {of}: curvature grows with them; choose one for all")
@@ -127,8 +128,14 @@ def _finer(level: str) -> str:
     return {"position": "points of the charts", "prompt": "tokens and positions"}[level]
 
 
-def _keys(table: pd.DataFrame, names: Sequence[str]) -> set[tuple[Any, ...]]:
-    return set(table[list(names)].itertuples(index=False, name=None))
+def _alike(own: pd.DataFrame, other: pd.DataFrame, names: Sequence[str]) -> bool:
+    """Whether one has all that the other has, of the prompts that were measured in both: some may have failed."""
+    both = set(own["prompt"]) & set(other["prompt"])
+    keys = [
+        set(table.loc[table["prompt"].isin(both), list(names)].itertuples(index=False, name=None))
+        for table in (own, other)
+    ]
+    return keys[0] <= keys[1] or keys[0] >= keys[1]
 
 
 def _means(table: pd.DataFrame, level: str) -> pd.DataFrame:

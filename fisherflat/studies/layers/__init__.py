@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fisherflat.studies.layers._measure import CORNERS, NEGLIGIBLE, QUANTITIES
+from fisherflat.studies.layers._plan import Plan, plan
 from fisherflat.studies.layers._run import Layers, study
 from fisherflat.studies.layers._runners import one_process, processes
 from fisherflat.studies.layers._settings import Settings
@@ -13,11 +14,13 @@ __all__ = [
     "NEGLIGIBLE",
     "QUANTITIES",
     "Layers",
+    "Plan",
     "Runner",
     "Settings",
     "Task",
     "Work",
     "one_process",
+    "plan",
     "processes",
     "study",
 ]

@@ -67,6 +67,8 @@ _BESIDE: dict[str, Callable[[Geometry], Tensor]] = {
 }
 #: of what errors are estimated
 _ERRED = ("scalar_curvature", "second_fundamental_form_norm")
+#: how many times as much memory errors take as jets
+_COPIES = 4
 CURVED = list(Verdict).index(Verdict.CURVED)
 
 #: picks some of the outputs of a map, `[..., D]` -> `[..., m]`
@@ -146,10 +148,16 @@ class Measured:
         bend = turn(own["form"], error, own["size"])
         return bend + float("inf") if self.read else bend
 
+    @property
+    def memory(self) -> int:
+        """About how many bytes its jets take: as many points are taken at a time as fit into a chunk, but one."""
+        one = _COPIES * self._engine.bytes_per_point
+        return max(one, min(one * len(self.points), self._engine.chunk_memory or one))
+
     def errors(self, chosen: Int[Tensor, " n"]) -> Float[Tensor, "surfaces 2 n"]:
         """The errors of the scalar curvature and of `|II|` at some of the points."""
         source = _Shared(self._engine)
-        return self._read(source, self._u[chosen], lambda geometry: [geometry.error(name) for name in _ERRED], 4)
+        return self._read(source, self._u[chosen], lambda geometry: [geometry.error(name) for name in _ERRED], _COPIES)
 
     @torch.no_grad()
     def in_more_bits(self, surface: int, at: Int[Tensor, " n"]) -> list[str]:

@@ -67,6 +67,8 @@ class Study:
         self._runs: dict[Any, Sequence[Block]] = {}
         self._kept: tuple[int, dict[Any, Block]] = (-1, {})
         self._frames: dict[tuple[int, str], _Frame] = {}
+        #: bytes of the largest jets that were measured
+        self.largest = 0
         self._making = threading.RLock()  # of all that is kept
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,6 +132,7 @@ class Study:
                         here[reading], chart, points, lens or frame.surfaces,
                         engine=self.settings.engine, dtype=self.settings.dtype,
                     )  # fmt: skip
+                    self.largest = max(self.largest, measured.memory)
                 except Exception as error:  # the other readings and positions may go well
                     measured = {"error": _said(error)}
                 found.setdefault(reading, []).append((about, measured))

@@ -1,0 +1,73 @@
+"""A track as a page; `found` is a `fisherflat.report.Track`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fisherflat.pages import Drawing, Facts, Item, Points, Section
+from fisherflat.report._analysis_methods import methods as methods_of
+from fisherflat.report._page import table
+from fisherflat.report._tracked_in_words import headline, sentences
+from fisherflat.report._writer import Content, Figure
+
+_CHANGE = {
+    "run": "run", "from": "from step", "to": "to step", "layer": "layer", "part": "part", "reading": "reading",
+    "before": "before", "after": "after", "mean": "change", "low": "from", "high": "to", "noise_floor": "noise floor",
+    "word": "so it is",
+}  # fmt: skip
+_TRACK = {
+    "run": "run", "step": "step", "layer": "layer", "part": "part", "reading": "reading", "mean": "mean", "low": "from",
+    "high": "to",
+}  # fmt: skip
+_FOUND = {"run": "run", "step": "step", "path": "path", "left_out": "left out, because"}
+
+
+def opening(found: Any) -> list[str]:
+    """How the live curvature changes, where the largest change that is sure is, and how many checkpoints there are."""
+    kept, all_ = len(found.measured), len(found.stages)
+    count = f"{kept} of {all_} checkpoints were measured" if kept < all_ else f"All {all_} checkpoints were measured"
+    return [headline(found), _most(found), f"{count}, of {len(found.runs)} run{'s' if len(found.runs) > 1 else ''}."]
+
+
+def _most(found: Any) -> str:
+    sure = found.changes[found.changes["word"].isin(("larger", "smaller"))]
+    if sure.empty:
+        return "In no layer does the interval of the change exclude zero."
+    top = sure.loc[sure["mean"].abs().idxmax()]
+    return (
+        f"The largest change that is sure is in {top['run']}, layer {top['layer']}, {top['part']}, {top['reading']}: "
+        f"{top['mean']:+.3g} (95 % interval {top['low']:.3g} to {top['high']:.3g})."
+    )
+
+
+def sections(found: Any, figures: Mapping[str, Content]) -> list[Section]:
+    """What is to be read of a track."""
+    drawings: list[Item] = [
+        Drawing(
+            name.removesuffix(".png").replace("_", ", ").replace("-", " "),
+            "Mean scalar curvature by step, a line a layer, bands: 95 % intervals; a column a run, a row a part.",
+            "The numbers are in the table of trajectories.",
+            figure.draw,
+        )
+        for name, figure in figures.items()
+        if isinstance(figure, Figure)
+    ]
+    said: list[Item] = [Points(sentences(found))] if len(found.changes) else []
+    changes: list[Item] = [table("From the first to the last step", found.changes, _CHANGE, "changes.csv")]
+    parts = [Section("How curvature changes", [*said, *drawings, *(changes if len(found.changes) else [])])]
+    if len(found.table):
+        parts.append(Section("Trajectories", [table("By step", found.table, _TRACK, "track.csv")]))
+    parts.append(Section("Checkpoints", [table("What was found", found.checkpoints, _FOUND, "checkpoints.csv")]))
+    return [*parts, Section("Worth a second look", [Points(found.notes)])] if found.notes else parts
+
+
+def methods(found: Any) -> list[Item]:
+    """What was measured, and how each checkpoint was."""
+    facts = {
+        "charts": "fitted anew at each step, to the states of that checkpoint",
+        "changes": "paired by prompt, position and point; the difference is the last step minus the first",
+        "intervals": "95 %, by resampling prompts, else positions, else points",
+    }
+    first = [stage.analysis for stage in found.measured][:1]
+    return [Facts(facts), *(Section("Each checkpoint", methods_of(analysis)) for analysis in first)]
