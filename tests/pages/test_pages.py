@@ -7,7 +7,7 @@ import math
 import re
 
 import pytest
-from cases.html import Parsed, hostile
+from cases.web_pages import Parsed, hostile
 
 from fisherflat import pages
 from fisherflat.pages import Chart, Code, Facts, Grid, Link, Notice, Page, Pick, Points, Section, Value

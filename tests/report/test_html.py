@@ -10,8 +10,8 @@ from typing import Any
 
 import matplotlib
 import pytest
-from cases.html import Parsed, hostile
 from cases.tiny_models import tiny_model
+from cases.web_pages import Parsed, hostile
 from typer.testing import CliRunner
 
 import fisherflat as ff
