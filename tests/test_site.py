@@ -72,7 +72,8 @@ def test_links_lead_to_anchors_that_exist(site: Path) -> None:
         ("frozen pattern", "readings"),
         ("expressivity gap", "analyze"),
         ("my architecture is not supported", "howto/architecture"),
-        ("exit codes", "errors"),
+        ("your checkpoint in five minutes", "five_minutes"),
+        ("is 0.005 large", "scale"),
         ("glossary", "glossary"),
     ],
 )
