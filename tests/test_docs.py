@@ -66,6 +66,15 @@ def test_files_that_the_readme_links_to_exist():
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
+def test_every_command_that_makes_numbers_is_listed():
+    """What pages say was measured by a script or an experiment has a row on the page of numbers."""
+    made = re.compile(r"python (-m fisherflat\.lab[\w.]*|tests/[\w/]+\.py)")
+    found = {command for page in PAGES for command in made.findall(page.read_text())}
+    listed = {*made.findall((ROOT / "docs" / "numbers.md").read_text())}
+    assert len(listed) > 15
+    assert not found - listed - {"-m fisherflat.lab.bench"}  # the same as `fisherflat bench`
+
+
 def _resolves(dotted: str) -> bool:
     """Whether a dotted name is that of a module, or of something in one."""
     parts = dotted.split(".")
