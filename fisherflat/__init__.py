@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # for type checkers, which know no lazy imports; a test holds
     from fisherflat.report import study_depth as study_depth
     from fisherflat.report import track as track
     from fisherflat.spaces.families import Gaussian as Gaussian
+    from fisherflat.studies import geometry_between as geometry_between
     from fisherflat.studies.depth import CurvatureBudget as CurvatureBudget
     from fisherflat.studies.depth import DepthProfile as DepthProfile
     from fisherflat.studies.depth import curvature_budget as curvature_budget
@@ -109,6 +110,7 @@ _NAMES = {
     "depth_profile": "studies.depth",
     "freeze": "parts",
     "freeze_stack": "studies.depth",
+    "geometry_between": "studies",
     "growth": "studies.depth",
     "inspect": "models",
     "load": "models",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fisherflat.certificates import _curvature_file, _symmetry_file  # noqa: F401  (they enter their forms)
 from fisherflat.certificates._bounds import Bound, bounds, rounded
 from fisherflat.certificates._certificate import Certificate, versions
-from fisherflat.certificates._curvature import CurvatureCertificate
+from fisherflat.certificates._curvature import CERTIFIED, CurvatureCertificate
 from fisherflat.certificates._curvature_words import ARGUMENTS
 from fisherflat.certificates._layer import expert, movement, named_prompt, operator, placed
 from fisherflat.certificates._steps import Analytic, HeldNode, Numbers, Step
@@ -14,6 +14,7 @@ from fisherflat.certificates._weight import Weight
 
 __all__ = [
     "ARGUMENTS",
+    "CERTIFIED",
     "FACTOR",
     "UNNAMED",
     "Analytic",

@@ -16,7 +16,10 @@ from fisherflat.certificates._weight import Weight
 from fisherflat.jets.graph import Held
 from fisherflat.parts import readings
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Bernoulli, Categorical, DiagonalGaussian, Gaussian, ParametricFamily, Poisson
+
+#: families besides the Gaussian that certificates are about
+CERTIFIED = (Bernoulli, Categorical, DiagonalGaussian, Poisson)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,7 @@ class CurvatureCertificate(Certificate):
 
     - `verdict`: `"flat"`, `"curved"` or `"undecided"`; `argument`: which of `ARGUMENTS` it rests on.
     - `enclosure`: exact bounds `(low, high)` of the sectional curvature of `plane` (k = 2: the Gauss curvature), in
-      units of 1 / covariance, on the whole box; `None` for flat.
+      units of 1 / covariance, or in the metric of another family, on the whole box; `None` for flat.
     - `determinant`: bounds of the determinant of the metric there, where it was enclosed.
     - `scope`: `"everywhere"`, or `"off kinks"`: wherever none of the nodes in `kinks` is at a kink or a jump.
     - `chart`, `family`; `frozen`: the roles of which something is held, `held`: what, as op, module path and source
@@ -51,7 +54,7 @@ class CurvatureCertificate(Certificate):
     verdict: str
     argument: str
     chart: Chart
-    family: Gaussian
+    family: Gaussian | ParametricFamily
     frozen: tuple[str, ...]
     precision: int
     point: tuple[float, ...]

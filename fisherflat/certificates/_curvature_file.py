@@ -7,14 +7,14 @@ from typing import Any
 
 from fisherflat.certificates import fields, files
 from fisherflat.certificates._bounds import Bound
-from fisherflat.certificates._curvature import CurvatureCertificate
+from fisherflat.certificates._curvature import CERTIFIED, CurvatureCertificate
 from fisherflat.certificates._curvature_words import ARGUMENTS, VERDICTS
 from fisherflat.certificates._steps import Analytic, HeldNode, Numbers, Step
 from fisherflat.certificates.fields import Fields
 from fisherflat.errors import CertificateError
 from fisherflat.parts.readings import WORDS
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Gaussian, ParametricFamily
 
 #: bits of the arithmetic, more than any prover takes; pieces of a box, likewise
 MAX_PRECISION, MAX_CELLS = 2**14, 2**9
@@ -47,7 +47,11 @@ def body(c: CurvatureCertificate) -> dict[str, Any]:
         "graph": c.graph,
         **(_second(c) if c.schema > 1 else {}),
         "outputs": c.outputs,
-        "covariance": fields.tensor(c.family.covariance),
+        **(
+            {"covariance": fields.tensor(c.family.covariance)}
+            if isinstance(c.family, Gaussian)
+            else {"family": type(c.family).__name__}
+        ),
         "chart": {"kind": c.chart.kind, "point": fields.tensor(c.chart.point), "basis": fields.tensor(c.chart.basis)},
     }
 
@@ -86,7 +90,7 @@ def read(f: Fields, schema: int) -> CurvatureCertificate:
         verdict=verdict,
         argument=argument,
         chart=chart,
-        family=f.of("covariance", lambda value: Gaussian(fields.as_tensor(value))),
+        family=_family(f),
         frozen=tuple(f.of("frozen", lambda value: [fields.as_choice(role, WORDS) for role in fields.as_list(value)])),
         precision=f.integer("precision", 2, MAX_PRECISION),
         point=point,
@@ -119,6 +123,8 @@ def read(f: Fields, schema: int) -> CurvatureCertificate:
             raise CertificateError("live, base: they say of what something is held, and where")
     elif c.argument == "affine by pieces":
         raise CertificateError("argument: the first schema knows no maps that are affine by pieces")
+    if not isinstance(c.family, Gaussian) and (schema == 1 or argument in ("affine", "affine by pieces")):
+        raise CertificateError(f"family: the argument {argument!r} is about Gaussians of one covariance")
     if f.given("reading") != c.reading:
         raise CertificateError("reading: it does not say what the other fields say")
     if verdict == "curved" and (c.enclosure is None or c.determinant is None):
@@ -128,6 +134,14 @@ def read(f: Fields, schema: int) -> CurvatureCertificate:
     if argument == "affine" and (c.rank is None or not c.steps):
         raise CertificateError("rank, steps: missing, but an affine map has them")
     return c
+
+
+def _family(f: Fields) -> Gaussian | ParametricFamily:
+    """A Gaussian by its covariance, another family by its name."""
+    if not f.has("family"):
+        return f.of("covariance", lambda value: Gaussian(fields.as_tensor(value)))
+    known = {family.__name__: family for family in CERTIFIED}
+    return known[f.choice("family", known)]()
 
 
 def _read_second(f: Fields) -> dict[str, Any]:

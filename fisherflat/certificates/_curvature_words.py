@@ -75,8 +75,10 @@ def _curved(c: Any) -> str:
     if c.plane is not None:
         what = f"the sectional curvature of the plane of {' and '.join(_numbers(c, vector) for vector in c.plane)}"
     sign = "positive" if low > 0 else "negative"
-    text = f"{what} {place} is {sign}, between {low} and {high} in units of 1 / covariance"
-    if c.schema > 1:
+    own = not hasattr(c.family, "covariance")  # a metric of its own
+    unit = f"in the Fisher metric of {type(c.family).__name__}" if own else "in units of 1 / covariance"
+    text = f"{what} {place} is {sign}, between {low} and {high} {unit}"
+    if c.schema > 1 and not own:
         text += f", under {_covariance(c)}"
     if c.analytic is not None:
         where = "R^k"

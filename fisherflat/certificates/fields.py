@@ -68,6 +68,10 @@ class Fields:
             raise CertificateError("the document is not a JSON object")
         self._data, self._left = data, set(data)
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a field."""
+        return name in self._data
+
     def given(self, name: str) -> Any:
         """The value of a field as it stands."""
         if name not in self._data:

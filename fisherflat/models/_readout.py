@@ -99,7 +99,7 @@ class _Logits(Reach):
 
 
 class Readouts:
-    """Finds the head of a model, and what it makes of states."""
+    """Finds the head of a `Model`, and what it makes of states."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

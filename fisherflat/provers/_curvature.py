@@ -17,6 +17,7 @@ from torch import Tensor
 from fisherflat._arrays import as_float64, integer
 from fisherflat.certificates import (
     ARGUMENTS,
+    CERTIFIED,
     Bound,
     CurvatureCertificate,
     HeldNode,
@@ -38,9 +39,11 @@ from fisherflat.provers._analytic import analytic
 from fisherflat.provers._enclosure import Box, jet, sectional
 from fisherflat.provers._search import Plane, find
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
-from fisherflat.verifier import CLOSE, NUMERICAL, Comparison, HeldError, deviations
+from fisherflat.spaces.families import Bernoulli, Gaussian, ParametricFamily, Poisson
+from fisherflat.verifier import CLOSE, NUMERICAL, Comparison, HeldError, Surface, deviations
 
+#: families whose space is flat, so that a surface that fills it is
+FLAT = (Gaussian, Bernoulli, Poisson)
 #: how often the precision is doubled before the answer is "undecided"
 DOUBLINGS = 2
 #: bits in which any two doubles keep apart in a sum, as scores and a mask of the least double that is added to them do:
@@ -57,7 +60,7 @@ SLACK = 0.5
 def certify(
     mean: Callable[[Tensor], Tensor],
     chart: Chart,
-    family: Gaussian | None = None,
+    family: Gaussian | ParametricFamily | None = None,
     at: Any = None,
     radius: float = 0.0,
     precision: int = 128,
@@ -67,10 +70,11 @@ def certify(
     It is flat where the traced graph is affine, by structure alone; curved where rigorous 2-jets in ball arithmetic
     give an enclosure of a sectional curvature that excludes zero.
 
-    **Args:** `mean`, `chart`, `family` as in `StatisticalManifold`. `at` `[k]`: the point to prove curvature at
-    (default: a point of large curvature is searched for). `radius`: prove it on the box of all coordinates within this
-    distance of the point, bisecting it within a budget. `precision`: bits of the ball arithmetic, doubled up to twice
-    where they do not suffice, and raised further where what is held ranks numbers that only more bits keep apart.
+    **Args:** `mean`, `chart` as in `StatisticalManifold`; `family`, a `Gaussian`, or one of `Categorical`, `Bernoulli`,
+    `Poisson` and `DiagonalGaussian`, in which an affine map need not be flat. `at` `[k]`: the point to prove curvature
+    at (default: a point of large curvature is searched for). `radius`: prove it on the box of all coordinates within
+    this distance of the point, bisecting it within a budget. `precision`: bits of the ball arithmetic, doubled up to
+    twice where they do not suffice, and raised further where what is held ranks numbers that only more bits keep apart.
 
     **Returns:** a `CurvatureCertificate`; see there for what exactly is certified.
 
@@ -149,9 +153,14 @@ class _Prover:
         graph: Graph = manifold.engine.graph  # type: ignore[attr-defined]
         self.graph = graph.to(torch.float64, torch.device("cpu"))  # balls live there
         self.structure = read(self.graph)
-        if not isinstance(manifold.family, Gaussian):
-            raise InputError(f"certificates are about Gaussians, got the family {type(manifold.family).__name__}")
+        if not isinstance(manifold.family, (Gaussian, *CERTIFIED)):
+            raise InputError(
+                "certificates are about Gaussian, Categorical, Bernoulli, Poisson and DiagonalGaussian, got the "
+                f"family {type(manifold.family).__name__}"
+            )
         self.family = manifold.family
+        #: whether a surface that does not bend is flat
+        self.straight = isinstance(manifold.family, Gaussian)
         self.orders = pieces.read(self.graph, self.structure)
         try:
             self.found = Comparison(self.graph) if self.graph.holdings else None
@@ -162,11 +171,12 @@ class _Prover:
         """The certificate at a point, or at one that is searched for."""
         k = self.chart.k
         origin = (0.0,) * k
-        if pieces.order(self.graph, self.orders) in (pieces.CONSTANT, pieces.AFFINE):
+        if self.straight and pieces.order(self.graph, self.orders) in (pieces.CONSTANT, pieces.AFFINE):
             return self._written(_Proof("affine"), origin, rank=self._rank())
         if k == 1:
             return self._written(_Proof("one coordinate"), origin)
-        if pieces.order(self.graph, self.orders) == pieces.PIECES and pieces.kinks(self.graph, self.orders):
+        by_pieces = pieces.order(self.graph, self.orders) == pieces.PIECES
+        if self.straight and by_pieces and pieces.kinks(self.graph, self.orders):
             return self._written(_Proof("affine by pieces"), origin)
         point, plane = self._place(at)
         proof = self._decided(point, plane, [self.precision << doubling for doubling in range(DOUBLINGS + 1)])
@@ -273,17 +283,27 @@ class _Prover:
         if not all(x.is_finite() for x in derivatives.ravel()):  # a derivative may have a value where the map has none
             return _Proof("not finite")
         try:
-            found = sectional(derivatives, self.chart.k, self.family, plane)
+            found = sectional(derivatives, self.chart.k, self.family, plane, self.manifold.output_shape)
+            if radius and not self.straight:  # by other formulas it may be wider, over a box
+                found = self._or_wider(found, cell(point, radius, path), plane, bits)
             enclosure, determinant = bounds(found[0], bits, slack), bounds(found[1], bits, slack * 1e9)
         except EnclosureError:
             return _Proof("degenerate immersion")
         if determinant[0] <= 0:  # too small for a file
             return _Proof("degenerate immersion")
-        if self.chart.k == self.manifold.ambient_dim:
+        if self.chart.k == self.manifold.ambient_dim and isinstance(self.family, FLAT):
             return _Proof("full dimension", (), None, determinant)
         if enclosure[0] <= 0 <= enclosure[1]:
             return _Proof("zero enclosed", (), enclosure, determinant)
         return _Proof("enclosure", (path,), enclosure, determinant)
+
+    def _or_wider(self, found: tuple[arb, arb], box: Box, plane: Plane, bits: int) -> tuple[arb, arb]:
+        """What holds both an enclosure over a box and what the verifier will find there.
+
+        **Raises:** `EnclosureError` where that is nothing.
+        """
+        other = Surface(self.graph, self.chart, self.family, bits).curvature(box, plane if self.chart.k > 2 else None)
+        return found[0].union(other[0]), found[1].union(other[1])
 
     def _written(
         self,

@@ -19,9 +19,10 @@ from fisherflat.jets import pair_index, size
 from fisherflat.jets.balls import BallAlgebra, applied, at, balls, chart_in_balls, matrix
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.rules import Series
+from fisherflat.provers._families import in_family
 from fisherflat.provers._search import Plane
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Gaussian, ParametricFamily
 
 #: a point or box: one ball a coordinate
 Box = Sequence[arb]
@@ -87,15 +88,20 @@ def _common(x: arb, y: arb) -> arb:
 _COMMON: Any = np.frompyfunc(_common, 2, 1)
 
 
-def sectional(jet: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[arb, arb]:
+def sectional(
+    jet: np.ndarray, k: int, family: Gaussian | ParametricFamily, plane: Plane, shape: Sequence[int]
+) -> tuple[arb, arb]:
     """The sectional curvature of a plane, and the determinant of the metric, from a 2-jet `[S, D]` in balls.
 
-    **Args:** `plane`: two tangent vectors in coordinates.
+    **Args:** `plane`: two tangent vectors in coordinates; `shape`, of the outputs.
 
     **Raises:** `EnclosureError` where the determinant may vanish.
     """
-    change, determinant = _frame(jet, k, family, plane)
-    gram = _gram(change * matrix(jet[1:]), family)
+    rows, around = (jet[1:], None) if isinstance(family, Gaussian) else in_family(family, jet, k, shape)
+    flat = family if isinstance(family, Gaussian) else Gaussian()
+    change, determinant = _frame(rows, k, flat, plane)
+    vectors = change * matrix(rows)
+    gram = _gram(vectors, flat)
     tangent, bent = range(k), range(k, k + 3)
     metric, mixed, second = _block(gram, tangent, tangent), _block(gram, tangent, bent), _block(gram, bent, bent)
     regular = metric.det()
@@ -106,10 +112,13 @@ def sectional(jet: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[
     except ZeroDivisionError as error:
         raise EnclosureError("the metric could not be inverted in balls") from error
     area = regular if k == 2 else metric[0, 0] * metric[1, 1] - metric[0, 1] ** 2
-    return (normal[0, 1] - normal[2, 2]) / area, regular / determinant**2
+    gauss = normal[0, 1] - normal[2, 2]
+    if around is not None:  # the first two rows span the plane
+        gauss += around(*np.array(vectors.tolist()[:2], dtype=object))
+    return gauss / area, regular / determinant**2
 
 
-def _frame(jet: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[arb_mat, arb]:
+def _frame(rows: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[arb_mat, arb]:
     """What makes derivatives easy to enclose: `[k + 3, S - 1]`, and the determinant of the change of coordinates.
 
     The first k rows give derivatives along a basis of the tangent space whose first two vectors span the plane, about
@@ -118,19 +127,19 @@ def _frame(jet: np.ndarray, k: int, family: Gaussian, plane: Plane) -> tuple[arb
     multiples, so they are exact numbers that floats suggest; good ones keep balls small where they depend on each
     other.
     """
-    middle = torch.from_numpy(np.frompyfunc(float, 1, 1)(jet[1:]).astype(float))
+    middle = torch.from_numpy(np.frompyfunc(float, 1, 1)(rows).astype(float))
     white = family.whiten(middle).numpy()
     start = np.array([*plane, *np.linalg.qr(np.array(plane).T, mode="complete")[0].T[2:]])  # the plane, and across it
     mixing = _orthonormalising(start @ white[:k])
     basis = matrix(mixing) * matrix(start)  # in balls: mixed in floats, the first two would leave the plane
     pair = pair_index(k).tolist()
-    second = arb_mat(3, len(jet) - 1)
+    second = arb_mat(3, len(rows))
     for row, (a, b) in enumerate(((0, 0), (1, 1), (0, 1))):
         for i in range(k):
             for j in range(k):
                 second[row, k + pair[i][j]] += basis[a, i] * basis[b, j]
-    first = arb_mat([[*row, *[0] * (len(jet) - 1 - k)] for row in basis.tolist()])
-    tangent, bent = (np.array(rows.tolist(), dtype=object).astype(float) @ white for rows in (first, second))
+    first = arb_mat([[*row, *[0] * (len(rows) - k)] for row in basis.tolist()])
+    tangent, bent = (np.array(some.tolist(), dtype=object).astype(float) @ white for some in (first, second))
     second -= matrix(np.nan_to_num(bent @ tangent.T)) * first
     return arb_mat([*first.tolist(), *second.tolist()]), basis.det()
 

@@ -6,6 +6,7 @@ from fisherflat.verifier._held import Comparison, HeldError
 from fisherflat.verifier._identity import CLOSE, NUMERICAL, deviations
 from fisherflat.verifier._layer import verify_layer
 from fisherflat.verifier._parts import parts_that_are_none
+from fisherflat.verifier._surface import Surface
 from fisherflat.verifier._verify import Verification, verify
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "NUMERICAL",
     "Comparison",
     "HeldError",
+    "Surface",
     "Verification",
     "deviations",
     "parts_that_are_none",

@@ -16,10 +16,14 @@ from torch import Tensor
 from fisherflat.certificates import Bound, CurvatureCertificate, Step
 from fisherflat.errors import EnclosureError, FisherflatError, UnsupportedOpError
 from fisherflat.jets.graph import Graph, Node
-from fisherflat.parts import trace
+from fisherflat.jets.recording import Mapping
+from fisherflat.parts import trace, traced
 from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import check as check_family
 from fisherflat.verifier import _identity as identity
 from fisherflat.verifier._affinity import ANALYTIC, Affinity
+from fisherflat.verifier._embedding import dimension
 from fisherflat.verifier._evaluator import FOREIGN, evaluate
 from fisherflat.verifier._held import Comparison, HeldError
 from fisherflat.verifier._polynomials import matrix
@@ -53,7 +57,7 @@ def check(
     if reasons:
         return tuple(reasons), ()
     try:
-        graph = trace(mean, chart).to(torch.float64, torch.device("cpu"))
+        graph = _traced(certificate, mean, chart).to(torch.float64, torch.device("cpu"))
         found = Comparison(graph) if graph.holdings else None
     except FisherflatError as error:
         return (f"graph: the map could not be traced: {error}",), ()
@@ -77,6 +81,15 @@ def check(
     return tuple(reasons), tuple(identity.notes(certificate, graph))
 
 
+def _traced(certificate: CurvatureCertificate, mean: Callable[[Tensor], Tensor], chart: Chart) -> Graph:
+    """The graph of the map, several outputs of which are joined as its family has it."""
+    if isinstance(certificate.family, Gaussian) or isinstance(mean, Graph):
+        return trace(mean, chart)
+    mapping = Mapping(mean, chart.point.dtype, chart.point.device, certificate.family.together)
+    check_family(certificate.family, tuple(mapping.check(chart.point).shape))
+    return traced(mapping, chart)
+
+
 class _Checker:
     """The decisive computation, for a certificate whose map and chart are those given."""
 
@@ -97,6 +110,11 @@ class _Checker:
             "full dimension": self._full_dimension,
             "enclosure": self._curved,
         }
+        structural = self.c.argument in ("affine", "affine by pieces")
+        self._require(
+            not structural or isinstance(self.c.family, Gaussian),
+            "argument: the family's metric changes with its parameters, so that an affine map need not be flat",
+        )
         check = checks.get(self.c.argument, self._undecided)
         for more in _TIMES if self.c.radius == 0 else _TIMES[:1]:
             try:
@@ -168,6 +186,8 @@ class _Checker:
     def _is_open(self) -> bool:
         """Whether structure leaves open what the graph is."""
         output = self.graph.output
+        if not isinstance(self.c.family, Gaussian):
+            return True
         return isinstance(output, Node) and self._order(output) in ("nonlinear", "choice")
 
     # -- flat ----------------------------------------------------------------------------------------------------------
@@ -210,7 +230,9 @@ class _Checker:
             self._require(len(rows) == least and is_exact == (least == self.k), f"rank: {len(rows)} is proved")
 
     def _full_dimension(self) -> None:
-        self._require(self.c.outputs == self.k, f"flatness: k = {self.k} is not D = {self.c.outputs}")
+        filled = dimension(self.c.family, self.c.outputs)
+        self._require(filled is not None, "flatness: the space of the family's parameters is not flat")
+        self._require(filled == self.k, f"flatness: k = {self.k} is not D = {self.c.outputs}")
         self._within(self.surface.metric_determinant([arb(x) for x in self.c.point]), self.c.determinant, "determinant")
 
     # -- curved --------------------------------------------------------------------------------------------------------
@@ -225,11 +247,17 @@ class _Checker:
         pending = list(c.cells)
         while pending:
             path = pending.pop()
-            curvature, determinant = self.surface.curvature(self._cell(path), self.c.plane)
-            inside = _inside(curvature, c.enclosure) and _inside(determinant, c.determinant)
-            if inside:
-                continue
             left -= 2
+            try:
+                curvature, determinant = self.surface.curvature(self._cell(path), self.c.plane)
+            except EnclosureError:
+                if c.radius == 0 or left < 0:
+                    raise
+                pending += [path + "0", path + "1"]
+                continue
+            if _inside(curvature, c.enclosure) and _inside(determinant, c.determinant):
+                left += 2
+                continue
             apart = _apart(curvature, c.enclosure) or _apart(determinant, c.determinant)
             if apart or c.radius == 0 or left < 0:
                 self._within(determinant, c.determinant, "determinant")
@@ -279,7 +307,8 @@ class _Checker:
             )
             return
         sizes = (abs(curvature), determinant)  # numbers that are smaller stand in no file
-        decided = all(x.lower() > arb(2) ** -2000 for x in sizes) and c.outputs != self.k
+        filled = dimension(c.family, c.outputs) == self.k
+        decided = all(x.lower() > arb(2) ** -2000 for x in sizes) and not filled
         self._require(not decided, f"verdict: the curvature is {curvature.str(12)}, which excludes zero")
         if c.enclosure is not None and c.determinant is not None:
             self._require(c.enclosure[0] <= 0 <= c.enclosure[1], "enclosure: it excludes zero")

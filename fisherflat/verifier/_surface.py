@@ -14,7 +14,8 @@ from flint import arb, arb_mat, fmpq
 from fisherflat.errors import EnclosureError
 from fisherflat.jets.graph import Graph
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Gaussian, ParametricFamily
+from fisherflat.verifier._embedding import embedded
 from fisherflat.verifier._evaluator import evaluate
 from fisherflat.verifier._polynomials import Polynomial, exact, matrix, monomials
 
@@ -23,13 +24,14 @@ Plane = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Surface:
-    """The graph on the chart, under the covariance, in so many bits."""
+    """The graph on the chart, in a family, in so many bits."""
 
-    def __init__(self, graph: Graph, chart: Chart, family: Gaussian, bits: int) -> None:
+    def __init__(self, graph: Graph, chart: Chart, family: Gaussian | ParametricFamily, bits: int) -> None:
         self.graph, self.family, self.k = graph, family, chart.k
         self.outputs = math.prod(graph.shape)
         self.point, self.basis = exact(chart.point), exact(chart.basis)
-        self.sigma = exact(family.covariance)
+        # of another family: one over the squares of unit steps, known with the embedding
+        self.sigma: np.ndarray = exact(family.covariance) if isinstance(family, Gaussian) else np.array(arb(1))
         with flint.ctx.workprec(bits):
             self.inverse = matrix(self.sigma).inv() if self.sigma.ndim == 2 else None
 
@@ -52,6 +54,9 @@ class Surface:
         for m, monomial in enumerate(monomials(self.k)):
             if len(monomial) == 2 and monomial[0] == monomial[1]:
                 rows[m] = rows[m] * 2  # from a Taylor coefficient to a derivative
+        if not isinstance(self.family, Gaussian):
+            found, self.sigma = embedded(self.family, np.stack(rows), tuple(self.graph.shape), self.k)
+            return found[0], found[1:]
         return rows[0], np.stack(rows[1:])
 
     def _weighted(self, vector: np.ndarray) -> np.ndarray:
@@ -120,16 +125,29 @@ class Surface:
         left_out = np.unravel_index(minors.argmax(), minors.shape)
         basis = np.array([x, y, *np.delete(axes, left_out, 0)])
         floats = torch.from_numpy(np.frompyfunc(float, 1, 1)(derivatives).astype(float))
-        white = self.family.whiten(floats).numpy()
-        orthonormal, triangular = np.linalg.qr((basis @ white[:k]).T)
+        gaussian = isinstance(self.family, Gaussian)
+        white = (self.family.whiten(floats) if isinstance(self.family, Gaussian) else floats).numpy()
+        weights = np.ones(white.shape[1]) if gaussian else 1 / self.sigma.astype(float)
+        triangular = _upper((basis @ white[:k]).T, weights)
         mixing = np.eye(k)
         if np.isfinite(triangular).all() and np.abs(np.diag(triangular)).min() > 0:
             mixing = np.tril(np.linalg.inv(triangular.T))
+        orthonormal = weights[:, None] * (mixing @ basis @ white[:k]).T
         exact_basis = exact(torch.from_numpy(mixing)) @ exact(torch.from_numpy(basis))
         near = mixing @ basis
         bent = [sum(near[a][i] * near[b][j] * white[monomials(k).index((min(i, j), max(i, j))) - 1]
                     for i in range(k) for j in range(k)) for a, b in ((0, 0), (1, 1), (0, 1))]  # fmt: skip
         return exact_basis, exact(torch.from_numpy(np.nan_to_num(np.array(bent) @ orthonormal)))
+
+
+def _upper(columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The triangular factor of some columns; under weights of both signs that of their inner products, if there is."""
+    if (weights > 0).all():
+        return np.linalg.qr(columns * np.sqrt(weights)[:, None])[1]
+    try:
+        return np.linalg.cholesky(columns.T @ (weights[:, None] * columns)).T
+    except np.linalg.LinAlgError:
+        return np.zeros((columns.shape[1],) * 2)
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> arb:
