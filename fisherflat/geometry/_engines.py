@@ -27,6 +27,10 @@ class Engine(Protocol):
     def bytes_per_point(self) -> int:
         """How much memory the jet of one point takes, roughly."""
 
+    @property
+    def tape_per_point(self) -> int:
+        """How much memory what a gradient needs of one point takes, roughly."""
+
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
 

@@ -19,7 +19,7 @@ from fisherflat.geometry._paths import Paths
 from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
-from fisherflat.geometry._taped import degenerate_tape, elsewhere, reached
+from fisherflat.geometry._taped import degenerate_tape, elsewhere, reached, recomputed
 from fisherflat.geometry._words import ERRORS, JUDGED, decided, exceptional, filled, sample, turn, warn_of, words
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import in_chunks
@@ -166,7 +166,10 @@ class StatisticalManifold(Paths):
             with torch.set_grad_enabled(self._taping):
                 return function(self.engine.jet(parts[0].contiguous()), *parts)
 
-        pieces = list(in_chunks(piece, flat, self.engine.bytes_per_point, self.engine.chunk_memory))
+        if self._taping:
+            pieces = recomputed(piece, flat, self.engine.tape_per_point, self._memory)
+        else:
+            pieces = list(in_chunks(piece, flat, self.engine.bytes_per_point, self.engine.chunk_memory))
         joined = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*pieces, strict=True))
         return tuple(part.reshape((*points.shape[:-1], *part.shape[1:])) for part in joined)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from fisherflat._typing import Bool, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError, NotDifferentiableError
@@ -12,6 +13,21 @@ from fisherflat.jets.graph import Constants, Graph
 from fisherflat.jets.recording import Mapping
 
 Tensors = tuple[Tensor, ...]
+
+
+#: a tape of more bytes is not kept: points are taken in pieces of so many, and computed once more for the gradient
+_TAPE = 64 * 2**20
+
+
+def recomputed(
+    function: Callable[[Tensor], Tensors], u: Tensor, bytes_per_point: int, memory: int | None = None
+) -> list[Tensors]:
+    """`function` on pieces of `u` `[P, k]`, whose tape is there one piece at a time where it would be long."""
+    budget = _TAPE if memory is None else memory
+    if len(u) * bytes_per_point <= budget:
+        return [function(u)]
+    pieces = u.split(max(1, budget // bytes_per_point))
+    return [checkpoint(function, piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
 
 
 def reached(mapping: Mapping, program: Constants | None) -> None:

@@ -131,6 +131,7 @@ class CurvaturePenalty:
         self.directions = chosen
         engine: Any = manifold.engine
         self._graph, self._program, self._shape = engine.graph, engine.program, manifold.output_shape
+        self._tape_per_point = engine.tape_per_point
         self.family = family
         self.generator = torch.Generator().manual_seed(seed)
         self._reference = self._inputs(_REFERENCE) if family is None else None
@@ -236,10 +237,7 @@ class CurvaturePenalty:
     @property
     def _together(self) -> int:
         """How many points' tapes fit into memory at a time."""
-        entries = sum(
-            math.prod(node.shape) for node in self._graph.nodes if all(isinstance(n, int) for n in node.shape)
-        )
-        bytes_per_point = 3 * entries * size(self.directions) * self.dtype.itemsize
+        bytes_per_point = self._tape_per_point * size(self.directions) // size(self.chart.k)
         return max(1, memory_budget(self.chart.point.device, self._memory) // max(bytes_per_point, 1))
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import fisherflat as ff
 from fisherflat.geometry import Geometry
+from fisherflat.lab.bench.memory import Tally
 
 F = torch.nn.functional
 
@@ -456,3 +457,36 @@ def test_extremes_over_planes_of_four_coordinates() -> None:
     M = ff.StatisticalManifold(net, ff.charts.identity(4), differentiable=True)
     u = (0.3 * drawn(2, 4, seed=4)).requires_grad_()
     assert_gradients(of(M, u, ["sectional_extremes"]), [*net.parameters(), u], 1e-5)
+
+
+def test_a_long_tape_is_computed_again_piece_by_piece() -> None:
+    net, chart = Net(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2))
+    u, found = drawn(40, 2, seed=3), []
+    for memory in (None, 20_000):
+        M = ff.StatisticalManifold(net, chart, differentiable=True, memory=memory)
+        leaf = u.clone().requires_grad_()
+        net.zero_grad()
+        with Tally() as tally:
+            M.scalar_curvature(leaf).sum().backward()
+        found.append((torch.cat([leaf.grad.reshape(-1), *(p.grad.reshape(-1) for p in net.parameters())]), tally.peak))
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-11, atol=1e-13)
+    assert found[1][1] < 0.5 * found[0][1]
+
+
+def test_the_tape_of_a_block_is_not_much_larger_than_what_it_is_of() -> None:
+    torch.manual_seed(0)
+    d = 192
+    block = nn.Sequential(nn.LayerNorm(d), ff.layers.SelfAttention(d, heads=4), ff.layers.GatedMLP(d, 4 * d)).double()
+    chart = ff.charts.token(drawn(8, d, seed=1), -1, drawn(2, d, seed=2))
+    weights = sum(parameter.numel() * 8 for parameter in block.parameters())
+    u, peaks = drawn(8, 2, seed=3), []
+    for M in (ff.StatisticalManifold(block, chart), ff.StatisticalManifold(block, chart, differentiable=True)):
+        found = M.scalar_curvature(u)
+        if M.differentiable:
+            found.sum().backward()
+        with Tally() as tally:
+            found = M.scalar_curvature(u)
+            if M.differentiable:
+                found.sum().backward()
+        peaks.append(tally.peak + weights)
+    assert peaks[1] < 4 * peaks[0]

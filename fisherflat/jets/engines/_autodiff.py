@@ -73,6 +73,11 @@ class AutodiffEngine:
         """An estimate: what one reverse pass keeps, times outputs, times derivatives, times 2 (measured: 1 to 1.9)."""
         return self._bytes_per_output * (1 + self._together)
 
+    @property
+    def tape_per_point(self) -> int:
+        """The same again for third derivatives."""
+        return 4 * self.bytes_per_point
+
     @cached_property
     def _bytes_per_output(self) -> int:
         kept = 0

@@ -51,7 +51,7 @@ class TaylorEngine:
     def __init__(self, graph: Graph, chart: Chart, dim: int, dtype: torch.dtype, memory: int | None = None) -> None:
         self._chart, self._dim, self._memory = chart, dim, memory
         self.graph, self.program = graph, graph.program
-        self._bytes = footprint(self.graph) * dtype.itemsize
+        self._itemsize, self._bytes = dtype.itemsize, footprint(self.graph) * dtype.itemsize
         # on a CPU geometry too should meet warm data, but has more to do for each chunk than for each point
         self.chunk_memory = memory if memory is not None or chart.point.device.type != "cpu" else 4 * CACHED
 
@@ -59,6 +59,12 @@ class TaylorEngine:
     def bytes_per_point(self) -> int:
         """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
         return self._bytes * size(self._chart.k)
+
+    @property
+    def tape_per_point(self) -> int:
+        """What a tape keeps of one point, in bytes: about two tensors a node."""
+        entries = sum(_entries(node.shape) for node in self.graph.nodes)
+        return 2 * entries * size(self._chart.k) * self._itemsize
 
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
