@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fisherflat.training._callback import CurvatureCallback
 from fisherflat.training._penalty import PENALTIES, CurvaturePenalty
+from fisherflat.training._watch import Watch
 
-__all__ = ["PENALTIES", "CurvaturePenalty"]
+__all__ = ["PENALTIES", "CurvatureCallback", "CurvaturePenalty", "Watch"]
