@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fisherflat.training._callback import CurvatureCallback
 from fisherflat.training._penalty import PENALTIES, CurvaturePenalty
+from fisherflat.training._search import Found, find_curvature
 from fisherflat.training._watch import Watch
 
-__all__ = ["PENALTIES", "CurvatureCallback", "CurvaturePenalty", "Watch"]
+__all__ = ["PENALTIES", "CurvatureCallback", "CurvaturePenalty", "Found", "Watch", "find_curvature"]

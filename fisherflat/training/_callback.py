@@ -31,8 +31,8 @@ class CurvatureCallback:
     - `parts`, and all others of `fisherflat.training.Watch`: `prompt`, `tokenizer`, `layers`, `k`, `quantities`,
       `readings`, `attribution`, `points`, `family`.
     - `every`: how many steps lie between two measurements, at least.
-    - `share`: of the run's time, what measuring may take at most (1: no limit). Where it takes more, steps are left out until it
-      does not; the first measurement, before which nobody knows how long one takes, is at step `every`.
+    - `share`: of the run's time, what measuring may take at most (1: no limit). Where it takes more, steps are left
+      out until it does not; the first measurement, before which nobody knows how long one takes, is at step `every`.
     - `prefix`: of the names in the logger.
 
     **Attributes:** `history`: a list of steps and what was measured there; `seconds`, that it took altogether.
