@@ -5,8 +5,9 @@ Amari, *Information Geometry and Its Applications*, 2016, chapter 6.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +23,7 @@ class DualConnections:
     if TYPE_CHECKING:  # what `Geometry` has
         k: int
         _ambient: Ambient
+        working_triangular: Tensor
 
         @property
         def jet(self) -> Jet: ...
@@ -29,6 +31,8 @@ class DualConnections:
         def metric(self) -> Tensor: ...
         @cached_property
         def christoffel(self) -> Tensor: ...
+        @cached_property
+        def scalar_curvature(self) -> Tensor: ...
         @cached_property
         def _triangular(self) -> Tensor: ...
         def _project(self, second: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -76,3 +80,44 @@ class DualConnections:
         second, cubic = self.jet.second, self._cubic()
         normal = self._project(second if cubic is None else second - cubic / 2)[1]
         return normal[..., 0, :].norm(dim=-1) / self.metric[..., 0, 0]
+
+    @cached_property
+    def uncertainty(self) -> Float[Tensor, "*batch"]:
+        """`1 - p_max`, p_max the probability of the likeliest outcome; NaN in families without finitely many."""
+        if self._ambient.uncertainty is None:
+            return torch.full_like(self.working_triangular[..., 0, 0], float("nan"))
+        return self._ambient.uncertainty + 0 * self.working_triangular[..., 0, 0]
+
+    @cached_property
+    def relative_curvature(self) -> Float[Tensor, "*batch"]:
+        """`4 (1 - p_max) K`, K the mean sectional curvature `scal / (k (k - 1))`; NaN where there is no p_max.
+
+        The curvature of classes grows like `1 / (1 - p_max)` towards a corner of the simplex; this does not.
+        """
+        planes = self.k * (self.k - 1)
+        return 4 * self.uncertainty * self.scalar_curvature / (planes or float("nan"))
+
+
+class DualMeasures:
+    """The part of `StatisticalManifold` that measures these."""
+
+    if TYPE_CHECKING:  # what `StatisticalManifold` has
+
+        def _points(self, u: Any, name: str = "u") -> Tensor: ...
+        def _measured(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]: ...
+        def measure(self, u: Any, quantities: Sequence[str]) -> dict[str, Tensor]: ...
+
+    def amari_chentsov(self, u: Any) -> Float[Tensor, "*batch k k k"]:
+        """`T_ijl = E[d_i l d_j l d_l l]` of the scores along the coordinates, zero for Gaussians of one covariance."""
+        return self.measure(u, ["amari_chentsov"])["amari_chentsov"]
+
+    def alpha_connection(self, u: Any, alpha: float) -> Float[Tensor, "*batch k k k"]:
+        """`[..., m, i, j]`: the exponential connection for `alpha` 1, the mixture one for -1, `christoffel` for 0."""
+        return self._measured(lambda geometry: (geometry.alpha_connection(float(alpha)),), self._points(u))[0]
+
+    def efron_curvature(self, u: Any) -> Float[Tensor, "*batch"]:
+        """Efron's statistical curvature, for k = 1: zero for exponential families.
+
+        **Raises:** `InputError` for k > 1.
+        """
+        return self.measure(u, ["efron_curvature"])["efron_curvature"]

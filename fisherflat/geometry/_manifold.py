@@ -13,6 +13,7 @@ from fisherflat._arrays import as_float64, integer
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn, without
+from fisherflat.geometry._dual import DualMeasures
 from fisherflat.geometry._engines import ENGINES, Engine
 from fisherflat.geometry._more_bits import in_more_bits
 from fisherflat.geometry._paths import Paths
@@ -33,7 +34,7 @@ from fisherflat.spaces.families import Family, Gaussian, ParametricFamily, check
 PRECISIONS = ("working", "auto")
 
 
-class StatisticalManifold(Paths):
+class StatisticalManifold(Paths, DualMeasures):
     """The distributions with parameters `mean(chart(u))` and the Fisher-Rao metric, u in `R^k`.
 
     By default Gaussians `N(mean(chart(u)), Sigma)` with one covariance; `fisherflat.families` has others.
@@ -364,21 +365,6 @@ class StatisticalManifold(Paths):
     def volume_density(self, u: Any) -> Float[Tensor, "*batch"]:
         """`sqrt(det g)`, the volume on the manifold per unit volume of coordinates."""
         return self.measure(u, ["volume_density"])["volume_density"]
-
-    def amari_chentsov(self, u: Any) -> Float[Tensor, "*batch k k k"]:
-        """`T_ijl = E[d_i l d_j l d_l l]` of the scores along the coordinates, zero for Gaussians of one covariance."""
-        return self.measure(u, ["amari_chentsov"])["amari_chentsov"]
-
-    def alpha_connection(self, u: Any, alpha: float) -> Float[Tensor, "*batch k k k"]:
-        """`[..., m, i, j]`: the exponential connection for `alpha` 1, the mixture one for -1, `christoffel` for 0."""
-        return self._measured(lambda geometry: (geometry.alpha_connection(float(alpha)),), self._points(u))[0]
-
-    def efron_curvature(self, u: Any) -> Float[Tensor, "*batch"]:
-        """Efron's statistical curvature, for k = 1: zero for exponential families.
-
-        **Raises:** `InputError` for k > 1.
-        """
-        return self.measure(u, ["efron_curvature"])["efron_curvature"]
 
     def sectional_curvature(self, u: Any, x: Any, y: Any) -> Float[Tensor, "*batch"]:
         """`K(x, y)` for tangent vectors `x`, `y` `[*batch, k]` (or `[k]`) in coordinates.

@@ -359,22 +359,6 @@ class Geometry(DualConnections, Errors):
         return bending if self._ambient_riemann is None else bending + self.ambient_scalar_curvature
 
     @cached_property
-    def uncertainty(self) -> Float[Tensor, "*batch"]:
-        """`1 - p_max`, p_max the probability of the likeliest outcome; NaN in families without finitely many."""
-        if self._ambient.uncertainty is None:
-            return torch.full_like(self.working_triangular[..., 0, 0], float("nan"))
-        return self._ambient.uncertainty + 0 * self.working_triangular[..., 0, 0]
-
-    @cached_property
-    def relative_curvature(self) -> Float[Tensor, "*batch"]:
-        """`4 (1 - p_max) K`, K the mean sectional curvature `scal / (k (k - 1))`; NaN where there is no p_max.
-
-        The curvature of classes grows like `1 / (1 - p_max)` towards a corner of the simplex; this does not.
-        """
-        planes = self.k * (self.k - 1)
-        return 4 * self.uncertainty * self.scalar_curvature / (planes or float("nan"))
-
-    @cached_property
     def sectional_extremes(self) -> Float[Tensor, "*batch 2"]:
         """The smallest and the largest sectional curvature over all planes; NaN for k = 1, where there is no plane.
 
