@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from fisherflat.jets.graph._cut import before, behind, followed
-from fisherflat.jets.graph._graph import (
-    ROLES,
-    Graph,
-    Held,
-    Holding,
-    Live,
-    Node,
-    Origin,
-    Tangent,
-    fold,
-    getitem,
-    leaves,
-    mapped_leaves,
-    run,
-)
+from fisherflat.jets.graph._graph import ROLES, Graph, Live, Node, Tangent, fold, getitem, run
+from fisherflat.jets.graph._held import Held, Holding, Origin
+from fisherflat.jets.graph._nests import leaves, mapped_leaves
 from fisherflat.jets.graph._watch import Constants, Watch
 
 __all__ = [

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from fisherflat.jets.graph._graph import Graph, Node, mapped_leaves
+from fisherflat.jets.graph._graph import Graph, Node
+from fisherflat.jets.graph._nests import mapped_leaves
 
 aten = torch.ops.aten
 

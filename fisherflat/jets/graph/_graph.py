@@ -14,6 +14,8 @@ from torch import Tensor
 
 from fisherflat.errors import TraceError
 from fisherflat.jets.graph._copied import Reference, called, plain
+from fisherflat.jets.graph._held import Held, Holding, Origin
+from fisherflat.jets.graph._nests import leaves, mapped_leaves
 from fisherflat.jets.graph._shown import Shown, displayed
 from fisherflat.jets.graph._watch import Constants, Watch
 
@@ -64,70 +66,11 @@ class Node:
         return f"%{self.index} = {self.op} [{self.role}] {self.source}"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What a constant was made of inside the map.
-
-    **Attributes:** `leaves`, which tensors from outside the map: equal numbers for the same; `projected`, whether
-    there was a matrix product on the way.
-    """
-
-    leaves: frozenset[int]
-    projected: bool
-
-
-@displayed
-class Held(NamedTuple):
-    """A node that was replaced by its value at the base point, or an activation by its tangent there.
-
-    **Attributes:** `op`, `module_path`, `source` (file and line), as in `Node`, of the op that computes it: moves of
-    its entries behind that do not count.
-    """
-
-    op: str
-    module_path: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Holding:
-    """One held node, and where its value stands in the frozen graph.
-
-    **Attributes:** `role`; `node`, its index in the graph that was frozen; `what`, op, module path and source line;
-    `constants`, the names of the constants that stand for it (`held N`, or `held N slope` and `held N intercept` for a
-    tangent), as `Graph.constants` gives them where the graph still reads them.
-    """
-
-    role: str
-    node: int
-    what: Held
-    constants: tuple[str, ...]
-
-
 class Live(NamedTuple):
     """What a frozen graph was before: the graph with everything live, and the input at which parts of it are held."""
 
     graph: Graph
     at: Tensor
-
-
-def leaves(thing: Any) -> Iterator[Any]:
-    """What stands in nested tuples, lists and dicts: the arguments of ops."""
-    if isinstance(thing, (tuple, list, dict)):
-        for item in thing.values() if isinstance(thing, dict) else thing:
-            yield from leaves(item)
-    else:
-        yield thing
-
-
-def mapped_leaves(function: Callable[[Any], Any], thing: Any) -> Any:
-    """The same nest with `function` of each leaf; a general tree library would take most of the time of a trace."""
-    if isinstance(thing, dict):
-        return {name: mapped_leaves(function, item) for name, item in thing.items()}
-    if isinstance(thing, (tuple, list)):
-        items = [mapped_leaves(function, item) for item in thing]
-        return items if isinstance(thing, list) else tuple(items)
-    return function(thing)
 
 
 def getitem(outputs: Sequence[Any], position: int) -> Any:
