@@ -140,7 +140,7 @@ def _matrix_ticks(ax: Axes, parts: Sequence[Part]) -> None:
     labels = [layers[start] for start in starts][::every]
     ax.set_xticks(middles, labels, fontsize=7)
     ax.set_yticks(middles, labels, fontsize=7)
-    halved = {half.split()[-1] for half in halves} == {"attention", "mlp"}
+    halved = {half.split()[-1] for half in halves if half} == {"attention", "mlp"}
     for axis, first in ((ax.xaxis, "left"), (ax.yaxis, "above")):
         axis.set_label_text(f"layer ({first}: attention, then MLP)" if halved else "layer", fontsize=8)
 

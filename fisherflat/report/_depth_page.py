@@ -196,7 +196,7 @@ def _depths(means: pd.DataFrame, family: str | None) -> Grid:
 def _attribution(found: Depth) -> Section:
     attributed = found.attributed_table
     rows = [
-        {"where": called(row["layer"]), "role": _plain(row["role"]), "amount": row["scalar_curvature"],
+        {"where": _where(row["layer"]), "role": _plain(row["role"]), "amount": row["scalar_curvature"],
          "shown": number(row["scalar_curvature"], digits=3, sign="+").text}
         for row in attributed.to_dict("records")
     ]  # fmt: skip
@@ -210,7 +210,7 @@ def _attribution(found: Depth) -> Section:
             "Which part of which layer makes it", rows, y="where", series="role", colours=colours,
             about="Bars add up to the curvature after the last block.", x=axis(found.family),
             said=f"The largest contribution is {biggest['scalar_curvature']:+.2g}, of {_plain(biggest['role'])} in "
-            f"{called(biggest['layer'])}.", table="attributed.csv",
+            f"{_where(biggest['layer'])}.", table="attributed.csv",
         ),
         _by("role", "part", found),
         _by("layer", "layer", found),
@@ -221,6 +221,11 @@ def _attribution(found: Depth) -> Section:
         transport = transport.assign(layer=transport["layer"].map(called))
         items.append(table("What becomes of the bending that each layer makes", transport, names, "transport.csv"))
     return Section("What makes it", items)
+
+
+def _where(layer: Any) -> str:
+    """Where a part is; what a family adds is in no layer."""
+    return called(layer) if isinstance(layer, str) else "the family"
 
 
 def _plain(role: str) -> str:
