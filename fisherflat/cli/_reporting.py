@@ -11,7 +11,10 @@ from fisherflat.cli._grammar import command
 from fisherflat.cli._output import answer, written
 
 
-@command("fisherflat report results")
+@command(
+    "fisherflat analyze python-llama --layer 0 --part mlp --points 2 --out results",
+    "fisherflat report results",
+)
 def report(
     folder: Annotated[
         Path,

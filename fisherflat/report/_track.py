@@ -56,7 +56,8 @@ def track(
     left out, and a sentence says so. An interrupt (Ctrl-C) ends it early: `.complete` is false.
 
     **Raises:** `InputError` where there is no such folder, or no checkpoint in it that can be read, two are of one
-    step, or the folder holds other results; and what `analyze` raises for prompts and options.
+    step, or the folder holds other results; `CheckpointError` where none can be used; and what `analyze` raises for
+    prompts and options.
 
     >>> import fisherflat as ff
     >>> from pathlib import Path
@@ -68,7 +69,7 @@ def track(
     >>> list(found.table["step"])
     [100, 200]
     """
-    given = [runs] if isinstance(runs, (str, Path)) else list(runs)
+    given = [runs] if isinstance(runs, (str, Path)) else list(runs) if isinstance(runs, (list, tuple)) else []
     if not given or not all(isinstance(run, (str, Path)) for run in given):
         raise InputError("give a folder of checkpoints, or a list of such folders")
     if names is not None and (isinstance(names, str) or len(names) != len(given)):
@@ -93,6 +94,8 @@ def track(
                 if stage.analysis is not None and not stage.analysis.complete:
                     complete = False
                     break
+    if complete and all(stage.left_out for stage in stages):
+        raise CheckpointError(f"no checkpoint can be used; {stages[0].path}: {stages[0].left_out}")
     return Track(stages, complete=complete)
 
 

@@ -188,13 +188,16 @@ RUNS: dict[str, list[str]] = {
     "depth": [*SMALL, "--points", "1", "--budget-points", "0", "--resolution", "0", "--reading", "live"],
     "symmetry": SMALL,
     "certify": [*SMALL, "--layer", "0-1", "--reading", "frozen pattern"],
+    "compare": [*SMALL, "--layer", "0", "--part", "mlp", "--points", "1"],
+    "track": [*SMALL, "--layer", "0", "--part", "mlp", "--points", "1"],
 }
 
 
 def run(name: str, folder: Path, out: Path, *more: str) -> Any:
     target = out / ("one.json" if name in ("inspect", "certify") else "folder")
     out.mkdir(exist_ok=True)
-    return CliRunner().invoke(app, [name, str(folder), *RUNS[name], "--out", str(target), *more])
+    models = [str(folder)] * (2 if name == "compare" else 1)
+    return CliRunner().invoke(app, [name, *models, *RUNS[name], "--out", str(target), *more])
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -61,15 +61,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("-checkpoint-3", 3),
         ("checkpoint-" + "9" * 18, int("9" * 18)),
         ("final", None),
-        ("checkpoint-" + "9" * 5000, None),
+        ("checkpoint-" + "9" * 200, None),
         ("checkpoint-٣", None),
     ],
 )
 def test_steps_are_read_from_names(name: str, step: int | None, tmp_path: Path) -> None:
-    try:
-        (tmp_path / name).mkdir()
-    except OSError:
-        pytest.skip("no file can have this name")
+    (tmp_path / name).mkdir()
     (tmp_path / name / "config.json").write_text("{}")
     if step is None:
         (tmp_path / name / "config.json").unlink()
@@ -275,7 +272,7 @@ def test_runs_side_by_side_with_hostile_names(run: Path, tmp_path: Path) -> None
     ],
 )
 def test_wrong_input(runs: Any, change: dict[str, Any], run: Path) -> None:
-    with pytest.raises((InputError, TypeError) if runs == 3 else InputError):
+    with pytest.raises(InputError):
         ff.track(run if runs == "run" else runs, TEXTS, **SMALL | change)
 
 
