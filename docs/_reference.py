@@ -160,7 +160,7 @@ def _framed(kind: str, called: str, body: str, *, depth: int, **options: str) ->
 
 def _table(rows: list[tuple[str, Any]]) -> str:
     lines = [f"| [`ff.{name}`](#fisherflat.{ALSO.get(name, name)}) | {summary(thing)} |" for name, thing in rows]
-    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+    return "\n".join(["| name | what it is |", "|---|---|", *lines]) + "\n"
 
 
 def contents() -> str:
