@@ -490,3 +490,10 @@ def test_the_tape_of_a_block_is_not_much_larger_than_what_it_is_of() -> None:
                 found.sum().backward()
         peaks.append(tally.peak + weights)
     assert peaks[1] < 4 * peaks[0]
+
+
+def test_gradients_of_gradients() -> None:
+    net, chart = Net(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2))
+    M = ff.StatisticalManifold(net, chart, differentiable=True)
+    u = (0.2 * drawn(1, 2, seed=3)).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda v: M.scalar_curvature(v), (u,), atol=1e-5)
