@@ -210,7 +210,9 @@ def _diverging(rows: Rows, field: str, title: str) -> dict[str, Any]:
         "type": "quantitative",
         "title": title,
         "scale": {**kind, "domain": [-end, end], "scheme": "purpleorange", "nice": False},
-        "legend": {"format": ".2g", "values": [-end, 0, end], "gradientLength": {"expr": "min(width, 260)"}},
+        "legend": {"format": ".2g", "values": [-end, 0, end], "gradientLength": {"expr": "min(width, 260)"}}
+        if sizes
+        else None,
     }
 
 

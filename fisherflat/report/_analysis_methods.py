@@ -7,7 +7,7 @@ from typing import Any
 from fisherflat.pages import Code, Facts, Item
 from fisherflat.parts import readings
 from fisherflat.report._analysed import Analysed
-from fisherflat.report._page import VERDICTS, along, command, given, moved
+from fisherflat.report._page import VERDICTS, along, command, given, listed, moved
 from fisherflat.studies import in_words
 
 _COVARIANCE = (
@@ -54,6 +54,9 @@ def _repeat(found: Analysed) -> list[Item]:
     where = where if isinstance(where, str) else ",".join(map(str, where))
     chosen = settings["readings"]
     which = settings["layers"]
+    besides = {"engine": ("taylor", settings["engine"]), "precision": ("working", settings.get("precision", "working"))}
+    more = [f"{name}={value!r}" for name, (usual, value) in besides.items() if value != usual]
+    only = [f"From Python alone: with {listed(more)}, besides."] if more else []
     return [Code(command(
         "analyze", found.model, **prompts, **moved(settings["moves"]),
         part=None if parts == "attention,mlp,block" else parts, head=heads,
@@ -63,7 +66,7 @@ def _repeat(found: Analysed) -> list[Item]:
         dtype=None if settings["dtype"] == "float64" else settings["dtype"],
         family=settings.get("family"), errors=None if settings["errors"] == "sample" else settings["errors"],
         depth=bool(found.depth) or None, out="again",
-    ), "To repeat it:")]  # fmt: skip
+    ), "To repeat it:"), *only]  # fmt: skip
 
 
 def _tokens(where: Any) -> str:

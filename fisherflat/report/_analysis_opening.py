@@ -10,7 +10,7 @@ from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
 from fisherflat.report._analysed import KEYS, Analysed, kinds
 from fisherflat.report._analysis_in_words import HELD, NAMES
-from fisherflat.report._page import CURVATURE, layers, listed, off, sure, unit_of
+from fisherflat.report._page import CURVATURE, layers, listed, off, sign, sure, unit_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,13 +94,10 @@ def _most_curved(kinds: pd.DataFrame) -> pd.Series[Any] | None:
 
 def _curved(top: pd.Series[Any], unit: str) -> str:
     """The second sentence: what is most curved, and how sure that is."""
-    said = (
+    return (
         f"Most curved is {called(top['part'], top['reading'])} of layer {top['layer']}: its mean scalar curvature is "
-        f"{top['mean']:+.3g}{unit} ({sure(top)}; {off(top['mean_error'])})"
+        f"{top['mean']:+.3g}{unit} ({sure(top)}; {off(top['mean_error'])}){sign(top)}."
     )
-    if top["low"] <= 0 <= top["high"]:
-        said += ", so that elsewhere it may well have the other sign"
-    return f"{said}."
 
 
 def _made(found: Analysed, kinds: pd.DataFrame, top: pd.Series[Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fisherflat import statistics
 from fisherflat.geometry import FLAT_WORDS, Verdict
-from fisherflat.pages import Chart, Grid, Points, Section, cells, ranges
+from fisherflat.pages import Chart, Grid, Pick, Points, Section, cells, ranges
 from fisherflat.parts import readings
 from fisherflat.report._analysed import Analysed, kinds
 from fisherflat.report._analysis_in_words import NAMES
@@ -15,7 +15,11 @@ from fisherflat.report._depth_page import measured
 from fisherflat.report._page import TONES, axis, interval, listed, number, short
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+
+    from fisherflat.studies.depth import Depth
 
 #: where the metric is worse conditioned than this, a reader may want to look again
 _ILL = 1e6
@@ -33,8 +37,18 @@ def sections(found: Analysed) -> list[Section]:
             parts.append(_heads(estimates[~estimates["part"].isin(NAMES)]))
         if len(found.gaps):
             parts.append(_gates(found.gaps, family))
-    parts += [Section(f"Depth: {short(study.text)}", measured(study)) for study in found.studies]
+    if found.studies:
+        parts.append(_through_depth(found.studies))
     return [*parts, _second_look(found), Section("All of it in sentences", [Points(found.sentences())])]
+
+
+def _through_depth(studies: Sequence[Depth]) -> Section:
+    """The studies of depth, of which a reader looks at one."""
+    if len(studies) == 1:
+        return Section(f"Through the depth: {short(studies[0].text)}", measured(studies[0]))
+    names = [f"({number}) {short(study.text)}" for number, study in enumerate(studies)]
+    each = {name: Section(name, measured(study)) for name, study in zip(names, studies, strict=True)}
+    return Section("Through the depth", [Pick("Look at the prompt", each)])
 
 
 def _overview(kinds: pd.DataFrame, family: str | None) -> Section:
@@ -219,6 +233,12 @@ def _second_look(found: Analysed) -> Section:
     if len(lost):
         said.append(
             f"Cancellation: at {len(lost)} points fewer than three digits of the curvature are right ({_places(lost)})."
+        )
+    small = measured[measured["negligible_image"].fillna(False) & (measured["verdict"] == Verdict.CURVED)]
+    if len(small):
+        said.append(
+            f"Negligible images: at {len(small)} curved points the outputs move less than a thousandth of their spread "
+            f"while a token moves by one unit ({_places(small)}), so that the curvature hardly matters."
         )
     rerouted = int(measured["rerouted"].fillna(False).sum())
     if rerouted:

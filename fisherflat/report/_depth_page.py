@@ -23,6 +23,7 @@ from fisherflat.report._page import (
     moved,
     number,
     off,
+    sign,
     sure,
     table,
     unit_of,
@@ -52,35 +53,40 @@ def opening(found: Depth) -> list[str]:
     if not found.profiles:
         return ["Nothing was measured before the study was interrupted."]
     means = _means(found, found.kinds[0][0])
-    behind = means[means["depth"] > 0]
-    live = behind[behind["reading"] == readings.LIVE]
-    live = live if len(live) else behind
+    judged = means if found.family is not None else means[means["depth"] > 0]  # a plane in a Gaussian's space is flat
+    live = judged[judged["reading"] == readings.LIVE]
+    live = live if len(live) else judged
     curved = live[live["word"] == Verdict.CURVED]
-    said = [_flat(behind)]
+    said = [_flat(judged, found.family)]
     if curved.empty:
         said.append("Nowhere behind it is the surface known to be curved.")
     else:
         top = curved.loc[curved["mean"].abs().idxmax()]
+        place = f"after {called(top['after'])}" if top["depth"] > 0 else "where it enters the first block"
         said.append(
-            f"The surface is most curved after {called(top['after'])}, {top['reading']}: its mean scalar "
-            f"curvature there is "
-            f"{top['mean']:+.3g}{unit_of(found.family)} ({sure(top)}; {off(top['mean_error'])})."
+            f"The surface is most curved {place}, {top['reading']}: its mean scalar curvature there is "
+            f"{top['mean']:+.3g}{unit_of(found.family)} ({sure(top)}; {off(top['mean_error'])})"
+            f"{sign(top)}."
         )
     return [*said, _made(found)]
 
 
-def _flat(behind: pd.DataFrame) -> str:
+def _flat(judged: pd.DataFrame, family: str | None) -> str:
     """What is flat behind the chart, which is a plane by construction."""
     said = []
     for word, how in ((Verdict.PROVED, "proved"), (Verdict.FLAT, "to its numerical error")):
-        rows = behind[behind["word"] == word]
+        rows = judged[judged["word"] == word]
         places = [
             f"{reading} after {listed(map(called, there['after']), 2)}" for reading, there in rows.groupby("reading")
         ]
         said += [f"flat ({how}) it stays {listed(places, 3)}"] if places else []
-    if not said:
-        return "Flat is only the plane of states that enters the first block; behind its first map, nothing is."
-    return f"A plane of states enters the first block, and {'; '.join(said)}."
+    if said:
+        return f"A plane of states enters the first block, and {'; '.join(said)}."
+    if family is not None:
+        return (
+            f"Nothing is flat: in the metric of {in_words(family)} a plane of states is curved from the first block on."
+        )
+    return "Flat is only the plane of states that enters the first block; behind its first map, nothing is."
 
 
 def _made(found: Depth) -> str:

@@ -119,6 +119,11 @@ def sure(found: Any, of: str | None = None) -> str:
     return f"95 % interval {over}"
 
 
+def sign(found: Any) -> str:
+    """What is to be said of the sign of a mean whose interval contains zero."""
+    return ", so that elsewhere it may well have the other sign" if found.low <= 0 <= found.high else ""
+
+
 CLUSTERS = {"prompt": "prompts", "position": "positions of one prompt", "point": "points of one chart"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -228,3 +229,40 @@ def test_nothing_measured_is_said(tmp_path: Path) -> None:
     page = Parsed(found.report(tmp_path / PAGE).read_text())
     page.check()
     assert "TraceError: <b>no</b>" in "".join(page.text) and "interrupted" in "".join(page.text)
+
+
+def commands(page: Path, command: str) -> list[list[str]]:
+    """The commands of a kind that a page shows, as the words of their arguments."""
+    lines = [
+        line for line in Parsed(page.read_text(encoding="utf-8")).text if line.startswith(f"fisherflat {command} ")
+    ]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "table"),
+    [
+        (["analyze", "--layer", "1", "--part", "mlp,attention", "--head", "0", "--points", "2", "--position", "1,-1",
+          "--moves", "random:3", "--dim", "3", "--seed", "2", "--reading", "live", "--errors", "all",
+          "--ids", "5,6,7,8"], "table.csv"),
+        (["analyze", "--layer", "0", "--part", "mlp", "--points", "1", "--moves", "words:return,value,values",
+          "--position", "last"], "table.csv"),
+        (["depth", "--points", "2", "--budget-points", "1", "--resolution", "0", "--no-halves", "--position", "2",
+          "--reading", "live"], "profile.csv"),
+        (["symmetry", "--prompt", "def it's(\"x\"): $HOME"], "units.csv"),
+    ],
+    ids=lambda given: given[0] if isinstance(given, list) else "",
+)  # fmt: skip
+def test_the_command_on_a_page_repeats_it(arguments: list[str], table: str, tmp_path: Path) -> None:
+    def run(words: list[str], out: Path) -> None:
+        done = CliRunner().invoke(cli.app, [*words, "--out", str(out)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+
+    command, *options = arguments
+    if "words:return,value,values" in options:
+        options += ["--prompt", "def mean(values): return value"]
+    run([command, "python-llama", *options], tmp_path / "first")
+    (again,) = commands(tmp_path / "first" / PAGE, command)
+    assert again[-2:] == ["--out", "again"]
+    run(again[:-2], tmp_path / "second")
+    assert (tmp_path / "second" / table).read_bytes() == (tmp_path / "first" / table).read_bytes()

@@ -110,6 +110,12 @@ async function draw(figure) {
   if (narrow) {
     spec.config.legend.columns = 1;
     spec.config.axis.labelLimit = 110;
+    for (const layer of spec.layer ?? []) {
+      const { text, x } = layer.encoding;
+      if (!text) continue;
+      const columns = new Set(spec.data.values.map((row) => row[x.field])).size;
+      if ((width - 120) / columns < 44) text.field = "sign"; // numbers would run into each other
+    }
   }
   const still = [...place.childNodes], fresh = element("div");
   place.append(fresh);
