@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from fisherflat.cli import _options as options
 from fisherflat.cli._grammar import command
 from fisherflat.cli._output import ended, progress, report
@@ -31,14 +33,14 @@ def compare(
     """
     from fisherflat.report import Comparison, compare, is_saved, room_for
 
-    what = measuring.arguments()
+    texts, what = prompts.given(), measuring.arguments()
     if plan:
-        planned([path for path in paths if not is_saved(path)], prompts, loading, what)
+        planned([path for path in paths if not is_saved(path)], texts, loading, what)
         return
     with room_for(Comparison, out, overwrite=overwrite or resume):
         found = compare(
             *paths,
-            prompts=prompts.given(),
+            prompts=texts,
             load=loading.arguments(),
             folder=out,
             resume=resume,
@@ -48,6 +50,8 @@ def compare(
         )
         report(found, out, formats)
     ended(found)
+    if found.pairs is None:
+        raise typer.Exit(1)
 
 
 @command(
@@ -74,16 +78,16 @@ def track(
     from fisherflat.report import Track, room_for, to_measure, track
     from fisherflat.report import plan as plan_of
 
-    what = measuring.arguments()
+    texts, what = prompts.given(), measuring.arguments()
     if plan:
         left = to_measure(runs, out if resume else None)
-        first = [plan_of(loading.load(str(paths[0])), prompts.given(), **what).times(len(paths)) for paths in left]
+        first = [plan_of(loading.load(str(paths[0])), texts, **what).times(len(paths)) for paths in left]
         tell(sum(first[1:], first[0]) if first else None)
         return
     with room_for(Track, out, overwrite=overwrite or resume):
         found = track(
             runs,
-            prompts.given(),
+            texts,
             load=loading.arguments(),
             folder=out,
             resume=resume,
@@ -93,3 +97,5 @@ def track(
         )
         report(found, out, formats)
     ended(found)
+    if not found.measured:
+        raise typer.Exit(1)

@@ -64,14 +64,14 @@ def analyze(
     from fisherflat.report import Analysis, analyze, each, room_for
     from fisherflat.studies import begun
 
-    what = measuring.arguments()
+    texts, what = prompts.given(), measuring.arguments()
     if plan:
-        planned([path], prompts, loading, what)
+        planned([path], texts, loading, what)
         return
     with room_for(Analysis, out, overwrite=overwrite or resume), begun(out, resume, overwrite):
         found = analyze(
             loading.load(path),
-            prompts.given(),
+            texts,
             **what,
             depth=depth,
             folder=out,
@@ -122,10 +122,10 @@ def depth(
     """
     from fisherflat.report import DepthStudy, room_for, study_depth
 
-    where = options.positions(position)
+    texts, where = prompts.given(), options.positions(position)
     with room_for(DepthStudy, out, overwrite=overwrite):
         model = loading.load(path)
-        for place in options.places(model, prompts.given(), where, moves, dim):
+        for place in options.places(model, texts, where, moves, dim):
             with room_for(DepthStudy, out / place.name, overwrite=overwrite) as folder:
                 found = study_depth(
                     model,
@@ -166,8 +166,9 @@ def symmetry(
     """
     from fisherflat.report import SymmetryStudy, room_for, study_symmetry
 
+    texts = prompts.given()
     with room_for(SymmetryStudy, out, overwrite=overwrite):
-        found = study_symmetry(loading.load(path), prompts.given(), progress=progress())
+        found = study_symmetry(loading.load(path), texts, progress=progress())
         report(found, out, formats)
     if found.certificates:
         say(f"to check a certificate: fisherflat verify {out / 'certificates' / 'layer-000.json'} {path}")

@@ -107,4 +107,5 @@ def report(found: Result, out: Path, formats: Sequence[str] = ("png",)) -> None:
     show(found.summary(verbose=running.voice.verbose))
     files = [path for path in running.files if path.is_relative_to(out)]
     written(files)
-    answer({**found.content(), "files": [str(file) for file in files]})
+    if running.voice.json:  # to put all tables into words takes time
+        answer({**found.content(), "files": [str(file) for file in files]})

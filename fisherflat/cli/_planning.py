@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def planned(
-    paths: Iterable[str | Path], prompts: options.Prompts, loading: options.Loading, what: Mapping[str, Any]
+    paths: Iterable[str | Path], prompts: Sequence[Any], loading: options.Loading, what: Mapping[str, Any]
 ) -> None:
     """Say what it would take to analyse some models, one after the other."""
     from fisherflat.report import plan
 
     found: Plan | None = None
     for path in paths:
-        one = plan(loading.load(str(path)), prompts.given(), **what)
+        one = plan(loading.load(str(path)), prompts, **what)
         found = one if found is None else found + one
     tell(found)
 

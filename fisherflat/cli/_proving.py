@@ -52,10 +52,11 @@ def certify(
     from fisherflat.report import renew
 
     chosen, where = options.indices(layer, "--layer", instead=["all"]), options.positions(position)
+    texts = prompts.given()
     tried(out)
     parts, readings = options.words(part), options.readings(reading) or ["live"]
     model = loading.load(path)
-    places = options.places(model, prompts.given(), where, moves, dim)
+    places = options.places(model, texts, where, moves, dim)
     layers = options.counted(chosen, len(model.blocks(places[0].prompt)), "--layer")
     for index, what, held, place in product(layers, parts, readings, places):
         certificate = certify_layer(

@@ -12,7 +12,7 @@ from fisherflat.cli._output import answer, written
 
 
 @command(
-    "fisherflat analyze python-llama --layer 0 --part mlp --points 2 --out results",
+    "fisherflat analyze python-llama --layer 0 --part mlp --out results",
     "fisherflat report results",
 )
 def report(

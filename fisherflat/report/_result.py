@@ -111,7 +111,8 @@ class Result(ABC):
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables, by the names of their files without the suffix."""
-        return {name.removesuffix(".csv"): table for name, table in self.files().items() if name.endswith(".csv")}
+        files = {name.removesuffix(".csv"): made for name, made in self.files().items() if name.endswith(".csv")}
+        return {name: table for name, table in files.items() if not callable(table)}  # what writes itself is none
 
     @property
     def figures(self) -> dict[str, Figure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -121,8 +122,7 @@ class Track(Result):
         for stage in self.stages:
             if stage.analysis is not None and not stage.analysis.measured and stage.analysis.complete:
                 said.append(f"At step {stage.step} of {stage.run} nothing could be measured: {_first_error(stage)}")
-        each = {f"{s.run}: {note}": None for s in self.measured if s.analysis is not None for note in s.analysis.notes}
-        said += each
+        said += _notes(self.measured)
         if not self.complete:
             usable = sum(stage.left_out is None for stage in self.stages)
             done = sum(stage.analysis is not None and stage.analysis.complete for stage in self.stages)
@@ -233,6 +233,21 @@ class Track(Result):
     def __repr__(self) -> str:
         count = len(self.measured)
         return f"Track({self.runs}, {count} checkpoints{'' if self.complete else ', incomplete'})"
+
+
+def _notes(stages: Sequence[Stage]) -> list[str]:
+    """What limits the analyses: where steps of a run differ but in numbers, the first of them, and at how many more."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for stage in stages:
+        assert stage.analysis is not None
+        for note in stage.analysis.notes:
+            key = re.sub(r"[0-9][0-9.e+-]*", "#", note.replace(stage.analysis.model, ""))
+            alike.setdefault((stage.run, key), []).append(note)
+    more = {1: "", 2: " The same is so at another step."}
+    return [
+        f"{run}: {notes[0]}{more.get(len(notes), f' The same is so at {len(notes) - 1} more steps.')}"
+        for (run, _), notes in alike.items()
+    ]
 
 
 def _first_error(stage: Stage) -> str:

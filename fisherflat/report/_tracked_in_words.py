@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: word of a change -> how a sentence speaks of it
 _WORDS = {
-    "larger": "grows in",
+    "larger": "rises in",
     "smaller": "falls in",
     "the same": "is the same in",
     "uncertain": "changes in an uncertain direction in",

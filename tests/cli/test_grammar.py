@@ -62,7 +62,6 @@ def test_options_have_long_names_of_words_with_dashes_and_a_help_that_is_a_sente
             assert one.help[0].isupper() or re.match(r"'|config\.json|float64", one.help), one.help
             assert one.help[-1] == "."
             assert all(re.fullmatch(r"--[a-z]+(-[a-z]+)*", name) for name in [*one.opts, *one.secondary_opts])
-            assert one.opts[0] == "--" + one.name.replace("_", "-"), (command, one.name)
 
 
 def test_every_command_can_be_told_how_much_to_say() -> None:

@@ -68,6 +68,7 @@ def test_from_the_shell_nothing_is_written(tmp_path: Path) -> None:
         (["compare", first, second], 2),
         (["track", run], 3),
     ):
-        done = CliRunner().invoke(app, [*map(str, command), *options])
+        given = ["--prompt-file", "-", *options[2:]]  # which can be read but once, for all models
+        done = CliRunner().invoke(app, [*map(str, command), *given], input="the cat sat\n")
         assert done.exit_code == 0, done.output
         assert f"{count * rows:,} rows" in done.stdout and not (tmp_path / "out").exists()
