@@ -78,6 +78,8 @@ FAMILIES: dict[str, tuple[Any, int]] = {
     "full": (ff.families.FullGaussian(2), 5),
     "directions": (ff.families.VonMisesFisher(3.0), 5),
     "directions and lengths": (ff.families.VonMisesFisher(), 5),
+    "next tokens": (ff.families.NextToken(drawn(9, 5, seed=21), drawn(9, seed=22)), 5),
+    "capped next tokens": (ff.families.NextToken(drawn(9, 5, seed=21), softcap=3.0), 5),
     "exponential": (ff.families.ExponentialFamily(lambda t: t.exp().sum() + t.square().sum() ** 2), 5),
 }
 
@@ -124,7 +126,7 @@ def test_the_other_engine() -> None:
 def test_every_family(family: str) -> None:
     M, leaves = manifold(family)
     u = (0.2 * drawn(2, 2, seed=4)).requires_grad_()
-    names = ["scalar_curvature", "christoffel", "amari_chentsov", "volume_density", "second_fundamental_form"]
+    names = ["scalar_curvature", "christoffel", "amari_chentsov", "volume_density", "second_fundamental_form_norm"]
     assert_gradients(of(M, u, names), [*leaves, u], 1e-6)
 
 

@@ -10,6 +10,7 @@ import torch
 from fisherflat._arrays import as_float64
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
+from fisherflat.spaces.families._counts import Categorical
 from fisherflat.spaces.families._parametric import (
     Ambient,
     Framed,
@@ -88,12 +89,27 @@ class NextToken(ParametricFamily):
         return torch.cat(found, -1).reshape(*hidden.shape[:-1], self.tokens)
 
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
-        """The parts of `apart`, of which there is one, and their sum."""
+        """The parts of `apart`, of which there is one, and their sum.
+
+        With a tape all logits are there at once, as for `Categorical`: a factorisation of columns that depend on each
+        other has no gradient. Vectors, such as the mean curvature, are then in that family's frame.
+        """
+        if torch.is_grad_enabled() and jet.coefficients.requires_grad:
+            return self._whole(jet, shape)
         k, found = jet.k, self.apart(jet.coefficients, jet.k, shape)
         first, second, own = found.coefficients.tensor_split(
             [1 + k, found.coefficients.shape[1] - len(places(k)[0])], 1
         )
         return Framed(torch.cat([first, second + own], 1), found.ambient)
+
+    def _whole(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
+        k, m = jet.k, len(places(jet.k)[0])
+        states = jet.coefficients.reshape(*jet.coefficients.shape[:2], leading(shape), shape[-1])
+        rows = self._logits(0, self.tokens, states, k)
+        count = states.shape[1]
+        if rows.shape[1] > count:  # what a softcap adds
+            rows = torch.cat([rows[:, : count - m], rows[:, count - m : count] + rows[:, count:]], 1)
+        return Categorical().framed(Jet(rows.flatten(2), k), (leading(shape), self.tokens))
 
     def apart(self, coefficients: Tensor, k: int, shape: tuple[int, ...]) -> Framed:
         """`R` of the columns `sqrt p (1, x_i, x_ij, s_i s_j)`, x relative to the likeliest token; the first centres.
