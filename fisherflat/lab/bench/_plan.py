@@ -12,7 +12,7 @@ from fisherflat.errors import InputError
 from fisherflat.lab.bench import maps, minilm
 from fisherflat.lab.bench.maps import Subject
 
-SECTIONS = ("floor", "peers", "norms", "memory", "growth", "tracing", "depth")
+SECTIONS = ("floor", "peers", "norms", "memory", "growth", "gradient", "tracing", "depth")
 #: sections that are run where they are named alone: this one writes a checkpoint of 2.3 GiB
 ON_REQUEST = ("checkpoint",)
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -141,6 +141,12 @@ class Plan:
                 yield Case("attention-8", 2, readout="token")  # small enough for geomstats
             if self._minilm:
                 yield Case("minilm-0", 2, readout="token")
+
+    def gradients(self) -> Iterator[Case]:
+        """Whose gradients by their weights are taken."""
+        names = ("attention-64",) if self.quick else ("attention-64", "attention-256", "attention-768", "block-256")
+        for dtype, name in product(self._dtypes, self.maps or names):
+            yield Case(name, 2, dtype, "token")
 
     def memory(self) -> Iterator[Case]:
         """Whose memory is compared with the floor's."""

@@ -97,6 +97,12 @@ def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
     if results.get("memory"):
         most = max(results["memory"], key=lambda row: row["jet_over_floor_at_once"])
         yield at_most(f"peak memory over the floor, {most['map']}", 1.5, most["jet_over_floor_at_once"])
+    for row in results.get("gradient") or []:
+        ratio = row["value_and_gradient_over_value"].median
+        yield at_most(f"value and gradient by all weights over the value, {row['map']}, {row['dtype']}", 2.5, ratio)
+        if "nested_over_ours" in row:
+            ratio = row["nested_over_ours"].median
+            yield at_least(f"nested torch.func over the gradient, {row['map']}", 100, ratio)
     if results.get("tracing"):
         yield at_most("seconds to trace MiniLM's six blocks", 3, results["tracing"]["seconds"].median)
     yield from _depth_targets(results.get("depth") or {})
@@ -153,6 +159,20 @@ class Table:
 
 def tables(results: dict[str, Any]) -> Iterator[Table]:
     """The sections of `results` for reading; times as median (minimum to maximum)."""
+    if results.get("gradient"):
+        yield Table(
+            "The gradient of the scalar curvature by all weights",
+            ("map", "dtype", "P", "weights", "value, s", "value and gradient, s", "over the value", "nested over it"),
+            [
+                (
+                    *(str(row[key]) for key in ("map", "dtype", "points", "weights")),
+                    *(str(row["seconds"][what]) for what in ("value", "gradient")),
+                    str(row["value_and_gradient_over_value"]),
+                    str(row.get("nested_over_ours", "-")),
+                )
+                for row in results["gradient"]
+            ],
+        )
     if results.get("floor"):
         yield Table(
             "Time over the floor of S plain forward passes a point",

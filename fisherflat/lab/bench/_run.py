@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fisherflat._version import __version__
-from fisherflat.lab.bench import checkpoint, depth, floor, memory, minilm
+from fisherflat.lab.bench import checkpoint, depth, floor, gradient, memory, minilm
 from fisherflat.lab.bench._growth import SERIES, growth
 from fisherflat.lab.bench._plan import DTYPES, SECTIONS, Plan
 from fisherflat.lab.bench._versus import on_a_sphere, versus
@@ -87,6 +87,15 @@ def _growth(plan: Plan, tell: Tell) -> dict[str, Any]:
     return found
 
 
+def _gradient(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    rows = []
+    for case in plan.gradients():
+        tell(f"gradient: {case}")
+        beside = case.map == "attention-64" and not plan.gpu  # others take minutes or do not fit
+        rows.append(asdict(case) | gradient.over_value(case.build(plan.device), plan.repeats, beside=beside))
+    return rows
+
+
 def _tracing(plan: Plan, tell: Tell) -> dict[str, Any] | None:
     if minilm.folder() is None:
         return None
@@ -115,6 +124,7 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "norms": _norms,
     "memory": _memory,
     "growth": _growth,
+    "gradient": _gradient,
     "tracing": _tracing,
     "depth": _depth,
     "checkpoint": _checkpoint,

@@ -1,0 +1,66 @@
+"""What the gradient of the scalar curvature by all weights costs, beside the value alone and nested `torch.func`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from fisherflat.geometry import StatisticalManifold
+from fisherflat.lab.bench._measure import Spread, interleaved
+from fisherflat.lab.bench._peers import textbook
+from fisherflat.lab.bench.maps import Subject
+
+#: points of a step
+POINTS = 4
+
+
+def nested(subject: Subject, module: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The same gradient by transforms alone: reverse mode over the third derivatives of the textbook's curvature."""
+    weights = {name: weight.detach() for name, weight in module.named_parameters()}
+
+    def total(weights: dict[str, Tensor], u: Tensor) -> Tensor:
+        def plain(x: Tensor) -> Tensor:
+            return functional_call(module, weights, (x,))
+
+        return textbook(replace(subject, plain=plain))(u).sum()  # type: ignore[arg-type]
+
+    return lambda u: grad(total)(weights, u)
+
+
+def over_value(subject: Subject, repeats: int, *, beside: bool, points: int = POINTS) -> dict[str, Any]:
+    """Times of a value and of the value with its gradient, at the same points.
+
+    **Args:** `beside`: time nested transforms too, and compare what they find; on maps whose norms they have right.
+    """
+    module = copy.deepcopy(subject.module).requires_grad_(True)
+    written = copy.deepcopy(subject.plain)
+    value = StatisticalManifold(subject.module, subject.chart, dtype=subject.dtype)
+    live = StatisticalManifold(module, subject.chart, dtype=subject.dtype, differentiable=True)
+    u = subject.points(points)
+
+    def step() -> None:
+        module.zero_grad()
+        live.scalar_curvature(u).sum().backward()
+
+    calls: dict[str, Callable[[], object]] = {"value": lambda: value.scalar_curvature(u), "gradient": step}
+    if beside:
+        calls["nested"] = lambda: nested(subject, written)(u)
+    found = interleaved(calls, repeats, subject.device)
+    row: dict[str, Any] = {
+        "points": points,
+        "weights": sum(weight.numel() for weight in module.parameters()),
+        "seconds": {name: Spread.of(samples) for name, samples in found.items()},
+        "value_and_gradient_over_value": Spread.ratio(found["gradient"], found["value"]),
+    }
+    if beside:
+        row["nested_over_ours"] = Spread.ratio(found["nested"], found["gradient"])
+        theirs = nested(subject, written)(u)
+        own = {name: weight.grad for name, weight in module.named_parameters()}
+        scale = max(float(theirs[name].abs().max()) for name in theirs)
+        row["difference"] = max(float((own[name] - theirs[name]).abs().max()) for name in theirs) / scale
+    return row
