@@ -7,7 +7,17 @@ from fisherflat.certificates._bounds import Bound, bounds, rounded
 from fisherflat.certificates._certificate import Certificate, versions
 from fisherflat.certificates._curvature import CERTIFIED, CurvatureCertificate
 from fisherflat.certificates._curvature_words import ARGUMENTS
-from fisherflat.certificates._layer import expert, movement, named_prompt, operator, placed
+from fisherflat.certificates._layer import (
+    FIELDS,
+    SINCE,
+    expert,
+    gaussian,
+    movement,
+    named_prompt,
+    operator,
+    outputs,
+    placed,
+)
 from fisherflat.certificates._steps import Analytic, HeldNode, Numbers, Step
 from fisherflat.certificates._symmetry import FACTOR, UNNAMED, Counterexample, Finding, SymmetryCertificate
 from fisherflat.certificates._weight import Weight
@@ -16,6 +26,8 @@ __all__ = [
     "ARGUMENTS",
     "CERTIFIED",
     "FACTOR",
+    "FIELDS",
+    "SINCE",
     "UNNAMED",
     "Analytic",
     "Bound",
@@ -30,9 +42,11 @@ __all__ = [
     "Weight",
     "bounds",
     "expert",
+    "gaussian",
     "movement",
     "named_prompt",
     "operator",
+    "outputs",
     "placed",
     "rounded",
     "versions",

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fisherflat.certificates import digests
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.gated_mlp import experts
-from fisherflat.models import PARTS, Encoded, Model, Part
+from fisherflat.jets.graph import followed
+from fisherflat.models import PARTS, Encoded, Head, Model, Part
+from fisherflat.models.covariances import Covariance, fitted, of_tokens
 from fisherflat.models.moves import Moves, Position, Principal, Random, Words, tokens
+from fisherflat.parts import trace
 from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.families import Gaussian
+
+#: what every subject about curvature says; `covariance`, `output` and `among` are missing in older ones
+FIELDS = frozenset({"layer", "part", "position", "moves", "token_ids"})
+SINCE = frozenset({"covariance", "output", "among"})
+#: a head, before its number
+HEAD = "head "
 
 
 def named_prompt(encoded: Encoded) -> dict[str, Any]:
@@ -23,7 +35,7 @@ def named_prompt(encoded: Encoded) -> dict[str, Any]:
     return {"inputs": {name: digests.of_tensor(x) if isinstance(x, Tensor) else x for name, x in named.items()}}
 
 
-def operator(model: Model, subject: dict[str, Any], prompt: Any = None) -> Part:
+def operator(model: Model, subject: dict[str, Any], prompt: Any = None) -> Part | Head:
     """The part of the layer, as it ran on the prompt, that a subject names.
 
     **Args:** `prompt`: where the subject holds no token ids, what the model ran on.
@@ -36,11 +48,18 @@ def operator(model: Model, subject: dict[str, Any], prompt: Any = None) -> Part:
         encoded = _prompt(model, subject, prompt)
     except KeyError as error:
         raise CertificateError(f"subject: {error} is missing") from error
-    if part not in PARTS:
-        raise InputError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+    number = part.removeprefix(HEAD) if isinstance(part, str) else ""
+    head = int(number) if number != part and number.isdecimal() else None
+    if part not in PARTS and head is None:
+        raise InputError(f"part must be one of {', '.join(PARTS)}, or a head such as 'head 2'; got {part!r}")
     blocks = model.blocks(encoded)
     if not isinstance(layer, int) or not 0 <= layer < len(blocks):
         raise InputError(f"the model has layers 0 to {len(blocks) - 1}, there is no layer {layer!r}")
+    if head is not None:
+        heads = blocks[layer].heads
+        if head >= len(heads):
+            raise InputError(f"layer {layer} has heads 0 to {len(heads) - 1}, there is no head {head}")
+        return heads[head]
     found = blocks[layer] if part == "block" else getattr(blocks[layer], part)
     if found is None:
         raise InputError(f"layer {layer} has no {part} that could be found")
@@ -57,11 +76,18 @@ def _prompt(model: Model, subject: dict[str, Any], prompt: Any) -> Any:
 
 
 def placed(
-    model: Model, layer: int, part: str, moving: Moves, encoded: Encoded, place: Position
-) -> tuple[dict[str, Any], Part, Chart]:
+    model: Model,
+    layer: int,
+    part: str,
+    moving: Moves,
+    encoded: Encoded,
+    place: Position,
+    among: Sequence[Encoded] = (),
+) -> tuple[dict[str, Any], Part | Head, Chart]:
     """A part of a layer, the chart of what moves into it, and the subject that names both.
 
-    **Args:** `moving`, along what; `encoded`, the prompt; `place`, which token, `None` for all words together.
+    **Args:** `moving`, along what; `encoded`, the prompt; `place`, which token, `None` for all words together; `among`,
+    the prompts that directions are fitted to, by default that one.
 
     **Raises:** as `operator`, and `InputError` where such a chart cannot be made.
     """
@@ -70,7 +96,36 @@ def placed(
     subjects = [{**about, "token_ids": variant.prompt_ids} for variant in variants]
     operators = [operator(model, subject) for subject in subjects]
     states = [operator.input for operator in operators]
-    return subjects[0], operators[0], moving.fit(states, variants).chart(states, tokens(variants[0], place))
+    if among:
+        subjects[0]["among"] = [other.prompt_ids for other in among]
+    inputs = [operator(model, {**about, "token_ids": other.prompt_ids}).input for other in among]
+    directions = moving.fit(inputs or states, among or variants)
+    return subjects[0], operators[0], directions.chart(states, tokens(variants[0], place))
+
+
+def gaussian(model: Model, subject: dict[str, Any], what: Covariance) -> Gaussian:
+    """The covariance of all outputs that a subject is about, which `fisherflat.analyze` measures them in, too.
+
+    **Args:** `what`, as it was asked for: by name it is fitted to the part's outputs on the prompts of the subject.
+
+    **Raises:** `CovarianceError` where there is none such.
+    """
+    prompts = [model.encode(ids) for ids in subject.get("among", [subject["token_ids"]])]
+    parts = [operator(model, {**subject, "token_ids": prompt.prompt_ids}) for prompt in prompts]
+    with torch.no_grad():
+        outputs = [part(part.input) for part in parts]
+    here = model.encode(subject["token_ids"])
+    count = len(tokens(here, subject["position"])) if subject.get("output") == "moved" else len(here.ids)
+    return of_tokens(fitted(what, outputs, prompts), outputs[0].shape[-1], count)
+
+
+def outputs(part: Part | Head, subject: dict[str, Any], encoded: Encoded) -> Callable[[Tensor], Tensor]:
+    """The map to the outputs that a subject is about: of all tokens, or of those that move."""
+    if subject.get("output") != "moved":
+        return part
+    graph, at = trace(part, part.input), part.input
+    places = torch.tensor(tokens(encoded, subject["position"]), device=at.device)
+    return followed(graph, torch.ops.aten.index_select.default, 0, places, shape=(len(places), graph.shape[-1]))
 
 
 def movement(settings: Any) -> Moves | None:

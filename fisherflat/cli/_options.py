@@ -104,6 +104,14 @@ Family = Annotated[
 Plan = Annotated[
     bool, typer.Option("--plan", help="Say how many rows, how much time and memory it would take, and end.")
 ]
+Covariance = Annotated[
+    str,
+    typer.Option(
+        "--covariance",
+        help="Of a token's outputs: words, all, diagonal, full, or a number.",
+    ),
+]
+Output = Annotated[str, typer.Option("--output", help="Outputs that count: of all tokens, or of those that moved.")]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda.")]
 
 
@@ -179,6 +187,8 @@ class Measuring:
     dtype: Dtype = "float64"
     errors: Errors = "sample"
     family: Family = None
+    covariance: Covariance = "words"
+    output: Output = "all"
     jobs: Jobs = 1
 
     def arguments(self) -> dict[str, Any]:
@@ -203,6 +213,8 @@ class Measuring:
             "dtype": getattr(torch, self.dtype),
             "errors": self.errors,
             "family": self.family,
+            "covariance": covariance(self.covariance),
+            "output": self.output,
             "jobs": self.jobs,
         }
 
@@ -238,6 +250,14 @@ def readings(given: Iterable[str] | None) -> list[str] | None:
     """Names of readings; `None` for those that make sense."""
     names = words(given)
     return None if names in ([], ["all"]) else names
+
+
+def covariance(given: str) -> str | float:
+    """A covariance: a number, or the name of one."""
+    try:
+        return float(given)
+    except ValueError:
+        return given
 
 
 def _lines(name: str) -> list[str]:

@@ -41,12 +41,14 @@ def certify(
     position: options.Positions = None,
     moves: options.MovesOption = "principal",
     dim: options.Dim = None,
+    covariance: options.Covariance = "words",
+    output: options.Output = "all",
     precision: Annotated[int, typer.Option("--precision", help="Bits of the ball arithmetic.", min=24)] = 128,
 ) -> None:
     """Prove that a part of a layer is flat, or curved, and write the certificate.
 
-    By default of the live attention, the last word moving. Of several layers, parts, readings, prompts or positions
-    there is a certificate for each combination.
+    By default of the live attention, the last word moving; 'head 2' is a part, too. Of several layers, parts, readings,
+    prompts or positions there is a certificate for each combination, with directions and covariance of all prompts.
     """
     from fisherflat.provers import certify_layer
     from fisherflat.report import renew
@@ -68,11 +70,14 @@ def certify(
             moves=moves,
             position=place.position,
             k=dim,
+            covariance=options.covariance(covariance),
+            output=output,
+            among=texts if len(texts) > 1 else None,
             precision=precision,
         )
         names = {
             str(index): chosen == "all" or len(layers) > 1,
-            what: len(parts) > 1,
+            what.replace(" ", "-"): len(parts) > 1,
             held.replace(" ", "-").replace("+", "-and-"): len(readings) > 1,
             place.name: bool(place.name),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fisherflat.models._blocks import Block, Blocks
 from fisherflat.models._controls import CONTROLS, control
 from fisherflat.models._description import GateDescription, LayerDescription, NormDescription
+from fisherflat.models._heads import Head, Heads
 from fisherflat.models._inspection import Inspection, inspect
 from fisherflat.models._loading import as_model, load
 from fisherflat.models._model import Model
@@ -25,6 +26,8 @@ __all__ = [
     "Checkpoint",
     "Encoded",
     "GateDescription",
+    "Head",
+    "Heads",
     "Inspection",
     "LayerDescription",
     "Model",

@@ -11,18 +11,64 @@ import torch
 from fisherflat._display import Card, displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CheckpointError
-from fisherflat.jets.graph import Graph, Node, before, behind, followed, run
+from fisherflat.jets.graph import Graph, Node, Traced, before, behind, followed, run
 from fisherflat.jets.ops import MATRIX_PRODUCTS, PROJECTIONS, STRUCTURAL, SUMS
 from fisherflat.parts import moving
 
 aten = torch.ops.aten
 
 
+class Head(Traced):
+    """One head of an attention part, as a map `[n, d] -> [n, width]` to what it gives to the output projection.
+
+    It is a part like others: it fits `fisherflat.trace`, `freeze`, `StatisticalManifold` and `certify`.
+
+    **Attributes:**
+
+    - `index`: which head, from 0; `width`: of its outputs.
+    - `input`: what entered the attention, `[n, d]`.
+    - `graph`: the map; `nodes`, those of it.
+
+    `Heads` makes one.
+
+    >>> import torch, fisherflat as ff
+    >>> head = ff.load("python-llama").blocks("def mean(values):")[0].heads[2]
+    >>> head.index, head.pattern.shape, torch.allclose(head.pattern.sum(1), torch.ones(8).double())
+    (2, torch.Size([8, 8]), True)
+    """
+
+    def __init__(self, index: int, graph: Graph, at: Float[Tensor, "n d"], pattern: Graph | None) -> None:
+        self.index, self.graph, self.input, self._pattern = index, graph, at, pattern
+        self.width = graph.shape[-1]
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Those of the graph."""
+        return self.graph.nodes
+
+    @property
+    def pattern(self) -> Float[Tensor, "n n"]:
+        """The attention weights, a row for each token that attends, as they were on the prompt.
+
+        **Raises:** `CheckpointError` where a head weighs values more than once.
+        """
+        if self._pattern is None:
+            raise CheckpointError(
+                "this head weighs values in several products, so that it has no single pattern; `ff.trace` of the part "
+                "lists them"
+            )
+        return self._pattern(self.input)[self.index]
+
+    def __call__(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n width"]:
+        """What the head puts out at `x`."""
+        return self.graph(x)
+
+
 @displayed
-class Heads(Sequence):  # of Graph, as its methods say
+class Heads(Sequence):  # of Head, as its methods say
     """What an attention part computes before its output projection, head by head.
 
-    Head i is a map `[n, d] -> [n, width]`, a graph with roles: values weighed by its pattern, with what gates and
+    Head i is a map `[n, d] -> [n, width]`, a `Head`: values weighed by its pattern, with what gates and
     norms do to them before the projection. The part is the sum over heads of `head @ projection(i)`, and a bias:
     `attention(x) == sum(heads[i](x) @ heads.projection(i) for i in range(len(heads))) + heads.bias`.
 
@@ -50,6 +96,7 @@ class Heads(Sequence):  # of Graph, as its methods say
     def __init__(self, graph: Graph, at: Float[Tensor, "n d"]) -> None:
         self.input, self._graph = at, graph
         self._sources = moving(graph)
+        self._weights: list[tuple[Node, bool]] = []  # of the products with values, and whether these stand first
         self.projected = self._projection(graph)
         labels = self._labels(graph)
         if labels is None:
@@ -76,21 +123,32 @@ class Heads(Sequence):  # of Graph, as its methods say
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Graph]:
+    def __iter__(self) -> Iterator[Head]:
         return (self[head] for head in range(len(self)))
 
     @overload
-    def __getitem__(self, head: int) -> Graph: ...
+    def __getitem__(self, head: int) -> Head: ...
 
     @overload
-    def __getitem__(self, head: slice) -> list[Graph]: ...
+    def __getitem__(self, head: slice) -> list[Head]: ...
 
-    def __getitem__(self, head: int | slice) -> Graph | list[Graph]:
+    def __getitem__(self, head: int | slice) -> Head | list[Head]:
         if isinstance(head, slice):
             return [self[i] for i in range(len(self))[head]]
         columns = self.columns(head)
         shape = (self.input.shape[0], self.width)
-        return followed(self.together, aten.slice.Tensor, 1, columns.start, columns.stop, shape=shape)
+        graph = followed(self.together, aten.slice.Tensor, 1, columns.start, columns.stop, shape=shape)
+        return Head(range(len(self))[head], graph, self.input, self._patterns)
+
+    @cached_property
+    def _patterns(self) -> Graph | None:
+        """The map to the patterns of all heads, `[heads, n, n]`; `None` where there are others than one product's."""
+        if len(self._weights) != 1:
+            return None
+        ((weight, turned),) = self._weights
+        graph = before(self._graph, weight, (self._count, *weight.shape[-2:]))
+        rows, columns = weight.shape[-2:]
+        return followed(graph, aten.transpose.int, 1, 2, shape=(self._count, columns, rows)) if turned else graph
 
     def columns(self, head: int) -> slice:
         """Which of the outputs of `together` are those of a head."""
@@ -146,6 +204,15 @@ class Heads(Sequence):  # of Graph, as its methods say
     def _entered(self) -> Node:
         return self._sources[self.projected][0]
 
+    @staticmethod
+    def _weight(product: Node) -> list[tuple[Node, bool]]:
+        """What weighs the values in a product with them, and whether these stand first."""
+        left, right = product.args[-2:]
+        weighs = [isinstance(side, Node) and side.role in ("pattern", "attention_gate") for side in (left, right)]
+        if weighs[0] == weighs[1]:
+            return []
+        return [(left, False)] if weighs[0] else [(right, True)]
+
     def _labels(self, graph: Graph) -> Tensor | None:
         """For each column of what enters the projection, the head that it comes from; `None` where that is unclear."""
         labels: dict[Node, Tensor] = {}
@@ -154,6 +221,7 @@ class Heads(Sequence):  # of Graph, as its methods say
             known = [source for source in sources if source in labels]
             if node.role == "pattern" and not node.factor and node.packet in MATRIX_PRODUCTS and not known:
                 heads = torch.Size(node.shape[:-2]).numel()
+                self._weights += self._weight(node)
                 labels[node] = torch.arange(heads).reshape(*node.shape[:-2], 1, 1).expand(node.shape)
             elif not known or node.packet in PROJECTIONS:
                 continue

@@ -11,7 +11,7 @@ from torch.func import vjp
 
 from fisherflat._arrays import as_float64
 from fisherflat.errors import InputError
-from fisherflat.jets.graph import ROLES, Graph, Held, Holding, Live, Node, Tangent, fold, run
+from fisherflat.jets.graph import ROLES, Graph, Held, Holding, Live, Node, Tangent, fold, run, unwrapped
 from fisherflat.jets.ops import STRUCTURAL
 from fisherflat.jets.recording import Mapping, graphed, recorded
 from fisherflat.parts._activations import ends
@@ -89,6 +89,7 @@ def freeze(
     """
     if not hasattr(roles, "__iter__"):
         raise InputError(f"roles are a list out of {', '.join(ROLES[:-1])}, got {roles!r}")
+    module = unwrapped(module)
     roles = (roles,) if isinstance(roles, str) else tuple(roles)
     for role in roles:
         if role not in ROLES or role == "other":

@@ -9,10 +9,13 @@ import torch
 
 from fisherflat._arrays import integer
 from fisherflat._renamed import renamed
-from fisherflat.certificates import CurvatureCertificate, placed
+from fisherflat.certificates import CurvatureCertificate, gaussian, outputs, placed
 from fisherflat.errors import CovarianceError, InputError
-from fisherflat.models import Encoded, Part, as_model
-from fisherflat.models.moves import Moves, parse, pool
+from fisherflat.models import Encoded, Model, as_model
+from fisherflat.models.covariances import Covariance, called
+from fisherflat.models.covariances import covariance as covariance_of
+from fisherflat.models.covariances import output as output_of
+from fisherflat.models.moves import Moves, parse
 from fisherflat.parts import freeze, readings
 from fisherflat.provers._curvature import certify
 from fisherflat.spaces.families import Gaussian
@@ -29,18 +32,23 @@ def certify_layer(
     moves: str | Moves = "principal",
     position: SupportsIndex | str | None = None,
     k: int | None = None,
-    covariance: str | float = "words",
+    covariance: Covariance = "words",
+    output: str = "all",
+    among: Any = None,
     precision: int = 128,
 ) -> CurvatureCertificate:
     """A certificate about a part of a layer, on a chart of what entered it.
 
     **Args:** `model`, loaded, or what `fisherflat.load` takes; `layer`, from 0, or negative from the end; `part`, out
-    of `attention`, `mlp`, `block`; `prompt`, a text or token ids; `reading`, what is held (`fisherflat.readings`);
-    `moves`, along what the token moves (`fisherflat.moves.parse`), in `k` directions; `position` of the token, or
-    `"together"` for all words (default: the last word, or the last place where one of the words stands that move);
-    `covariance`: `"words"`, as in `fisherflat.analyze` the mean variance of the part's own outputs at the words of the
-    prompt, or a number; `precision`. Curvature is proved at the chart's origin, the tokens' own state, which is the
-    first point of an analysis.
+    of `attention`, `mlp`, `block`, or a head such as `"head 2"`, up to the output projection; `prompt`, a text or token
+    ids; `reading`, what is held (`fisherflat.readings`); `moves`, along what the token moves
+    (`fisherflat.moves.parse`), in `k` directions; `position` of the token, or `"together"` for all words (default: the
+    last word, or the last place where one of the words stands that move);
+    `covariance` and `output`, as in `fisherflat.analyze`, so that the number is that of its table: `"words"`, `"all"`,
+    `"diagonal"`, `"full"`, a number or a `Gaussian`; the outputs of `"all"` tokens, or of those that `"moved"`;
+    `among`, a list of the prompts of that analysis, to which directions and covariance are fitted (default: the prompt
+    alone); `precision`. Curvature is proved at the chart's origin, the tokens' own state, which is the first point of
+    an analysis.
 
     **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none;
     `CovarianceError` for a covariance that is none.
@@ -52,28 +60,38 @@ def certify_layer(
     'flat'
     """
     model, layer = as_model(model), integer(layer, "layer")
-    moving, encoded = parse(moves, k), model.encode(prompt)
-    if encoded.kind != "ids":
-        raise InputError(
-            "a certificate names its prompt by token ids; give a text or ids, not hidden states or a model's own inputs"
-        )
+    moving, encoded = parse(moves, k), _by_ids(model, prompt)
     place = moving.place(model, encoded, position)
     layer = integer(layer, "layer")
     if layer < 0:
         layer += len(model.blocks(encoded))
-    subject, operator, chart = placed(model, layer, part, moving, encoded, place)
-    held = readings.roles(reading)
-    mean = freeze(operator, chart.point, held) if held else operator
-    family = _calibrated(operator, encoded) if covariance == "words" else Gaussian(covariance)
+    others = [_by_ids(model, one) for one in ([among] if isinstance(among, str) else among or ())]
+    subject, operator, chart = placed(model, layer, part, moving, encoded, place, others)
+    subject |= {"output": output_of(output)}
+    held, mean = readings.roles(reading), outputs(operator, subject, encoded)
+    mean = freeze(mean, chart.point, held) if held else mean
+    family = _measured_in(model, subject, covariance_of(covariance))
     found = certify(mean, chart, family, at=torch.zeros(moving.k), precision=precision)
     return replace(found, subject=subject)
 
 
-def _calibrated(operator: Part, encoded: Encoded) -> Gaussian:
-    """The covariance of the part in an analysis; 1 where its outputs do not vary, as at a single word."""
-    with torch.no_grad():
-        outputs = pool([operator(operator.input)], [encoded])
+def _by_ids(model: Model, prompt: Any) -> Encoded:
+    """A prompt that a certificate can name. **Raises:** `InputError` for others."""
+    encoded = model.encode(prompt)
+    if encoded.kind != "ids":
+        raise InputError(
+            "a certificate names its prompt by token ids; give a text or ids, not hidden states or a model's own inputs"
+        )
+    return encoded
+
+
+def _measured_in(model: Model, subject: dict[str, Any], what: Covariance) -> Gaussian:
+    """The covariance, and its name in the subject; 1 where outputs do not vary, as at a single word."""
+    subject["covariance"] = "given" if isinstance(what, Gaussian) else called(what)
     try:
-        return Gaussian.calibrated(outputs)
+        return gaussian(model, subject, what)
     except CovarianceError:
-        return Gaussian()
+        if what not in ("words", "all"):
+            raise
+    subject["covariance"] = 1.0
+    return Gaussian()

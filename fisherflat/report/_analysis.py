@@ -34,7 +34,8 @@ KEYS = ("layer", "part", "prompt", "text", "position", "token", "point")
 #: the columns of the table, in order
 COLUMNS = (
     "layer", "part", "roles", "reading", *KEYS[2:-1], "raw_token", "token_class", "point", "u", *QUANTITIES,
-    "scalar_curvature_error", "negligible_image", "rerouted", "verdict", "error", "control",
+    "scalar_curvature_error", "negligible_image", "rerouted", "covariance", "variance", "output",
+    "verdict", "error", "control",
 )  # fmt: skip
 #: column -> its name in tables of version 0.1.0
 _FORMER = {f"{name}_norm": name for name in ("second_fundamental_form", "mean_curvature")}
@@ -67,7 +68,7 @@ class Analysis(Result):
     ) -> None:
         own = ("family", *CORNERS) if settings.get("family") is not None else ()
         #: those of the table
-        self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-4], *own[1:], *COLUMNS[-4:]]
+        self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-7], *own[1:], *COLUMNS[-7:]]
         self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in self.columns} for row in rows]
         for row in self.rows:
             row["verdict"] = str(_FORMER_WORDS[row["verdict"]]) if row["verdict"] in _FORMER_WORDS else row["verdict"]
@@ -79,8 +80,10 @@ class Analysis(Result):
     def table(self) -> pd.DataFrame:
         """A row for each layer, part or head, reading, prompt, position and point.
 
-        `roles`: what there is in the part that can be held. Curvatures are in units of one over the covariance, which
-        is the part's own mean output variance: `scalar_curvature`; `mean_`, `smallest_` and
+        `roles`: what there is in the part that can be held. `covariance`: what curvatures are in units of one over, as
+        it was asked for, by default the part's own mean output variance; `variance`, the mean variance of an output
+        under it; `output`: whether all tokens' outputs are the surface, or those of the ones that moved. There are
+        `scalar_curvature`; `mean_`, `smallest_` and
         `largest_sectional_curvature` over the planes of the chart (see `Geometry.sectional_extremes`).
         `second_fundamental_form_norm` and `mean_curvature_norm` are in one over its root; `volume_density` is
         `sqrt(det g)`, `effective_rank` and `condition_number` are those of `g`, in the coordinates `u` of the chart.
@@ -103,7 +106,8 @@ class Analysis(Result):
             "rerouted": "boolean",
             "negligible_image": "boolean",
         } | dict.fromkeys(
-            (*(name for name in (*QUANTITIES, *CORNERS) if name in self.columns), "scalar_curvature_error"), "float64"
+            (*(name for name in (*QUANTITIES, *CORNERS) if name in self.columns), "scalar_curvature_error", "variance"),
+            "float64",
         )
         return pd.DataFrame(self.rows, columns=self.columns).astype(kinds)  # also where every row failed
 

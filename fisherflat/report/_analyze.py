@@ -12,6 +12,7 @@ import torch
 
 from fisherflat.errors import InputError
 from fisherflat.models import PARTS, as_model
+from fisherflat.models.covariances import Covariance
 from fisherflat.models.moves import Moves
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._in_depth import FOLDER, depth_studies, in_depth
@@ -38,6 +39,8 @@ def analyze(
     errors: str = "sample",
     family: str | ParametricFamily | None = None,
     precision: str = "working",
+    covariance: Covariance = "words",
+    output: str = "all",
     jobs: SupportsIndex = 1,
     runner: Runner | None = None,
     folder: str | Path | None = None,
@@ -49,8 +52,9 @@ def analyze(
     """Curvature of every layer of a model on real prompts, part by part and reading by reading.
 
     For each layer, prompt and position some token's state moves, by default in the leading principal directions of all
-    states that entered the same part over the given prompts, a unit being one standard deviation. Each part has the
-    covariance calibrated on its own outputs at the words of the prompts, so that curvature has no unit of the model.
+    states that entered the same part over the given prompts, a unit being one standard deviation. By default each part
+    has the covariance calibrated on its own outputs at the words of the prompts, so that curvature has no unit of the
+    model.
     The idea of comparing gated with ungated attention, and attention with its pattern fixed, is that of *Gating Enables
     Curvature* (arXiv 2604.14702).
 
@@ -78,6 +82,10 @@ def analyze(
       own final norm and head make of those of the tokens that move (`Model.readout`), or one of `fisherflat.families`,
       whose parameters they are behind the final norm, such as `NextToken(weight)`. Then `parts` is `["block"]`, and
       curvature is in the family's own metric. Default: the outputs of each part are the mean of a Gaussian.
+    - `covariance` of one token's outputs, each token having the same: `"words"`, their mean variance at the words of
+      all prompts; `"all"`, at all tokens; `"diagonal"`, the variance of each output at the words; `"full"`, their
+      covariance matrix there; a number; or a `Gaussian`, also one of all outputs of a prompt at once. `output`: the
+      outputs of `"all"` tokens are the surface, or those of the ones that `"moved"`.
     - `jobs`: how many processes measure at a time; `runner`: what carries out the tasks instead, see
       `fisherflat.studies.layers`.
     - `folder`: keep what is done there as it comes; `resume`: take what is done from there, and measure only the rest;
@@ -89,7 +97,8 @@ def analyze(
     **Returns:** an `Analysis`. An interrupt (Ctrl-C) ends it early: `.complete` is false, and the rows that were done
     are there. What fails is a row with an `error`.
 
-    **Raises:** `CheckpointError` for a model that cannot be read; `InputError` for prompts or arguments that cannot be
+    **Raises:** `CheckpointError` for a model that cannot be read; `CovarianceError` for a covariance that is none;
+    `InputError` for prompts or arguments that cannot be
     used, a folder with other results, or one that another run works in, before anything is measured.
 
     >>> import fisherflat as ff
@@ -112,6 +121,8 @@ def analyze(
         errors=errors,
         family=family,
         precision=precision,
+        covariance=covariance,
+        output=output,
     )
     if runner is not None and not callable(runner):
         raise InputError(f"a runner is a function of work and tasks, got {type(runner).__name__}")

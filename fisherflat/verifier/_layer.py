@@ -9,16 +9,21 @@ from typing import Any
 from torch import Tensor
 
 from fisherflat.certificates import (
+    FIELDS,
+    SINCE,
     Certificate,
     CurvatureCertificate,
     digests,
     expert,
+    gaussian,
     movement,
     operator,
+    outputs,
     placed,
 )
 from fisherflat.errors import CertificateError, FisherflatError
-from fisherflat.models import Model, Part, as_model
+from fisherflat.models import Head, Model, Part, as_model
+from fisherflat.models.covariances import OUTPUTS, covariance
 from fisherflat.models.moves import tokens
 from fisherflat.parts import freeze
 from fisherflat.verifier._verify import Verification, verify
@@ -56,7 +61,7 @@ def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None) ->
     loaded = as_model(model)
     try:
         if not isinstance(certificate, CurvatureCertificate):
-            part = operator(loaded, subject, prompt)
+            part: Any = operator(loaded, subject, prompt)
             checked = verify(certificate, expert(part, subject["expert"]) if "expert" in subject else part)
             return _without_note(checked)
         part, reasons = _placed(certificate, loaded, subject)
@@ -67,7 +72,8 @@ def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None) ->
     chart = certificate.chart
     base = chart.point if certificate.base is None else certificate.base
     try:
-        mean = freeze(part, base, certificate.frozen) if certificate.frozen else part
+        mean = outputs(part, subject, loaded.encode(subject["token_ids"]))
+        mean = freeze(mean, base, certificate.frozen) if certificate.frozen else mean
     except FisherflatError as error:
         return Verification(False, (f"graph: the part could not be traced: {error}",))
     return _without_note(verify(certificate, mean, chart))
@@ -77,10 +83,12 @@ def _without_note(checked: Verification) -> Verification:
     return replace(checked, notes=tuple(note for note in checked.notes if not note.startswith("subject:")))
 
 
-def _placed(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> tuple[Part, list[str]]:
+def _placed(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> tuple[Part | Head, list[str]]:
     """The part, and what is not as the subject says about the chart on it."""
-    if set(subject) != {"layer", "part", "position", "moves", "token_ids"}:
+    if set(subject) - SINCE != FIELDS:
         return operator(model, subject), ["its fields are not layer, part, position, moves and token_ids"]
+    if subject.get("output", "all") not in OUTPUTS:
+        return operator(model, subject), [f"output is 'all' or 'moved', not {subject['output']!r}"]
     if type(subject["layer"]) is not int or not isinstance(subject["part"], str):
         raise CertificateError("subject: a layer is an integer, and a part a text")
     moving, place = movement(subject["moves"]), subject["position"]
@@ -89,10 +97,12 @@ def _placed(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> t
         return operator(model, subject), [f"there is no position {place!r} in the prompt"]
     if moving is None:
         part = operator(model, subject)
-        return part, [*_same_point(c, part), *_same_vectors(c, tokens(encoded, place), subject["moves"])]
-    named, part, chart = placed(model, subject["layer"], subject["part"], moving, encoded, place)
-    reasons = [*_same_point(c, part)]
-    if named != subject:
+        vectors = _same_vectors(c, tokens(encoded, place), subject["moves"])
+        return part, [*_same_point(c, part), *_same_covariance(c, model, subject), *vectors]
+    among = [model.encode(ids) for ids in subject.get("among", ())]
+    named, part, chart = placed(model, subject["layer"], subject["part"], moving, encoded, place, among)
+    reasons = [*_same_point(c, part), *_same_covariance(c, model, subject)]
+    if named != {name: value for name, value in subject.items() if name not in ("covariance", "output")}:
         reasons.append("the prompt is not the one that is moved on")
     if c.chart.kind != chart.kind:
         reasons.append(f"the chart is called {c.chart.kind!r}, and what moves makes {chart.kind!r}")
@@ -101,12 +111,27 @@ def _placed(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> t
     return part, reasons
 
 
-def _same_point(c: CurvatureCertificate, part: Part) -> Iterator[str]:
+def _same_point(c: CurvatureCertificate, part: Part | Head) -> Iterator[str]:
     point, here = c.chart.point, part.input.cpu()
     if here.shape != point.shape:
         yield f"the layer takes {list(here.shape)}, the chart has another shape"
     elif (here - point).abs().max() > AGREEMENT * here.abs().max():
         yield "what enters the layer on this prompt is not the chart's point"
+
+
+def _same_covariance(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> Iterator[str]:
+    """Whether the covariance is the one that its name says; one that was given stands in the certificate alone."""
+    what = subject.get("covariance", "given")
+    if what == "given":
+        return
+    try:
+        here = gaussian(model, subject, covariance(what)).covariance.cpu()
+    except FisherflatError as error:
+        yield f"covariance: {error}"
+        return
+    stated = c.family.covariance
+    if stated.shape != here.shape or (stated - here).abs().max() > AGREEMENT * here.abs().max():
+        yield f"the covariance is not {what!r} of this layer on these prompts"
 
 
 def _same_vectors(c: CurvatureCertificate, places: list[int], settings: dict[str, Any]) -> Iterator[str]:

@@ -69,10 +69,38 @@ def test_a_head_is_its_own_attention() -> None:
         scores = q @ rotated(k).T / width**0.5
         pattern = scores.masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf).softmax(-1)
         torch.testing.assert_close(block.heads[head](x), pattern @ v, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(block.heads[head].pattern, pattern, rtol=1e-6, atol=1e-6)
+        assert torch.equal(block.heads[head].input, x)
 
 
 def module_frequencies(width: int) -> torch.Tensor:
     return 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt_bigcode", "gpt2", "llama", "qwen2", "bloom", "t5"])
+def test_patterns_are_those_that_the_model_itself_returns(kind: str) -> None:
+    module = tiny_model(kind)
+    blocks = Model(module).blocks(IDS)
+    encoder = module.encoder if kind == "t5" else module
+    with torch.no_grad():
+        theirs = encoder(input_ids=torch.tensor([IDS]), output_attentions=True, use_cache=False).attentions
+    for block, patterns in zip(blocks, theirs, strict=True):
+        ours = torch.stack([head.pattern for head in block.heads])
+        torch.testing.assert_close(ours, patterns[0].double(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_fits_what_parts_fit() -> None:
+    block = Model(tiny_model("llama")).blocks(IDS)[0]
+    head = block.heads[-1]
+    assert head.index == 3
+    assert str(ff.trace(head, head.input)) == str(head.graph)
+    chart = ff.charts.principal(head.input, -1, 2)
+    certificate = ff.certify(ff.freeze(head, head.input), chart)
+    assert certificate.verdict == "flat" and ff.verify(certificate, ff.freeze(head, head.input), chart).ok
+    live = ff.certify(head, chart, at=[0.0, 0.0])
+    low, high = map(float, live.enclosure)
+    scal = ff.StatisticalManifold(head, chart).scalar_curvature(torch.zeros(2)).item()
+    assert scal / 2 == pytest.approx((low + high) / 2, rel=1e-6)
 
 
 def test_heads_are_maps_with_roles() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fisherflat.jets.graph._cut import before, behind, followed
-from fisherflat.jets.graph._graph import ROLES, Graph, Live, Node, Tangent, fold, getitem, run
+from fisherflat.jets.graph._graph import ROLES, Graph, Live, Node, Tangent, Traced, fold, getitem, run, unwrapped
 from fisherflat.jets.graph._held import Held, Holding, Origin
 from fisherflat.jets.graph._nests import leaves, mapped_leaves
 from fisherflat.jets.graph._watch import Constants, Watch
@@ -18,6 +18,7 @@ __all__ = [
     "Node",
     "Origin",
     "Tangent",
+    "Traced",
     "Watch",
     "before",
     "behind",
@@ -27,4 +28,5 @@ __all__ = [
     "leaves",
     "mapped_leaves",
     "run",
+    "unwrapped",
 ]

@@ -73,6 +73,17 @@ class Live(NamedTuple):
     at: Tensor
 
 
+class Traced:
+    """What is a map by a graph that it holds, `graph`: engines read that instead of tracing its calls."""
+
+    graph: Graph
+
+
+def unwrapped(mean: Any) -> Any:
+    """The graph of what holds one as its map; anything else as it is."""
+    return mean.graph if isinstance(mean, Traced) else mean
+
+
 def getitem(outputs: Sequence[Any], position: int) -> Any:
     """One output of an op that has several."""
     return outputs[position]

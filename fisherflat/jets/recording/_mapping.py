@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherflat.errors import MapError, PrecisionWarning, warn
-from fisherflat.jets.graph import Graph, Watch
+from fisherflat.jets.graph import Graph, Watch, unwrapped
 from fisherflat.jets.recording._copies import own
 from fisherflat.jets.recording._modes import Repeatable, evaluating
 from fisherflat.jets.recording._program import Program
@@ -37,6 +37,7 @@ class Mapping:
         joined: Callable[[list[Tensor]], Tensor] | None = None,
         live: bool = False,
     ) -> None:
+        mean = unwrapped(mean)
         self.mean, self.dtype, self._joined = mean, dtype, joined
         self.module = own(mean) if isinstance(mean, nn.Module) else None
         self.modules = [self.module] if self.module is not None else _held_by(mean)

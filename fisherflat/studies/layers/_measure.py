@@ -75,11 +75,6 @@ CURVED = list(Verdict).index(Verdict.CURVED)
 Pick = Callable[[Tensor], Tensor]
 
 
-def everything(outputs: Tensor) -> Tensor:
-    """All outputs."""
-    return outputs
-
-
 @dataclass(frozen=True, eq=False)
 class Surface:
     """What of a map is measured. **Attributes:** `pick`, from its jets; `family`; `shape`, of what is picked."""

@@ -11,6 +11,9 @@ from fisherflat._arrays import integer, integers
 from fisherflat.errors import InputError
 from fisherflat.geometry import ENGINES, ERRORS, PRECISIONS
 from fisherflat.models import PARTS
+from fisherflat.models.covariances import Covariance, called
+from fisherflat.models.covariances import covariance as covariance_of
+from fisherflat.models.covariances import output as output_of
 from fisherflat.models.moves import Moves, parse, parsed
 from fisherflat.parts.readings import canonical
 from fisherflat.studies._lens import Asked, asked, named
@@ -37,6 +40,8 @@ class Settings:
     errors: str = "sample"
     family: Asked = None
     precision: str = "working"
+    covariance: Covariance = "words"
+    output: str = "all"
 
     @classmethod
     def of(
@@ -56,10 +61,13 @@ class Settings:
         errors: str = "sample",
         family: Any = None,
         precision: str = "working",
+        covariance: Any = "words",
+        output: Any = "all",
     ) -> Settings:
         """From the arguments of `fisherflat.analyze`.
 
-        **Raises:** `InputError` for what cannot be used, as far as that can be told without the model.
+        **Raises:** `InputError` for what cannot be used, as far as that can be told without the model;
+        `CovarianceError` for a covariance that is none.
         """
         what = parse(moves, dim)
         if what.k < 2:
@@ -85,6 +93,8 @@ class Settings:
             raise InputError(
                 f'a family reads the states after a block, so parts are ["block"], without heads; got {list(parts)!r}'
             )
+        if family is not None and (covariance != "words" or output != "all"):
+            raise InputError("a family has its own metric, and reads the tokens that move: no covariance, no output")
         if readings is not None and (not _are_names(readings) or not len(readings)):
             raise InputError(f"readings must be a list that is not empty, got {readings!r}")
         return cls(
@@ -101,6 +111,8 @@ class Settings:
             errors=errors,
             family=family,
             precision=precision,
+            covariance=covariance_of(covariance),
+            output=output_of(output),
         )
 
     def plain(self) -> dict[str, Any]:
@@ -117,7 +129,11 @@ class Settings:
             "engine": self.engine,
             "dtype": str(self.dtype).removeprefix("torch."),
             "errors": self.errors,
-            **({} if self.family is None else {"family": named(self.family)}),
+            **(
+                {"covariance": called(self.covariance), "output": self.output}
+                if self.family is None
+                else {"family": named(self.family)}
+            ),
             "precision": self.precision,
         }
 

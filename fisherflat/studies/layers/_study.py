@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import repeat
 from typing import Any
 
@@ -15,12 +15,13 @@ from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.jets.graph import Graph
 from fisherflat.models import Block, Encoded, Model
-from fisherflat.models.moves import Fitted, Position, for_each, pool, token_columns, tokens
+from fisherflat.models.covariances import Pick, called, fitted, mean_variance, of_tokens
+from fisherflat.models.moves import Fitted, Position, for_each, token_columns, tokens
 from fisherflat.parts import readings, trace
 from fisherflat.spaces.families import Gaussian
 from fisherflat.studies._journal import Row
 from fisherflat.studies._lens import Lens, named
-from fisherflat.studies.layers._measure import Measured, Pick, Surface, Surfaces, everything, rows
+from fisherflat.studies.layers._measure import Measured, Surface, Surfaces, rows
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._tasks import Task
 
@@ -30,10 +31,22 @@ Map = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """What all charts and families of a part of a layer share over the prompts: it holds no weights."""
+    """What all charts and families of a part of a layer share over the prompts: it holds no weights.
+
+    **Attributes:** `directions`; `outputs`, by name, which outputs are measured, and the covariance of one token's.
+    """
 
     directions: Fitted
-    surfaces: Surfaces
+    outputs: Mapping[str, tuple[Pick, Gaussian]]
+
+    def surfaces(self, n: int, moved: Sequence[int] | None) -> Surfaces:
+        """Those of a prompt of n tokens: of all of these, or of the ones that move."""
+        count, found = n if moved is None else len(moved), {}
+        for name, (pick, one) in self.outputs.items():
+            width = len(range(pick.width)[pick.columns or slice(None)])
+            chosen = pick if moved is None else replace(pick, tokens=tuple(moved))
+            found[name] = Surface(chosen, of_tokens(one, width, count))
+        return found
 
 
 @dataclass(eq=False)
@@ -101,6 +114,8 @@ class Study:
         about["control"] = self.model.control
         if self.settings.family is not None:
             about["family"] = named(self.settings.family)
+        else:
+            about |= {"covariance": str(called(self.settings.covariance)), "output": self.settings.output}
         try:
             return [about | row for row in self._rows(task)]
         except Exception as error:  # one part that fails must not end the run; its row says why
@@ -108,18 +123,21 @@ class Study:
 
     def _rows(self, task: Task) -> list[Row]:
         prompt, moves = self.prompts[task.prompt], self.settings.moves
-        frame = self._frame(task.layer, task.part)
+        frame, settings = self._frame(task.layer, task.part), self.settings
         points = moves.points(self.settings.points, self.settings.seed)
         found: dict[str, list[tuple[Row, Measured | Row]]] = {}
         graphs: dict[Any, dict[str, Graph]] = {}  # by what the part ran on and by reading; dropped with their weights
         for position in self.positions[task.prompt]:
             variants = moves.variants(self.model, prompt, position)
             (part, at), *others = [self._part(task.layer, task.part, variant) for variant in variants]
-            chart = frame.directions.chart([at, *(states for _, states in others)], tokens(prompt, position))
+            moved = tokens(prompt, position)
+            chart = frame.directions.chart([at, *(states for _, states in others)], moved)
             here = graphs.setdefault(_key(variants[0]), {})
             if not here:
                 here[readings.LIVE] = trace(part, at)
-            lens = self._lens(variants[0], position, here[readings.LIVE](at))
+            surfaces = self._lens(variants[0], position, here[readings.LIVE](at)) or frame.surfaces(
+                len(at), moved if settings.output == "moved" else None
+            )
             present = readings.present(here[readings.LIVE])
             roles = readings.name(present).removeprefix("frozen ") if present else ""
             for reading in self._readings(present):
@@ -129,9 +147,8 @@ class Study:
                     if reading not in here:
                         here[reading] = readings.held(here[readings.LIVE], at, reading)
                     measured = Measured(
-                        here[reading], chart, points, lens or frame.surfaces,
-                        engine=self.settings.engine, dtype=self.settings.dtype,
-                    )  # fmt: skip
+                        here[reading], chart, points, surfaces, engine=settings.engine, dtype=settings.dtype
+                    )
                     self.largest = max(self.largest, measured.memory)
                 except Exception as error:  # the other readings and positions may go well
                     measured = {"error": _said(error)}
@@ -164,7 +181,10 @@ class Study:
         for about, measured in charts:
             by_name = next(judged) if isinstance(measured, Measured) else {part: [measured]}
             for name, of_surface in by_name.items():
-                found.setdefault(name, []).extend({"part": name} | about | row for row in of_surface)
+                own: Row = {"part": name}
+                if isinstance(measured, Measured) and isinstance(gaussian := measured.surfaces[name].family, Gaussian):
+                    own["variance"] = mean_variance(gaussian)
+                found.setdefault(name, []).extend(own | about | row for row in of_surface)
         return [row for of_surface in found.values() for row in of_surface]
 
     def _readings(self, present: tuple[str, ...]) -> list[str]:
@@ -210,11 +230,14 @@ class Study:
         if self.settings.family is not None:
             return _Frame(self.settings.moves.fit(inputs, self.prompts), {})
         with torch.no_grad():
-            # not of all tokens: what MLPs put out at [CLS] or an attention sink can be most of the variance
-            outputs = pool([run(x) for run, x in zip(maps, inputs, strict=True)], self.prompts)
-        picks = self._picks(layer, outputs.shape[-1]) if part == "heads" else {part: everything}
-        surfaces = {name: Surface(pick, Gaussian.calibrated(pick(outputs))) for name, pick in picks.items()}
-        return _Frame(self.settings.moves.fit(inputs, self.prompts), surfaces)
+            outputs = [run(x) for run, x in zip(maps, inputs, strict=True)]
+        width, what = outputs[0].shape[-1], self.settings.covariance
+        picks = self._picks(layer, width) if part == "heads" else {part: Pick(width)}
+        found = {
+            name: (pick, fitted(what, [pick.of_a_token(y) for y in outputs], self.prompts))
+            for name, pick in picks.items()
+        }
+        return _Frame(self.settings.moves.fit(inputs, self.prompts), found)
 
     def _picks(self, layer: int, width: int) -> dict[str, Pick]:
         """The columns of each head that was asked for."""
@@ -223,14 +246,7 @@ class Study:
         if outside := [head for head in chosen if not -len(heads) <= head < len(heads)]:
             raise InputError(f"heads must be indices of the {len(heads)} heads, from 0; {outside[0]} is none")
         numbers = dict.fromkeys(head % len(heads) for head in chosen)
-        return {f"head {head}": partial(columns, heads.columns(head), width) for head in numbers}
-
-
-def columns(chosen: slice, width: int, outputs: Tensor) -> Tensor:
-    """Some columns of outputs `[n, width]`, also where these are flattened."""
-    if outputs.shape[-1] == width:
-        return outputs[..., chosen]
-    return outputs.unflatten(-1, (-1, width))[..., chosen].flatten(-2)
+        return {f"head {head}": Pick(width, heads.columns(head)) for head in numbers}
 
 
 def _key(prompt: Encoded) -> Any:
