@@ -8,6 +8,7 @@ from fisherflat.geometry._manifold import PRECISIONS, StatisticalManifold
 from fisherflat.geometry._more_bits import in_more_bits, poor
 from fisherflat.geometry._quantities import Geometry
 from fisherflat.geometry._recharted import Jets, refined
+from fisherflat.geometry._sampled import Bounded, SampledCurvature
 from fisherflat.geometry._words import (
     ERRORS,
     FLAT_WORDS,
@@ -28,9 +29,11 @@ __all__ = [
     "FLAT_WORDS",
     "JUDGED",
     "PRECISIONS",
+    "Bounded",
     "CurvatureField",
     "Geometry",
     "Jets",
+    "SampledCurvature",
     "StatisticalManifold",
     "Verdict",
     "carried",

@@ -31,6 +31,9 @@ class Engine(Protocol):
     def tape_per_point(self) -> int:
         """How much memory what a gradient needs of one point takes, roughly."""
 
+    def on(self, chart: Chart) -> Engine:
+        """The same engine on directions that are combinations of the chart's."""
+
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fisherflat._typing import Bool, Float, Tensor
+from fisherflat._typing import Bool, Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError
 from fisherflat.jets import Jet
 
@@ -38,6 +38,15 @@ def nearly_degenerate(ratio: Float[Tensor, "*batch"], ambient_dim: int) -> Bool[
     return ratio <= _NEAR * _negligible(ambient_dim, ratio.dtype)
 
 
+def ranked(
+    triangular: Float[Tensor, "*batch k k"], scale: Float[Tensor, "*scaled k"], ambient_dim: int
+) -> tuple[Float[Tensor, "*batch k"], Int[Tensor, "*batch"]]:
+    """Singular values of a Jacobian in units of the lengths `scale` of its columns, descending, and its rank."""
+    units = scale.expand(triangular.shape[:-1])
+    singular = torch.linalg.svdvals(triangular / torch.where(units > 0, units, 1.0)[..., None, :])
+    return singular, (singular > _negligible(ambient_dim, triangular.dtype) * singular[..., :1]).sum(-1)
+
+
 def orthonormal_frame(
     jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor | None, uncertainty: Tensor | None = None
 ) -> Frame:
@@ -57,10 +66,7 @@ def orthonormal_frame(
     q, triangular = torch.linalg.qr(jacobian.transpose(-1, -2))
     r = triangular.detach()  # what follows decides, and has no gradient
     columns = r.norm(dim=-2)
-    units = columns if scale is None else scale.detach().expand_as(columns)
-    singular = torch.linalg.svdvals(r / torch.where(units > 0, units, 1.0)[..., None, :])
-    threshold = _negligible(coefficients.shape[-1], r.dtype) * singular[..., :1]
-    rank = (singular > threshold).sum(-1)
+    singular, rank = ranked(r, columns if scale is None else scale.detach(), coefficients.shape[-1])
     lost = finite & (columns.amax(-1) < torch.finfo(r.dtype).tiny ** 0.5)  # squares lose digits, or are zero
     bad = ~finite | (rank < k) | lost
     if bad.any():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +19,7 @@ from fisherflat.geometry._paths import Paths
 from fisherflat.geometry._quantities import POLICIES, Geometry
 from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
+from fisherflat.geometry._sampling import Sampling
 from fisherflat.geometry._taped import degenerate_tape, elsewhere, reached, recomputed
 from fisherflat.geometry._words import ERRORS, JUDGED, decided, exceptional, filled, sample, turn, warn_of, words
 from fisherflat.jets import Jet
@@ -34,7 +34,7 @@ from fisherflat.spaces.families import Family, Gaussian, ParametricFamily, check
 PRECISIONS = ("working", "auto")
 
 
-class StatisticalManifold(Paths, DualMeasures):
+class StatisticalManifold(Paths, DualMeasures, Sampling):
     """The distributions with parameters `mean(chart(u))` and the Fisher-Rao metric, u in `R^k`.
 
     By default Gaussians `N(mean(chart(u)), Sigma)` with one covariance; `fisherflat.families` has others.
@@ -373,17 +373,6 @@ class StatisticalManifold(Paths, DualMeasures):
         """
         tensors = self._points(u), self._points(x, "x"), self._points(y, "y")
         return self._measured(lambda geometry, x, y: (geometry.sectional_curvature(x, y),), *tensors)[0]
-
-    def _local(self, name: str) -> Callable[[Tensor], Tensor]:
-        """A quantity at points `[P, k]`, NaN where there is none."""
-        tolerant = copy(self)
-        # the engine is that of the live weights, also without a tape
-        tolerant.engine, tolerant.degenerate, tolerant.differentiable = self.engine, "nan", False
-
-        def read(jet: Tensor, points: Tensor) -> tuple[Tensor, ...]:
-            return (getattr(tolerant._geometry(jet, points), name).double(),)
-
-        return lambda u: tolerant._mapped(read, u.to(self.dtype))[0]
 
     def __repr__(self) -> str:
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._geodesics import Distance, Geodesics, no_geodesic
+from fisherflat.geometry._quantities import Geometry
 
 
 @displayed
@@ -20,16 +22,31 @@ class Paths:
 
     if TYPE_CHECKING:  # what `StatisticalManifold` has
         degenerate: str
+        differentiable: bool
+        dtype: torch.dtype
+        engine: Any
 
         @property
         def k(self) -> int: ...
         def _points(self, u: Any, name: str = "u") -> Tensor: ...
+        def _mapped(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]: ...
+        def _geometry(self, jet: Tensor, points: Tensor) -> Geometry: ...
         def metric(self, u: Any) -> Tensor: ...
         def christoffel(self, u: Any) -> Tensor: ...
         def riemann(self, u: Any) -> Tensor: ...
         def ricci(self, u: Any) -> Tensor: ...
         def scalar_curvature(self, u: Any) -> Tensor: ...
-        def _local(self, name: str) -> Callable[[Tensor], Tensor]: ...
+
+    def _local(self, name: str) -> Callable[[Tensor], Tensor]:
+        """A quantity at points `[P, k]`, NaN where there is none."""
+        tolerant = copy(self)
+        # the engine is that of the live weights, also without a tape
+        tolerant.engine, tolerant.degenerate, tolerant.differentiable = self.engine, "nan", False
+
+        def read(jet: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+            return (getattr(tolerant._geometry(jet, points), name).double(),)
+
+        return lambda u: tolerant._mapped(read, u.to(self.dtype))[0]
 
     @cached_property
     def _geodesics(self) -> Geodesics:

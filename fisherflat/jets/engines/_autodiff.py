@@ -114,7 +114,7 @@ class AutodiffEngine:
             return self._along_chart(u, taping)
         points, origin = self._chart(u), u.new_zeros(1, self._chart.k)
         charts = (Chart(*at) for at in zip(points, basis, strict=True))
-        return torch.cat([self._on(c.taped if taping else c)._along_chart(origin, taping) for c in charts])
+        return torch.cat([self.on(c.taped if taping else c)._along_chart(origin, taping) for c in charts])
 
     def _probe(self, program: Constants) -> None:
         """Whether torch has third derivatives in reverse mode, and those of jets: compared with differences once."""
@@ -156,8 +156,11 @@ class AutodiffEngine:
                 'curvature need; write that step in simpler ops, or use engine="taylor"'
             ) from error
 
-    def _on(self, chart: Chart) -> AutodiffEngine:
+    def on(self, chart: Chart) -> AutodiffEngine:
+        """The same engine along other directions, those of `chart`."""
         other = copy(self)
+        if chart.k != self._chart.k:
+            vars(other).pop("_bytes_per_output", None)
         other._chart = chart
         return other
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -65,6 +66,12 @@ class TaylorEngine:
         """What a tape keeps of one point, in bytes: about two tensors a node."""
         entries = sum(_entries(node.shape) for node in self.graph.nodes)
         return 2 * entries * size(self._chart.k) * self._itemsize
+
+    def on(self, chart: Chart) -> TaylorEngine:
+        """The same engine along other directions, those of `chart`, among the combinations of its own."""
+        other = copy(self)
+        other._chart = chart
+        return other
 
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""

@@ -1,0 +1,223 @@
+"""All tangents of a surface at a point, where they are too many for a 2-jet along all of them.
+
+The Jacobian is computed a block of directions at a time and its QR, `J^T = Q R`, is kept. `R^-1` takes coefficients in
+the orthonormal frame Q to combinations of the chart's directions, along which an engine can be asked for the few second
+derivatives that are wanted; their normal parts are what is orthogonal to all of Q.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fisherflat._typing import Float, Tensor
+from fisherflat.errors import DegenerateImmersionError, FisherflatError, InputError, MapError, OutOfMemoryError
+from fisherflat.geometry._engines import Engine
+from fisherflat.geometry._frame import nearly_degenerate, ranked
+from fisherflat.geometry._precision import combined
+from fisherflat.geometry._recharted import ILL_CONDITIONED, lengths
+from fisherflat.jets import Jet
+from fisherflat.jets.engines import memory_budget
+from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.families import Ambient, Family, ParametricFamily, framed
+
+#: what a block of directions may take: as much as pays, and no more
+_BLOCK = 64 * 2**20
+#: how many matrices of the size of the Jacobian there are while it is factored
+_COPIES = 4
+#: how often coordinates are changed at most, as in `refined`
+_CHANGES = 2
+#: how far a tangent may be from where the Jacobian says it is
+_ASTRAY = 1e-3
+
+
+@dataclass(frozen=True)
+class Bent:
+    """Normal vectors `[P, m, F]` of second derivatives along a few tangents of a point.
+
+    **Attributes:** `normal`, `II(x_i, x_j)` for `i <= j`; `raw` `[P, m]`, how long the second derivatives are before
+    their tangential parts are taken away; `ambient` `[P]`, the curvature of the family's space on the plane of the
+    first two, zero where it is flat or there is no second.
+    """
+
+    normal: Float[Tensor, "P m F"]
+    raw: Float[Tensor, "P m"]
+    ambient: Float[Tensor, " P"]
+
+
+class Tangents:
+    """The orthonormal frame of all tangents at a point, and second derivatives along some of them.
+
+    **Args:** `at` `[k]`, the point; `shape`, of the outputs; `memory`, a budget in bytes.
+
+    **Attributes:** `problem`, an error where there is no frame: `MapError` where the map or its derivatives are not
+    finite, `DegenerateImmersionError` where the rank of the Jacobian is below k.
+
+    **Raises:** `OutOfMemoryError` where the Jacobian does not fit, `InputError` where the family's frames follow the
+    directions.
+    """
+
+    problem: FisherflatError | None = None
+    rank: int = 0
+    effective_dimension: float = 0.0
+    nearly: bool = False
+
+    def __init__(
+        self,
+        engine: Engine,
+        chart: Chart,
+        at: Float[Tensor, " k"],
+        family: Family | ParametricFamily,
+        shape: tuple[int, ...],
+        memory: int | None = None,
+    ) -> None:
+        self.k, self._family, self._shape, self._dtype = chart.k, family, shape, at.dtype
+        self._basis, self._at = chart.basis.detach().to(at.dtype), at
+        point = chart(at).detach()
+        self._engines = {n: engine.on(Chart(point, chart.basis.detach()[:n])) for n in (1, 2) if n <= chart.k}
+        self._memory = memory_budget(at.device, memory)
+        self._change: Tensor | None = None  # from the directions in use to the chart's
+        self._inverse = torch.eye(self.k, dtype=torch.float64, device=at.device)
+        self._factor(lengths(chart).double())
+
+    # -- first derivatives ---------------------------------------------------------------------------------------------
+
+    def _factor(self, scale: Float[Tensor, " k"]) -> None:
+        """The frame, in coordinates that suit the surface; see `_recharted`."""
+        for change in range(_CHANGES + 1):
+            jacobian = self._jacobian()
+            if not jacobian.isfinite().all():
+                self.problem = MapError(
+                    f"the map or its derivatives are not finite {self._place}; is the point in the map's domain?"
+                )
+                return
+            self.frame, triangular = torch.linalg.qr(jacobian.mT)
+            del jacobian
+            columns = triangular.norm(dim=0)
+            if not change:
+                self._judge(triangular, columns, scale)
+            if self.problem is not None:
+                return
+            self.skewness = float((columns / triangular.diagonal().abs()).max())
+            # columns of Q may have either sign, whoever computes them
+            signs = triangular.diagonal().sign()
+            identity = torch.eye(self.k, dtype=triangular.dtype, device=triangular.device)
+            inverse = torch.linalg.solve_triangular(signs[:, None] * triangular, identity, upper=True).mT
+            self.frame = self.frame * signs
+            self._inverse = inverse if self._change is None else inverse @ self._change
+            if self.k == 1 or self.skewness <= ILL_CONDITIONED or change == _CHANGES:
+                return
+            self._change = self._inverse
+
+    @property
+    def _place(self) -> str:
+        few = ", ".join(f"{c:.6g}" for c in self._at[:4].tolist())
+        return f"at u = [{few}{', ...' if self.k > 4 else ''}]"
+
+    def _judge(self, triangular: Tensor, columns: Tensor, scale: Tensor) -> None:
+        singular, rank = ranked(triangular, scale, self.frame.shape[0])
+        share = torch.linalg.svdvals(triangular).square()
+        self.effective_dimension = float(torch.special.entr(share / share.sum()).sum().exp()) if share[0] > 0 else 0.0
+        self.rank = int(rank)
+        self.nearly = bool(nearly_degenerate(singular[-1] / singular[0], self.frame.shape[0]))
+        if self.rank < self.k or columns.max() < torch.finfo(columns.dtype).tiny ** 0.5:
+            self.problem = DegenerateImmersionError(
+                f"the Jacobian has rank {self.rank} of k = {self.k} {self._place}, so that the metric is singular "
+                f"there: the output tells {self.rank} directions apart, of effective dimension "
+                f"{self.effective_dimension:.3g}. "
+                'Choose other directions or fewer of them, or pass degenerate="nan"'
+            )
+
+    def _jacobian(self) -> Float[Tensor, "k F"]:
+        identity = torch.eye(self.k, dtype=torch.float64, device=self._at.device)
+        directions = identity if self._change is None else self._change
+        rows = None
+        for block in torch.arange(self.k, device=self._at.device).split(self.block(1)):
+            tangents = self._along(directions[block, None])[0][:, 0]
+            if rows is None:
+                needed = _COPIES * 8 * self.k * tangents.shape[1]
+                if needed > self._memory:
+                    raise OutOfMemoryError(
+                        f"the Jacobian of k = {self.k} directions and {tangents.shape[1]} outputs takes about "
+                        f"{needed / 2**30:.2f} GiB with its factors, more than {self._memory / 2**30:.2f}; give more "
+                        "memory, or move fewer directions"
+                    )
+                rows = tangents.new_empty(self.k, tangents.shape[1])
+            self._fits(tangents.shape[1], rows.shape[1])
+            rows[block] = tangents
+        assert rows is not None
+        return rows
+
+    def block(self, n: int) -> int:
+        """How many jets along n directions each are taken together."""
+        engine = self._engines[n]
+        entries = self._basis[0].numel() * n + 4 * (1 + n + n * (n + 1) // 2) * max(self._outputs, 1)
+        engine_bytes = 0 if engine.chunk_memory is not None else engine.bytes_per_point
+        return max(1, min(4096, min(_BLOCK, self._memory // _COPIES) // (8 * entries + engine_bytes)))
+
+    @property
+    def _outputs(self) -> int:
+        count = 1
+        for size in self._shape:
+            count *= size
+        return count
+
+    def _fits(self, found: int, wanted: int) -> None:
+        if found != wanted or found < self.k:
+            raise InputError(
+                f"{self._family!r} sees a surface in frames that follow its directions, so that planes cannot be "
+                "compared with all tangents; measure it in few directions, or use Categorical on all logits"
+            )
+
+    # -- second derivatives --------------------------------------------------------------------------------------------
+
+    def _along(self, v: Float[Tensor, "P n k"]) -> tuple[Tensor, Tensor, Ambient]:
+        """Tangents `[P, n, F]`, covariant second derivatives `[P, m, F]` and the family's space, along directions."""
+        count, n = v.shape[:2]
+        if self._change is None:
+            basis = (v.to(self._dtype) @ self._basis.flatten(1)).reshape(count, n, *self._basis.shape[1:])
+        else:
+            basis = combined(v, self._basis).to(self._dtype)
+        coefficients = self._engines[n].jet(self._at.new_zeros(count, n), basis)
+        found = framed(self._family, Jet(coefficients, n), self._shape)
+        rows = found.coefficients.double()
+        return rows[:, 1 : 1 + n], rows[:, 1 + n :], found.ambient
+
+    def bent(self, xi: Float[Tensor, "P n k"]) -> Bent:
+        """How the surface bends along tangents with the coefficients `xi` in the frame, `n` of them at a time."""
+        with torch.no_grad():
+            return self._bent(xi)
+
+    def _bent(self, xi: Tensor) -> Bent:
+        tangents, second, ambient = self._along(xi @ self._inverse)
+        self._fits(tangents.shape[-1], self.frame.shape[0])
+        if not second.isfinite().all():
+            raise MapError(
+                f"second derivatives of the map are not finite {self._place}; is the point in the map's domain?"
+            )
+        if (tangents - xi @ self.frame.mT).abs().max() > _ASTRAY and isinstance(self._family, ParametricFamily):
+            self._fits(-1, 0)
+        if self.k == ambient.ambient_dim:
+            normal = torch.zeros_like(second)  # no normal directions are left
+        else:
+            normal = second
+            for _ in range(2):  # one projection leaves eps |second| in the tangent space
+                normal = normal - (normal @ self.frame) @ self.frame.mT
+        curvature = second.new_zeros(len(second))
+        if ambient.curvature is not None and xi.shape[1] == 2:
+            curvature = ambient.curvature(tangents.to(self._dtype))[:, 0, 1, 1, 0].double()
+        return Bent(normal, second.norm(dim=-1), curvature)
+
+    def trace(self) -> Float[Tensor, " F"]:
+        """`tr II`, exactly: the sum of `II(q, q)` over the frame."""
+        identity = torch.eye(self.k, dtype=torch.float64, device=self._at.device)
+        total = torch.zeros_like(self.frame[:, 0])
+        for block in identity.split(self.block(1)):
+            total += self.bent(block[:, None]).normal[:, 0].sum(0)
+        return total
+
+    @property
+    def rounding(self) -> float:
+        """What rounding leaves in a normal part, relative to the second derivative that it is a part of."""
+        return 8 * torch.finfo(self._dtype).eps * min(self.skewness, ILL_CONDITIONED**2)
