@@ -66,10 +66,11 @@ class Sampling:
 
         **Returns:** a `SampledCurvature` for one point `[k]`, else nested lists of them, as `batch` has it.
 
-        **Raises:** `InputError` for k = 1, where there is no plane; for an error that no number of planes can reach in
-        the working precision; for a budget below two planes; for a family whose frames follow the directions
-        (`NextToken`). Where the Jacobian's rank is below k, `DegenerateImmersionError` with the effective dimension of
-        what is left, and `MapError` where the map is not finite, unless `degenerate` is `"nan"`.
+        **Raises:** `InputError` for k = 1, where there is no plane, for an error that no number of planes can reach in
+        the working precision, for a budget below two planes and for a family whose frames follow the directions;
+        `OutOfMemoryError` where the Jacobian does not fit into memory; `DegenerateImmersionError` where its rank is
+        below k, with the effective dimension of what is left, and `MapError` where the map is not finite, both unless
+        `degenerate` is `"nan"`.
 
         >>> import torch, fisherflat as ff
         >>> bowl = lambda u: torch.cat([u, u.square().sum()[None] / 2])

@@ -470,6 +470,25 @@ CASES: dict[str, Calls] = {
     "StatisticalManifold.measure": {
         "for a name that is none of them; the message lists those that are": lambda: S.manifold.measure(ZERO, ["a"])
     },
+    "StatisticalManifold.sampled_scalar_curvature": {
+        "for k = 1, where there is no plane": lambda: S.curve.sampled_scalar_curvature([0.0]),
+        "for an error that no number of planes can reach in the working precision": lambda: (
+            S.manifold.sampled_scalar_curvature(ZERO, 1e-17)
+        ),
+        "for a budget below two planes": lambda: S.manifold.sampled_scalar_curvature(ZERO, budget=1),
+        "for a family whose frames follow the directions": lambda: ff.StatisticalManifold(
+            bowl, S.chart, families.NextToken(torch.eye(9)[:, :3])
+        ).sampled_scalar_curvature(ZERO),
+        "where the Jacobian does not fit into memory": lambda: ff.StatisticalManifold(
+            bowl, S.chart, memory=100
+        ).sampled_scalar_curvature(ZERO),
+        "where its rank is below k, with the effective dimension of what is left": lambda: ff.StatisticalManifold(
+            flat, S.chart
+        ).sampled_scalar_curvature(ZERO),
+        'where the map is not finite, both unless `degenerate` is `"nan"`': lambda: ff.StatisticalManifold(
+            infinite, S.chart
+        ).sampled_scalar_curvature([1.0, 0.0]),
+    },
     "StatisticalManifold.sectional_curvature": {
         "where they are parallel": lambda: S.manifold.sectional_curvature(ZERO, [1.0, 1.0], [2.0, 2.0]),
         "do not end in an axis of length k": lambda: S.manifold.sectional_curvature(ZERO, [1.0], [2.0, 1.0]),
