@@ -26,6 +26,7 @@ from fisherflat.models import Head, Model, Part, as_model
 from fisherflat.models.covariances import OUTPUTS, covariance
 from fisherflat.models.moves import tokens
 from fisherflat.parts import freeze
+from fisherflat.spaces.families import Gaussian
 from fisherflat.verifier._verify import Verification, verify
 
 #: how far the hidden states and directions of a model may be from those of a certificate, relative to the largest
@@ -128,6 +129,9 @@ def _same_covariance(c: CurvatureCertificate, model: Model, subject: dict[str, A
         here = gaussian(model, subject, covariance(what)).covariance.cpu()
     except FisherflatError as error:
         yield f"covariance: {error}"
+        return
+    if not isinstance(c.family, Gaussian):
+        yield f"the subject names the covariance {what!r}, and {c.family!r} has none"
         return
     stated = c.family.covariance
     if stated.shape != here.shape or (stated - here).abs().max() > AGREEMENT * here.abs().max():
