@@ -22,7 +22,7 @@ WIDTH = 680
 _CONFIG: dict[str, Any] = {
     "background": None,
     "font": "system-ui, sans-serif",
-    "padding": 4,
+    "padding": {"left": 20, "right": 8, "top": 4, "bottom": 4},  # a reader's letters may be wider than those measured
     "view": {"stroke": None},
     "axis": {
         "labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor",

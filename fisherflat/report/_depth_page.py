@@ -105,7 +105,7 @@ def _made(found: Depth) -> str:
         f"the last block: {own.mean:+.3g}{unit} ({sure(own)}; {off(error)})"
     )
     if second != first and other.mean:
-        said += f", next to {other.mean:+.3g} from {called(second)}"
+        said += f", followed by {called(second)}"
     of_total = budget.mean_error("scalar_curvature").item()
     all_of_it = f"{total.mean:+.3g}{unit} ({sure(total)}; {off(of_total)})"
     return f"{said}; {'contributions cancel, and all is' if cancels(found) else 'all together it is'} {all_of_it}."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases.html import hostile
+from cases.web_pages import hostile
 
 import fisherflat as ff
 from fisherflat.pages import Code, Grid, Page, Points, Section, Value, html
@@ -213,5 +213,8 @@ def test_all_of_it_is_printed(browser: Any, depth_page: Path) -> None:
         assert all(choice.is_displayed() for choice in at.find_elements("css selector", ".choice"))
         assert not any(one.is_displayed() for one in at.find_elements("css selector", ".code button, select, nav"))
         assert all(head.is_displayed() for head in at.find_elements("css selector", "thead th button"))
+        size = {"width": 720, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # within the margins of A4
+        at.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        assert at.execute_script("return document.documentElement.scrollWidth") <= 720
     finally:
         at.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
