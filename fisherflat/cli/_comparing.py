@@ -21,7 +21,7 @@ def compare(
     prompts: options.Prompts,
     measuring: options.Measuring,
     loading: options.Loading,
-    formats: options.Formats = options.PNG,
+    format: options.Formats = options.PNG,
     plan: options.Plan = False,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -48,7 +48,7 @@ def compare(
             progress=progress(),
             **what,
         )
-        report(found, out, formats)
+        report(found, out, format)
     ended(found)
     if found.pairs is None:
         raise typer.Exit(1)
@@ -64,7 +64,7 @@ def track(
     prompts: options.Prompts,
     measuring: options.Measuring,
     loading: options.Loading,
-    formats: options.Formats = options.PNG,
+    format: options.Formats = options.PNG,
     plan: options.Plan = False,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -95,7 +95,7 @@ def track(
             progress=progress(),
             **what,
         )
-        report(found, out, formats)
+        report(found, out, format)
     ended(found)
     if not found.measured:
         raise typer.Exit(1)

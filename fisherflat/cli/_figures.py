@@ -31,7 +31,7 @@ def plot(
         Path | None,
         typer.Option("--out", help="Folder for the figures, if not where the results are.", file_okay=False),
     ] = None,
-    formats: options.Formats = options.PNG,
+    format: options.Formats = options.PNG,
 ) -> None:
     """Draw the figures of saved results again, also of results in folders within the folder.
 
@@ -53,7 +53,7 @@ def plot(
     for place, result in found.items():
         names = [name for name in result.figures if name in asked or not asked]
         into = place if out is None else out / place.relative_to(folder)
-        files += result.plot(*names).save(into, formats=formats) if names else []
+        files += result.plot(*names).save(into, formats=format) if names else []
     written(files)
     answer(
         {"kind": "Figures", "of": [result.model for result in found.values()], "files": [str(file) for file in files]}

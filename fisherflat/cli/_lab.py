@@ -21,7 +21,7 @@ def demo(
         "fisherflat-demo"
     ),
     resolution: Annotated[int, typer.Option("--resolution", help="Points a side of maps; 0: none.", min=0)] = 121,
-    formats: options.Formats = options.PNG,
+    format: options.Formats = options.PNG,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Analyse the models that ship with the package: two attention classifiers of points, two small language models.
@@ -38,9 +38,9 @@ def demo(
             held.enter_context(room_for(Analysis, place, overwrite=overwrite))
         found = demo(resolution) if resolution else None
         if found is not None:
-            report(found, out, formats)
+            report(found, out, format)
         for name, analysis in language_models(progress=progress()).items():
-            report(analysis, out / name, formats)
+            report(analysis, out / name, format)
             if found is not None:
                 found.language[name] = analysis
         if found is not None:

@@ -52,7 +52,7 @@ def analyze(
     depth: Annotated[
         bool, typer.Option("--depth", help="Study how curvature accumulates over the layers, too.")
     ] = False,
-    formats: options.Formats = options.PNG,
+    format: options.Formats = options.PNG,
     plan: options.Plan = False,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -79,9 +79,9 @@ def analyze(
             overwrite=overwrite,
             progress=progress(),
         )
-        report(found, out, formats)
-        for place, study in each(out / "depth").items() if depth and formats != options.PNG else ():
-            study.plot().save(place, formats=formats)
+        report(found, out, format)
+        for place, study in each(out / "depth").items() if depth and format != options.PNG else ():
+            study.plot().save(place, formats=format)
     ended(found)
     if not found.measured:
         raise typer.Exit(1)
@@ -112,7 +112,7 @@ def depth(
     seed: options.Seed = 0,
     errors: options.Errors = "sample",
     family: options.Family = None,
-    formats: options.Formats = options.PNG,
+    format: options.Formats = options.PNG,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Where in a model's depth curvature is made, by which parts, how it grows, and how much of it is due to gates.
@@ -143,7 +143,7 @@ def depth(
                     progress=progress(),
                     family=family,
                 )
-                report(found, folder, formats)
+                report(found, folder, format)
             ended(found)
 
 
@@ -156,7 +156,7 @@ def symmetry(
     out: options.OutFolder,
     prompts: options.Prompts,
     loading: options.Loading,
-    formats: options.Formats = options.PNG,
+    format: options.Formats = options.PNG,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Symmetries of every gated MLP of a model: which hold, which are broken, and how strongly, unit by unit.
@@ -169,7 +169,7 @@ def symmetry(
     texts = prompts.given()
     with room_for(SymmetryStudy, out, overwrite=overwrite):
         found = study_symmetry(loading.load(path), texts, progress=progress())
-        report(found, out, formats)
+        report(found, out, format)
     if found.certificates:
         say(f"to check a certificate: fisherflat verify {out / 'certificates' / 'layer-000.json'} {path}")
     ended(found)

@@ -37,7 +37,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 @displayed
 class Look(NamedTuple):
-    """How a series is drawn, in every figure. **Attributes:** `colour`, `marker`, and `hatch`, where it is a bar."""
+    """How a series is drawn, in every figure; `fisherflat.plot.of_reading` gives one.
+
+    **Attributes:** `colour`, `marker`, and `hatch`, where it is a bar.
+    """
 
     colour: str
     marker: str
