@@ -13,6 +13,7 @@ from fisherflat.cli._output import answer, written
 
 
 @command(
+    "fisherflat analyze python-llama --ids 5,17,3 --layer 0 \\\n    --points 1 --out results",
     "fisherflat plot results",
     "fisherflat plot results --figure layers --format pdf,svg --out figures",
 )
