@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat import plot
+from fisherflat._display import displayed
 from fisherflat._files import read_json
 from fisherflat._version import __version__
 from fisherflat.certificates import versions as made_with
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+@displayed
 @dataclass
 class Stage:
     """A checkpoint of a training run.

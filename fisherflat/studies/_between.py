@@ -8,6 +8,7 @@ from typing import Any, SupportsIndex
 import torch
 
 from fisherflat._arrays import integer
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry import StatisticalManifold
@@ -22,6 +23,7 @@ from fisherflat.studies._lens import Lens, asked
 _POINTS = 33
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class Between:
     """The shortest way between two prompts' states as a layer sees them.

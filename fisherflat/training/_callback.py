@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from fisherflat._arrays import integer
+from fisherflat._display import displayed
 from fisherflat.errors import InputError
 from fisherflat.spaces.charts import Chart
 from fisherflat.training._watch import Watch, Where
@@ -18,6 +19,7 @@ from fisherflat.training._watch import Watch, Where
 _HOOKS = ("setup", "teardown")
 
 
+@displayed
 class CurvatureCallback:
     """Curvature of chosen parts of a model, every so many steps, in the run's own logger.
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fisherflat._arrays import integer
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, without
 from fisherflat.geometry import Geometry, StatisticalManifold
@@ -53,6 +54,7 @@ PENALTIES: dict[str, Rule] = {
 _POSITIVE = ("metric", "volume_density")
 
 
+@displayed
 class CurvaturePenalty:
     """A term for a training loss: how far the geometry of a part of a model is from a wanted one, over drawn points.
 

@@ -10,6 +10,7 @@ from typing import Any, SupportsIndex
 import torch
 
 from fisherflat._arrays import integer
+from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, without
 from fisherflat.geometry import StatisticalManifold
@@ -18,6 +19,7 @@ from fisherflat.geometry import StatisticalManifold
 _GROW, _SHRINK = 1.5, 0.3
 
 
+@displayed
 @dataclass(frozen=True, eq=False)
 class Found:
     """The best point of a search.

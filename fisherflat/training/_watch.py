@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fisherflat._arrays import integer
+from fisherflat._display import displayed
 from fisherflat._typing import Tensor
 from fisherflat.errors import DegenerateImmersionWarning, FallbackWarning, InputError, PrecisionWarning, without
 from fisherflat.geometry import StatisticalManifold
@@ -40,6 +41,7 @@ def untouched() -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
+@displayed
 class Watch:
     """Numbers of some parts of a model.
 

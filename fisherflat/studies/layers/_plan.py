@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fisherflat._display import displayed
 from fisherflat.models import Model
 from fisherflat.models.moves import parsed
 from fisherflat.studies._journal import Row
@@ -23,6 +24,7 @@ PATIENCE = 5.0
 FEW = 4
 
 
+@displayed
 @dataclass(frozen=True)
 class Plan:
     """What a run would take.
