@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -76,7 +77,9 @@ def write_pages(app: Any) -> None:
                 path.unlink()
     for name, text in made.items():
         if not (DOCS / name).exists() or (DOCS / name).read_text() != text:  # so that only what is new is built
-            (DOCS / name).write_text(text)
+            part = DOCS / f".{os.getpid()}.part"  # another build may read meanwhile
+            part.write_text(text)
+            part.replace(DOCS / name)
 
 
 def mathml(translator: Any, node: Any) -> None:
