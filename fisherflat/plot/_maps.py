@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fisherflat._arrays import as_float64
 from fisherflat.errors import InputError
 from fisherflat.geometry import CurvatureField, curvature_field
 from fisherflat.plot._style import COLOURS, CURVATURE_LABEL, axes_for
@@ -36,6 +37,7 @@ def curvature_map(
     limit: float | None = None,
     scale: str = "auto",
     ellipses: int = 9,
+    paths: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Scalar curvature over a rectangle of a two-dimensional chart, with the metric as ellipses.
@@ -53,6 +55,7 @@ def curvature_map(
       which arrows on the colour bar stand for).
     - `scale` of the colours: `"linear"`, `"symlog"`, or `"auto"` for one of the two.
     - `ellipses`, how many a side, 0 for none.
+    - `paths` `[..., points, 2]`, lines over the map, such as `M.geodesic(u0, u1)`; dots at their ends.
     - `ax`, to draw into (default: a new figure).
 
     **Returns:** the axes. **Raises:** `InputError` for a chart that is not two-dimensional or an argument out of range.
@@ -66,7 +69,21 @@ def curvature_map(
     sampled = curvature_field(M, extent, resolution=resolution)
     ax = axes_for(ax, (4.4, 3.6))
     fields([sampled], [ax], limit=limit, scale=scale, ellipses=ellipses)
+    for path in _lines(paths):
+        ax.plot(*path.T, color="white", linewidth=2.6, zorder=4)
+        ax.plot(*path.T, color="black", linewidth=1.3, zorder=4)
+        ax.plot(*path[[0, -1]].T, "o", color="black", markersize=3.5, markeredgecolor="white", zorder=4)
     return ax
+
+
+def _lines(paths: Any) -> np.ndarray:
+    """Paths as an array `[n, points, 2]`. **Raises:** `InputError` where they are none."""
+    if paths is None:
+        return np.zeros((0, 2, 2))
+    found = as_float64(paths, "paths").numpy(force=True)
+    if found.ndim < 2 or found.shape[-1] != 2 or found.shape[-2] < 2:
+        raise InputError(f"paths have shape [..., points, 2], with at least two points; got {list(found.shape)}")
+    return found.reshape(-1, *found.shape[-2:])
 
 
 def fields(

@@ -335,3 +335,15 @@ def test_profile_leaves_out_rows_without_a_number_and_refuses_tables_without_any
         plot.layers(table(mlp__live=lambda layer, prompt: math.nan))
     with pytest.raises(InputError, match="no column 'reading'"):
         plot.layers(data.drop(columns="reading"))
+
+
+def test_geodesics_lie_over_a_map() -> None:
+
+    M = ff.StatisticalManifold(lambda u: torch.stack([u[0], u[1], u[0] * u[1]]), ff.charts.identity(2))
+    path = M.geodesic([[-0.8, -0.5], [-0.8, 0.5]], [[0.8, 0.6], [0.8, -0.6]], points=9)
+    ax = ff.plot.curvature_map(M, (-1.0, 1.0, -1.0, 1.0), resolution=5, ellipses=0, paths=path)
+    drawn = [line.get_xydata() for line in ax.get_lines() if line.get_color() == "black" and len(line.get_xydata()) > 2]
+    assert len(drawn) == 2
+    assert abs(drawn[1] - path[1].numpy()).max() == 0
+    with pytest.raises(InputError, match="points, 2"):
+        ff.plot.curvature_map(M, (-1.0, 1.0, -1.0, 1.0), resolution=5, paths=path[..., :1])

@@ -1,0 +1,59 @@
+"""A small variational autoencoder whose decoder says how sure it is, for `notebooks/07_families.ipynb`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+#: points of the ring, their outputs, and the units between
+_POINTS, _OUTPUTS, _UNITS = 512, 8, 32
+
+
+def ring(seed: int = 0) -> Tensor:
+    """Points `[n, outputs]` of a noisy ring, bent into more dimensions, in single precision."""
+    generator = torch.Generator().manual_seed(seed)
+    angle = 2 * math.pi * torch.rand(_POINTS, 1, generator=generator)
+    plane = (1 + 0.1 * torch.randn(_POINTS, 1, generator=generator)) * torch.cat([angle.cos(), angle.sin()], 1)
+    bent = torch.randn(2, _OUTPUTS, generator=generator)
+    return torch.tanh(plane @ bent) + 0.05 * torch.randn(_POINTS, _OUTPUTS, generator=generator)
+
+
+class Decoder(nn.Module):
+    """From a code in the plane to means and logarithms of standard deviations, a pair `[outputs]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2, _UNITS)
+        self.means, self.spreads = nn.Linear(_UNITS, _OUTPUTS), nn.Linear(_UNITS, _OUTPUTS)
+
+    def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """The parameters of a `DiagonalGaussian`."""
+        units = torch.tanh(self.hidden(code))
+        return self.means(units), self.spreads(units)
+
+
+def trained(data: Tensor, steps: int = 600, seed: int = 0) -> tuple[Decoder, Tensor]:
+    """A decoder and the codes `[n, 2]` of the data, after some seconds of Adam on the evidence lower bound.
+
+    **Args:** `data` `[n, outputs]`.
+
+    **Returns:** the decoder, in double precision; the means of the encoder.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        decoder, encoder = Decoder(), nn.Sequential(nn.Linear(_OUTPUTS, _UNITS), nn.Tanh(), nn.Linear(_UNITS, 4))
+        optimiser = torch.optim.Adam([*decoder.parameters(), *encoder.parameters()], lr=5e-3)
+        for _ in range(steps):
+            code, spread = encoder(data).chunk(2, -1)
+            means, logs = decoder(code + spread.exp() * torch.randn_like(code))
+            logs = logs.clamp_min(-3)
+            likely = (-(((data - means) / logs.exp()) ** 2) / 2 - logs).sum(-1)
+            prior = (code**2 + (2 * spread).exp() - 2 * spread - 1).sum(-1) / 2
+            optimiser.zero_grad()
+            (prior - likely).mean().backward()
+            optimiser.step()
+        with torch.no_grad():
+            codes = encoder(data)[:, :2].double()
+    return decoder.double().requires_grad_(False).eval(), codes
