@@ -1,14 +1,14 @@
-"""Geodesics of a manifold, many at a time: the initial value problem by scipy, the boundary value problem by shooting.
+"""Geodesics of a manifold, many at a time: from a velocity by scipy, between two points by collocation.
 
-`u''^m = -Gamma^m_ij u'^i u'^j` (do Carmo, *Riemannian Geometry*, 1992, chapter 3). All paths are one system of
-equations, so that an evaluation of the Christoffel symbols serves them all.
+Where collocation finds none, by shooting. `u''^m = -Gamma^m_ij u'^i u'^j` (do Carmo, *Riemannian Geometry*, 1992,
+chapter 3). All paths are one system of equations, so that an evaluation of the Christoffel symbols serves them all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
+from fisherflat.geometry._collocation import Curves, between, derivative, nodes
 
 #: of the integrator, relative to the length of the step that a path makes in coordinates
 _TOLERANCE = 1e-11
@@ -25,8 +26,10 @@ _HIT = 3e-11
 _WAY, _EVALUATIONS = 1e-3, 120
 #: of Newton's method, for each stage; and the stages towards a target that is not reached at once
 _STEPS, _STAGES = 12, 4
+#: evaluations of the Christoffel symbols, after which shooting gives up
+_PATIENCE = 4500
 #: nodes of the quadrature of the length of a straight line
-_NODES = 48
+_NODES = 32
 
 #: a quantity at points `[P, k]`, NaN where there is none
 Local = Callable[[Tensor], Tensor]
@@ -34,6 +37,24 @@ Local = Callable[[Tensor], Tensor]
 
 class _Stuck(Exception):
     """An integration that makes no way."""
+
+
+class _Spent(Exception):
+    """Too many evaluations."""
+
+
+def _counted(function: Local, most: int) -> Local:
+    """The function, that many times."""
+    left = most
+
+    def call(u: Tensor) -> Tensor:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise _Spent
+        return function(u)
+
+    return call
 
 
 class Distance(NamedTuple):
@@ -116,6 +137,32 @@ class Geodesics:
         """Where the geodesics are at time 1, `[P, k]`."""
         return self.flow(u, v, [1.0])[0][-1]
 
+    def join(self, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
+        """Geodesics from `u0` to `u1`, NaN where none was found."""
+        found = between(self.christoffel, u0, u1)
+        missed = found.places.isnan().flatten(1).any(1)
+        if missed.any():
+            patient = replace(self, christoffel=_counted(self.christoffel, _PATIENCE))
+            try:
+                v = patient.shoot(u0[missed], u1[missed])
+            except _Spent:
+                v = torch.full_like(u0[missed], math.nan)
+            times = nodes(found.places.shape[1] - 1).tolist()
+            there = ~v.isnan().any(-1)
+            at, shot = missed.nonzero()[:, 0][there], torch.full_like(u0, math.nan)
+            if len(at):
+                path = self.flow(u0[at], v[there], times[1:])[0].movedim(0, 1)
+                found.places[at], shot[at] = torch.cat([u0[at, None], path], 1), v[there]
+            return Curves(found.places, shot)
+        return found
+
+    def places(self, u0: Tensor, curves: Curves, times: list[float]) -> Float[Tensor, "P T k"]:
+        """Where paths are at times, the first of which is 0."""
+        found = curves.at(times)
+        if curves.shot is not None and (shot := ~curves.shot.isnan().any(-1)).any():
+            found[shot] = self.flow(u0[shot], curves.shot[shot], times)[0].movedim(0, 1)
+        return found
+
     def shoot(self, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         """The velocities that lead from `u0` to `u1` in time 1, NaN where none was found.
 
@@ -178,12 +225,36 @@ class Geodesics:
         known = jacobian.isfinite().all(-1).all(-1)[:, None, None]
         return u1 - ends[:, 0], torch.where(known, jacobian, identity)
 
-    def length(self, u0: Tensor, u1: Tensor, v: Tensor) -> Distance:
-        """The lengths of the geodesics from `u0` with velocities `v` to `u1`."""
-        (ends, speeds) = (path[-1] for path in self.flow(u0, v, [1.0]))
-        first, last = (self._norm(*at) for at in ((u0, v), (ends, speeds)))
-        error = (last - first).abs() + self._norm(ends, u1 - ends) + _TOLERANCE * first
-        return Distance(first, error, self.straight(u0, u1))
+    def length(self, u0: Tensor, u1: Tensor, curves: Curves) -> Distance:
+        """The lengths of geodesics from `u0` to `u1`."""
+        places = curves.places
+        count = places.shape[1]
+        speeds = self._norm(places.flatten(0, 1), curves.velocities.flatten(0, 1)).reshape(-1, count)
+        value = self._norm(u0, curves.velocity)  # the same all along
+        error = (speeds - value[:, None]).abs().amax(1) + self._norm(u1, places[:, -1] - u1) + _TOLERANCE * value
+        return Distance(value, error, self.straight(u0, u1))
+
+    def carried(self, u0: Tensor, curves: Curves, w: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        """What parallel transport along paths makes of vectors at their starts: one linear system each."""
+        if curves.shot is not None and (shot := ~curves.shot.isnan().any(-1)).any():
+            found = self.carried(u0, Curves(curves.places), w)
+            found[shot] = self.flow(u0[shot], curves.shot[shot], [1.0], w[shot])[2][-1]
+            return found
+        places, velocities = curves.places, curves.velocities
+        p, count, k = places.shape
+        known = places.isfinite().flatten(1).all(1)
+        safe = torch.where(known[:, None, None], places, places.new_zeros(()))
+        symbols = self.christoffel(safe.flatten(0, 1)).reshape(p, count, k, k, k)
+        turning = torch.einsum("pnmij,pni->pnmj", symbols, velocities)
+        rows = torch.arange(count, device=places.device)
+        system = torch.einsum("ab,mj->ambj", derivative(count - 1).to(places), torch.eye(k).to(places))
+        system = system.expand(p, -1, -1, -1, -1).clone()
+        system[:, rows, :, rows] += turning.movedim(1, 0)
+        system = system.reshape(p, count * k, count * k)
+        unknown = ~system.isfinite().flatten(1).all(1)
+        system[unknown] = torch.eye(count * k).to(places)
+        found = torch.linalg.solve(system[:, k:, k:], -(system[:, k:, :k] @ w[..., None]))[:, -k:, 0]
+        return found.masked_fill(unknown[:, None], math.nan)
 
     def straight(self, u0: Tensor, u1: Tensor) -> Tensor:
         """The lengths of the straight lines in coordinates."""

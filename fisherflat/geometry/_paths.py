@@ -12,6 +12,7 @@ import torch
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
+from fisherflat.geometry._collocation import Curves
 from fisherflat.geometry._geodesics import Distance, Geodesics, no_geodesic
 from fisherflat.geometry._quantities import Geometry
 
@@ -60,14 +61,22 @@ class Paths:
             raise InputError(f"u0 {list(first.shape)} and {name} {list(second.shape)} do not fit together") from error
         return first.reshape(-1, self.k).double(), second.reshape(-1, self.k).double(), tuple(first.shape[:-1])
 
-    def _between(self, u0: Any, u1: Any) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
-        """Start, end and velocity `[P, k]` of geodesics, and the batch shape."""
+    def _between(self, u0: Any, u1: Any) -> tuple[Tensor, Tensor, Curves, tuple[int, ...]]:
+        """Start and end `[P, k]` of geodesics, those, and the batch shape."""
         start, end, batch = self._paired(u0, u1, "u1")
-        v = self._geodesics.shoot(start, end)
-        missed = v.isnan().any(-1)
+        last = self.__dict__.get("_joined")  # a distance and a path are often asked for between the same points
+        if last is not None and all(
+            x.shape == y.shape and torch.equal(x, y) for x, y in zip(last, (start, end), strict=False)
+        ):
+            self.metric(start[:1])  # which notices weights that have changed
+            curves = last[2]
+        else:
+            curves = self._geodesics.join(start, end)
+        self.__dict__["_joined"] = None if self.differentiable else (start, end, curves)
+        missed = curves.places.isnan().flatten(1).any(1)
         if missed.any() and self.degenerate == "raise":
             raise no_geodesic(missed, start, end, "no geodesic was found")
-        return start, end, v, batch
+        return start, end, curves, batch
 
     def exp(self, u: Any, v: Any) -> Float[Tensor, "*batch k"]:
         """Where the geodesic from `u` with velocity `v` is after unit time; NaN where it left the domain.
@@ -85,8 +94,8 @@ class Paths:
 
         **Raises:** `InputError` where none was found within the chart, unless `degenerate` is `"nan"`.
         """
-        *_, v, batch = self._between(u0, u1)
-        return v.reshape(*batch, self.k)
+        *_, curves, batch = self._between(u0, u1)
+        return curves.velocity.reshape(*batch, self.k)
 
     def distance(self, u0: Any, u1: Any, *, error: bool = False) -> Any:
         """The length of the geodesic between points, `[*batch]`, in standard deviations for Gaussians.
@@ -101,8 +110,8 @@ class Paths:
         >>> M.distance([0.0, 0.0], [6.0, 8.0]).item()
         5.0
         """
-        start, end, v, batch = self._between(u0, u1)
-        found = self._geodesics.length(start, end, v)
+        start, end, curves, batch = self._between(u0, u1)
+        found = self._geodesics.length(start, end, curves)
         longer = found.value > found.straight * (1 + 1e-9) + found.error
         if longer.any() and self.degenerate == "raise":
             raise no_geodesic(longer, start, end, "only a geodesic longer than the straight line was found")
@@ -116,15 +125,15 @@ class Paths:
         """
         if isinstance(points, bool) or not isinstance(points, int) or points < 2:
             raise InputError(f"a geodesic is drawn with at least two points, got {points!r}")
-        start, _, v, batch = self._between(u0, u1)
-        path = self._geodesics.flow(start, v, [n / (points - 1) for n in range(points)])[0]
-        return path.movedim(0, 1).reshape(*batch, points, self.k)
+        start, _, curves, batch = self._between(u0, u1)
+        times = [n / (points - 1) for n in range(points)]
+        return self._geodesics.places(start, curves, times).reshape(*batch, points, self.k)
 
     def parallel_transport(self, u0: Any, u1: Any, v: Any) -> Float[Tensor, "*batch k"]:
         """The tangent vector `v` at `u0`, carried along the geodesic to `u1` without turning, in coordinates."""
-        start, _, velocity, batch = self._between(u0, u1)
+        start, _, curves, batch = self._between(u0, u1)
         w = self._points(v, "v").double().expand(*batch, self.k).reshape(-1, self.k)
-        return self._geodesics.flow(start, velocity, [1.0], w)[2][-1].reshape(*batch, self.k)
+        return self._geodesics.carried(start, curves, w).reshape(*batch, self.k)
 
     def to_geomstats(self) -> Any:
         """This manifold for geomstats: `R^k` equipped with this metric, its curvature and its geodesics.
