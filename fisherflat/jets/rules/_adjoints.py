@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherflat.spaces.jets import pair_index
+from fisherflat.spaces.jets import pair_index, pairs
 
 #: `adjoint(gradient, arrays)`: the gradients by the arrays
 Adjoint = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor | None, ...]]
@@ -78,6 +78,40 @@ def leibniz_adjoint(
 def sum_adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The gradients of a sum of two series, of which one may have fewer coefficients."""
     return tuple(reduced(gradient[: own.shape[0]], own) for own in arrays)
+
+
+def softmax_adjoint(k: int, start: int, axis: int) -> Adjoint:
+    """The gradient of a softmax y by the series: `v -> y (v - <v>)`, the mean by weights y, is its own adjoint.
+
+    What the rows of derivatives make of y itself, up to a number along the axis that does not matter, is the centred
+    gradient times the centred rows, and what `z_i` in their products takes from y.
+    """
+
+    def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor]:
+        (data,) = arrays
+        y, count = data[0].softmax(axis), data.shape[0]
+        top = y.argmax(axis, True)
+
+        def centred(rows: Tensor) -> Tensor:
+            rows = rows - rows.gather(axis, top.expand(rows.shape[0], *top.shape))
+            return rows - (rows * y).sum(axis, True)
+
+        i, j = (torch.tensor(places, device=y.device) for places in zip(*pairs(k), strict=True))
+        z = centred(data[1 : 1 + k])
+        own = z[i] * z[j]
+        before, behind = start - 1 - k, gradient.shape[0] - start - len(own)
+        second = torch.nn.functional.pad(own, (*(0, 0) * (own.dim() - 1), before, behind))
+        if count > 1 + k:
+            second = second + data[1 + k :]
+        passed = gradient[1:] - (gradient[1:] * y).sum(axis, True)
+        weighed = passed * y
+        by_z = (mixed(weighed, start - 1, k) * z).sum(1)
+        total = by_z.sum(axis, True)
+        by_y = gradient[0] + (passed * torch.cat([z, centred(second)])).sum(0) - (z * total).sum(0)
+        value = y * (by_y - (by_y * y).sum(axis, True))
+        return (torch.cat([value[None], weighed[:k] + by_z - y * total, weighed[k : count - 1]]),)
+
+    return adjoint
 
 
 def reduced(gradient: Tensor, like: Tensor) -> Tensor:

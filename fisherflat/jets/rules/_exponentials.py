@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fisherflat.jets.graph import Node
+from fisherflat.jets.rules._adjoints import softmax_adjoint
 from fisherflat.jets.rules._series import Algebra, Series
 
 
@@ -31,7 +32,17 @@ def _centre(xp: Algebra, rows: Any, y: Any, largest: Any, axis: int) -> None:
 def softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -> Series:
     """`d_i y = y z_i`, `d_ij y = y (w - <w>)`: `z_i = d_i x - <d_i x>`, `w = z_i z_j + d_ij x`, `<.>` by weights y."""
     x = _as_row(x)
-    k, data, axis = x.k, x.data, _axis(x, dim)
+    k, axis = x.k, _axis(x, dim)
+
+    def forward(data: Any) -> Any:
+        return _softmax(xp, node, Series(data, k), axis)
+
+    out = xp.recorded(forward, softmax_adjoint(k, xp.sources(node, k), axis), x.data)
+    return Series(out.reshape(*out.shape[:2], *node.shape), k)
+
+
+def _softmax(xp: Algebra, node: Node, x: Series, axis: int) -> Any:
+    k, data = x.k, x.data
     y = data[0].softmax(axis)
     largest = y.argmax(axis, True)
     out = xp.empty(xp.count(2, k), data, x.shape)
@@ -39,7 +50,7 @@ def softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -
     z = out[1 : 1 + k]
     z.copy_(data[1 : 1 + k])
     _centre(xp, z, y, largest, axis)
-    z, result = xp.kept(z), Series(out, k)
+    result = Series(out, k)
     w = out[1 + k :]
     if x.order == 2:
         w.copy_(data[1 + k :])
@@ -51,7 +62,7 @@ def softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -
             xp.fma(xp.row(node, result, i), z[i], z[i:])
     _centre(xp, w, y, largest, axis)
     out[1:].mul_(y)
-    return Series(out.reshape(*out.shape[:2], *node.shape), k)
+    return out
 
 
 def _weights(x: Any, axis: int) -> tuple[Any, Any]:
