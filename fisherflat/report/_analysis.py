@@ -129,6 +129,32 @@ class Analysis(Result):
         wide = table.set_index([*KEYS, "reading"])[quantity].unstack("reading", sort=False)
         return wide.reindex(columns=order).reset_index().rename_axis(columns=None)
 
+    def profiles(
+        self, quantity: str = "scalar_curvature", *, by: str = "prompt", statistic: str = "mean"
+    ) -> pd.DataFrame:
+        """A row for each prompt (or position), a column for each layer, part and reading: what is to be compared.
+
+        **Args:** `quantity`, a number of the table; `by`: `"prompt"`, `"text"`, `"position"` or `"token"`; `statistic`
+        over what a row and a column share, `"mean"` or `"median"`. Undecided rows of the scalar curvature are left out.
+
+        **Raises:** `InputError` for something else, or where a row lacks a place that others have.
+        """
+        if quantity not in self.columns or quantity not in (*QUANTITIES, *CORNERS):
+            raise InputError(f"{quantity!r} is no quantity of the table; there are {', '.join(QUANTITIES)}")
+        if by not in ("prompt", "text", "position", "token"):
+            raise InputError(f'profiles are by "prompt", "text", "position" or "token", got {by!r}')
+        if statistic not in ("mean", "median"):
+            raise InputError(f'statistic must be "mean" or "median", got {statistic!r}')
+        places = ["layer", "part", "reading"]
+        found = self.decided.groupby([by, *places], sort=False)[quantity].agg(statistic).unstack(places)
+        if found.isna().any(axis=None):
+            lacking = found.columns[found.isna().any()]
+            raise InputError(
+                f"no number at layer, part and reading {lacking[0]} for {by} "
+                f"{found.index[found[lacking[0]].isna()][0]!r}; choose readings and layers that all have"
+            )
+        return found
+
     @cached_property
     def gaps(self) -> pd.DataFrame:
         """The expressivity gap of every gate: curvature with the gate live minus curvature with the gate held.

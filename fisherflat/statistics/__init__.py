@@ -10,5 +10,18 @@ from __future__ import annotations
 
 from fisherflat.statistics._agreement import Agreement, agreement, noise_floor
 from fisherflat.statistics._estimate import ENOUGH, Estimate, by_group, differences, estimate
+from fisherflat.statistics._pairs import PairTest, holm, pair_test
 
-__all__ = ["ENOUGH", "Agreement", "Estimate", "agreement", "by_group", "differences", "estimate", "noise_floor"]
+__all__ = [
+    "ENOUGH",
+    "Agreement",
+    "Estimate",
+    "PairTest",
+    "agreement",
+    "by_group",
+    "differences",
+    "estimate",
+    "holm",
+    "noise_floor",
+    "pair_test",
+]

@@ -351,6 +351,12 @@ CASES: dict[str, Calls] = {
     "Analysis.by_reading": {"for what is no number of the table": lambda: S.analysis.by_reading("token")},
     "Analysis.load": {words: make(ff.Analysis) for words, make in NOT_WHOLE.items()},
     "Analysis.plot": {"for a name that is none of a figure": lambda: S.analysis.plot("nonsense")},
+    "Analysis.profiles": {
+        "for something else": lambda: S.analysis.profiles("nonsense"),
+        "where a row lacks a place that others have": lambda: ff.Analysis(
+            [*S.analysis.rows, {**S.analysis.rows[0], "prompt": 1, "layer": 9}], model="", settings={}, complete=True
+        ).profiles(),
+    },
     "Analysis.report": {"where it cannot be written": lambda: S.analysis.report(S.file / "below.html")},
     "Analysis.save": SAVED,
     "Block.attention": {"where the block has none": lambda: S.bare.attention},
@@ -500,6 +506,7 @@ CASES: dict[str, Calls] = {
     },
     "analyze": {
         "for a model that cannot be read": lambda: ff.analyze(S.folder / "nothing", IDS),
+        "for a covariance that is none": lambda: ff.analyze(S.model, IDS, covariance=-1.0),
         "for prompts": lambda: ff.analyze(S.model, []),
         "arguments that cannot be used": lambda: ff.analyze(S.model, IDS, points=0),
         "a folder with other results": lambda: ff.analyze(S.model, IDS, folder=S.held),
@@ -889,6 +896,11 @@ CASES: dict[str, Calls] = {
     "statistics.differences": {
         "for a column": lambda: statistics.differences(S.analysis.table, "live", "live", column="nonsense"),
         "a reading that is not there": lambda: statistics.differences(S.analysis.table, "live", "nonsense"),
+    },
+    "statistics.holm": {"for what is no list of p values": lambda: statistics.holm([2.0])},
+    "statistics.pair_test": {
+        "for profiles that are no numbers": lambda: statistics.pair_test([["a"], ["b"]], [(0, 1)]),
+        "pairs that are none of them": lambda: statistics.pair_test(np.eye(4), [(0, 9)]),
     },
     "statistics.estimate": {
         "where the lengths differ": lambda: statistics.estimate([1.0, 2.0], prompt=[1]),

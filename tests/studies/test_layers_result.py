@@ -21,7 +21,7 @@ from fisherflat.jets.engines import TaylorEngine
 from fisherflat.models import Model, moves
 from fisherflat.report import Analysis
 from fisherflat.studies.layers import QUANTITIES
-from fisherflat.studies.layers._measure import Measured, Surface, everything, rows
+from fisherflat.studies.layers._measure import Measured, Surface, rows
 
 IDS = [5, 6, 7, 8, 9, 11]
 OTHER = [12, 4, 8, 30]
@@ -114,7 +114,7 @@ def test_columns_of_a_sphere() -> None:
 
     points = torch.tensor([[0.0, 0.0, 0.0], [0.4, -0.2, 0.1]], dtype=torch.float64)
     family = ff.Gaussian(0.25)  # lengths double
-    measured = Measured(ff.trace(sphere, x), chart, points, {"sphere": Surface(everything, family)})
+    measured = Measured(ff.trace(sphere, x), chart, points, {"sphere": Surface(lambda jets: jets, family)})
     for row, u in zip(rows([measured], "all")[0]["sphere"], points, strict=True):
         scale = 4 / (1 + float(u @ u))  # the metric is scale^2 times the identity
         assert row["scalar_curvature"] == pytest.approx(6 / 4, rel=1e-12)
@@ -235,7 +235,7 @@ def test_verdicts(surface: Any, verdict: str, scale: float) -> None:
     u = torch.tensor([[0.0, 0.0], [0.1, -0.2]], dtype=torch.float64)
     family = ff.Gaussian(scale**2)
     assert ff.StatisticalManifold(surface, chart, family, engine="autodiff").verdict(u) == [verdict] * 2
-    measured = Measured(ff.trace(surface, chart.point), chart, u, {"it": Surface(everything, family)})
+    measured = Measured(ff.trace(surface, chart.point), chart, u, {"it": Surface(lambda jets: jets, family)})
     assert [row["verdict"] for row in rows([measured])[0]["it"]] == [verdict] * 2
 
 
