@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # for type checkers, which know no lazy imports; a test holds
     from fisherflat.studies import geometry_between as geometry_between
     from fisherflat.studies.depth import CurvatureBudget as CurvatureBudget
     from fisherflat.studies.depth import DepthProfile as DepthProfile
+    from fisherflat.studies.depth import attribution as attribution
     from fisherflat.studies.depth import curvature_budget as curvature_budget
     from fisherflat.studies.depth import curvature_fields as curvature_fields
     from fisherflat.studies.depth import depth_profile as depth_profile
@@ -104,6 +105,7 @@ _NAMES = {
     "certify_layer": "provers",
     "compare": "report",
     "control": "models",
+    "attribution": "studies.depth",
     "curvature_budget": "studies.depth",
     "curvature_field": "geometry",
     "curvature_fields": "studies.depth",

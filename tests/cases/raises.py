@@ -514,6 +514,10 @@ CASES: dict[str, Calls] = {
             lambda: ff.analyze(S.model, IDS, folder=S.folder / "busy"), S.folder / "busy"
         ),
     },
+    "attribution": {
+        "for an unknown `by`": lambda: ff.attribution(S.model, IDS, by="nonsense"),
+        "what `curvature_budget` raises": lambda: ff.attribution(S.model, []),
+    },
     "certify": {
         "for a bad argument": lambda: ff.certify(bowl, S.chart, radius=-1.0),
         "what `StatisticalManifold` and `trace` raise": lambda: ff.certify(fails, S.chart),

@@ -93,7 +93,7 @@ class Moves(ABC):
         """
         if where is None:
             return self.positions(model, prompt)[-1]
-        if not isinstance(where, str) and not callable(where):
+        if not isinstance(where, (str, Sequence)) and not callable(where):
             where = [integer(where, "position")]
         return self.positions(model, prompt, where)[-1]
 

@@ -7,6 +7,7 @@ from fisherflat.studies.depth._attribution import budget, curvature_budget
 from fisherflat.studies.depth._budget import EXTRAS, CurvatureBudget, Part
 from fisherflat.studies.depth._growth import Growth, growth
 from fisherflat.studies.depth._maps import curvature_fields
+from fisherflat.studies.depth._over_prompts import attribution
 from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, depth_profile, profile
 from fisherflat.studies.depth._stack import Map, Stack, freeze_stack
 from fisherflat.studies.depth._study import Curve, Depth, Settings, study
@@ -24,6 +25,7 @@ __all__ = [
     "Part",
     "Settings",
     "Stack",
+    "attribution",
     "budget",
     "curvature_budget",
     "curvature_fields",
