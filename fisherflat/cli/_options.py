@@ -60,6 +60,10 @@ PROMPT = ["The cat sat on the mat."]
 #: bytes of a file of prompts
 MAX_PROMPTS = 2**24
 Dim = Annotated[int | None, typer.Option("--dim", help="Directions that move (default: 2).", min=1)]
+FullDim = Annotated[
+    str | None,
+    typer.Option("--dim", help="Directions that move (default: 2), or 'full': all, sampled.", metavar="K|full"),
+]
 MovesOption = Annotated[
     str,
     typer.Option(
@@ -181,7 +185,7 @@ class Measuring:
     reading: Readings = None
     position: Positions = None
     moves: MovesOption = "principal"
-    dim: Dim = None
+    dim: FullDim = None
     points: Points = 16
     seed: Seed = 0
     dtype: Dtype = "float64"
@@ -201,7 +205,7 @@ class Measuring:
         heads = indices(self.head, "--head", instead=["none", "all"])
         where = positions(self.position)
         return {
-            "dim": self.dim,
+            "dim": directions(self.dim),
             "moves": self.moves,
             "layers": None if layers == "all" else layers,
             "parts": words(self.part),
@@ -332,6 +336,15 @@ class Place(NamedTuple):
     prompt: Any
     position: int | str | None
     name: str
+
+
+def directions(given: str | None) -> int | str | None:
+    """How many directions move: a number, or `full`."""
+    if given is None or given == "full":
+        return given
+    if not given.isdecimal() or int(given) < 1:
+        raise typer.BadParameter(f"{given!r} is neither a number from 1 on nor 'full'", param_hint="--dim")
+    return int(given)
 
 
 def places(model: Model, prompts: Sequence[Any], where: Any, moves: str, dim: int | None) -> list[Place]:

@@ -28,7 +28,7 @@ _BLOCK = 64 * 2**20
 _COPIES = 4
 #: how often coordinates are changed at most, as in `refined`
 _CHANGES = 2
-#: how far a tangent may be from where the Jacobian says it is
+#: how far a tangent may be from where it is alone, relative to its length
 _ASTRAY = 1e-3
 
 
@@ -79,6 +79,8 @@ class Tangents:
         self._memory = memory_budget(at.device, memory)
         self._change: Tensor | None = None  # from the directions in use to the chart's
         self._inverse = torch.eye(self.k, dtype=torch.float64, device=at.device)
+        if isinstance(family, ParametricFamily) and self.k > 1:
+            self._check_frames()
         self._factor(lengths(chart).double())
 
     # -- first derivatives ---------------------------------------------------------------------------------------------
@@ -144,7 +146,6 @@ class Tangents:
                         "memory, or move fewer directions"
                     )
                 rows = tangents.new_empty(self.k, tangents.shape[1])
-            self._fits(tangents.shape[1], rows.shape[1])
             rows[block] = tangents
         assert rows is not None
         return rows
@@ -163,8 +164,11 @@ class Tangents:
             count *= size
         return count
 
-    def _fits(self, found: int, wanted: int) -> None:
-        if found != wanted or found < self.k:
+    def _check_frames(self) -> None:
+        """Whether tangents along two directions are the same when each is asked for alone, and so comparable."""
+        pair = torch.eye(self.k, dtype=torch.float64, device=self._at.device)[:2]
+        together, alone = self._along(pair[None])[0][0], self._along(pair[:, None])[0][:, 0]
+        if together.shape != alone.shape or (together - alone).abs().max() > _ASTRAY * alone.abs().max():
             raise InputError(
                 f"{self._family!r} sees a surface in frames that follow its directions, so that planes cannot be "
                 "compared with all tangents; measure it in few directions, or use Categorical on all logits"
@@ -191,13 +195,10 @@ class Tangents:
 
     def _bent(self, xi: Tensor) -> Bent:
         tangents, second, ambient = self._along(xi @ self._inverse)
-        self._fits(tangents.shape[-1], self.frame.shape[0])
         if not second.isfinite().all():
             raise MapError(
                 f"second derivatives of the map are not finite {self._place}; is the point in the map's domain?"
             )
-        if (tangents - xi @ self.frame.mT).abs().max() > _ASTRAY and isinstance(self._family, ParametricFamily):
-            self._fits(-1, 0)
         if self.k == ambient.ambient_dim:
             normal = torch.zeros_like(second)  # no normal directions are left
         else:

@@ -23,7 +23,7 @@ from fisherflat.report._depth_study import DepthStudy
 from fisherflat.report._in_depth import depth_studies
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
-from fisherflat.studies.layers import CORNERS, QUANTITIES
+from fisherflat.studies.layers import CORNERS, QUANTITIES, SAMPLED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +67,9 @@ class Analysis(Result):
         versions: Mapping[str, str] | None = None,
     ) -> None:
         own = ("family", *CORNERS) if settings.get("family") is not None else ()
+        sampled = SAMPLED if settings.get("moves", {}).get("dim") == "full" else ()
         #: those of the table
-        self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-7], *own[1:], *COLUMNS[-7:]]
+        self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-7], *own[1:], *sampled, *COLUMNS[-7:]]
         self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in self.columns} for row in rows]
         for row in self.rows:
             row["verdict"] = str(_FORMER_WORDS[row["verdict"]]) if row["verdict"] in _FORMER_WORDS else row["verdict"]
@@ -94,6 +95,8 @@ class Analysis(Result):
         `fisherflat.analyze`). `rerouted`: a mixture of experts chooses others at this point than at the prompt itself.
         With a `family`, curvatures are in its own Fisher metric, and there are `uncertainty`, `1 - p` of the likeliest
         outcome, and `relative_curvature`, `4 (1 - p) K` with the mean sectional curvature K.
+        With `dim="full"` the scalar curvature is in all `directions` of the part, sampled from `planes`, with its 95 %
+        interval from `scalar_curvature_low` to `_high` and the shares of `positive_` and `negative_planes`.
         `verdict` is one of `fisherflat.geometry.Verdict`, `flat (proved)`, `flat to its error`, `undecided` or
         `curved`; `error` says why there are no numbers. `position` is missing where all words of the prompt move
         together.
@@ -106,7 +109,11 @@ class Analysis(Result):
             "rerouted": "boolean",
             "negligible_image": "boolean",
         } | dict.fromkeys(
-            (*(name for name in (*QUANTITIES, *CORNERS) if name in self.columns), "scalar_curvature_error", "variance"),
+            (
+                *(name for name in (*QUANTITIES, *CORNERS, *SAMPLED) if name in self.columns),
+                "scalar_curvature_error",
+                "variance",
+            ),
             "float64",
         )
         return pd.DataFrame(self.rows, columns=self.columns).astype(kinds)  # also where every row failed

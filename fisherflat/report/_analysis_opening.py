@@ -37,6 +37,8 @@ def scaled(found: Analysed) -> list[str]:
     """What curvature is, and what the one of the second sentence means, in lengths and among other models."""
     if not found.measured or found.settings.get("family") is not None:
         return [CURVATURE]
+    if found.settings.get("moves", {}).get("dim") == "full":  # what there is to compare with moved few directions
+        return [CURVATURE]
     top = _most_curved(kinds(found))
     if top is None:
         return [CURVATURE]

@@ -25,7 +25,7 @@ def analyze(
     model: Any,
     prompts: Any,
     *,
-    dim: SupportsIndex | None = None,
+    dim: SupportsIndex | str | None = None,
     moves: str | Moves = "principal",
     parts: Sequence[str] = PARTS,
     heads: Any = None,
@@ -62,7 +62,8 @@ def analyze(
 
     - `model`, loaded, a module with a list of blocks, or what `fisherflat.load` takes; `prompts`: a text, token ids
       `[n]`, hidden states `[n, d]`, or a sequence of those.
-    - `dim`: k, how many directions move, from 2 (a curve has no curvature); `moves`: which, see
+    - `dim`: k, how many directions move, from 2 (a curve has no curvature), or `"full"`: all, at the tokens' own
+      states, the scalar curvature then being sampled to 5 %, see docs/full_width.md; `moves`: which, see
       `fisherflat.moves.parse`.
     - `parts`, out of `attention`, `mlp`, `block`; `layers`, indices, negative ones from the end, by default all;
       `heads`: `"all"`, or indices, to measure what heads of the attention give to its output projection, too.
@@ -124,6 +125,8 @@ def analyze(
         covariance=covariance,
         output=output,
     )
+    if depth and settings.full:
+        raise InputError('depth is studied in a few directions; leave out depth, or dim="full"')
     if runner is not None and not callable(runner):
         raise InputError(f"a runner is a function of work and tasks, got {type(runner).__name__}")
     carry_out = runner if runner is not None else one_process if jobs == 1 else processes(jobs)

@@ -186,6 +186,8 @@ def moved(settings: Mapping[str, Any]) -> dict[str, Any]:
     kind, k = settings["kind"], settings["dim"]
     if kind == "words":
         return {"moves": f"words:{','.join(settings['words'])}"}
+    if kind == "full":
+        return {"dim": "full"}
     if kind == "vectors":
         return {"moves": "vectors:FILE"}
     seed = f":{settings['seed']}" if kind == "random" else ""
@@ -232,6 +234,7 @@ def along(moves: dict[str, Any]) -> str:
     k = moves["dim"]
     return {
         "principal": f"along {k} principal directions of the states that enter the part",
+        "full": "in all directions",
         "random": f"along {k} random directions (seed {moves.get('seed')})",
         "words": f"between the words {', '.join(map(str, moves.get('words', ())))}",
     }.get(moves["kind"], f"along {k} given vectors")

@@ -165,6 +165,12 @@ def test_a_layer_in_a_family_with_a_metric_of_its_own(family: ff.families.Parame
     assert abs(found.value - M.scalar_curvature(torch.zeros(6)).item()) < 4 * found.standard_error
 
 
+def test_a_family_whose_frames_follow_the_directions_is_refused() -> None:
+    M = ff.StatisticalManifold(lambda u: u.sin(), ff.charts.identity(5), ff.families.NextToken(random(30, 5)))
+    with pytest.raises(InputError, match="frames that follow"):
+        M.sampled_scalar_curvature(torch.ones(5))
+
+
 # -- a trained layer ---------------------------------------------------------------------------------------------------
 
 

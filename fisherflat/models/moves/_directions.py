@@ -119,6 +119,39 @@ class Random(Moves):
         return Along(length * torch.linalg.qr(normal).Q.T.to(pooled.device), self.kind)
 
 
+@dataclass(frozen=True)
+class Full(Moves):
+    """All directions of the hidden space at once: `fisherflat.analyze(..., dim="full")` samples curvature in them.
+
+    Their unit is that of the states, on which no curvature depends. `k` is 0: how many there are a part says.
+
+    >>> import fisherflat as ff
+    >>> print(ff.moves.Full())
+    in all directions
+    """
+
+    k = 0
+    kind = "full"
+    unit = "one unit of the hidden states"
+
+    def __str__(self) -> str:
+        return "in all directions"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The kind."""
+        return {"kind": self.kind, "dim": "full"}
+
+    def fit(self, states: Sequence[Float[Tensor, "_ d"]], prompts: Sequence[Encoded]) -> Along:
+        """The unit vectors of the hidden space."""
+        identity = torch.eye(states[0].shape[1], dtype=torch.float64, device=states[0].device)
+        return Along(identity, self.kind)
+
+    def points(self, count: int, seed: int = 0) -> Float[Tensor, "1 k"]:
+        """The tokens' own state alone."""
+        return torch.zeros(1, self.k, dtype=torch.float64)
+
+
 @dataclass(frozen=True, eq=False)
 class Vectors(Moves):
     """Given vectors, such as steering vectors, added to what enters a part.

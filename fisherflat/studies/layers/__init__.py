@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fisherflat.studies.layers._full import SAMPLED
 from fisherflat.studies.layers._measure import CORNERS, NEGLIGIBLE, QUANTITIES
 from fisherflat.studies.layers._plan import Plan, plan
 from fisherflat.studies.layers._run import Layers, study
@@ -13,6 +14,7 @@ __all__ = [
     "CORNERS",
     "NEGLIGIBLE",
     "QUANTITIES",
+    "SAMPLED",
     "Layers",
     "Plan",
     "Runner",

@@ -16,6 +16,7 @@ from fisherflat.models import Model
 from fisherflat.parts.readings import LIVE, order, roles
 from fisherflat.studies._journal import Journal, Row, begun
 from fisherflat.studies._prompts import as_prompts, plain_prompt
+from fisherflat.studies.layers._full import unreached
 from fisherflat.studies.layers._inputs import about_digits, about_tables
 from fisherflat.studies.layers._runners import one_process
 from fisherflat.studies.layers._settings import Settings
@@ -157,6 +158,7 @@ def _notes(rows: Sequence[Row], settings: Settings) -> list[str]:
     if measured:
         found = {row["reading"] for row in measured}
         said += [f"No part has what {r!r} holds, so it was measured nowhere." for r in asked or () if r not in found]
+    said += unreached(measured)
     if elsewhere := {(row["layer"], row["part"], row["reading"]) for row in measured if row["rerouted"]}:
         points = [row for row in measured if (row["layer"], row["part"], row["reading"]) in elsewhere]
         layers = sorted({layer for layer, _, _ in elsewhere})

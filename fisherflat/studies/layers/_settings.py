@@ -14,7 +14,7 @@ from fisherflat.models import PARTS
 from fisherflat.models.covariances import Covariance, called
 from fisherflat.models.covariances import covariance as covariance_of
 from fisherflat.models.covariances import output as output_of
-from fisherflat.models.moves import Moves, parse, parsed
+from fisherflat.models.moves import Full, Moves, parse, parsed
 from fisherflat.parts.readings import canonical
 from fisherflat.studies._lens import Asked, asked, named
 
@@ -69,10 +69,15 @@ class Settings:
         **Raises:** `InputError` for what cannot be used, as far as that can be told without the model;
         `CovarianceError` for a covariance that is none.
         """
-        what = parse(moves, dim)
-        if what.k < 2:
+        if isinstance(dim, str) and dim != "full":
+            raise InputError(f'dim is a number of directions, or "full" for all of them; got {dim!r}')
+        full = isinstance(moves, Full) or isinstance(dim, str)
+        if full:
+            _check_full(moves, heads, family, precision)
+        what = Full() if full else parse(moves, dim)
+        if not full and what.k < 2:
             raise InputError(f"dim must be at least 2, got {what.k}: a curve has no intrinsic curvature")
-        points, seed = integer(points, "points", 1), integer(seed, "seed", 0)
+        points, seed = 1 if full else integer(points, "points", 1), integer(seed, "seed", 0)
         if not isinstance(engine, str) or engine not in ENGINES:
             raise InputError(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
         if dtype not in (torch.float32, torch.float64):
@@ -115,6 +120,11 @@ class Settings:
             output=output_of(output),
         )
 
+    @property
+    def full(self) -> bool:
+        """Whether all directions move."""
+        return isinstance(self.moves, Full)
+
     def plain(self) -> dict[str, Any]:
         """Fit for JSON."""
         return {
@@ -136,6 +146,14 @@ class Settings:
             ),
             "precision": self.precision,
         }
+
+
+def _check_full(moves: Any, heads: Any, family: Any, precision: Any) -> None:
+    if not isinstance(moves, Full) and moves != "principal":
+        raise InputError(f'dim="full" moves all directions, which leaves no choice of moves; got {moves!r} besides')
+    if heads is not None or family is not None or precision != "working":
+        asked_for = "heads" if heads is not None else "a family" if family is not None else f"precision={precision!r}"
+        raise InputError(f'dim="full" samples whole parts as Gaussian means; {asked_for} needs a few directions, dim=2')
 
 
 def _plain(positions: Any) -> Any:

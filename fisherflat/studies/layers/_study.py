@@ -21,6 +21,7 @@ from fisherflat.parts import readings, trace
 from fisherflat.spaces.families import Gaussian
 from fisherflat.studies._journal import Row
 from fisherflat.studies._lens import Lens, named
+from fisherflat.studies.layers._full import in_all_directions
 from fisherflat.studies.layers._measure import Measured, Surface, Surfaces, rows
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._tasks import Task
@@ -146,10 +147,15 @@ class Study:
                 try:
                     if reading not in here:
                         here[reading] = readings.held(here[readings.LIVE], at, reading)
-                    measured = Measured(
-                        here[reading], chart, points, surfaces, engine=settings.engine, dtype=settings.dtype
-                    )
-                    self.largest = max(self.largest, measured.memory)
+                    if settings.full:
+                        measured = in_all_directions(
+                            here[reading], chart, surfaces[task.part], settings.engine, settings.dtype, settings.seed
+                        )
+                    else:
+                        measured = Measured(
+                            here[reading], chart, points, surfaces, engine=settings.engine, dtype=settings.dtype
+                        )
+                        self.largest = max(self.largest, measured.memory)
                 except Exception as error:  # the other readings and positions may go well
                     measured = {"error": _said(error)}
                 found.setdefault(reading, []).append((about, measured))
