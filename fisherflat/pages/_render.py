@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: bytes of a page: a chart that would make it larger is left out, and its table named instead
 LIMIT = 5 * 2**20
+#: rows of a table that are shown
+MOST = 2000
 
 
 def html(page: Page) -> str:
@@ -41,7 +43,9 @@ def html(page: Page) -> str:
         text = (
             _environment()
             .get_template("page.html")
-            .render(page=page, drawer=drawer, style=_asset("page.css"), scripts=scripts, policy=_policy(scripts))
+            .render(
+                page=page, drawer=drawer, most=MOST, style=_asset("page.css"), scripts=scripts, policy=_policy(scripts)
+            )
         )
         over = len(text.encode()) - LIMIT
         if over <= 0 or room <= 0:

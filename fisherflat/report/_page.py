@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 #: the most files of a folder that are looked into
 _MOST = 200
+#: the most certificates that a page shows one by one
+_SHOWN = 60
 #: verdict -> how a page sets it off
 TONES = {**dict.fromkeys(FLAT_WORDS, "flat"), Verdict.UNDECIDED: "undecided", Verdict.CURVED: "curved"}
 #: what a page says of the four words, see `fisherflat.geometry.Verdict`
@@ -47,7 +49,7 @@ CURVATURE = (
 def certified(proofs: Mapping[str, Certificate], path: str) -> Section:
     """Certificates with their verdicts, and how to check them against the model at a path."""
     items: list[Item] = []
-    for file, proof in proofs.items():
+    for file, proof in list(proofs.items())[:_SHOWN]:
         subject = proof.subject or {}
         where = [f"{name} {subject[name]}" for name in ("layer", "part", "expert", "position") if name in subject]
         facts = {
@@ -58,6 +60,8 @@ def certified(proofs: Mapping[str, Certificate], path: str) -> Section:
         }
         check = Code(command("verify", file, path), "To check it, by other code than the prover's:")
         items.append(Section(", ".join(where) or file, [Facts(facts), check]))
+    if len(proofs) > _SHOWN:
+        items.append(f"These are the first {_SHOWN} of {len(proofs)}; the others are checked in the same way.")
     return Section("Certificates", items)
 
 

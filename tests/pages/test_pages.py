@@ -91,6 +91,15 @@ def test_a_page_has_a_limit(count: int) -> None:
     Parsed(text).check()
 
 
+def test_a_long_table_is_cut_and_says_so() -> None:
+    rows = [[f"row {i}", Value(i, str(i))] for i in range(50_000)]
+    text = pages.html(Page("t", "k", [], [Section("s", [Grid("numbers", ["a", "b"], rows, "numbers.csv")])]))
+    page = Parsed(text)
+    page.check()
+    assert len(text.encode()) <= pages.LIMIT and len(page.tables[0].rows) < len(rows)
+    assert f"the first {len(page.tables[0].rows)} of 50000 rows; all are in numbers.csv" in "".join(page.text)
+
+
 def test_charts_without_numbers_are_drawn() -> None:
     nothing = [{**row, "mean": math.nan, "low": math.nan, "high": math.nan} for row in ROWS]
     zero = [{**row, "mean": 0.0, "low": 0.0, "high": 0.0, "tone": "flat"} for row in ROWS]
