@@ -245,7 +245,7 @@ def commands(page: Path, command: str) -> list[list[str]]:
         (["analyze", "--layer", "1", "--part", "mlp,attention", "--head", "0", "--points", "2", "--position", "1,-1",
           "--moves", "random:3", "--dim", "3", "--seed", "2", "--reading", "live", "--errors", "all",
           "--ids", "5,6,7,8"], "table.csv"),
-        (["analyze", "--layer", "0", "--part", "mlp", "--points", "1", "--moves", "words:return,value,values",
+        (["analyze", "--layer", "0", "--part", "mlp", "--points", "1", "--moves", "words:self,None,True",
           "--position", "last"], "table.csv"),
         (["depth", "--points", "2", "--budget-points", "1", "--resolution", "0", "--no-halves", "--position", "2",
           "--reading", "live"], "profile.csv"),
@@ -259,8 +259,8 @@ def test_the_command_on_a_page_repeats_it(arguments: list[str], table: str, tmp_
         assert done.exit_code == 0, done.output
 
     command, *options = arguments
-    if "words:return,value,values" in options:
-        options += ["--prompt", "def mean(values): return value"]
+    if "words:self,None,True" in options:
+        options += ["--prompt", "def f(): return self"]
     run([command, "python-llama", *options], tmp_path / "first")
     (again,) = commands(tmp_path / "first" / PAGE, command)
     assert again[-2:] == ["--out", "again"]
