@@ -40,33 +40,28 @@ def compared(table: pd.DataFrame, *, first: str, axes: np.ndarray | None = None)
     panels = _new(len(parts)) if axes is None else axes
     if np.shape(panels) != (len(parts), 2):
         raise InputError(f"axes must be [{len(parts)}, 2], one row a part; they have shape {list(np.shape(panels))}")
+    every = np.abs(table[["before", "after", "mean", "low", "high"]].to_numpy(dtype=float)).ravel()
+    sizes = every[np.isfinite(every)]  # of all panels, so that they have one kind of scale
     for part, (left, right) in zip(parts, panels, strict=True):
         rows = table[table["part"] == part].sort_values("layer", kind="stable")
-        drawn: list[np.ndarray] = []
         own = rows.drop_duplicates("layer")
-        _line(left, own["layer"], own["before"], 0, first, drawn)
-        differences: list[np.ndarray] = []
+        _line(left, own["layer"], own["before"], 0, first)
         for index, model in enumerate(models, 1):
             of = rows[rows["model"] == model]
-            _line(left, of["layer"], of["after"], index, model, drawn)
+            _line(left, of["layer"], of["after"], index, model)
             x = of["layer"] + 0.12 * (index - (len(models) + 1) / 2)
             ends = np.stack([of["mean"] - of["low"], of["high"] - of["mean"]])
             right.errorbar(
                 x, of["mean"], np.nan_to_num(ends), color=OKABE_ITO[index % 6], fmt=MARKERS[index % 6], ms=3.5, lw=1,
                 capsize=2,
             )  # fmt: skip
-            differences += [of[name].to_numpy(dtype=float) for name in ("mean", "low", "high")]
         right.use_sticky_edges = False  # else the band ends at the frame
         floors = rows.groupby("layer")["noise_floor"].min().dropna()
         right.bar(
             floors.index, 2 * floors, 0.8, bottom=-floors, color="0.88", lw=0, zorder=0, label="noise floor of halves"
         )
-        for ax, values, title in (
-            (left, drawn, part),
-            (right, differences, f"{part}: difference to {plain_label(first)}"),
-        ):
-            sizes = np.abs(np.concatenate(values))
-            profile_axis(ax, sizes[np.isfinite(sizes)], "layer", "scal [1/σ²]")
+        for ax, title in ((left, part), (right, f"{part}: difference to {plain_label(first)}")):
+            profile_axis(ax, sizes, "layer", "scal [1/σ²]")
             ax.set_title(title, fontsize=9, loc="left", pad=3)
             ax.legend_ = None  # there is one for all of them
         for ax in (left, right):
@@ -74,17 +69,16 @@ def compared(table: pd.DataFrame, *, first: str, axes: np.ndarray | None = None)
                 ax.set_xlabel("")
     handles = {label: h for ax in panels[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     panels[0, 0].figure.legend(
-        list(handles.values()), list(handles), loc="outside upper center", ncols=3, fontsize=7, frameon=False,
+        list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=7, frameon=False,
         title=f"{', '.join(dict.fromkeys(table['reading']))}: means; paired differences with 95 % intervals",
         title_fontsize=7,
     )  # fmt: skip
     return panels
 
 
-def _line(ax: Axes, layer: pd.Series, value: pd.Series, index: int, label: str, drawn: list[np.ndarray]) -> None:
+def _line(ax: Axes, layer: pd.Series, value: pd.Series, index: int, label: str) -> None:
     look = index % 6
     ax.plot(layer, value, color=OKABE_ITO[look], marker=MARKERS[look], ms=3.5, lw=1, label=plain_label(label))
-    drawn.append(value.to_numpy(dtype=float))
 
 
 def _new(count: int) -> np.ndarray:

@@ -48,9 +48,9 @@ def tracks(table: pd.DataFrame, *, axes: np.ndarray | None = None) -> np.ndarray
     named = {layers[round(float(at))] for at in np.linspace(0, len(layers) - 1, min(_NAMED, len(layers)))}
     colours = mpl.colormaps[_MAP](np.linspace(0, _LIGHTEST, len(layers)))
     markers = ("o", "s", "^", "D", "v", "P")
+    sizes = np.abs(table[["mean", "low", "high"]].to_numpy(dtype=float)).ravel()  # one kind of scale for all panels
     for part, row in zip(parts, panels, strict=True):
         of_part = table[table["part"] == part]
-        sizes = np.abs(of_part[["mean", "low", "high"]].to_numpy(dtype=float)).ravel()
         for run, ax in zip(runs, row, strict=True):
             for index, layer in enumerate(layers):
                 of = of_part[(of_part["run"] == run) & (of_part["layer"] == layer)].sort_values("step")
@@ -66,7 +66,7 @@ def tracks(table: pd.DataFrame, *, axes: np.ndarray | None = None) -> np.ndarray
             ax.legend_ = None  # there is one for all of them
     handles = {label: h for ax in panels[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     panels[0, 0].figure.legend(
-        list(handles.values()), list(handles), loc="outside upper center", ncols=4, fontsize=7, frameon=False,
+        list(handles.values()), list(handles), loc="outside lower center", ncols=4, fontsize=7, frameon=False,
         title=f"{', '.join(dict.fromkeys(table['reading']))}: {STATISTIC}", title_fontsize=7,
     )  # fmt: skip
     return panels

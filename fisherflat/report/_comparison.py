@@ -15,6 +15,7 @@ from fisherflat.errors import InputError
 from fisherflat.pages import Item, Section
 from fisherflat.report import _comparison_page as page
 from fisherflat.report._analysis import Analysis
+from fisherflat.report._captions import OF_PART, caption
 from fisherflat.report._comparison_in_words import headline, overview, sentences
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
@@ -201,6 +202,10 @@ class Comparison(Result):
         parts = rows["part"].nunique()
         canvas = blank(2 * plot.COLUMN, 1.2 + 1.5 * parts)
         plot.compared(rows, first=self.names[0], axes=canvas.subplots(parts, 2, sharex=True, squeeze=False))
+        texts = [str(text) for text in dict.fromkeys(row["text"] for row in self.analyses[0].rows)]
+        said = "left: means; right: paired differences, means with 95 % intervals; grey: noise floor of halves"
+        what = f"scalar curvature by layer, {held}"
+        plot.caption(canvas, caption(" against ".join(self.names), what, texts, said, OF_PART))
         return canvas
 
     def save(self, folder: str | Path, *, formats: str | Iterable[str] = ("png",)) -> list[Path]:

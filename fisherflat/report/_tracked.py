@@ -18,6 +18,7 @@ from fisherflat.errors import InputError
 from fisherflat.pages import Item, Section
 from fisherflat.report import _tracked_page as page
 from fisherflat.report._analysis import Analysis
+from fisherflat.report._captions import OF_PART, caption
 from fisherflat.report._result import Result, reading
 from fisherflat.report._tracked_in_words import headline, overview, sentences
 from fisherflat.report._writer import Content, Figure, blank
@@ -199,6 +200,11 @@ class Track(Result):
         canvas = blank(0.4 + plot.COLUMN * runs, 1.1 + 1.6 * parts)
         axes = canvas.subplots(parts, runs, sharex="col", sharey="row", squeeze=False)
         plot.tracks(rows, axes=axes)
+        found = [row["text"] for stage in self.measured if stage.analysis is not None for row in stage.analysis.rows]
+        said = "means over prompts, positions, points; bands: 95 % intervals"
+        what = f"scalar curvature by training step, {held}"
+        about = caption(", ".join(self.runs), what, [str(text) for text in dict.fromkeys(found)], said, OF_PART)
+        plot.caption(canvas, about)
         return canvas
 
     @property

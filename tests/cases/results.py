@@ -53,7 +53,7 @@ def _many_layers() -> SymmetryStudy:
     table = pd.DataFrame({"layer": np.repeat(np.arange(12), 40), "unit": np.tile(np.arange(40), 12)})
     numbers = {name: rng.uniform(0, 1, 480) for name in ("positive", "strength")}
     return SymmetryStudy(
-        "twelve-layers", table.assign(**numbers, negative=-rng.uniform(0, 1, 480)), [], [], True, ["a b"]
+        "twelve-layers", table.assign(**numbers, negative=-rng.uniform(0, 1, 480)), [], [], True, {"texts": ["a b"]}
     )
 
 
@@ -71,6 +71,14 @@ RESULTS: dict[str, Callable[[], Result]] = {
         "python-qwen3-next", IDS, points=2, budget_points=2, resolution=3, progress=False
     ),
     "many layers": _many_layers,
+    "comparison": lambda: ff.compare(
+        ["python-llama", "python-qwen3-next"], [5, 6, 7, 8], layers=[0, 1], parts=["attention", "mlp"],
+        readings=["live"], points=2, progress=False,
+    ),
+    "track": lambda: ff.track(
+        ["python-llama", "python-qwen3-next"], [5, 6, 7, 8], layers=[0, 1], parts=["mlp"], readings=["live"],
+        points=2, progress=False,
+    ),
 }  # fmt: skip
 
 
