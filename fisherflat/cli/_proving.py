@@ -96,7 +96,8 @@ def certify(
                 "files": [str(file)],
             }
         )
-    written(renew(out.parent))
+    written(pages := renew(out.parent))
+    answer({"kind": "Proofs", "files": [str(page) for page in pages]})
 
 
 @command(
