@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from fisherflat.geometry import StatisticalManifold
+from fisherflat.lab.bench import maps
 from fisherflat.lab.bench._measure import Spread, interleaved
 from fisherflat.lab.bench._peers import textbook
 from fisherflat.lab.bench.maps import Subject
@@ -27,7 +28,7 @@ def nested(subject: Subject, module: nn.Module) -> Callable[[Tensor], dict[str, 
         def plain(x: Tensor) -> Tensor:
             return functional_call(module, weights, (x,))
 
-        return textbook(replace(subject, plain=plain))(u).sum()  # type: ignore[arg-type]
+        return textbook(replace(subject, plain=plain))(u).sum()
 
     return lambda u: grad(total)(weights, u)
 
@@ -37,8 +38,8 @@ def over_value(subject: Subject, repeats: int, *, beside: bool, points: int = PO
 
     **Args:** `beside`: time nested transforms too, and compare what they find; on maps whose norms they have right.
     """
-    module = copy.deepcopy(subject.module).requires_grad_(True)
-    written = copy.deepcopy(subject.plain)
+    given: Any = subject.module
+    module, written = copy.deepcopy(given).requires_grad_(True), maps.written_out(given, norms=False)
     value = StatisticalManifold(subject.module, subject.chart, dtype=subject.dtype)
     live = StatisticalManifold(module, subject.chart, dtype=subject.dtype, differentiable=True)
     u = subject.points(points)
