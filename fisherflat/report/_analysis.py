@@ -34,7 +34,7 @@ KEYS = ("layer", "part", "prompt", "text", "position", "token", "point")
 #: the columns of the table, in order
 COLUMNS = (
     "layer", "part", "roles", "reading", *KEYS[2:-1], "raw_token", "token_class", "point", "u", *QUANTITIES,
-    "scalar_curvature_error", "negligible_image", "rerouted", "covariance", "variance", "output",
+    "scalar_curvature_error", "negligible_image", "rerouted", "moves", "covariance", "variance", "output",
     "verdict", "error", "control",
 )  # fmt: skip
 #: column -> its name in tables of version 0.1.0
@@ -69,7 +69,7 @@ class Analysis(Result):
         own = ("family", *CORNERS) if settings.get("family") is not None else ()
         sampled = SAMPLED if settings.get("moves", {}).get("dim") == "full" else ()
         #: those of the table
-        self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-7], *own[1:], *sampled, *COLUMNS[-7:]]
+        self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-8], *own[1:], *sampled, *COLUMNS[-8:]]
         self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in self.columns} for row in rows]
         for row in self.rows:
             row["verdict"] = str(_FORMER_WORDS[row["verdict"]]) if row["verdict"] in _FORMER_WORDS else row["verdict"]
@@ -83,8 +83,8 @@ class Analysis(Result):
 
         `roles`: what there is in the part that can be held. `covariance`: what curvatures are in units of one over, as
         it was asked for, by default the part's own mean output variance; `variance`, the mean variance of an output
-        under it; `output`: whether all tokens' outputs are the surface, or those of the ones that moved. There are
-        `scalar_curvature`; `mean_`, `smallest_` and
+        under it; `output`: whether all tokens' outputs are the surface, or those of the ones that moved; `moves`: along
+        what. There are `scalar_curvature`; `mean_`, `smallest_` and
         `largest_sectional_curvature` over the planes of the chart (see `Geometry.sectional_extremes`).
         `second_fundamental_form_norm` and `mean_curvature_norm` are in one over its root; `volume_density` is
         `sqrt(det g)`, `effective_rank` and `condition_number` are those of `g`, in the coordinates `u` of the chart.
@@ -118,10 +118,35 @@ class Analysis(Result):
         )
         return pd.DataFrame(self.rows, columns=self.columns).astype(kinds)  # also where every row failed
 
+    @property
+    def moves(self) -> list[str]:
+        """What moved, by name, in the order in which it was asked for."""
+        return list(dict.fromkeys(row["moves"] for row in self.rows))
+
+    def along(self, moves: str) -> Analysis:
+        """The rows of one of several movements, as an analysis of its own.
+
+        **Raises:** `InputError` for one that is not among `moves`.
+        """
+        if moves not in self.moves:
+            raise InputError(f"nothing moved {moves!r} here; there are {', '.join(map(repr, self.moves))}")
+        number = self.moves.index(moves)
+        settings = self.settings | {"moves": [self.settings["moves"], *self.settings.get("others", ())][number]}
+        return Analysis(
+            [row for row in self.rows if row["moves"] == moves], model=self.model,
+            settings={name: value for name, value in settings.items() if name != "others"}, complete=self.complete,
+            notes=self.notes, depth=self.depth, studies=self.studies, versions=self.versions,
+        )  # fmt: skip
+
+    @cached_property
+    def shown(self) -> Analysis:
+        """What estimates, sentences and figures are about: of several movements the first."""
+        return self.along(self.moves[0]) if len(self.moves) > 1 else self
+
     @cached_property
     def decided(self) -> pd.DataFrame:
         """The rows with numbers, the scalar curvature of undecided ones missing, so that they enter no mean."""
-        rows = self.table[self.table["verdict"].notna()]
+        rows = self.shown.table[self.shown.table["verdict"].notna()]
         return rows.assign(scalar_curvature=rows["scalar_curvature"].where(rows["verdict"] != Verdict.UNDECIDED))
 
     def by_reading(self, quantity: str = "scalar_curvature") -> pd.DataFrame:
@@ -207,11 +232,11 @@ class Analysis(Result):
     def sentences(self) -> list[str]:
         """What the numbers say, in words."""
         depth = [sentence for said in self.depth.values() for sentence in said]
-        return [*sentences(self.table, self.gaps), *depth, *self.notes]
+        return [*sentences(self.shown.table, self.gaps), *depth, *self.notes]
 
     def headline(self) -> str:
         """Which parts are proved flat, and which live one is curved most."""
-        return headline(self.table, self.estimates)
+        return headline(self.shown.table, self.estimates)
 
     def caveats(self) -> list[str]:
         """What was not measured, or not as it might be expected."""
@@ -219,11 +244,11 @@ class Analysis(Result):
 
     def glance(self) -> list[Table]:
         """The live scalar curvature by layer, a column a part."""
-        return glance(self.table, self.estimates)
+        return glance(self.shown.table, self.estimates)
 
     def opening(self) -> list[str]:
         """What is flat, what is most curved and how sure that is, and which part makes it."""
-        return _analysis_opening.opening(self)
+        return _analysis_opening.opening(self.shown)
 
     def scale(self) -> list[str]:
         """What curvature is, and whether that of the opening is large, for who knows no geometry."""
@@ -231,15 +256,15 @@ class Analysis(Result):
 
     def sections(self) -> list[Section]:
         """The page of an analysis, from what matters most."""
-        return _analysis_page.sections(self)
+        return _analysis_page.sections(self.shown)
 
     def methods(self) -> list[Any]:
         """How it was made."""
-        return _analysis_methods.methods(self)
+        return _analysis_methods.methods(self.shown)
 
     def overview(self) -> list[Table]:
         """The scalar curvature by layer, a table a part."""
-        return overview(self.table, self.estimates)
+        return overview(self.shown.table, self.estimates)
 
     def files(self) -> dict[str, Content]:
         """`table.csv` and `table.parquet` hold the table, `readings.csv` the scalar curvature with a column a reading.
@@ -263,7 +288,7 @@ class Analysis(Result):
         }
         if self.measured:
             files |= {"readings.csv": self.by_reading(), "estimates.csv": self.estimates, "gaps.csv": self.gaps}
-        measured = self.table[self.table["verdict"].notna()]
+        measured = self.shown.table[self.shown.table["verdict"].notna()]
         heads = measured["part"].str.startswith("head ")
         if not heads.all():
             parts = measured.loc[~heads, "part"].nunique()

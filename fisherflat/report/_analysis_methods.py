@@ -46,7 +46,7 @@ def _repeat(found: Analysed) -> list[Item]:
         return ["Hidden states or other inputs were given from Python, so that no command repeats this."]
     heads = settings["heads"]
     if "heads" in settings["parts"]:
-        heads = "all" if heads is None else ",".join(map(str, heads))
+        heads = "all" if heads in (None, "all") else ",".join(map(str, heads))
     parts = ",".join(part for part in settings["parts"] if part != "heads")
     where = settings["positions"]
     if any(not isinstance(one, int) for one in where) and not isinstance(where, str):

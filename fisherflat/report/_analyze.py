@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -26,7 +27,7 @@ def analyze(
     prompts: Any,
     *,
     dim: SupportsIndex | str | None = None,
-    moves: str | Moves = "principal",
+    moves: str | Moves | Sequence[str | Moves] = "principal",
     parts: Sequence[str] = PARTS,
     heads: Any = None,
     readings: Sequence[str] | None = None,
@@ -64,7 +65,8 @@ def analyze(
       `[n]`, hidden states `[n, d]`, or a sequence of those.
     - `dim`: k, how many directions move, from 2 (a curve has no curvature), or `"full"`: all, at the tokens' own
       states, the scalar curvature then being sampled to 5 %, see docs/full_width.md; `moves`: which, see
-      `fisherflat.moves.parse`.
+      `fisherflat.moves.parse`; or a list of such, each measured by itself and told apart by the column `moves`:
+      `["principal", "random:0", "random:1"]`. Estimates are then of the first, and `Analysis.along` has the others.
     - `parts`, out of `attention`, `mlp`, `block`; `layers`, indices, negative ones from the end, by default all;
       `heads`: `"all"`, or indices, to measure what heads of the attention give to its output projection, too.
     - `readings`: names as in `fisherflat.readings`; default all that make sense for a part. One is measured in the
@@ -99,17 +101,23 @@ def analyze(
     are there. What fails is a row with an `error`.
 
     **Raises:** `CheckpointError` for a model that cannot be read; `CovarianceError` for a covariance that is none;
-    `InputError` for prompts or arguments that cannot be
-    used, a folder with other results, or one that another run works in, before anything is measured.
+    `InputError` for prompts or arguments that cannot be used, a folder with other results, or one that another run
+    works in, before anything is measured.
 
     >>> import fisherflat as ff
     >>> found = ff.analyze("python-llama", [1, 2, 3, 4], layers=[-1], parts=["attention"], points=1, progress=False)
     >>> found.table.groupby("reading").verdict.agg(set)["frozen pattern"]
     {'flat (proved)'}
     """
+    several = [moves] if isinstance(moves, (str, Moves)) else list(moves)
+    if not several or (len(several) > 1 and (folder is not None or depth)):
+        raise InputError(
+            f"moves are one or several, and several are measured without a folder or a study of depth, got {moves!r}; "
+            "save what is returned"
+        )
     settings = Settings.of(
         dim=dim,
-        moves=moves,
+        moves=several[0],
         parts=parts,
         heads=heads,
         readings=readings,
@@ -132,8 +140,26 @@ def analyze(
     carry_out = runner if runner is not None else one_process if jobs == 1 else processes(jobs)
     if (resume or depth) and folder is None:
         raise InputError(f"{'resume' if resume else 'depth'} needs a folder, where results are kept as they come")
+    each = [replace(settings, moves=Settings.of(dim=dim, moves=one).moves) for one in several]
+    if len({one.moves.name for one in each}) < len(each):
+        raise InputError(f"two of these moves are the same: {', '.join(one.moves.name for one in each)}")
     with nullcontext() if folder is None else begun(folder, resume, overwrite):
-        return _analyzed(model, prompts, settings, carry_out, folder, resume, overwrite, depth, progress)
+        loaded = as_model(model)
+        found = [_analyzed(loaded, prompts, one, carry_out, folder, resume, overwrite, depth, progress) for one in each]
+    return found[0] if len(found) == 1 else _together(found)
+
+
+def _together(found: Sequence[Analysis]) -> Analysis:
+    """Analyses that differ in what moved, as one."""
+    first, *others = found
+    notes = list(dict.fromkeys(note for one in found for note in one.notes))
+    named = ", ".join(one.rows[0]["moves"] for one in others if one.rows)
+    notes.append(f"Estimates, sentences and figures are about the first of several moves; the table also has {named}.")
+    settings = first.settings | {"others": [one.settings["moves"] for one in others]}
+    return Analysis(
+        [row for one in found for row in one.rows], model=first.model, settings=settings,
+        complete=all(one.complete for one in found), notes=notes,
+    )  # fmt: skip
 
 
 def _analyzed(

@@ -351,6 +351,7 @@ CASES: dict[str, Calls] = {
     "Analysis.by_reading": {"for what is no number of the table": lambda: S.analysis.by_reading("token")},
     "Analysis.load": {words: make(ff.Analysis) for words, make in NOT_WHOLE.items()},
     "Analysis.plot": {"for a name that is none of a figure": lambda: S.analysis.plot("nonsense")},
+    "Analysis.along": {"for one that is not among `moves`": lambda: S.analysis.along("nonsense")},
     "Analysis.profiles": {
         "for something else": lambda: S.analysis.profiles("nonsense"),
         "where a row lacks a place that others have": lambda: ff.Analysis(

@@ -75,6 +75,14 @@ class Moves(ABC):
     def settings(self) -> dict[str, Any]:
         """All that determines what moves, fit for JSON: two that are equal give equal charts."""
 
+    @property
+    def name(self) -> str:
+        """What `parse` reads it from, as `random:7`; of vectors the file."""
+        said = self.settings
+        rest = said.get("seed", said.get("words", said.get("file")))
+        listed = ",".join(map(str, rest)) if isinstance(rest, (list, tuple)) else rest
+        return self.kind if listed is None else f"{self.kind}:{listed}"
+
     def positions(self, model: Model, prompt: Encoded, where: Where = SPREAD) -> list[Position]:
         """The positions of a prompt, one a chart; `where` as in `positions`.
 

@@ -54,9 +54,9 @@ def attribution(
     - `covariance` of the last states, fitted to all prompts, as in `fisherflat.analyze`.
 
     **Returns:** a row for each part and quantity, with the columns of a `fisherflat.statistics.Estimate` over prompts
-    and `noise`, the noise floor of split halves:
-    `attributed`, which sums to the scalar curvature, `own` and `interaction`, as in a `CurvatureBudget`; and `share`,
-    what is attributed over the sum of absolute values of all parts, from -1 to 1, which no cancellation blows up.
+    and `noise`, the noise floor of split halves: `attributed`, which sums to the scalar curvature, `own` and
+    `interaction`, as in a `CurvatureBudget`; and `share`, what is attributed over the sum of absolute values of all
+    parts, from -1 to 1, which no cancellation blows up.
 
     **Raises:** `InputError` for an unknown `by`; what `curvature_budget` raises.
 

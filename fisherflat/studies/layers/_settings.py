@@ -130,7 +130,7 @@ class Settings:
         return {
             "moves": self.moves.settings,
             "parts": list(self.parts),
-            "heads": None if self.heads is None else list(self.heads),
+            "heads": list(self.heads) if self.heads is not None else "all" if "heads" in self.parts else None,
             "readings": None if self.readings is None else list(self.readings),
             "layers": None if self.layers is None else list(self.layers),
             "positions": _plain(self.positions),

@@ -112,7 +112,7 @@ class Study:
         """The rows of a task: readings, then positions, then points. What fails is a row with an error."""
         prompt = self.prompts[task.prompt]
         about: Row = {"layer": task.layer, "part": task.part, "prompt": task.prompt, "text": prompt.text}
-        about["control"] = self.model.control
+        about |= {"control": self.model.control, "moves": self.settings.moves.name}
         if self.settings.family is not None:
             about["family"] = named(self.settings.family)
         else:
