@@ -151,3 +151,26 @@ def test_a_certificate_that_names_another_is_refused(change: dict[str, Any]) -> 
     made = ff.certify_layer(model(), 0, "attention", prompt=ALONE[0], position=POSITION, reading="frozen pattern")
     assert ff.verify_layer(made, model()).ok
     assert not ff.verify_layer(replace(made, subject={**made.subject, **change}), model()).ok
+
+
+@pytest.mark.parametrize("what", ["words", "all", "diagonal", 0.25, diagonal(96)], ids=str)
+def test_a_depth_is_measured_in_the_same_covariance(what: Any) -> None:
+    """After the first block: the table of that block, on one prompt, at the same token."""
+    table = ff.analyze(
+        model(), ALONE, layers=[0], parts=["block"], readings=["live"], positions=[POSITION], points=1,
+        covariance=what, progress=False,
+    ).table  # fmt: skip
+    encoded, states = model().encode(ALONE[0]), model().blocks(ALONE[0])[0].hidden_states
+    chart = ff.charts.token(states, [POSITION], ff.charts.principal_directions(pool([states], [encoded], 2), 2))
+    profile = ff.depth_profile(model(), chart, prompt=ALONE[0], covariance=what)
+    assert profile.scalar_curvature[1].item() == pytest.approx(table["scalar_curvature"][0], rel=1e-6)
+    budget = ff.curvature_budget(model(), chart, prompt=ALONE[0], covariance=what)
+    assert budget.scalar_curvature.item() == pytest.approx(profile.scalar_curvature[-1].item(), rel=1e-6)
+
+
+def test_words_need_a_prompt() -> None:
+    chart = ff.charts.affine(torch.zeros(3, dtype=torch.float64), torch.eye(3)[:2])
+    with pytest.raises(InputError, match="a model and its prompt"):
+        ff.depth_profile([torch.sin], chart, covariance="words")
+    with pytest.raises(InputError, match="not both"):
+        ff.depth_profile([torch.sin], chart, covariance=1.0, family=ff.Gaussian())

@@ -25,6 +25,7 @@ from fisherflat.geometry import ERRORS, exceptional, sample
 from fisherflat.jets import pairs
 from fisherflat.jets.engines import Noise, in_chunks
 from fisherflat.jets.graph import ROLES
+from fisherflat.models.covariances import Covariance
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian, ParametricFamily
@@ -50,6 +51,7 @@ def curvature_budget(
     halves: bool = False,
     reading: str = LIVE,
     degenerate: str = "raise",
+    covariance: Covariance | None = None,
     memory: int | None = None,
 ) -> CurvatureBudget:
     """The exact split of the scalar curvature by the parts where second-order terms are born.
@@ -60,7 +62,7 @@ def curvature_budget(
 
     **Args:**
 
-    - `blocks`, `chart`, `u` `[*batch, k]`, `family`, `prompt`, `reading`, `degenerate` and `memory` as in
+    - `blocks`, `chart`, `u` `[*batch, k]`, `family`, `covariance`, `prompt`, `reading`, `degenerate` and `memory` as in
       `depth_profile`.
     - `by`: `"role"`, `"layer"` or `"layer-role"`, of which the first two are sums (`CurvatureBudget.by`).
     - `halves`: a layer is half of a block, such as `3 attention`.
@@ -78,7 +80,7 @@ def curvature_budget(
     """
     if by not in SPLITS:
         raise InputError(f'by must be "role", "layer" or "layer-role", got {by!r}')
-    stack = read_stack(blocks, chart, prompt, family, halves, reading)
+    stack = read_stack(blocks, chart, prompt, family, halves, reading, covariance)
     chart = stack.chart
     return budget(stack, torch.zeros(chart.k) if u is None else u, by, degenerate=degenerate, memory=memory)
 

@@ -12,6 +12,7 @@ from fisherflat._renamed import former
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry import ERRORS, Verdict, words
+from fisherflat.models.covariances import Covariance
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian, ParametricFamily
@@ -167,6 +168,7 @@ def depth_profile(
     reading: str = LIVE,
     degenerate: str = "raise",
     errors: str = "sample",
+    covariance: Covariance | None = None,
     memory: int | None = None,
 ) -> DepthProfile:
     """The geometry of the chart's image after every block, from one pass of 2-jets.
@@ -182,6 +184,8 @@ def depth_profile(
       model `"next-token"`, `"class"` or `"direction"`: what its own final norm and head make of the states at each
       depth (`Model.readout`). Or one of `fisherflat.families`, whose parameters the outputs are, of a model behind its
       final norm.
+    - `covariance`, in the place of a `family`: as in `fisherflat.analyze`, fitted at each depth to its own outputs on
+      the prompt (`"words"`, `"all"`, `"diagonal"`, `"full"`), a number or a `Gaussian`.
     - `prompt`, of a model: a text, token ids `[n]`, or hidden states `[n, d]`.
     - `halves`: measure within each block too, behind its attention, where it comes apart there.
     - `reading`: what is held where the chart's point arrives, such as `"frozen pattern"` (see `fisherflat.readings`).
@@ -201,7 +205,7 @@ def depth_profile(
     >>> ff.depth_profile([bowl, bowl], chart, torch.zeros(2)).scalar_curvature.tolist()  # 8 L²
     [0.0, 8.0, 32.0]
     """
-    stack = read_stack(blocks, chart, prompt, family, halves, reading)
+    stack = read_stack(blocks, chart, prompt, family, halves, reading, covariance)
     where = torch.zeros(stack.chart.k) if u is None else u
     return profile(stack, where, degenerate=degenerate, errors=errors, memory=memory)
 

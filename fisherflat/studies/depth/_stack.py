@@ -77,7 +77,8 @@ class Stack:
 
     - `blocks`: a callable or a graph, or several (`as_blocks`), the output of each an input of the next; `chart`.
     - `family`: one Gaussian for all depths (default `Gaussian()`), or `"calibrated"`: at each depth isotropic, with the
-      variance of that depth's own output over its first axis (tokens) at the chart's point.
+      variance of that depth's own output over its first axis (tokens) at the chart's point; or what makes one of that
+      output.
     - `halves`: take each block in two, behind the attention's residual sum, where it comes apart there.
     - `keep`: whether graphs, which hold weights in double precision, stay in memory. Without, only that of the block at
       hand is there, and each pass traces anew.
@@ -93,7 +94,7 @@ class Stack:
         self,
         blocks: Map | Sequence[Map],
         chart: Chart,
-        family: Gaussian | str | None = None,
+        family: Gaussian | str | Callable[[Tensor], Gaussian] | None = None,
         *,
         halves: bool = False,
         keep: bool = True,
@@ -119,7 +120,8 @@ class Stack:
                 if self._graphs is not None:
                     self._graphs.append(graph)
         given = family if family is not None else Gaussian()
-        self.families = [Gaussian.calibrated(y) if isinstance(given, str) else given for y in outputs]
+        fit = Gaussian.calibrated if isinstance(given, str) else given
+        self.families = [fit(y) if callable(fit) else fit for y in outputs]
         self.families[-1].check(outputs[-1].numel())
 
         #: what states are read as at each depth, and its name, where that is no Gaussian

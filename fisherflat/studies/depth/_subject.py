@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from torch import Tensor
+
 from fisherflat.errors import InputError
 from fisherflat.models import READOUTS, Block, Encoded, Model, as_model
+from fisherflat.models.covariances import Covariance, fitted, of_tokens
+from fisherflat.models.covariances import covariance as covariance_of
 from fisherflat.models.moves import Moves, Position, Principal, tokens
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
@@ -49,6 +53,7 @@ def read_stack(
     family: Gaussian | ParametricFamily | str | None,
     halves: bool,
     reading: str,
+    covariance: Covariance | None = None,
 ) -> Stack:
     """The stack of maps in a chart, or of a model on a prompt, in the chart that it has by default; in a reading.
 
@@ -70,10 +75,35 @@ def read_stack(
     elif chart is None:
         raise InputError("blocks need a chart; a model in its own chart needs a prompt: give one as prompt=")
     read = isinstance(family, ParametricFamily) or (isinstance(family, str) and family in READOUTS)
+    if covariance is not None:
+        if family is not None:
+            raise InputError("give a family or a covariance, which is that of a Gaussian, and not both")
+        family = measured_in(covariance, None if model is None else model.encode(prompt))  # type: ignore[assignment]
     stack = Stack(maps, chart, None if read else family, halves=halves, keep=keep)  # type: ignore[arg-type]
     if read:
         stack = seen(stack, family, model, prompt)
     return stack if reading == LIVE else stack.read(reading)
+
+
+def measured_in(given: Covariance, prompt: Encoded | None) -> Gaussian | str | Callable[[Tensor], Gaussian]:
+    """The covariance of each depth: given, or fitted to the outputs of that depth, as in `fisherflat.analyze`.
+
+    **Raises:** `InputError` for one that is fitted to words, without a model and its prompt.
+    """
+    what = covariance_of(given)
+    if not isinstance(what, str):
+        return what if isinstance(what, Gaussian) and prompt is None else lambda y: _of_all(what, y, prompt)
+    if prompt is None:
+        if what == "all":
+            return "calibrated"
+        raise InputError(f'covariance={what!r} is fitted to words: give a model and its prompt, or take "all"')
+    return lambda y: _of_all(what, y, prompt)
+
+
+def _of_all(what: Covariance, outputs: Tensor, prompt: Encoded | None) -> Gaussian:
+    """Of all outputs at once."""
+    one = fitted(what, [outputs], [] if prompt is None else [prompt])
+    return of_tokens(one, outputs.shape[-1], outputs[..., 0].numel())
 
 
 def seen(stack: Stack, family: Any, model: Model | None, prompt: Any) -> Stack:
