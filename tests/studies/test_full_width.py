@@ -89,6 +89,11 @@ def test_a_bijection_of_each_token_is_flat() -> None:
     assert set(analyzed(model).table["verdict"]) == {"flat to its error"}
 
 
+def test_a_token_and_its_own_output_are_flat_by_proof() -> None:
+    (row,) = analyzed(Stack(Mixing(0), Mixing(1)).double(), layers=[0], output="moved").rows
+    assert row["verdict"] == "flat (proved)" and row["planes"] == 0 and row["scalar_curvature"] == 0
+
+
 def test_a_budget_that_ends_first_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fisherflat.studies.layers._full.BUDGET", 40)
     monkeypatch.setattr("fisherflat.studies.layers._full.ERROR", 1e-4)
@@ -128,5 +133,5 @@ def test_what_does_not_go_with_all_directions_is_refused(options: dict[str, Any]
 
 
 def test_another_word_for_the_directions_is_refused() -> None:
-    with pytest.raises(InputError, match=r"number of directions, or .full."):
+    with pytest.raises(InputError, match="a number of directions"):
         ff.analyze("python-llama", [1, 2, 3], dim="most", progress=False)

@@ -32,7 +32,10 @@ def in_all_directions(graph: Graph, chart: Chart, surface: Surface, engine: str,
     Where structure says that it is zero nothing is sampled, and where the Jacobian is degenerate, as it is behind a
     norm, the row's `error` says what is left.
     """
-    manifold = StatisticalManifold(graph, chart, surface.family, engine=engine, dtype=dtype, degenerate="nan")
+    outputs = graph(chart.point).flatten()
+    every = len(surface.pick(outputs)) == len(outputs)  # then structure shows in the graph itself
+    mean = graph if every else lambda x: surface.pick(graph(x).flatten())
+    manifold = StatisticalManifold(mean, chart, surface.family, engine=engine, dtype=dtype, degenerate="nan")
     with without(DegenerateImmersionWarning, PrecisionWarning):  # said in the row, and in a note
         found: SampledCurvature = manifold.sampled_scalar_curvature(
             torch.zeros(chart.k, dtype=torch.float64), ERROR, seed, BUDGET
