@@ -248,7 +248,7 @@ def glance(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
         shown.add_column(f"{part},\n{reading}", justify="right")
     for layer in sorted(set(table["layer"])):
         shown.add_row(str(layer), *(_cell(table, estimates, (layer, *kind)) for kind in kinds.items()))
-    shown.caption = _caption(table)
+    shown.caption = _caption(table, estimates)
     return [shown]
 
 
@@ -267,7 +267,7 @@ def overview(table: pd.DataFrame, estimates: pd.DataFrame) -> list[Table]:
         for layer in sorted(set(table["layer"])):
             shown[-1].add_row(str(layer), *(_cell(table, estimates, (layer, *kind)) for kind in kinds))
     if shown:
-        shown[-1].caption = _caption(table)
+        shown[-1].caption = _caption(table, estimates)
     return shown
 
 
@@ -288,6 +288,12 @@ def _cell(table: pd.DataFrame, estimates: pd.DataFrame, key: tuple[int, str, str
     return f"{shown(found['mean'], found['mean_error'], 2, '+')}{interval}{left_out}"
 
 
-def _caption(table: pd.DataFrame) -> str:
+def _caption(table: pd.DataFrame, estimates: pd.DataFrame) -> str:
     unit = "in the family's own metric" if "family" in table else "per mean variance of the part's own outputs"
-    return f"means and 95 % bootstrap intervals, {unit}"
+    known = estimates["clusters"][estimates["count"] > 0]
+    sure = (
+        "95 % bootstrap intervals"
+        if (known >= ENOUGH).all()
+        else f"bootstrap intervals (95 % from {ENOUGH} prompts on)"
+    )
+    return f"means and {sure}, {unit}"

@@ -100,9 +100,10 @@ def _share(size: float, quantiles: list[float], levels: list[float]) -> float:
     return below + (above - below) * (size - low) / (high - low) if size < high else above
 
 
-def layers_of(part: str, reading: str) -> int:
-    """How many reference layers have a part in a reading, 0 for none."""
-    return (_row(part, canonical(reading)) or {"layers": 0})["layers"]
+def counted(part: str, reading: str) -> tuple[int, int]:
+    """How often a part was measured in a reading, once a layer and prompt, and in how many layers; 0 for none."""
+    row = _row(part, canonical(reading)) or {"count": 0, "layers": 0}
+    return row["count"], row["layers"]
 
 
 def _row(part: str, reading: str) -> dict[str, Any] | None:

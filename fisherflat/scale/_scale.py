@@ -10,7 +10,7 @@ from fisherflat._arrays import integer
 from fisherflat._display import Card, displayed
 from fisherflat.errors import InputError
 from fisherflat.parts.readings import canonical
-from fisherflat.scale._reference import layers_of, less_curved
+from fisherflat.scale._reference import counted, less_curved
 from fisherflat.scale._sphere import number, radius, triangle_side
 from fisherflat.spaces.families import Gaussian
 
@@ -88,7 +88,8 @@ class Scale:
         )
 
     def _rank(self) -> str:
-        those = f"{layers_of(str(self.part), str(self.reading))} reference layers ({self.part}, {self.reading})"
+        count, layers = counted(str(self.part), str(self.reading))
+        those = f"{count} measurements of {layers} reference layers ({self.part}, {self.reading})"
         share = self.less_curved or 0.0
         if share == 0:
             return f"None of the {those} is less curved."

@@ -51,7 +51,8 @@ def _parse(what: str, k: int | None) -> Moves:
     if kind == "random" and (not colon or rest.isdecimal()):
         return Random(directions, int(rest or 0))
     if kind == "words" and rest:
-        return Words(tuple(word.strip() for word in rest.split(",") if word.strip()))
+        named = [word.strip() for word in rest.split(",") if word.strip()]
+        return Words(tuple(map(int, named)) if all(word.isdecimal() for word in named) else tuple(named))
     if kind == "vectors" and rest:
         file, _, name = rest.partition("#")
         return vectors(file, name or None)
