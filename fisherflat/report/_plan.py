@@ -20,7 +20,7 @@ def plan(model: Any, prompts: Any, **options: Any) -> Plan:
 
     **Returns:** a `Plan` with `rows`, `tasks`, `seconds` (of one process) and `memory` (bytes); printed, a sentence.
 
-    **Raises:** `InputError`, `CheckpointError` for a model, prompts and options that cannot be used.
+    **Raises:** `CheckpointError` for a model that cannot be read; `InputError` for prompts or options that are wrong.
 
     >>> import fisherflat as ff
     >>> ff.plan("python-llama", "def mean(values):", layers=[0], parts=["mlp"], readings=["live"], points=2).rows

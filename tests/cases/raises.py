@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -223,6 +224,25 @@ NOT_WHOLE: dict[str, Callable[[Any], Callable[[], Any]]] = {
 }
 
 
+def a_run(name: str, *checkpoints: str) -> Path:
+    """A folder of a training run with damaged checkpoints."""
+    for one in checkpoints:
+        (S.folder / name / one).mkdir(parents=True, exist_ok=True)
+    return S.folder / name
+
+
+def held_by_a_track() -> Path:
+    """A folder that holds a finished track."""
+    found = ff.track("python-llama", IDS, points=1, layers=[0], parts=["mlp"], progress=False)
+    found.save(S.folder / "tracked")
+    return S.folder / "tracked"
+
+
+def a_track() -> pd.DataFrame:
+    row = {"run": "a", "layer": 0, "part": "mlp", "reading": "live", "mean": 1.0, "low": 0.5, "high": 1.5}
+    return pd.DataFrame([row | {"step": 1}, row | {"step": 2}])
+
+
 def while_held(call: Callable[[], Any], folder: Path) -> Any:
     """Call while another thread holds a folder."""
     from concurrent.futures import ThreadPoolExecutor
@@ -374,6 +394,12 @@ CASES: dict[str, Calls] = {
     },
     "Certificate.save": {"where the file cannot be written": lambda: S.certificate.save(S.file / "below")},
     "Comparison.load": {words: make(ff.Comparison) for words, make in NOT_WHOLE.items()},
+    "Track.load": {words: make(ff.Track) for words, make in NOT_WHOLE.items()},
+    "Track.save": {
+        "where a folder cannot be made or written to": lambda: ff.track(
+            "python-llama", IDS, points=1, layers=[0], parts=["mlp"], progress=False
+        ).save(S.file / "below")
+    },
     "Comparison.save": {
         "where a folder cannot be made or written to": lambda: ff.compare(S.analysis, S.analysis, progress=False).save(
             S.file / "below"
@@ -536,6 +562,21 @@ CASES: dict[str, Calls] = {
         "unequal prompts": lambda: ff.compare(S.analysis, S.elsewhere, progress=False),
         "analyses in different numbers of directions": lambda: ff.compare(S.analysis, S.wider, progress=False),
         "what `analyze` raises": lambda: ff.compare(S.folder / "nothing", S.model, prompts=IDS, progress=False),
+    },
+    "track": {
+        "where there is no such folder": lambda: ff.track(S.folder / "nothing", IDS, progress=False),
+        "no checkpoint in it that can be read": lambda: ff.track(a_run("empty", ""), IDS, progress=False),
+        "two are of one step": lambda: ff.track(a_run("twice", "step-1", "step-01"), IDS, progress=False),
+        "the folder holds other results": lambda: ff.track(
+            "python-llama", IDS, folder=held_by_a_track(), points=1, layers=[0], parts=["mlp"], progress=False
+        ),
+        "where none can be used": lambda: ff.track("python-llama", IDS, load={"blocks": "nonsense"}, progress=False),
+        "what `analyze` raises for prompts and options": lambda: ff.track("python-llama", IDS, dim=1, progress=False),
+    },
+    "plan": {
+        "for a model that cannot be read": lambda: ff.plan(S.folder / "nothing", IDS),
+        "for prompts": lambda: ff.plan(S.model, []),
+        "options that are wrong": lambda: ff.plan(S.model, IDS, points=0),
     },
     "control": {
         "for an unknown kind": lambda: ff.control(S.model, "nonsense"),
@@ -853,6 +894,10 @@ CASES: dict[str, Calls] = {
             first="a",
             axes=np.array([axes(3)]),
         ),
+    },
+    "plot.tracks": {
+        "for a table without rows": lambda: plot.tracks(a_track()[:0]),
+        "axes that do not fit it": lambda: plot.tracks(a_track(), axes=np.array([axes(3)])),
     },
     "plot.curvature_map": {
         "for a chart that is not two-dimensional": lambda: plot.curvature_map(S.curve, (-1, 1, -1, 1)),
