@@ -7,7 +7,7 @@ the layer's own states (`Principal`), random directions (`Random`), given vector
 
 from __future__ import annotations
 
-from fisherflat.models.moves._directions import Full, Principal, Random, Vectors, median_distances, ordinary, pool
+from fisherflat.models.moves._directions import Principal, Random, Vectors, Whole, median_distances, ordinary, pool
 from fisherflat.models.moves._moves import Fitted, Moves
 from fisherflat.models.moves._parse import parse
 from fisherflat.models.moves._positions import (
@@ -25,13 +25,13 @@ from fisherflat.models.moves._words import Words
 
 __all__ = [
     "Fitted",
-    "Full",
     "Moves",
     "Position",
     "Principal",
     "Random",
     "Vectors",
     "Where",
+    "Whole",
     "Words",
     "for_each",
     "label",

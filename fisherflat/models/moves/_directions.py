@@ -120,13 +120,13 @@ class Random(Moves):
 
 
 @dataclass(frozen=True)
-class Full(Moves):
+class Whole(Moves):
     """All directions of the hidden space at once: `fisherflat.analyze(..., dim="full")` samples curvature in them.
 
     Their unit is that of the states, on which no curvature depends. `k` is 0: how many there are a part says.
 
     >>> import fisherflat as ff
-    >>> print(ff.moves.Full())
+    >>> print(ff.moves.Whole())
     in all directions
     """
 

@@ -14,7 +14,7 @@ from fisherflat.models import PARTS
 from fisherflat.models.covariances import Covariance, called
 from fisherflat.models.covariances import covariance as covariance_of
 from fisherflat.models.covariances import output as output_of
-from fisherflat.models.moves import Full, Moves, parse, parsed
+from fisherflat.models.moves import Moves, Whole, parse, parsed
 from fisherflat.parts.readings import canonical
 from fisherflat.studies._lens import Asked, asked, named
 
@@ -71,10 +71,10 @@ class Settings:
         """
         if isinstance(dim, str) and dim != "full":
             raise InputError(f'dim is a number of directions, or "full" for all of them; got {dim!r}')
-        full = isinstance(moves, Full) or isinstance(dim, str)
+        full = isinstance(moves, Whole) or isinstance(dim, str)
         if full:
             _check_full(moves, heads, family, precision)
-        what = Full() if full else parse(moves, dim)
+        what = Whole() if full else parse(moves, dim)
         if not full and what.k < 2:
             raise InputError(f"dim must be at least 2, got {what.k}: a curve has no intrinsic curvature")
         points, seed = 1 if full else integer(points, "points", 1), integer(seed, "seed", 0)
@@ -123,7 +123,7 @@ class Settings:
     @property
     def full(self) -> bool:
         """Whether all directions move."""
-        return isinstance(self.moves, Full)
+        return isinstance(self.moves, Whole)
 
     def plain(self) -> dict[str, Any]:
         """Fit for JSON."""
@@ -149,7 +149,7 @@ class Settings:
 
 
 def _check_full(moves: Any, heads: Any, family: Any, precision: Any) -> None:
-    if not isinstance(moves, Full) and moves != "principal":
+    if not isinstance(moves, Whole) and moves != "principal":
         raise InputError(f'dim="full" moves all directions, which leaves no choice of moves; got {moves!r} besides')
     if heads is not None or family is not None or precision != "working":
         asked_for = "heads" if heads is not None else "a family" if family is not None else f"precision={precision!r}"
