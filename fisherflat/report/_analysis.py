@@ -67,7 +67,8 @@ class Analysis(Result):
         versions: Mapping[str, str] | None = None,
     ) -> None:
         own = ("family", *CORNERS) if settings.get("family") is not None else ()
-        sampled = SAMPLED if settings.get("moves", {}).get("dim") == "full" else ()
+        every = [settings.get("moves", {}), *settings.get("others", ())]
+        sampled = SAMPLED if any(moves.get("dim") == "full" for moves in every) else ()
         #: those of the table
         self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-8], *own[1:], *sampled, *COLUMNS[-8:]]
         self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in self.columns} for row in rows]

@@ -109,6 +109,15 @@ def test_it_is_saved_read_and_shown(tmp_path: Path) -> None:
     assert "in all directions" in Path(found.report(tmp_path / "page.html")).read_text()
 
 
+def test_all_directions_beside_two() -> None:
+    found = ff.analyze(
+        "python-llama", [1, 2, 3], moves=["random:0", ff.moves.Whole()], parts=["block"], positions=[1], layers=[0],
+        readings=["live"], points=2, progress=False,
+    )  # fmt: skip
+    few, every = (found.along(moves).table for moves in found.moves)
+    assert every["directions"].tolist() == [96] and len(few) == 2
+
+
 def test_the_shell_takes_full(tmp_path: Path) -> None:
     options = ["--layer", "0", "--part", "block", "--position", "1", "--reading", "live", "--dim", "full"]
     done = CliRunner().invoke(cli.app, ["analyze", "python-llama", "--ids", "1,2,3", *options, "--out", str(tmp_path)])
