@@ -23,6 +23,10 @@ def model() -> ff.Model:
     return ff.load("python-llama")
 
 
+def given(what: Any) -> torch.Tensor:
+    return what.covariance if isinstance(what, ff.Gaussian) else torch.tensor(what, dtype=torch.float64)
+
+
 def diagonal(width: int) -> ff.Gaussian:
     return ff.Gaussian(torch.linspace(0.5, 2.0, width))
 
@@ -79,7 +83,7 @@ def test_the_number_of_the_table_is_that_of_the_manifold_by_hand(choice: str, ou
         "diagonal": lambda: words.var(0),
         "full": lambda: torch.cov(words.T),
     }
-    sigma = made[what]() if isinstance(what, str) else getattr(what, "covariance", torch.tensor(what).double())
+    sigma = made[what]() if isinstance(what, str) else given(what)
     n, width = outputs[0].shape
     rows = [POSITION] if output == "moved" else list(range(n))
     factor = {0: lambda: sigma.sqrt() * torch.eye(width), 1: lambda: sigma.sqrt().diag(),
