@@ -80,7 +80,7 @@ def geometry_between(
 
     **Returns:** a `Between`.
 
-    **Raises:** `InputError` where the states are the same, no path was found, or there is no such layer, and what
+    **Raises:** `InputError` where the states are the same, or there is no such layer, and what
     `fisherflat.load` and `Model.readout` raise.
 
     >>> import fisherflat as ff

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where the table of public 
 from public import NAMES
 
 import fisherflat as ff
-from fisherflat import families, layers, memories, moves, plot, readings, scale, statistics, symmetry
+from fisherflat import families, layers, memories, moves, plot, readings, scale, statistics, symmetry, training
 
 Calls = dict[str, Callable[[], Any]]
 
@@ -365,6 +365,19 @@ NETWORK = layers.BilinearAttentionNetwork(2, 3, 2, 2, 2)
 WORDS = moves.Words(("one two", "three four"))
 BOUND = layers.SelfAttention(4, heads=2)
 
+WEIGHTS = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5)).double()
+PLANE = ff.charts.affine(torch.zeros(4), torch.eye(4)[:2])
+
+
+def taped() -> ff.StatisticalManifold:
+    return ff.StatisticalManifold(WEIGHTS, PLANE, differentiable=True)
+
+
+def of_rank_one() -> ff.StatisticalManifold:
+    narrow = nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 5)).double()
+    return ff.StatisticalManifold(narrow, PLANE, differentiable=True)
+
+
 #: no callable, of a type that a checker does not look into
 THREE: Any = 3
 CASES: dict[str, Calls] = {
@@ -562,6 +575,41 @@ CASES: dict[str, Calls] = {
         "unequal prompts": lambda: ff.compare(S.analysis, S.elsewhere, progress=False),
         "analyses in different numbers of directions": lambda: ff.compare(S.analysis, S.wider, progress=False),
         "what `analyze` raises": lambda: ff.compare(S.folder / "nothing", S.model, prompts=IDS, progress=False),
+    },
+    "geometry_between": {
+        "where the states are the same": lambda: ff.geometry_between("python-llama", IDS, IDS, layer=0),
+        "there is no such layer": lambda: ff.geometry_between("python-llama", IDS, [5, 6, 7, 8], layer=9),
+        "what `fisherflat.load` and `Model.readout` raise": lambda: ff.geometry_between(
+            S.folder / "nothing", IDS, [5, 6, 7, 8], layer=0
+        ),
+    },
+    "families.Bernoulli.together": {
+        "where they are not what the family's parameters are made of": lambda: families.Bernoulli().together(
+            [torch.ones(2), torch.ones(2)]
+        )
+    },
+    "training.CurvaturePenalty": {
+        "for an unknown quantity": lambda: training.CurvaturePenalty(WEIGHTS, PLANE, "nonsense"),
+        "a target that is none": lambda: training.CurvaturePenalty(WEIGHTS, PLANE, target=float("nan")),
+        "a curvature of one direction": lambda: training.CurvaturePenalty(WEIGHTS, PLANE, directions=1),
+        "where no gradient can reach the part's weights": lambda: training.CurvaturePenalty(
+            ff.trace(WEIGHTS, torch.zeros(4)), PLANE
+        ),
+    },
+    "training.CurvaturePenalty.__call__": {
+        "where `at` does not fit the chart": lambda: training.CurvaturePenalty(WEIGHTS, PLANE)(torch.zeros(3, 5))
+    },
+    "training.Watch": {"where neither parts nor a prompt are given": lambda: training.Watch()},
+    "training.attributed": {
+        "for another manifold": lambda: training.attributed(S.manifold, ZERO),
+        "at points without geometry": lambda: training.attributed(of_rank_one(), ZERO),
+    },
+    "training.find_curvature": {
+        "where `M` is not differentiable": lambda: training.find_curvature(S.manifold),
+        "the goal is unknown": lambda: training.find_curvature(taped(), "nonsense"),
+        "the ball is empty": lambda: training.find_curvature(taped(), radius=0.0),
+        "the quantity has several numbers": lambda: training.find_curvature(taped(), quantity="metric", steps=0),
+        "no start has a geometry": lambda: training.find_curvature(of_rank_one(), steps=0),
     },
     "track": {
         "where there is no such folder": lambda: ff.track(S.folder / "nothing", IDS, progress=False),
