@@ -103,7 +103,8 @@ def find_curvature(
             if value.shape != u.shape[:1]:
                 raise InputError(f"{quantity} has several numbers a point; choose a quantity with one")
             up = -(value - wanted).square() if wanted is not None else value if goal == "largest" else -value
-            (slope,) = torch.autograd.grad(up.nansum(), leaf)
+            # where no point has a geometry there is nothing to follow
+            slope = torch.autograd.grad(up.nansum(), leaf)[0] if up.requires_grad else torch.zeros_like(leaf)
         return up.detach(), slope, value.detach()
 
     generator = torch.Generator().manual_seed(seed)

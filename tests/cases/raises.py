@@ -585,7 +585,7 @@ CASES: dict[str, Calls] = {
     },
     "families.Bernoulli.together": {
         "where they are not what the family's parameters are made of": lambda: families.Bernoulli().together(
-            [torch.ones(2), torch.ones(2)]
+            [torch.ones(2), torch.ones(2, 3)]
         )
     },
     "training.CurvaturePenalty": {
@@ -609,7 +609,7 @@ CASES: dict[str, Calls] = {
         "the goal is unknown": lambda: training.find_curvature(taped(), "nonsense"),
         "the ball is empty": lambda: training.find_curvature(taped(), radius=0.0),
         "the quantity has several numbers": lambda: training.find_curvature(taped(), quantity="metric", steps=0),
-        "no start has a geometry": lambda: training.find_curvature(of_rank_one(), steps=0),
+        "no start has a geometry": lambda: training.find_curvature(of_rank_one()),
     },
     "track": {
         "where there is no such folder": lambda: ff.track(S.folder / "nothing", IDS, progress=False),
