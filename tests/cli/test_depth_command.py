@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {"points": 3, "budget_points": 2, "resolution": 3, "prog
 GATED = ["frozen gate+mlp gate", "frozen pattern+gate+mlp gate"]
 THREE = {"num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 FILES = {
+    "report.html",
     "depth.json",
     "depth.safetensors",
     "profile.csv",
@@ -267,6 +268,7 @@ def test_an_interrupt_saves_what_is_done(folder: Path, tmp_path: Path, monkeypat
     assert names == {"depth.json", "depth.safetensors", "profile.csv", "estimates.csv"} | {
         "profile_calibrated.png",
         "profile_fixed.png",
+        "report.html",
     }
     assert json.loads((tmp_path / "out" / "depth.json").read_text())["complete"] is False
 

@@ -24,7 +24,7 @@ from fisherflat.lab.experiments.ring import ring_data
 from fisherflat.zoo import ring_pair, ring_provenance
 
 RESOLUTION = 21
-FILES = ["curvature_maps.csv", "curvature_maps.json", "curvature_maps.npz", "curvature_maps.png"]
+FILES = ["curvature_maps.csv", "curvature_maps.json", "curvature_maps.npz", "curvature_maps.png", "report.html"]
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_command_writes_and_names_its_files(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path / "x"), "--resolution", "9"])
     assert result.exit_code == 0, result.output
     models = {name: ff.Analysis.load(tmp_path / "x" / name) for name in ("python-llama", "python-qwen3-next")}
-    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [*FILES, *models]
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == sorted([*FILES, *models])
     for name in FILES:
         assert f"written: {tmp_path / 'x' / name}" in result.output
     for name, analysis in models.items():
@@ -171,7 +171,7 @@ def test_our_errors_are_one_message_and_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(sys, "argv", ["fisherflat", "demo", "--resolution", "3", "--out", str(tmp_path / "file")])
+    monkeypatch.setattr(sys, "argv", ["fisherflat", "demo", "--resolution", "3", "--out", str(tmp_path / "file" / "below")])
     with pytest.raises(SystemExit) as exit_info:
         cli.main()
     assert exit_info.value.code == 1
@@ -180,7 +180,7 @@ def test_our_errors_are_one_message_and_exit_code_1(
 
 
 def test_wrong_usage_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["demo", "--resolution", "1"], ["demo", "--resolution", "many"], ["draw"], []):
+    for arguments in (["demo", "--resolution", "-1"], ["demo", "--resolution", "many"], ["draw"], []):
         monkeypatch.setattr(sys, "argv", ["fisherflat", *arguments])
         with pytest.raises(SystemExit) as exit_info:
             cli.main()
