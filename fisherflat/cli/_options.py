@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SEVERAL = "may be given several times, or hold several between commas"
 
+DIM_HELP = "Directions that move (default: 2); of layers one by one also 'full': all of them, sampled."
 READINGS_HELP = f"'live', or what is held, such as 'frozen pattern+gate'; {SEVERAL}."
 
 ModelPath = Annotated[
@@ -59,10 +60,10 @@ PNG = ["png"]
 PROMPT = ["The cat sat on the mat."]
 #: bytes of a file of prompts
 MAX_PROMPTS = 2**24
-Dim = Annotated[int | None, typer.Option("--dim", help="Directions that move (default: 2).", min=1)]
+Dim = Annotated[int | None, typer.Option("--dim", help=DIM_HELP, min=1)]
 FullDim = Annotated[
     str | None,
-    typer.Option("--dim", help="Directions that move (default: 2), or 'full': all, sampled.", metavar="K|full"),
+    typer.Option("--dim", help=DIM_HELP, metavar="K|full"),
 ]
 MovesOption = Annotated[
     str,

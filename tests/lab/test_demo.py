@@ -171,7 +171,9 @@ def test_our_errors_are_one_message_and_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(sys, "argv", ["fisherflat", "demo", "--resolution", "3", "--out", str(tmp_path / "file" / "below")])
+    monkeypatch.setattr(
+        sys, "argv", ["fisherflat", "demo", "--resolution", "3", "--out", str(tmp_path / "file" / "below")]
+    )
     with pytest.raises(SystemExit) as exit_info:
         cli.main()
     assert exit_info.value.code == 1
