@@ -84,6 +84,10 @@ class Weights:
         self._last = filled  # so that taking one part after another of the same block does not read it again
         return filled
 
+    def release(self) -> None:
+        """Let go of the part that was read last, which is kept for whoever asks for another part of the same block."""
+        self._last = None
+
     def each(self, root: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """All parameters and buffers of `root` by name, tied ones once, one in memory at a time.
 

@@ -122,7 +122,7 @@ class Analysis(Result):
     @property
     def moves(self) -> list[str]:
         """What moved, by name, in the order in which it was asked for."""
-        return list(dict.fromkeys(row["moves"] for row in self.rows))
+        return [name for name in dict.fromkeys(row["moves"] for row in self.rows) if name is not None]
 
     def along(self, moves: str) -> Analysis:
         """The rows of one of several movements, as an analysis of its own.

@@ -51,7 +51,7 @@ def _hostile_depth() -> DepthStudy:
 def _many_layers() -> SymmetryStudy:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"layer": np.repeat(np.arange(12), 40), "unit": np.tile(np.arange(40), 12)})
-    numbers = {name: rng.uniform(0, 1, 480) for name in ("positive", "strength")}
+    numbers = {name: rng.uniform(0, 1, 480) for name in ("positive", "strength", "effective_degree", "exchange_defect")}
     return SymmetryStudy(
         "twelve-layers", table.assign(**numbers, negative=-rng.uniform(0, 1, 480)), [], [], True, {"texts": ["a b"]}
     )

@@ -54,6 +54,7 @@ def about_tables(work: Study) -> list[str]:
     tables = model.tables
     if not tables:
         return []
+    work.forget()  # of a model whose weights stay on disk no more than a block at a time
     try:
         plain = _first_layer(work)
         with model.tables_rounded_anew():
@@ -74,6 +75,7 @@ def about_tables(work: Study) -> list[str]:
 
 def _first_layer(work: Study) -> Tensor:
     """The scalar curvature of the attention of the first layer at a few points, the model run anew."""
+    work.model.weights.release()
     attention = next(iter(islice(work.model.blocks(work.prompts[0], stop=1), 1))).attention
     chart = principal(attention.input.double(), -1, 2)
     manifold = StatisticalManifold(attention, chart, Gaussian.calibrated(attention(attention.input)), degenerate="nan")

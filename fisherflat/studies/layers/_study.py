@@ -75,9 +75,10 @@ class Study:
         if any(map(callable, where)):  # what they chose goes to other processes and into files, they do not
             chosen = tuple(tuple(at for at in found if at is not None) for found in self.positions)
             self.settings = replace(self.settings, positions=chosen)
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Let go of blocks and all else that is made again when it is needed."""
         self._runs: dict[Any, Sequence[Block]] = {}
         self._kept: tuple[int, dict[Any, Block]] = (-1, {})
         self._frames: dict[tuple[int, str], _Frame] = {}
@@ -90,7 +91,7 @@ class Study:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forget()
+        self.forget()
 
     @cached_property
     def tasks(self) -> list[Task]:
