@@ -26,6 +26,13 @@ class Found:
 
     **Attributes:** `u` `[k]`, `value`, the quantity there; `input`, the chart's point with these coordinates; `values`
     `[starts]`, what each start led to: where they differ, there are several summits, and a higher one may be unseen.
+
+    >>> import torch, fisherflat as ff
+    >>> bowl = lambda u: torch.cat([u, u.square().sum()[None]])
+    >>> M = ff.StatisticalManifold(bowl, ff.charts.identity(2), differentiable=True)
+    >>> found = ff.training.find_curvature(M, "largest", starts=2)
+    >>> round(found.value, 6), found.input.abs().max().item() < 1e-6  # at the bottom
+    (8.0, True)
     """
 
     manifold: StatisticalManifold
@@ -42,7 +49,8 @@ class Found:
         """A `Certificate` of the scalar curvature at this point, as of `fisherflat.certify`: the map as it is now."""
         from fisherflat.provers import certify
 
-        return certify(self.manifold.mean, self.manifold.chart, at=self.u.to(torch.float64), **options)
+        manifold = self.manifold
+        return certify(manifold.mean, manifold.chart, manifold.family, at=self.u.to(torch.float64), **options)
 
 
 def find_curvature(

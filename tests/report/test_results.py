@@ -22,7 +22,7 @@ from fisherflat.report import DepthStudy, Result, SymmetryStudy
 matplotlib.use("agg")
 
 #: attributes that are made when they are asked for
-MADE = ("table", "gaps", "estimates")
+MADE = ("shown", "table", "gaps", "estimates")
 IDS = [5, 6, 7, 8, 9, 11]
 KINDS: dict[str, tuple[type[Result], Callable[[], Any]]] = {
     "analysis": (

@@ -40,6 +40,14 @@ def test_what_was_found_can_be_proved() -> None:
     assert torch.allclose(found.input, found.u)
 
 
+def test_it_is_proved_in_the_covariance_in_which_it_was_found() -> None:
+    wide = ff.StatisticalManifold(bowl, ff.charts.identity(2), ff.Gaussian(4.0), differentiable=True)
+    found = find_curvature(wide, "largest", radius=1.0, centre=[0.3, 0.3])
+    certificate = found.certify()
+    assert math.isclose(found.value, 8.0, rel_tol=1e-9)
+    assert 2 * float(certificate.enclosure[0]) - 1e-6 <= found.value <= 2 * float(certificate.enclosure[1]) + 1e-6
+
+
 @pytest.mark.parametrize(
     ("manifold", "options", "said"),
     [

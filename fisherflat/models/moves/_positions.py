@@ -83,6 +83,10 @@ def parsed(where: Any) -> Any:
     **Returns:** a word, a function, indices as a tuple, or, where there is a choice for each prompt, a tuple of these.
 
     **Raises:** `InputError` for a dictionary or a set, which have no order, and what is none of these.
+
+    >>> import fisherflat as ff
+    >>> ff.moves.parsed([2, 3]), ff.moves.parsed([[2], "last"]), ff.moves.parsed("token:bank")
+    ((2, 3), ((2,), 'last'), 'token:bank')
     """
     if isinstance(where, str) or callable(where):
         return where
@@ -167,6 +171,10 @@ def token_columns(prompt: Encoded, position: Position) -> dict[str, Any]:
 
     **Returns:** `token`, as people read it; `raw_token`, as the vocabulary has it; `token_class`: `content`, `stop`,
     `punctuation` or `special`, `None` where that is not known.
+
+    >>> import fisherflat as ff
+    >>> ff.moves.token_columns(ff.load("python-llama").encode("for x in y:"), 2)
+    {'token': 'in', 'raw_token': 'Ġin', 'token_class': 'stop'}
     """
     if position is None:
         return {"token": label(prompt, None), "raw_token": None, "token_class": None}
