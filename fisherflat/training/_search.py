@@ -49,8 +49,8 @@ class Found:
         """A `Certificate` of the scalar curvature at this point, as of `fisherflat.certify`: the map as it is now."""
         from fisherflat.provers import certify
 
-        manifold = self.manifold
-        return certify(manifold.mean, manifold.chart, manifold.family, at=self.u.to(torch.float64), **options)
+        family: Any = self.manifold.family  # certify says which it can prove
+        return certify(self.manifold.mean, self.manifold.chart, family, at=self.u.to(torch.float64), **options)
 
 
 def find_curvature(
