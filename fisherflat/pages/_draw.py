@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fisherflat._files import visible
 from fisherflat.pages._content import Chart, Drawing, Image, Section
 from fisherflat.pages._looks import at_night
+from fisherflat.pages._vega import svg
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -135,10 +136,7 @@ def _drawn(item: Chart | Drawing | Image) -> str:
 
 
 def _of_vega(chart: Chart) -> str:
-    import vl_convert
-
-    text: str = vl_convert.vegalite_to_svg(specification(chart))
-    return re.sub(r' (?:aria-[a-z]+|role)="[^"]*"', "", text)  # it is described as a whole
+    return re.sub(r' (?:aria-[a-z]+|role)="[^"]*"', "", svg(specification(chart)))  # it is described as a whole
 
 
 def _of_matplotlib(drawing: Drawing) -> str:

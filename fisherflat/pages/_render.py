@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fisherflat._files import visible
 from fisherflat.pages._content import Chart, Page, Pick, Section
 from fisherflat.pages._draw import Drawer
+from fisherflat.pages._vega import bundle
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,7 +32,7 @@ def html(page: Page) -> str:
     """A page as the text of an HTML file of at most `LIMIT` bytes.
 
     >>> from fisherflat.pages import Page, Section, html
-    >>> text = html(Page("a <model>", "a study", ["Nothing is flat."], [Section("Methods", ["None."])]))
+        >>> text = html(Page("a <model>", "a study", ["Nothing is flat."], [Section("Methods", ["None."])]))
     >>> "a &lt;model&gt;" in text, "a <model>" in text
     (True, False)
     """
@@ -94,7 +95,4 @@ def _asset(name: str) -> str:
 @cache
 def _libraries() -> str:
     """Vega, Vega-Lite and Vega-Embed, from the package that also draws without a browser."""
-    import vl_convert
-
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return re.sub("</(?=script)", r"<\\/", bundle, flags=re.IGNORECASE)  # in strings, where it is the same
+    return re.sub("</(?=script)", r"<\\/", bundle(), flags=re.IGNORECASE)  # in strings, where it is the same
