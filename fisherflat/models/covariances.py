@@ -132,7 +132,7 @@ class Pick:
     columns: slice | None = None
     tokens: tuple[int, ...] | None = None
 
-    def __call__(self, outputs: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch m"]:
+    def __call__(self, outputs: Tensor) -> Tensor:
         """The flattened outputs `[..., n · width]` -> those that are picked, flattened."""
         if self.columns is None and self.tokens is None:
             return outputs

@@ -109,7 +109,7 @@ def analyze(
     >>> found.table.groupby("reading").verdict.agg(set)["frozen pattern"]
     {'flat (proved)'}
     """
-    several = [moves] if isinstance(moves, (str, Moves)) else list(moves)
+    several = list(moves) if isinstance(moves, (list, tuple)) else [moves]
     if not several or (len(several) > 1 and (folder is not None or depth)):
         raise InputError(
             f"moves are one or several, and several are measured without a folder or a study of depth, got {moves!r}; "

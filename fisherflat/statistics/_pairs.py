@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from fisherflat._display import displayed
 from fisherflat.errors import InputError
 from fisherflat.statistics._estimate import outward
 
 
+@displayed
 @dataclass(frozen=True)
 class PairTest:
     """How much more alike given pairs of profiles are than other pairs; see `pair_test`.

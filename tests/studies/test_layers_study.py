@@ -24,7 +24,7 @@ from fisherflat.studies.layers._tasks import Task
 
 IDS = [5, 6, 7, 8, 9, 11]
 OTHER = [12, 4, 8, 30]
-FILES = ["table.csv", "table.parquet", "analysis.json"]
+FILES = ["table.csv", "table.parquet", "report.html", "analysis.json"]
 
 
 def quiet(model: Model, prompts: Any, dim: int = 2, **options: Any) -> Analysis:
@@ -206,7 +206,13 @@ def test_a_part_that_is_missing_is_a_row_with_its_error(tmp_path: Path) -> None:
     assert missing.scalar_curvature.isna().all() and missing.verdict.isna().all()
     assert rows[rows.part == "mlp"].scalar_curvature.notna().all()
     assert any("rows have no result; the first is layer 0, attention: " in said for said in analysis.sentences())
-    assert {path.name for path in analysis.save(tmp_path)} == {*FILES, "readings.csv", "estimates.csv", "layers.png"}
+    assert {path.name for path in analysis.save(tmp_path)} == {
+        *FILES,
+        "readings.csv",
+        "estimates.csv",
+        "layers.png",
+        "gaps.csv",
+    }
 
 
 def test_too_short_a_prompt_is_an_error_in_every_row(llama: Model, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_resume_after_kill(tmp_path: Path) -> None:
     """From the shell: killed with work half done, the same command goes on and repeats none of it."""
     folder, out = save_tiny(tmp_path / "model", "bert"), tmp_path / "out"
     save_word_tokenizer(folder)
-    command = [sys.executable, "-m", "fisherflat.cli", "analyze", str(folder), "--out", str(out), "--no-depth"]
+    command = [sys.executable, "-m", "fisherflat.cli", "analyze", str(folder), "--out", str(out)]
     command += ["--prompt", "the cat sat on a mat", "--prompt", "a dogs run", "--points", "400", "--positions", "all"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal = out / FILE

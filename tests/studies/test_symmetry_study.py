@@ -39,7 +39,8 @@ def test_the_command_writes_tables_and_figures(tmp_path: Path) -> None:
     save_word_tokenizer(tmp_path / "model")
     done = CliRunner().invoke(app, ["symmetry", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
-    names = {"units.csv", "symmetries.csv", "notes.txt", "symmetry.json", "strength.png", "forms.png", "certificates"}
+    names = {"units.csv", "symmetries.csv", "notes.txt", "symmetry.json", "report.html"}
+    names |= {"strength.png", "forms.png", "certificates"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == names
     table = pd.read_csv(tmp_path / "out" / "symmetries.csv")
     assert set(table[~table.preserved].symmetry) == {"inverse scaling", "exchange", "factor sign"}
@@ -115,9 +116,10 @@ def test_an_interrupted_study_keeps_the_layers_that_are_done(tmp_path: Path, mon
 
 
 def test_the_command_says_that_minilm_is_not_gated(minilm_path: Path, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["symmetry", str(minilm_path), "--out", str(tmp_path)])
+    done = CliRunner().invoke(app, ["symmetry", str(minilm_path), "--out", str(tmp_path), "--verbose"])
     assert done.exit_code == 0 and done.output.count("not gated") == 6
-    assert {file.name for file in tmp_path.iterdir()} == {"units.csv", "symmetries.csv", "notes.txt", "symmetry.json"}
+    names = {"units.csv", "symmetries.csv", "notes.txt", "symmetry.json", "report.html"}
+    assert {file.name for file in tmp_path.iterdir()} == names
 
 
 def test_a_certificate_on_hidden_states_names_them_and_no_token_ids(tmp_path: Path) -> None:

@@ -61,12 +61,12 @@ class VonMisesFisher(ParametricFamily):
 
         >>> import fisherflat as ff
         >>> ff.families.VonMisesFisher.of_radius(1.0, 2)
-        VonMisesFisher(1.6082802)
+        VonMisesFisher(1.6082795)
         """
         low, high = 0.0, _LARGEST
         for _ in range(100):
             middle = (low + high) / 2
-            below = middle**2 * float(_quotient(torch.tensor(middle**2).double(), size)[0]) < radius**2
+            below = middle**2 * float(_quotient(torch.tensor(middle**2, dtype=torch.float64), size)[0]) < radius**2
             low, high = (middle, high) if below else (low, middle)
             if high - low <= 1e-14 * high:
                 break
