@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import mpmath
 import pytest
 import torch
 from conftest import load_cases
@@ -385,3 +386,17 @@ def test_the_likeliest_of_several_independent_outcomes() -> None:
     assert yes.at([0.0]).uncertainty.item() == pytest.approx(1 - q.item(), rel=1e-12)
     gaussian = ff.StatisticalManifold(lambda u: torch.cat([u, u**2]), ff.charts.identity(1))
     assert gaussian.at([0.0]).uncertainty.isnan()
+
+
+@pytest.mark.parametrize("concentration", [0.3, 1.7, 25.6, 901.1])  # none of which single precision has
+@pytest.mark.parametrize("size", [3, 5])
+def test_directions_are_a_sphere_to_all_digits_at_any_concentration(concentration: float, size: int) -> None:
+    order, c = mpmath.mpf(size) / 2, mpmath.mpf(concentration)
+    with mpmath.workdps(40):
+        square = float(c * mpmath.besseli(order, c) / mpmath.besseli(order - 1, c))
+    point, basis = torch.ones(size, dtype=D), torch.eye(size, dtype=D)[:2]
+    family = ff.families.VonMisesFisher(concentration)
+    manifold = ff.StatisticalManifold(lambda y: y, ff.charts.affine(point, basis), family)
+    assert manifold.scalar_curvature([0.0, 0.0]).item() == pytest.approx(2 / square, rel=1e-12)
+    again = ff.families.VonMisesFisher.of_radius(square**0.5, size).concentration
+    assert again == pytest.approx(concentration, rel=1e-10 * max(1, concentration / 10))

@@ -66,8 +66,7 @@ class VonMisesFisher(ParametricFamily):
         low, high = 0.0, _LARGEST
         for _ in range(100):
             middle = (low + high) / 2
-            below = middle**2 * float(_quotient(torch.tensor(middle**2, dtype=torch.float64), size)[0]) < radius**2
-            low, high = (middle, high) if below else (low, middle)
+            low, high = (middle, high) if _square(middle, size) < radius**2 else (low, middle)
             if high - low <= 1e-14 * high:
                 break
         if not 0 < low < 0.999 * _LARGEST:
@@ -94,11 +93,11 @@ class VonMisesFisher(ParametricFamily):
         bend = second - along(second) * n
         bend = (bend - radial[:, i] * turn[:, j] - radial[:, j] * turn[:, i]) / length
         if self.concentration is not None:
-            square = self.concentration**2 * _quotient(torch.tensor(self.concentration**2).double(), shape[-1])[0]
+            square = _square(self.concentration, shape[-1])
             radius = math.sqrt(square)
 
             def round_(x: Tensor) -> Tensor:
-                return spheres(x.unflatten(-1, (-1, shape[-1])), 1 / float(square))
+                return spheres(x.unflatten(-1, (-1, shape[-1])), 1 / square)
 
             return Framed(joined(radius * turn, radius * bend), Ambient(self.ambient_dim(shape), round_))
         inner = (turn[:, i] * turn[:, j]).sum(-1, keepdim=True)
@@ -161,6 +160,12 @@ class _Warp:
         along = 2 * h1 * c * (inner + 2 * cx * cy) + 4 * h2 * c**3 * cx * cy
         across = 2 * h1 * c * (cx * ny + cy * nx)
         return torch.cat([along / speed, across * c / radius], -1)
+
+
+def _square(concentration: float, size: int) -> float:
+    """`c A(c)`, the square of the radius."""
+    square = torch.tensor(concentration, dtype=torch.float64) ** 2
+    return float(square * _quotient(square, size)[0])
 
 
 def _quotient(t: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
