@@ -68,9 +68,10 @@ def compared(table: pd.DataFrame, *, first: str, axes: np.ndarray | None = None)
             if part != parts[-1]:
                 ax.set_xlabel("")
     handles = {label: h for ax in panels[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    few = " (too few for 95 %)" if "word" in table and (table["word"] == "too few").any() else " of 95 %"
     panels[0, 0].figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize=7, frameon=False,
-        title=f"{', '.join(dict.fromkeys(table['reading']))}: means; paired differences with 95 % intervals",
+        title=f"{', '.join(dict.fromkeys(table['reading']))}: means; paired differences with intervals{few}",
         title_fontsize=7,
     )  # fmt: skip
     return panels

@@ -191,7 +191,7 @@ def profile_axis(ax: Axes, sizes: np.ndarray, x: str, y: str, columns: int = 2, 
             ax.set_yscale("symlog", linthresh=10.0 ** math.floor(math.log10(max(smallest, 1e-4 * sizes.max()))))
             ax.yaxis.get_major_locator().set_params(numticks=7)  # type: ignore[call-arg]
     ax.axhline(0, color="0.5", linewidth=0.6, zorder=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.tick_params(labelsize=8)
     ax.set_xlabel(x, fontsize=9)
     ax.set_ylabel(y, fontsize=9)

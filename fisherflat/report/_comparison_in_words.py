@@ -43,7 +43,7 @@ def sentences(found: Any) -> list[str]:
             said[-1] += f" By layer: {', '.join(where)}." if where else ""
         agree = found.agreement[(found.agreement[["model", "part", "reading"]] == list(of)).all(axis=1)].iloc[0]
         said += _agreement(agree) if row["word"] != "the same" else []
-    return [*said, *gates_in_words(found), *_about_unpaired(found)]
+    return [*said, *_about_gates(found), *_about_unpaired(found)]
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def _of(row: Any, name: str, percent: bool = False) -> str:
     return f" ({'; '.join(said)})" if said else ""
 
 
-def gates_in_words(found: Any) -> list[str]:
+def _about_gates(found: Any) -> list[str]:
     """What gates add that some of the others do not have."""
     said = []
     alone = found.gates[found.gates["not_in"] != ""]

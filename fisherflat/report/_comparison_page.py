@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fisherflat.pages import Drawing, Facts, Item, Points, Section
+from fisherflat.pages import Facts, Item, Points, Section
 from fisherflat.report._analysis_methods import methods as methods_of
-from fisherflat.report._comparison_in_words import gates_in_words, headline, sentences
-from fisherflat.report._page import table
-from fisherflat.report._writer import Content, Figure
+from fisherflat.report._comparison_in_words import headline, sentences
+from fisherflat.report._page import drawings, largest, second_look, table
+from fisherflat.report._writer import Content
 
 _DIFFERENCE = {
     "model": "model", "layer": "layer", "part": "part", "reading": "reading", "before": "before", "after": "after",
@@ -25,20 +25,16 @@ def opening(found: Any) -> list[str]:
 
 
 def _most(found: Any) -> str:
-    sure = found.table[found.table["word"].isin(("larger", "smaller"))]
-    if sure.empty:
-        return "In no layer does the interval of the difference exclude zero."
-    top = sure.loc[sure["mean"].abs().idxmax()]
-    return (
-        f"The largest difference that is sure is in layer {top['layer']}, {top['part']}, {top['reading']}: "
-        f"{top['mean']:+.3g} in {top['model']} (95 % interval {top['low']:.3g} to {top['high']:.3g})."
-    )
+    def place(row: Any) -> str:
+        return f"{row['model']}, layer {row['layer']}, {row['part']}, {row['reading']}"
+
+    return largest(found.table, "difference", place)
 
 
 def _floor(found: Any) -> str:
-    known = found.table.dropna(subset=["noise_floor"])
+    known = found.table[found.table["word"] != "the same"].dropna(subset=["noise_floor"])
     if known.empty:
-        return "There are too few prompts or positions to say how much two halves of one analysis differ."
+        return "Nothing differs of which could be said how much two halves of one analysis differ, too."
     above = int((known["mean"].abs() > known["noise_floor"]).sum())
     return (
         f"Two halves of one analysis differ as well, with nothing between them but chance; {above} of {len(known)} "
@@ -48,30 +44,21 @@ def _floor(found: Any) -> str:
 
 def sections(found: Any, figures: Mapping[str, Content]) -> list[Section]:
     """What is to be read of a comparison."""
-    drawings: list[Item] = [
-        Drawing(
-            name.removesuffix(".png").replace("_", ", ").replace("-", " "),
-            f"Left: means of all; right: the difference from {found.names[0]} with its 95 % interval, and the noise "
-            "floor as a band.",
-            "The numbers are in the table of differences.",
-            figure.draw,
-        )
-        for name, figure in figures.items()
-        if isinstance(figure, Figure)
-    ]
+    about = (
+        f"Left: means of all; right: the difference from {found.names[0]} with its interval, and the noise floor as a "
+        "band."
+    )
+    drawn = drawings(figures, about, "the table of differences")
     grids = [
         table("Over all layers", found.overall, {k: v for k, v in _DIFFERENCE.items() if k != "layer"}, "overall.csv"),
         table("By layer", found.table, _DIFFERENCE, "differences.csv"),
     ]
-    agree = [name for name in found.agreement if name not in ("level",)]
-    parts = [Section("What differs", [Points(sentences(found)), *drawings, *grids])]
+    parts = [Section("What differs", [Points(sentences(found)), *drawn, *grids])]
     if len(found.agreement):
-        named = {name: name.replace("_", " ") for name in agree}
+        named = {name: name.replace("_", " ") for name in found.agreement if name != "level"}
         grid = table("Profiles over the layers", found.agreement, named, "agreement.csv")
         parts.append(Section("How well they agree", [grid]))
-    if said := gates_in_words(found):
-        parts.append(Section("Gates", [Points(said)]))
-    return [*parts, Section("Worth a second look", [Points(found.notes)])]
+    return [*parts, *second_look(found.notes)]
 
 
 def methods(found: Any) -> list[Item]:

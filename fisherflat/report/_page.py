@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from fisherflat.certificates import Certificate, CurvatureCertificate
 from fisherflat.errors import CertificateError
 from fisherflat.geometry import FLAT_WORDS, Verdict
-from fisherflat.pages import Code, Facts, Grid, Section, Value
+from fisherflat.pages import Code, Drawing, Facts, Grid, Points, Section, Value
 from fisherflat.report._digits import shown
+from fisherflat.report._writer import Content, Figure
 from fisherflat.statistics import ENOUGH
 
 if TYPE_CHECKING:
@@ -72,6 +73,35 @@ def proofs_in(folder: Path) -> dict[str, Certificate]:
         with suppress(CertificateError):
             found[path.name] = Certificate.load(path)
     return found
+
+
+def drawings(figures: Mapping[str, Content], about: str, table: str) -> list[Item]:
+    """The figures among the files of a result, called by their names; `about`, how to read them, and their table."""
+    return [
+        Drawing(
+            name.removesuffix(".png").replace("_", ", ").replace("-", " "), about, f"The numbers are in {table}.",
+            figure.draw,
+        )
+        for name, figure in figures.items()
+        if isinstance(figure, Figure)
+    ]  # fmt: skip
+
+
+def second_look(notes: Sequence[str]) -> list[Section]:
+    """What is to be looked at twice, where there is something."""
+    return [Section("Worth a second look", [Points(notes)])] if notes else []
+
+
+def largest(rows: pd.DataFrame, noun: str, place: Callable[[Any], str]) -> str:
+    """Where the largest difference is that is sure, of rows with the words of `fisherflat.compare`, or why none is."""
+    sure = rows[rows["word"].isin(("larger", "smaller"))]
+    if len(sure):
+        top = sure.loc[sure["mean"].abs().idxmax()]
+        interval = f"95 % interval {top['low']:.3g} to {top['high']:.3g}"
+        return f"The largest {noun} that is sure is in {place(top)}: {top['mean']:+.3g} ({interval})."
+    if (rows["word"] == "too few").any():
+        return f"No {noun} is sure: with fewer than {ENOUGH} prompts or positions there is no 95 % interval."
+    return f"In no layer does the interval of the {noun} exclude zero by more than rounding."
 
 
 def number(value: Any, error: float = math.nan, digits: int = 3, sign: str = "", tone: str = "") -> Value:

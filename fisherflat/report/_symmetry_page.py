@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fisherflat import plot
-from fisherflat.pages import Code, Drawing, Facts, Grid, Points, Section
-from fisherflat.report._page import command, given, layers, listed, number, table
+from fisherflat.pages import Code, Drawing, Facts, Grid, Section
+from fisherflat.report._page import command, given, layers, listed, number, second_look, table
 from fisherflat.report._writer import Figure
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def sections(found: Symmetries) -> list[Section]:
     parts = []
     if len(found.table):
         parts = [_layers(found), _evidence(found)]
-    return [*parts, Section("Worth a second look", [Points(found.notes)])]
+    return [*parts, *second_look(found.notes)]
 
 
 def _layers(found: Symmetries) -> Section:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fisherflat.pages import Drawing, Facts, Item, Points, Section
+from fisherflat.pages import Facts, Item, Points, Section
 from fisherflat.report._analysis_methods import methods as methods_of
-from fisherflat.report._page import table
+from fisherflat.report._page import drawings, largest, second_look, table
 from fisherflat.report._tracked_in_words import headline, sentences
-from fisherflat.report._writer import Content, Figure
+from fisherflat.report._writer import Content
 
 _CHANGE = {
     "run": "run", "from": "from step", "to": "to step", "layer": "layer", "part": "part", "reading": "reading",
@@ -31,35 +31,23 @@ def opening(found: Any) -> list[str]:
 
 
 def _most(found: Any) -> str:
-    sure = found.changes[found.changes["word"].isin(("larger", "smaller"))]
-    if sure.empty:
-        return "In no layer does the interval of the change exclude zero."
-    top = sure.loc[sure["mean"].abs().idxmax()]
-    return (
-        f"The largest change that is sure is in {top['run']}, layer {top['layer']}, {top['part']}, {top['reading']}: "
-        f"{top['mean']:+.3g} (95 % interval {top['low']:.3g} to {top['high']:.3g})."
-    )
+    def place(row: Any) -> str:
+        return f"{row['run']}, layer {row['layer']}, {row['part']}, {row['reading']}"
+
+    return largest(found.changes, "change", place)
 
 
 def sections(found: Any, figures: Mapping[str, Content]) -> list[Section]:
     """What is to be read of a track."""
-    drawings: list[Item] = [
-        Drawing(
-            name.removesuffix(".png").replace("_", ", ").replace("-", " "),
-            "Mean scalar curvature by step, a line a layer, bands: 95 % intervals; a column a run, a row a part.",
-            "The numbers are in the table of trajectories.",
-            figure.draw,
-        )
-        for name, figure in figures.items()
-        if isinstance(figure, Figure)
-    ]
+    about = "Mean scalar curvature by step, a line a layer, bands: 95 % intervals; a column a run, a row a part."
+    drawn = drawings(figures, about, "the table of trajectories")
     said: list[Item] = [Points(sentences(found))] if len(found.changes) else []
     changes: list[Item] = [table("From the first to the last step", found.changes, _CHANGE, "changes.csv")]
-    parts = [Section("How curvature changes", [*said, *drawings, *(changes if len(found.changes) else [])])]
+    parts = [Section("How curvature changes", [*said, *drawn, *(changes if len(found.changes) else [])])]
     if len(found.table):
         parts.append(Section("Trajectories", [table("By step", found.table, _TRACK, "track.csv")]))
     parts.append(Section("Checkpoints", [table("What was found", found.checkpoints, _FOUND, "checkpoints.csv")]))
-    return [*parts, Section("Worth a second look", [Points(found.notes)])] if found.notes else parts
+    return [*parts, *second_look(found.notes)]
 
 
 def methods(found: Any) -> list[Item]:

@@ -16,6 +16,7 @@ import fisherflat as ff
 from fisherflat.cli import app
 from fisherflat.errors import InputError
 from fisherflat.models import Model
+from fisherflat.pages import Points
 from fisherflat.studies.layers._study import Study
 
 PROMPTS = [f"prompt {number}" for number in range(12)]
@@ -63,6 +64,28 @@ def test_a_known_effect_is_found_with_its_sign_and_size_and_none_where_there_is_
         assert (table["noise_floor"] > 0.3).all()  # prompts differ by far more than the models
         found[table.loc[2, "word"]] += 1
     assert found["uncertain"] >= 16
+
+
+def test_the_page_opens_with_the_largest_difference_that_is_sure_or_with_why_none_is() -> None:
+    a = simulated(np.random.default_rng(0), name="a")
+    b = simulated(np.random.default_rng(1), effect=(0.5, -2.0, 0.0), name="b")
+    opened = ff.compare(a, b).opening()
+    assert "The largest difference that is sure is in b, layer 1, mlp, live: -" in opened[1]
+    few = [ff.Analysis(one.rows[:2], model=one.model, settings={}, complete=True) for one in (a, b)]
+    found = ff.compare(*few)  # two positions of one prompt: intervals exclude zero, and are not of 95 %
+    assert set(found.table["word"]) == {"too few"} and found.opening()[1].startswith(
+        "No difference is sure: with fewer"
+    )
+    assert "exclude zero" in ff.compare(a, a).opening()[1] and "Nothing differs" in ff.compare(a, a).opening()[2]
+
+
+def test_the_page_says_nothing_twice_and_has_no_empty_part() -> None:
+    a = simulated(np.random.default_rng(0), name="a")
+    b = simulated(np.random.default_rng(1), effect=(0.5, 0.0, 0.0), name="b")
+    sections = ff.compare(a, b).sections()
+    lines = [line for part in sections for item in part.items if isinstance(item, Points) for line in item.lines]
+    assert len(lines) == len(set(lines)) and all(part.items for part in sections)
+    assert all(item.lines for part in sections for item in part.items if isinstance(item, Points))
 
 
 def test_an_analysis_against_itself_differs_in_nothing() -> None:

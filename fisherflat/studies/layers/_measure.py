@@ -36,6 +36,18 @@ from fisherflat.spaces.families import Gaussian, ParametricFamily
 from fisherflat.studies._lens import Lens
 from fisherflat.studies.layers._tasks import Row
 
+
+def _total_bend(geometry: Geometry) -> Tensor:
+    """By how many degrees the angles of a figure as large as the image of the chart's unit disc are off.
+
+    The theorem of Gauss and Bonnet, to first order: the mean sectional curvature times the area, that of the mean disc
+    where k > 2.
+    """
+    k = geometry.k
+    area = math.pi * geometry.volume_density ** (2 / k)
+    return math.degrees(1) * area * geometry.scalar_curvature / (k * (k - 1))
+
+
 #: column -> how it is read off a geometry
 QUANTITIES: dict[str, Callable[[Geometry], Tensor]] = {
     "scalar_curvature": lambda g: g.scalar_curvature,
@@ -47,7 +59,7 @@ QUANTITIES: dict[str, Callable[[Geometry], Tensor]] = {
     "volume_density": lambda g: g.volume_density,
     "smallest_stretch": lambda g: g.singular_values[..., -1],
     "largest_stretch": lambda g: g.singular_values[..., 0],
-    "total_bend": lambda g: _total_bend(g),
+    "total_bend": _total_bend,
     "effective_rank": lambda g: g.effective_rank,
     "condition_number": lambda g: g.condition_number,
 }
@@ -91,17 +103,6 @@ class Surface:
 
 #: by name
 Surfaces = Mapping[str, Surface]
-
-
-def _total_bend(geometry: Geometry) -> Tensor:
-    """By how many degrees the angles of a figure as large as the image of the chart's unit disc are off.
-
-    The theorem of Gauss and Bonnet, to first order: the mean sectional curvature times the area, that of the mean disc
-    where k > 2.
-    """
-    k = geometry.k
-    area = math.pi * geometry.volume_density ** (2 / k)
-    return math.degrees(1) * area * geometry.scalar_curvature / (k * (k - 1))
 
 
 class Measured:
