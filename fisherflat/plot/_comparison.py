@@ -62,6 +62,7 @@ def compared(table: pd.DataFrame, *, first: str, axes: np.ndarray | None = None)
         )
         for ax, title in ((left, part), (right, f"{part}: difference to {plain_label(first)}")):
             profile_axis(ax, sizes, "layer", "scal [1/σ²]")
+            ax.margins(y=0.12)  # of the scale that it has now: no marker on the frame
             ax.set_title(title, fontsize=9, loc="left", pad=3)
             ax.legend_ = None  # there is one for all of them
         for ax in (left, right):

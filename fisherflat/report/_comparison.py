@@ -203,7 +203,7 @@ class Comparison(Result):
         canvas = blank(2 * plot.COLUMN, 1.2 + 1.5 * parts)
         plot.compared(rows, first=self.names[0], axes=canvas.subplots(parts, 2, sharex=True, squeeze=False))
         texts = [str(text) for text in dict.fromkeys(row["text"] for row in self.analyses[0].rows)]
-        said = "left: means; right: paired differences, means with 95 % intervals; grey: noise floor of halves"
+        said = "left: means; right: paired differences, means with intervals; grey: noise floor of halves"
         what = f"scalar curvature by layer, {held}"
         plot.caption(canvas, caption(" against ".join(self.names), what, texts, said, OF_PART))
         return canvas
