@@ -17,7 +17,8 @@ from fisherflat.zoo import CHECKPOINTS, checkpoint
 #: words before the number of a step, the one that counts most first
 _WORDS = ("step", "checkpoint", "ckpt", "iter", "iteration", "batch", "samples", "tokens", "epoch")
 _NUMBERED = re.compile(rf"({'|'.join(_WORDS)})s?[-_=. ]*([0-9]{{1,18}})(?![0-9])", re.IGNORECASE)
-_ANY_NUMBER = re.compile(r"(?<![0-9])([0-9]{1,18})(?![0-9])")
+#: a name that is nothing else: a number in the name of a model, such as qwen3, is no step
+_BARE = re.compile(r"[0-9]{1,18}")
 #: bytes that are read at a time
 _PIECE = 2**20
 
@@ -92,8 +93,7 @@ def _step(name: str) -> tuple[str, int] | None:
         if word in numbered:
             # of one kind: these all count updates
             return ("step" if word in ("step", "checkpoint", "ckpt", "iter", "iteration") else word), numbered[word]
-    numbers = _ANY_NUMBER.findall(name)
-    return ("step", int(numbers[-1])) if numbers else None
+    return ("step", int(name)) if _BARE.fullmatch(name) else None
 
 
 def _looks_like_one(path: Path) -> bool:

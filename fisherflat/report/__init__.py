@@ -12,7 +12,7 @@ from fisherflat.report._compare import compare, is_saved
 from fisherflat.report._comparison import Comparison
 from fisherflat.report._depth_study import DepthStudy, study_depth
 from fisherflat.report._load import each, load, renew
-from fisherflat.report._page import CURVATURE, PAGE, cell, listed, number
+from fisherflat.report._page import CURVATURE, PAGE, cell, command, listed, number
 from fisherflat.report._plan import plan
 from fisherflat.report._proofs import Proofs
 from fisherflat.report._result import Result, read_json, reading, room_for
@@ -38,6 +38,7 @@ __all__ = [
     "blank",
     "cell",
     "checked_formats",
+    "command",
     "compare",
     "each",
     "is_saved",

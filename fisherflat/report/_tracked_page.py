@@ -27,7 +27,8 @@ def opening(found: Any) -> list[str]:
     """How the live curvature changes, where the largest change that is sure is, and how many checkpoints there are."""
     kept, all_ = len(found.measured), len(found.stages)
     count = f"{kept} of {all_} checkpoints were measured" if kept < all_ else f"All {all_} checkpoints were measured"
-    return [headline(found), _most(found), f"{count}, of {len(found.runs)} run{'s' if len(found.runs) > 1 else ''}."]
+    most = [_most(found)] if len(found.changes) else []
+    return [headline(found), *most, f"{count}, of {len(found.runs)} run{'s' if len(found.runs) > 1 else ''}."]
 
 
 def _most(found: Any) -> str:

@@ -16,6 +16,7 @@ from fisherflat import cli
 from fisherflat.errors import InputError
 from fisherflat.lab.experiments.language import CONSTANT_GATE, LLAMA, QWEN3_NEXT
 from fisherflat.lab.reproduce import Claim, Section, certificates, depth, language, reproduce, ring, symmetry
+from fisherflat.lab.reproduce import _page as page
 from fisherflat.lab.reproduce import _run as run
 from fisherflat.lab.reproduce._report import table
 
@@ -50,13 +51,30 @@ class Sections:
 @pytest.fixture
 def sections(monkeypatch: pytest.MonkeyPatch) -> Sections:
     fake = Sections()
-    monkeypatch.setattr(run, "SECTIONS", {name: fake.module(name) for name in ("first", "second")})
+    for room in (run, page):
+        monkeypatch.setattr(room, "SECTIONS", {name: fake.module(name) for name in ("first", "second")})
     return fake
 
 
 def test_a_section_that_is_done_is_not_done_again(sections: Sections, tmp_path: Path) -> None:
     assert reproduce(tmp_path, progress=False) and reproduce(tmp_path, progress=False)
     assert sections.measured == [("first", 2), ("second", 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "fisherflat reproduce --out again"),
+        ({"quick": True}, "fisherflat reproduce --quick --out again"),
+        ({"only": ["first"]}, "fisherflat reproduce --only first --out again"),
+        ({"quick": True, "only": ["second"]}, "fisherflat reproduce --quick --only second --out again"),
+    ],
+)
+def test_the_page_gives_the_command_that_was_run(
+    sections: Sections, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    reproduce(tmp_path, progress=False, **options)
+    assert f">{said}<" in (tmp_path / "report.html").read_text()
 
 
 def test_other_settings_a_lost_file_and_other_versions_are_measured_again(

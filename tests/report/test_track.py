@@ -76,6 +76,15 @@ def test_steps_are_read_from_names(name: str, step: int | None, tmp_path: Path) 
         assert [found.step for found in checkpoints(tmp_path)] == [step]
 
 
+def test_numbers_in_the_names_of_models_are_no_steps(tmp_path: Path) -> None:
+    for name in ("qwen3-base", "llama-3-8b", "v2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        assert [found.step for found in checkpoints(tmp_path / name)] == [0]
+    with pytest.raises(InputError, match="holds no checkpoints"):
+        checkpoints(tmp_path)
+
+
 def test_what_is_no_checkpoint_is_none(tmp_path: Path) -> None:
     (tmp_path / "logs-2024").mkdir()
     (tmp_path / "checkpoint-3.txt").write_text("")
@@ -88,7 +97,8 @@ def test_what_is_no_checkpoint_is_none(tmp_path: Path) -> None:
 
 def test_a_model_by_itself_is_a_run_of_one(run: Path) -> None:
     assert checkpoints(run / "checkpoint-20") == [(20, run / "checkpoint-20")]
-    assert [found.step for found in checkpoints("python-llama")] == [0]
+    for name in ("python-llama", "python-qwen3-next"):  # the 3 is no step
+        assert [found.step for found in checkpoints(name)] == [0]
     assert ff.track(run / "checkpoint-20", TEXTS, **SMALL).headline()
 
 

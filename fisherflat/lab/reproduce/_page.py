@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat.lab.reproduce._report import results, text
 from fisherflat.lab.reproduce._section import Claim, Section
+from fisherflat.lab.reproduce._sections import SECTIONS
 from fisherflat.pages import Code, Facts, Grid, Image, Item, Value
 from fisherflat.pages import Section as PageSection
-from fisherflat.report import PAGE, Result, cell, listed, read_json, reading, write
+from fisherflat.report import PAGE, Result, cell, command, listed, read_json, reading, write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,14 +80,18 @@ class Reproduction(Result):
         for figure, png in self.figures_of[name].items():
             title = figure.removesuffix(".png").replace("_", " ")
             items.append(Image(title, section.title, f"The figure {title} of the section {section.title}.", png))
-        settings = {str(key): str(value) for key, value in section.settings.items()}
+        settings = {str(key): _plain(value) for key, value in section.settings.items()}
         return PageSection(section.title, [*items, Facts({**settings, "seconds": f"{section.seconds:.0f}"})])
 
     def methods(self) -> list[Item]:
         """How it was made."""
+        there = self.sections_by_name
+        quick = {name: json.dumps(asdict(module.QUICK)) for name, module in SECTIONS.items()}
+        short = all(json.dumps(section.settings) == quick.get(name) for name, section in there.items())
+        only = list(there) if set(there) != set(SECTIONS) else None
         return [
             Facts({"verdicts": "compare each statement with these measurements alone"}),
-            Code("fisherflat reproduce --out again", "To repeat it:"),
+            Code(command("reproduce", quick=short, only=only, out="again"), "To repeat it:"),
         ]
 
     def overview(self) -> list[Table]:
@@ -118,3 +125,8 @@ class Reproduction(Result):
             claims = {name: [Claim(**claim) for claim in section["claims"]] for name, section in found.items()}
             sections = {name: Section(**section | {"claims": claims[name]}) for name, section in found.items()}
             return cls(sections, place)
+
+
+def _plain(value: Any) -> str:
+    """A setting as people write it."""
+    return ", ".join(map(_plain, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -6,24 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from fisherflat._files import claimed, made
 from fisherflat._progress import progress as shown
 from fisherflat.errors import InputError
-from fisherflat.lab.reproduce import certificates, depth, language, ring, symmetry
 from fisherflat.lab.reproduce._page import Reproduction
 from fisherflat.lab.reproduce._section import Section, versions
-
-#: name -> module with `Settings`, their short version `QUICK`, and `measure(settings, folder)`
-SECTIONS: dict[str, ModuleType] = {
-    "ring": ring,
-    "certificates": certificates,
-    "language": language,
-    "depth": depth,
-    "symmetry": symmetry,
-}
+from fisherflat.lab.reproduce._sections import SECTIONS
 
 
 def reproduce(
@@ -76,7 +66,7 @@ def _reproduced(folder: Path, chosen: Mapping[str, Any], asked: Sequence[str], p
     return True
 
 
-def _measured(module: ModuleType, settings: Any, folder: Path) -> Section:
+def _measured(module: Any, settings: Any, folder: Path) -> Section:
     (made(folder) / "section.json").unlink(missing_ok=True)
     start = time.perf_counter()
     section: Section = module.measure(settings, folder)
