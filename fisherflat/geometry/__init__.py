@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fisherflat.geometry._engines import ENGINES
-from fisherflat.geometry._field import CurvatureField, curvature_field
+from fisherflat.geometry._field import CurvatureField, curvature_field, grid
 from fisherflat.geometry._manifold import PRECISIONS, StatisticalManifold
 from fisherflat.geometry._more_bits import in_more_bits, poor
 from fisherflat.geometry._quantities import Geometry
@@ -41,6 +41,7 @@ __all__ = [
     "decided",
     "exceptional",
     "filled",
+    "grid",
     "in_more_bits",
     "poor",
     "refined",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fisherflat._arrays import integer
 from fisherflat._display import Card, displayed
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, without
@@ -83,6 +84,28 @@ class CurvatureField:
         return Card("CurvatureField", about)
 
 
+def grid(
+    k: int, extent: tuple[float, float, float, float], resolution: int
+) -> tuple[Float[Tensor, "rows columns 2"], tuple[float, float, float, float]]:
+    """The points of a map over a rectangle of a chart of `k` coordinates, and its bounds as numbers.
+
+    **Raises:** as `curvature_field`.
+    """
+    if k != 2:
+        raise InputError(f"a map needs a chart with 2 coordinates, this one has {k}")
+    try:
+        low0, high0, low1, high1 = (float(bound) for bound in extent)
+        if not all(map(math.isfinite, (low0, high0, low1, high1))) or low0 >= high0 or low1 >= high1:
+            raise ValueError("no rectangle")
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"extent must be (low 0, high 0, low 1, high 1) with low < high, all finite; got {extent!r}"
+        ) from error
+    side = integer(resolution, "resolution, in points a side,", 2)
+    first, second = (torch.linspace(*ends, side, dtype=torch.float64) for ends in ((low0, high0), (low1, high1)))
+    return torch.stack(torch.meshgrid(first, second, indexing="xy"), -1), (low0, high0, low1, high1)
+
+
 def curvature_field(
     M: StatisticalManifold, extent: tuple[float, float, float, float], *, resolution: int = 101
 ) -> CurvatureField:
@@ -106,22 +129,12 @@ def curvature_field(
     >>> ff.curvature_field(M, (-1, 1, -1, 1), resolution=3).scalar_curvature[1, 1].item()
     -2.0
     """
-    if M.k != 2:
-        raise InputError(f"a map needs a chart with 2 coordinates, this one has {M.k}")
-    low0, high0, low1, high1 = (float(bound) for bound in extent)
-    if not all(math.isfinite(bound) for bound in extent) or low0 >= high0 or low1 >= high1:
-        raise InputError(f"extent must be (low 0, high 0, low 1, high 1) with low < high, all finite; got {extent}")
-    if resolution < 2:
-        raise InputError(f"a map needs a resolution of at least 2 points a side, got {resolution}")
-    device = M.chart.point.device
-    first = torch.linspace(low0, high0, resolution, dtype=torch.float64, device=device)
-    second = torch.linspace(low1, high1, resolution, dtype=torch.float64, device=device)
-    u = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
+    u, bounds = grid(M.k, extent, resolution)
     tolerant = copy(M)
     tolerant.degenerate = "nan"
     with without(DegenerateImmersionWarning):  # a map shows its holes
         found = tolerant.judged(u, ["scalar_curvature", "metric"])
     return CurvatureField(
-        u.cpu(), found["scalar_curvature"].cpu(), found["metric"].cpu(), (low0, high0, low1, high1),
+        u.cpu(), found["scalar_curvature"].cpu(), found["metric"].cpu(), bounds,
         found["scalar_curvature_error"].cpu(), found["verdicts"].cpu(),
     )  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 
 from fisherflat._typing import Bool, Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError
+from fisherflat.geometry._factored import factored
 from fisherflat.jets import Jet
 
 #: within such a factor of being called degenerate, a point is nearly so
@@ -63,7 +64,7 @@ def orthonormal_frame(
                 f"the map or its derivatives are not finite {_place(~finite, u)}; is the point in the map's domain?"
             )
         jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
-    q, triangular = torch.linalg.qr(jacobian.transpose(-1, -2))
+    q, triangular = factored(jacobian.transpose(-1, -2))
     r = triangular.detach()  # what follows decides, and has no gradient
     columns = r.norm(dim=-2)
     singular, rank = ranked(r, columns if scale is None else scale.detach(), coefficients.shape[-1])

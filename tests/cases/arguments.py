@@ -22,6 +22,8 @@ IDS = [1, 2, 3, 4]
 SMALL: dict[str, Any] = {"layers": [0], "parts": ["mlp"], "points": 1, "readings": ["live"], "progress": False}
 STATES = np.random.default_rng(0).normal(size=(5, 4))
 
+BOWL = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
+
 
 def analyze(**options: Any) -> Callable[[Model], Any]:
     return lambda model: ff.analyze(model, IDS, **SMALL | options)
@@ -78,6 +80,10 @@ REFUSED: dict[str, Callable[[Model], Any]] = {
     **{f"device={device!r}": lambda _, device=device: ff.load("python-llama", device=device)
        for device in ("toaster", "cuda:99")},
     "a text that cannot be written": lambda _: ff.load("python-llama").encode("a\udcffb"),
+    **{f"a map of extent {extent!r}": lambda _, extent=extent: ff.curvature_field(BOWL, extent, resolution=3)
+       for extent in (0.3, None, "a", [1, 2], [0, 1, 0, "b"], (1, 0, 0, 1))},
+    **{f"a map of {side!r} points": lambda _, side=side: ff.curvature_field(BOWL, (0, 1, 0, 1), resolution=side)
+       for side in (2.5, "3", None, 1)},
     "a token that is none": lambda _: ff.charts.token(STATES, 0.5, np.eye(4)[:2]),
     "a token in words": lambda _: ff.charts.token(STATES, "1", np.eye(4)[:2]),
     "half a dimension": lambda _: ff.charts.identity(2.5),

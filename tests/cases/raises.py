@@ -645,6 +645,9 @@ CASES: dict[str, Calls] = {
         "for a chart that is not two-dimensional": lambda: ff.curvature_fields(
             [lambda x: torch.cat([x, x**2])], ff.charts.identity(1), (-1, 1, -1, 1), resolution=2
         ),
+        "a rectangle that is empty": lambda: ff.curvature_fields([bowl], S.chart, (1, 1, -1, 1)),
+        "not finite": lambda: ff.curvature_fields([bowl], S.chart, (-1, 1, -1, float("nan"))),
+        "a `resolution` below 2": lambda: ff.curvature_fields([bowl], S.chart, (-1, 1, -1, 1), resolution=1),
         "`CovarianceError`": lambda: ff.curvature_fields(
             [bowl], S.chart, (-1, 1, -1, 1), resolution=2, family=ff.Gaussian([1.0])
         ),

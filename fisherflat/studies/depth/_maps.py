@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
-from fisherflat.errors import InputError
-from fisherflat.geometry import CurvatureField
+from fisherflat.geometry import CurvatureField, grid
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
@@ -35,7 +32,8 @@ def curvature_fields(
 
     **Returns:** by label, such as `layer 3`, the field; NaN where the metric is singular.
 
-    **Raises:** `InputError` for a chart that is not two-dimensional, `CovarianceError`.
+    **Raises:** `InputError` for a chart that is not two-dimensional, a rectangle that is empty or not finite, or a
+    `resolution` below 2; `CovarianceError`.
 
     >>> import torch, fisherflat as ff
     >>> bowl = lambda x: x + torch.stack([0 * x[0], 0 * x[1], x[0] ** 2 + x[1] ** 2])
@@ -52,15 +50,11 @@ def fields_after_blocks(
     stack: Stack, extent: tuple[float, float, float, float], resolution: int
 ) -> dict[str, CurvatureField]:
     """The fields of a stack that has been traced; see `curvature_fields`."""
-    if stack.chart.k != 2:
-        raise InputError(f"a map needs a chart with 2 coordinates, this one has {stack.chart.k}")
-    low0, high0, low1, high1 = extent
-    first, second = (torch.linspace(*ends, resolution, dtype=torch.float64) for ends in ((low0, high0), (low1, high1)))
-    u = torch.stack(torch.meshgrid(first, second, indexing="xy"), -1)
+    u, bounds = grid(stack.chart.k, extent, resolution)
     found = measure_depths(stack, u, list(dict.fromkeys(("scalar_curvature", "metric", *NEEDED))), degenerate="nan")
     errors, verdicts = judged(stack, u, found)
     return {
-        label: CurvatureField(u, scal.cpu(), metric.cpu(), extent, error.cpu(), codes.cpu())
+        label: CurvatureField(u, scal.cpu(), metric.cpu(), bounds, error.cpu(), codes.cpu())
         for label, scal, metric, error, codes in zip(
             stack.labels, found["scalar_curvature"][1:], found["metric"][1:], errors[1:], verdicts[1:], strict=True
         )
