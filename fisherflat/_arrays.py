@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import sys
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -56,7 +58,8 @@ def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
 def integer(value: Any, name: str, least: int | None = None) -> int:
     """An integer of Python, of NumPy or in a tensor of one entry.
 
-    **Raises:** `InputError` for anything else, truth values and floats among it, and for one below `least`.
+    **Raises:** `InputError` for anything else, truth values and floats among it, for one below `least` and for one of
+    more than 64 bits.
     """
     try:
         if isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.dtype == torch.bool):
@@ -66,7 +69,20 @@ def integer(value: Any, name: str, least: int | None = None) -> int:
         raise InputError(f"{name} must be an integer, got {value!r}") from error
     if least is not None and number < least:
         raise InputError(f"{name} must be at least {least}, got {number}")
+    if not -(2**63) <= number < 2**63:
+        raise InputError(f"{name} must be an integer of at most 64 bits, got {number}")
     return number
+
+
+def sizes(what: str, **given: Any) -> tuple[int, ...]:
+    """The sizes of a layer, by name.
+
+    **Raises:** `InputError` for what is no integer, and where one is not positive.
+    """
+    found = {name: integer(value, name) for name, value in given.items()}
+    if min(found.values()) < 1:
+        raise InputError(f"{what} needs positive sizes, got {', '.join(f'{n}={size}' for n, size in found.items())}")
+    return tuple(found.values())
 
 
 def integers(values: Any, name: str) -> tuple[int, ...]:
@@ -80,6 +96,69 @@ def integers(values: Any, name: str) -> tuple[int, ...]:
     if not found:
         raise InputError(f"{name} must be a list that is not empty, got {values!r}")
     return found
+
+
+def number(value: Any, name: str, most: float = sys.float_info.max, least: float | None = None) -> float:
+    """A real number, NaN among them where no `least` is asked for.
+
+    **Raises:** `InputError` for anything else, for one that is larger in size than `most`, and for one below `least`.
+    """
+    try:
+        if isinstance(value, (str, bytes, bool)):
+            raise TypeError(f"a {type(value).__name__}")
+        found = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"{name} must be a number, got {value!r}") from error
+    if abs(found) > most:
+        raise InputError(f"{name} must be {'finite' if most >= 1e300 else f'at most {most:g}'}, got {found}")
+    if least is not None and not found >= least:
+        raise InputError(f"{name} must be at least {least:g}, got {found}")
+    return found
+
+
+def choice(value: Any, name: str, known: Collection[str]) -> str:
+    """One of some words.
+
+    **Raises:** `InputError` for anything else; the message lists the words.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
+    return value
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or False.
+
+    **Raises:** `InputError` for anything else, so that no array or text is taken for a truth value.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def strings(values: Any, name: str) -> list[str]:
+    """Several words, from a list or anything else that holds them.
+
+    **Raises:** `InputError` for a single word, and for what holds other things.
+    """
+    found = None if isinstance(values, (str, bytes)) else _listed(values)
+    if found is None or not all(isinstance(value, str) for value in found):
+        raise InputError(f"{name} must be a list of names, got {values!r}")
+    return found
+
+
+def _listed(values: Any) -> list[Any] | None:
+    try:
+        return list(values)
+    except TypeError:  # also of a tensor without axes
+        return None
+
+
+def tensors(**given: Any) -> None:
+    """**Raises:** `InputError` where one of them is no tensor."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
 def _example(value: Any) -> Any:

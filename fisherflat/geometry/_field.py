@@ -129,6 +129,8 @@ def curvature_field(
     >>> ff.curvature_field(M, (-1, 1, -1, 1), resolution=3).scalar_curvature[1, 1].item()
     -2.0
     """
+    if not isinstance(M, StatisticalManifold):
+        raise InputError(f"a map is drawn of a StatisticalManifold, got {type(M).__name__}")
     u, bounds = grid(M.k, extent, resolution)
     tolerant = copy(M)
     tolerant.degenerate = "nan"

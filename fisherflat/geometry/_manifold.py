@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import as_float64, integer
+from fisherflat._arrays import as_float64, choice, flag, integer, strings
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn, without
@@ -85,12 +85,10 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
     ) -> None:
         if not isinstance(chart, Chart):
             raise InputError(f"chart must come from fisherflat.charts, got {type(chart).__name__}")
-        if engine not in ENGINES:
-            raise InputError(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
+        choice(engine, "engine", ENGINES)
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}; derivatives need the digits")
-        if degenerate not in POLICIES:
-            raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
+        choice(degenerate, "degenerate", POLICIES)
         if family is not None and (isinstance(family, type) or not isinstance(family, Family | ParametricFamily)):
             raise InputError(
                 "family must be a fisherflat.Gaussian, e.g. Gaussian(0.5), or another fisherflat.families.Family; got "
@@ -243,13 +241,14 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
         True
         """
         known = known_quantities()
+        quantities = strings(quantities, "quantities")
         for name in quantities:
             if name not in known:
                 raise InputError(f"{name!r} is not a quantity of Geometry; the known ones are {', '.join(known)}")
-        if precision not in PRECISIONS:
-            raise InputError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+        choice(precision, "precision", PRECISIONS)
+        flag(error, "error")
         points, stuck = self._points(u), list[str]()
-        names = [*quantities, *(f"{name}_error" for name in quantities if error)]
+        columns = [*quantities, *(f"{name}_error" for name in quantities if error)]
 
         def read(geometry: Geometry, at: Tensor) -> tuple[Tensor, ...]:
             if precision == "auto":
@@ -260,7 +259,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
             errors = (geometry.error(name) for name in quantities) if error else ()
             return (*(getattr(geometry, name) for name in quantities), *errors)
 
-        found = dict(zip(names, self._measured(read, points, points), strict=True))
+        found = dict(zip(columns, self._measured(read, points, points), strict=True))
         if stuck:
             warn(
                 f"{len(stuck)} of {points[..., 0].numel()} points could not be computed in more bits, and what "

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from fisherflat._arrays import choice
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import InputError
 from fisherflat.geometry._dual import DualConnections
 from fisherflat.geometry._errors import Errors, kept, quantities_of
 from fisherflat.geometry._frame import inverse, orthonormal_frame
@@ -83,8 +83,7 @@ class Geometry(DualConnections, Errors):
         normal: Tensor | None = None,
         ambient: Ambient | None = None,
     ) -> None:
-        if degenerate not in POLICIES:
-            raise InputError(f"degenerate must be one of {POLICIES}, got {degenerate!r}")
+        choice(degenerate, "degenerate", POLICIES)
         self.working, self.k, self.ambient_dim = jet, jet.k, jet.coefficients.shape[-1]
         self._back = None if change is None else (inverse(change) if back is None else back).to(jet.coefficients)
         self._normal = normal

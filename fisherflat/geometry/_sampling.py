@@ -122,7 +122,7 @@ class _Estimates:
 
     def __init__(self, tangents: Tangents, seed: int, trace: Tensor | None = None) -> None:
         self.tangents, self.trace, self.parts = tangents, trace, list[Planes]()
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(integer(seed, "seed"))
 
     def more(self, count: int) -> None:
         """Measure so many planes more. They are drawn in units, so that none depends on how many are asked for."""

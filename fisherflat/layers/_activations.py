@@ -40,11 +40,13 @@ GATE_ACTIVATIONS: dict[str, Activation] = {
 MLP_ACTIVATIONS: dict[str, Activation] = {**GATE_ACTIVATIONS, "relu2": relu2}
 
 
-def named(name: str, known: dict[str, Activation]) -> Activation:
-    """The activation called `name` among those `known`.
+def named(name: str | Activation, known: dict[str, Activation], functions: bool = False) -> Activation:
+    """The activation called `name` among those `known`, or a function itself where `functions` may be given too.
 
     **Raises:** `InputError` for a name that is not among them; the message lists those that are.
     """
-    if name not in known:
+    if functions and callable(name):
+        return name
+    if not isinstance(name, str) or name not in known:
         raise InputError(f"unknown activation {name!r}; known here are {', '.join(known)}")
     return known[name]

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from fisherflat._arrays import flag, integer
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
@@ -43,6 +44,9 @@ class SelfAttention(nn.Module):
         self, dim: int, heads: int = 1, causal: bool = False, gate: Gate | None = None, bias: bool = False
     ) -> None:
         super().__init__()
+        dim, heads, causal = integer(dim, "dim"), integer(heads, "heads"), flag(causal, "causal")
+        if gate is not None and not isinstance(gate, Gate):
+            raise InputError(f'gate must be a Gate, such as Gate("silu"), or None; got {gate!r}')
         if dim < 1 or heads < 1 or dim % heads:
             raise InputError(f"a width of {dim} cannot be divided into {heads} heads; choose heads that divide dim")
         self.width = dim

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from fisherflat._arrays import flag, tensors
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
@@ -61,6 +62,8 @@ class BilinearAttention(nn.Module):
         bias: Tensor | None = None,
     ) -> None:
         super().__init__()
+        tensors(query=query, key=key, value=value, **({} if bias is None else {"bias": bias}))
+        constant = flag(constant, "constant")
         width = query.shape[-1] - constant if query.dim() == 3 else 0
         if query.dim() != 3 or key.shape != query.shape or tuple(value.shape) != (query.shape[0], width):
             coordinates = "d + 1" if constant else "d"
@@ -73,7 +76,7 @@ class BilinearAttention(nn.Module):
         dtypes = {tensor.dtype for tensor in (query, key, value, bias) if tensor is not None}
         if not query.is_floating_point() or len(dtypes) > 1:
             raise InputError(f"bilinear attention needs one floating dtype, got {', '.join(sorted(map(str, dtypes)))}")
-        self._activation = named(activation, MLP_ACTIVATIONS) if isinstance(activation, str) else activation
+        self._activation = named(activation, MLP_ACTIVATIONS, functions=True)
         self.activation = activation
         self.constant = constant
         self.query = nn.Parameter(query.detach().clone())

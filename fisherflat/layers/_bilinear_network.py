@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fisherflat._arrays import sizes
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._activations import GATE_ACTIVATIONS, named
@@ -54,11 +55,10 @@ class BilinearAttentionNetwork(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        if min(first, second, rank, features, outputs, glimpses) < 1:
-            raise InputError(
-                f"a bilinear attention network needs positive sizes, got widths {first} and {second}, rank {rank}, "
-                f"features {features}, outputs {outputs}, glimpses {glimpses}"
-            )
+        first, second, rank, features, outputs, glimpses = sizes(
+            "a bilinear attention network", first=first, second=second, rank=rank, features=features, outputs=outputs,
+            glimpses=glimpses,
+        )  # fmt: skip
         self._activation = named(activation, GATE_ACTIVATIONS)
         self.activation, self.glimpses = activation, glimpses
         self.query = linear(first, rank, bias=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn import functional as F
 
+from fisherflat._arrays import sizes
 from fisherflat._renamed import former, renamed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
@@ -37,8 +38,7 @@ class GatedConv1d(nn.Module):
     @renamed(dim="width")
     def __init__(self, width: int, kernel: int, activation: str = "sigmoid", bias: bool = False) -> None:
         super().__init__()
-        if width < 1 or kernel < 1:
-            raise InputError(f"a gated convolution needs positive sizes, got width={width} and kernel={kernel}")
+        width, kernel = sizes("a gated convolution", width=width, kernel=kernel)
         self._activation = named(activation, GATE_ACTIVATIONS)
         self.width, self.kernel, self.activation = width, kernel, activation
         self.value = nn.Conv1d(width, width, kernel, bias=bias)

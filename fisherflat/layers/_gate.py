@@ -95,5 +95,5 @@ class Gate(nn.Module):
 
 
 def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
+    if not isinstance(given, str) or given not in known:
         raise InputError(f"unknown gate {what} {given!r}; known are {', '.join(known)}")

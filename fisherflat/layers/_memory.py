@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from fisherflat._arrays import tensors
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._activations import MLP_ACTIVATIONS, Activation, named
@@ -41,15 +42,16 @@ class KeyValueMemory(nn.Module):
     ) -> None:
         super().__init__()
         given = {"key": key, "value": value, "key_bias": key_bias, "value_bias": value_bias}
+        tensors(**{name: tensor for name, tensor in given.items() if tensor is not None or name in ("key", "value")})
         shapes = {name: tuple(tensor.shape) for name, tensor in given.items() if tensor is not None}
         memories = len(key) if key.dim() == value.dim() == 2 else -1
-        fitting = {"value": (memories, value.shape[-1]), "key_bias": (memories,), "value_bias": value.shape[-1:]}
+        fitting = {"value": (memories, *value.shape[1:2]), "key_bias": (memories,), "value_bias": value.shape[-1:]}
         if any(shapes.get(name, shape) != shape for name, shape in fitting.items()):
             raise InputError(f"a memory needs key [h, d], value [h, D] and biases [h] and [D], got {shapes}")
         dtypes = {tensor.dtype for tensor in given.values() if tensor is not None}
         if not key.is_floating_point() or len(dtypes) > 1:
             raise InputError(f"a memory needs one floating dtype, got {', '.join(sorted(map(str, dtypes)))}")
-        self._activation = named(activation, MLP_ACTIVATIONS) if isinstance(activation, str) else activation
+        self._activation = named(activation, MLP_ACTIVATIONS, functions=True)
         self.activation = activation
         self.key = nn.Parameter(key.detach().clone())
         self.value = nn.Parameter(value.detach().clone())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fisherflat._arrays import sizes
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
@@ -37,8 +38,7 @@ class GatedMLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int, activation: str = "silu", bias: bool = False) -> None:
         super().__init__()
-        if dim < 1 or hidden < 1:
-            raise InputError(f"a gated MLP needs positive sizes, got dim={dim} and hidden={hidden}")
+        dim, hidden = sizes("a gated MLP", dim=dim, hidden=hidden)
         self._activation = named(activation, MLP_ACTIVATIONS)
         self.width = dim
         self.hidden = hidden

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from fisherflat._arrays import sizes
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._activations import GATE_ACTIVATIONS, named
@@ -38,8 +39,7 @@ class LowRankBilinearPooling(nn.Module):
         self, first: int, second: int, rank: int, outputs: int, activation: str = "tanh", bias: bool = False
     ) -> None:
         super().__init__()
-        if min(first, second, rank, outputs) < 1:
-            raise InputError(f"pooling needs positive sizes, got {first} and {second}, rank {rank}, outputs {outputs}")
+        first, second, rank, outputs = sizes("pooling", first=first, second=second, rank=rank, outputs=outputs)
         self._activation = named(activation, GATE_ACTIVATIONS)
         self.activation = activation
         self.first = linear(first, rank, bias)

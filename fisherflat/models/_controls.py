@@ -80,7 +80,7 @@ def _shuffled(seed: int, encoded: Encoded) -> Tensor:
 @torch.no_grad()
 def _replace(root: nn.Module, kind: str, keep_embeddings: bool, seed: int, name: str) -> None:
     """Give a model of its own that shares its weights with another other ones, tied ones once."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(integer(seed, "seed"))
     kept = {id(p) for m in root.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     made: dict[int, nn.Parameter] = {}
     for module in root.modules():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from fisherflat._arrays import as_float64
+from fisherflat._arrays import as_float64, strings
 from fisherflat.errors import InputError
 from fisherflat.jets.graph import ROLES, Graph, Held, Holding, Live, Node, Tangent, fold, run, unwrapped
 from fisherflat.jets.ops import STRUCTURAL
@@ -87,10 +87,8 @@ def freeze(
     >>> ff.certify(frozen, ff.charts.token(at, -1, torch.eye(4)[:2])).verdict
     'flat'
     """
-    if not hasattr(roles, "__iter__"):
-        raise InputError(f"roles are a list out of {', '.join(ROLES[:-1])}, got {roles!r}")
     module = unwrapped(module)
-    roles = (roles,) if isinstance(roles, str) else tuple(roles)
+    roles = (roles,) if isinstance(roles, str) else tuple(strings(roles, "roles"))
     for role in roles:
         if role not in ROLES or role == "other":
             raise InputError(f"{role!r} cannot be frozen; choose from {', '.join(ROLES[:-1])}")

@@ -9,10 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fisherflat._arrays import integer
+from fisherflat._arrays import integer, number
 from fisherflat.errors import InputError
 from fisherflat.parts.readings import canonical
-from fisherflat.scale._sphere import number
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from fisherflat._arrays import integer
+from fisherflat._arrays import integer, number
 from fisherflat._display import Card, displayed
 from fisherflat.errors import InputError
 from fisherflat.parts.readings import canonical
 from fisherflat.scale._reference import counted, less_curved
-from fisherflat.scale._sphere import number, radius, triangle_side
+from fisherflat.scale._sphere import radius, triangle_side
 from fisherflat.spaces.families import Gaussian
 
 CALIBRATED = "calibrated"

@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
-from fisherflat._arrays import integer
+from fisherflat._arrays import integer, number
 from fisherflat.errors import InputError
-
-
-def number(value: Any, name: str, most: float = sys.float_info.max) -> float:
-    """A real number, NaN among them. **Raises:** `InputError` for anything else, and for one larger than `most`."""
-    try:
-        if isinstance(value, (str, bytes, bool)):
-            raise TypeError(f"a {type(value).__name__}")
-        found = float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} must be a number, got {value!r}") from error
-    if abs(found) > most:
-        raise InputError(f"{name} must be finite, got {found}")
-    return found
 
 
 def radius(scalar_curvature: Any, k: Any = 2) -> float:

@@ -306,6 +306,7 @@ def principal_directions(states: Float[Tensor, "m d"], k: int) -> Float[Tensor, 
     >>> ff.charts.principal_directions(torch.tensor([[3.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), 1).norm(dim=1)
     tensor([2.])
     """
+    k = integer(k, "k")
     centred = states - states.mean(0)
     count = max(states.shape[0] - 1, 1)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)

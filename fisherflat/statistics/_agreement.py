@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fisherflat._arrays import integer
 from fisherflat._display import displayed
 from fisherflat.errors import InputError
 from fisherflat.statistics._estimate import at, checked, numbers, outward
@@ -155,7 +156,7 @@ def _bootstrapped(
             batch=max(1, 2**22 // shape[0] ** 2),
             confidence_level=outward(confidence, shape[0]),
             method="percentile",
-            rng=seed,
+            rng=integer(seed, "seed", 0),
         ).confidence_interval
     return float(found.low), float(found.high)
 
@@ -178,5 +179,6 @@ def _sign(first: np.ndarray, second: np.ndarray) -> Any:
 
 def _halves(clusters: int, splits: int, seed: int) -> np.ndarray:
     """`[splits, clusters]`, one for the clusters of the first half."""
+    splits, seed = integer(splits, "splits", 1), integer(seed, "seed", 0)
     order = np.random.default_rng(seed).random((splits, clusters)).argsort(1)
     return (order < clusters // 2).astype(float)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fisherflat._arrays import integer, number
 from fisherflat._display import Card, displayed
 from fisherflat.errors import InputError
 
@@ -219,10 +220,9 @@ def checked(
 ) -> tuple[np.ndarray, str | None, np.ndarray, np.ndarray]:
     """The finite values, what is resampled, the cluster of each of them, and which of all they are."""
     x = numbers(values)
-    if not 0 < confidence < 1:
+    if not 0 < number(confidence, "confidence") < 1:
         raise InputError(f"confidence must be between 0 and 1, got {confidence}")
-    if resamples < 1:
-        raise InputError(f"resamples must be at least 1, got {resamples}")
+    integer(resamples, "resamples", 1)
     keys = {"prompt": prompt, "position": position}
     for name, key in keys.items():
         if key is not None and len(key) != len(x):
@@ -283,7 +283,7 @@ def _interval(
         batch=max(1, 2**20 // len(x)),
         confidence_level=outward(confidence, n),
         method="percentile",
-        rng=seed,
+        rng=integer(seed, "seed", 0),
     ).confidence_interval
     return float(found.low), float(found.high)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fisherflat._arrays import integer
 from fisherflat._display import displayed
 from fisherflat.errors import InputError
 from fisherflat.statistics._estimate import outward
@@ -98,14 +99,14 @@ def pair_test(
 
     tested = stats.permutation_test(
         (np.arange(m),), difference, permutation_type="pairings", vectorized=True, n_resamples=resamples,
-        alternative="less", rng=seed, batch=1000,
+        alternative="less", rng=integer(seed, "seed", 0), batch=1000,
     )  # fmt: skip
     of_pairs = apart[chosen[:, 0], chosen[:, 1]]
     value = float(difference(np.arange(m)))
     between = float((total - of_pairs.sum()) / others)
     low = high = float("nan")
     if len(chosen) > 1:
-        drawn = np.random.default_rng(seed).integers(len(chosen), size=(resamples, len(chosen)))
+        drawn = np.random.default_rng(integer(seed, "seed", 0)).integers(len(chosen), size=(resamples, len(chosen)))
         tail = (1 - outward(confidence, len(chosen))) / 2
         ends = np.quantile(of_pairs[drawn].mean(1), [tail, 1 - tail]) - between
         low, high = map(float, ends)

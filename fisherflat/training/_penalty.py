@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import nn
 
-from fisherflat._arrays import integer
+from fisherflat._arrays import choice, integer, number
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, without
@@ -112,15 +112,15 @@ class CurvaturePenalty:
         dtype: torch.dtype = torch.float64,
         memory: int | None = None,
     ) -> None:
-        if quantity not in PENALTIES:
-            raise InputError(f"quantity must be one of {sorted(PENALTIES)}, got {quantity!r}")
-        self.quantity, self.target, self.weight = quantity, float(target), float(weight)
+        self.quantity = choice(quantity, "quantity", PENALTIES)
+        self.target, self.weight = number(target, "target", math.inf), number(weight, "weight", math.inf)
+        spread, seed = number(spread, "spread", math.inf), integer(seed, "seed")
         if not math.isfinite(self.target) or (quantity in _POSITIVE and self.target <= 0):
             kind = "a positive number" if quantity in _POSITIVE else "a finite number"
             raise InputError(f"the target of {quantity} must be {kind}, got {target!r}")
         if not math.isfinite(self.weight) or not math.isfinite(spread) or spread < 0:
             raise InputError(f"weight and spread must be finite, and spread not negative; got {weight!r}, {spread!r}")
-        self.points, self.spread = integer(points, "points", 1), float(spread)
+        self.points, self.spread = integer(points, "points", 1), spread
         manifold = StatisticalManifold(
             part, chart, family, dtype=dtype, degenerate="nan", memory=memory, differentiable=True
         )

@@ -115,7 +115,7 @@ def find_curvature(
             slope = torch.autograd.grad(up.nansum(), leaf)[0] if up.requires_grad else torch.zeros_like(leaf)
         return up.detach(), slope, value.detach()
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(integer(seed, "seed"))
     drawn = torch.randn(count, M.k + 2, generator=generator, dtype=torch.float64)
     offsets = radius * (drawn / drawn.norm(dim=1, keepdim=True))[:, : M.k].to(middle)  # uniform in the ball
     offsets[0] = 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fisherflat._arrays import integer
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.models._prompts import Encoded
@@ -114,7 +115,7 @@ class Random(Moves):
                 "the states of the words do not differ, so there is nothing to measure a unit by; give a longer prompt "
                 "or more prompts"
             )
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(integer(self.seed, "seed"))
         normal = torch.randn(d, self.k, generator=generator, dtype=torch.float64)
         return Along(length * torch.linalg.qr(normal).Q.T.to(pooled.device), self.kind)
 

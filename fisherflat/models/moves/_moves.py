@@ -129,7 +129,7 @@ class Moves(ABC):
 
 def ball(count: int, k: int, seed: int) -> Float[Tensor, "count k"]:
     """The origin and `count - 1` points drawn uniformly from the unit ball."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(integer(seed, "seed"))
     direction = torch.randn(count - 1, k, generator=generator, dtype=torch.float64)
     radius = torch.rand(count - 1, 1, generator=generator, dtype=torch.float64) ** (1 / k)
     inside = radius * direction / direction.norm(dim=1, keepdim=True)

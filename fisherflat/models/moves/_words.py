@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fisherflat._arrays import integer
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.models._model import Model
@@ -116,7 +117,7 @@ class Words(Moves, Fitted):
 
     def points(self, count: int, seed: int = 0) -> Float[Tensor, "count k"]:
         """The origin, which is the first word, and `count - 1` points drawn uniformly from the simplex with `seed`."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(integer(seed, "seed"))
         uniform = torch.rand(count - 1, self.k + 1, generator=generator, dtype=torch.float64)
         weights = -uniform.clamp_min(torch.finfo(torch.float64).tiny).log()  # exponential; shares of them are uniform
         inside = weights[:, 1:] / weights.sum(1, keepdim=True)

@@ -11,6 +11,7 @@ import math
 
 import torch
 
+from fisherflat._arrays import number
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.spaces.families._parametric import (
@@ -46,7 +47,7 @@ class VonMisesFisher(ParametricFamily):
     """
 
     def __init__(self, concentration: float | None = None) -> None:
-        if concentration is not None and not 0 < float(concentration) <= _LARGEST:
+        if concentration is not None and not 0 < number(concentration, "concentration", math.inf) <= _LARGEST:
             raise InputError(
                 f"the concentration must be a positive number up to {_LARGEST:.0f}, or None for the length of the "
                 f"output; got {concentration!r}"

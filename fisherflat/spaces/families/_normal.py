@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from typing import SupportsIndex
 
 import torch
 
+from fisherflat._arrays import integer
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.spaces.families._parametric import (
@@ -150,9 +150,7 @@ class FullGaussian(ParametricFamily):
     """
 
     def __init__(self, dim: SupportsIndex) -> None:
-        self.size = operator.index(dim)
-        if self.size < 1:
-            raise InputError(f"FullGaussian takes the dimension of the Gaussians, an integer from 1; got {dim!r}")
+        self.size = integer(dim, "the dimension of the Gaussians", 1)
 
     @property
     def several(self) -> tuple[str, Callable[[list[int]], bool]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fisherflat._arrays import as_float64
+from fisherflat._arrays import as_float64, integer
 from fisherflat._display import Card, displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
@@ -79,7 +79,10 @@ def growth(
     grows like depth^2 (95 % interval 2 to 2, over 2 points)
     """
     values = as_float64(curvature, "curvature").abs()
+    if not values.dim():
+        raise InputError("curvature must hold one row a depth, [depths, *points]; got a single number")
     values = values.reshape(values.shape[0], -1) if values.dim() > 1 else values[:, None]
+    seed, resamples = integer(seed, "seed", 0), integer(resamples, "resamples", 1)
     if values.shape[0] < 3:
         raise InputError(f"a law needs at least three depths, got {values.shape[0]}")
     x = torch.arange(1.0, values.shape[0] + 1, dtype=torch.float64) if depth is None else as_float64(depth, "depth")

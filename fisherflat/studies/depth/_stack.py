@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fisherflat._arrays import flag
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError, MapError, TraceError
 from fisherflat.jets import size
@@ -104,7 +105,9 @@ class Stack:
             raise InputError("a stack needs at least one block")
         if isinstance(family, str) and family != "calibrated":
             raise InputError(f'family must be a Gaussian or "calibrated", got {family!r}')
-        self.chart, self.reading, self._halves = chart, readings.LIVE, halves
+        if not isinstance(chart, Chart):
+            raise InputError(f"chart must come from fisherflat.charts, got {type(chart).__name__}")
+        self.chart, self.reading, self._halves = chart, readings.LIVE, flag(halves, "halves")
         self.stages: list[Stage] = []
         self._graphs: list[Graph] | None = [] if keep else None
         outputs = [chart.point]

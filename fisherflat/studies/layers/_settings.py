@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import integer, integers
+from fisherflat._arrays import choice, integer, integers
 from fisherflat.errors import InputError
 from fisherflat.geometry import ENGINES, ERRORS, PRECISIONS
 from fisherflat.models import PARTS
@@ -78,14 +78,11 @@ class Settings:
         if not full and what.k < 2:
             raise InputError(f"dim must be at least 2, got {what.k}: a curve has no intrinsic curvature")
         points, seed = 1 if full else integer(points, "points", 1), integer(seed, "seed", 0)
-        if not isinstance(engine, str) or engine not in ENGINES:
-            raise InputError(f"engine must be one of {sorted(ENGINES)}, got {engine!r}")
+        choice(engine, "engine", ENGINES)
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
-        if errors not in ERRORS:
-            raise InputError(f'errors must be "sample" or "all", got {errors!r}')
-        if precision not in PRECISIONS:
-            raise InputError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+        choice(errors, "errors", ERRORS)
+        choice(precision, "precision", PRECISIONS)
         if isinstance(heads, str) and heads != "all":
             raise InputError(f'heads must be "all" or a list of indices, got {heads!r}')
         if heads is not None and not isinstance(heads, str):
