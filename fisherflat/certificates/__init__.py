@@ -9,9 +9,11 @@ from fisherflat.certificates._curvature import CERTIFIED, CurvatureCertificate
 from fisherflat.certificates._curvature_words import ARGUMENTS
 from fisherflat.certificates._layer import (
     FIELDS,
+    PROMPTS,
     SINCE,
     expert,
     gaussian,
+    given_prompt,
     movement,
     named_prompt,
     operator,
@@ -27,6 +29,7 @@ __all__ = [
     "CERTIFIED",
     "FACTOR",
     "FIELDS",
+    "PROMPTS",
     "SINCE",
     "UNNAMED",
     "Analytic",
@@ -43,6 +46,7 @@ __all__ = [
     "bounds",
     "expert",
     "gaussian",
+    "given_prompt",
     "movement",
     "named_prompt",
     "operator",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,10 @@ from fisherflat.parts import trace
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
 
-#: what every subject about curvature says; `covariance`, `output` and `among` are missing in older ones
-FIELDS = frozenset({"layer", "part", "position", "moves", "token_ids"})
+#: what every subject about curvature says, beside the name of its prompt, which is under one of `PROMPTS`;
+#: `covariance`, `output` and `among` are missing in older ones
+FIELDS = frozenset({"layer", "part", "position", "moves"})
+PROMPTS = frozenset({"token_ids", "inputs"})
 SINCE = frozenset({"covariance", "output", "among"})
 #: a head, before its number
 HEAD = "head "
@@ -35,19 +37,43 @@ def named_prompt(encoded: Encoded) -> dict[str, Any]:
     return {"inputs": {name: digests.of_tensor(x) if isinstance(x, Tensor) else x for name, x in named.items()}}
 
 
-def operator(model: Model, subject: dict[str, Any], prompt: Any = None) -> Part | Head:
+def given_prompt(model: Model, named: Mapping[str, Any], prompt: Any = None) -> Encoded:
+    """The prompt of a name that `named_prompt` made.
+
+    **Args:** `prompt`: where the name holds no token ids, what the model ran on.
+
+    **Raises:** `CertificateError` where there is no name; `InputError` where the prompt is another, or the model cannot
+    run on it.
+    """
+    if "inputs" not in named:
+        if "token_ids" not in named:
+            raise CertificateError("subject: 'token_ids' is missing")
+        encoded = model.encode(named["token_ids"])
+        # of a control that reorders tokens, a certificate names them in the order in which they ran
+        return encoded if model.reorder is None else model.with_ids(torch.tensor(named["token_ids"]))
+    encoded = model.encode(prompt)
+    if named_prompt(encoded) != {"inputs": named["inputs"]}:
+        raise InputError("the prompt is not the one that the certificate names")
+    return encoded
+
+
+def operator(model: Model, subject: Mapping[str, Any], prompt: Any = None) -> Part | Head:
     """The part of the layer, as it ran on the prompt, that a subject names.
 
-    **Args:** `prompt`: where the subject holds no token ids, what the model ran on.
+    **Args:** `prompt`: as it was encoded, or, where the subject holds no token ids, what the model ran on.
 
     **Raises:** `CertificateError` where the subject does not name one, `InputError` where the model has none such, or
     the prompt is another.
     """
     try:
         layer, part = subject["layer"], subject["part"]
-        encoded = _prompt(model, subject, prompt)
     except KeyError as error:
         raise CertificateError(f"subject: {error} is missing") from error
+    return _part(model, layer, part, given_prompt(model, subject, prompt))
+
+
+def _part(model: Model, layer: Any, part: Any, encoded: Encoded) -> Part | Head:
+    """A part of a layer as it ran on a prompt. **Raises:** `InputError` where the model has none such."""
     number = part.removeprefix(HEAD) if isinstance(part, str) else ""
     head = int(number) if number != part and number.isdecimal() else None
     if part not in PARTS and head is None:
@@ -66,15 +92,6 @@ def operator(model: Model, subject: dict[str, Any], prompt: Any = None) -> Part 
     return found
 
 
-def _prompt(model: Model, subject: dict[str, Any], prompt: Any) -> Any:
-    if "inputs" not in subject:
-        return subject["token_ids"]
-    encoded = model.encode(prompt)
-    if named_prompt(encoded) != {"inputs": subject["inputs"]}:
-        raise InputError("the prompt is not the one that the certificate names")
-    return encoded
-
-
 def placed(
     model: Model,
     layer: int,
@@ -89,33 +106,35 @@ def placed(
     **Args:** `moving`, along what; `encoded`, the prompt; `place`, which token, `None` for all words together; `among`,
     the prompts that directions are fitted to, by default that one.
 
-    **Raises:** as `operator`, and `InputError` where such a chart cannot be made.
+    **Raises:** `InputError` where the model has no such part, or such a chart cannot be made.
     """
     variants = moving.variants(model, encoded, place)
-    about = {"layer": layer, "part": part, "position": place, "moves": moving.settings}
-    subjects = [{**about, "token_ids": variant.prompt_ids} for variant in variants]
-    operators = [operator(model, subject) for subject in subjects]
+    subject = {"layer": layer, "part": part, "position": place, "moves": moving.settings, **named_prompt(variants[0])}
+    operators = [_part(model, layer, part, variant) for variant in variants]
     states = [operator.input for operator in operators]
     if among:
-        subjects[0]["among"] = [other.prompt_ids for other in among]
-    inputs = [operator(model, {**about, "token_ids": other.prompt_ids}).input for other in among]
+        names = map(named_prompt, among)
+        subject["among"] = [name.get("token_ids", name) for name in names]
+    inputs = [_part(model, layer, part, other).input for other in among]
     directions = moving.fit(inputs or states, among or variants)
-    return subjects[0], operators[0], directions.chart(states, tokens(variants[0], place))
+    return subject, operators[0], directions.chart(states, tokens(variants[0], place))
 
 
-def gaussian(model: Model, subject: dict[str, Any], what: Covariance) -> Gaussian:
+def gaussian(
+    model: Model, subject: Mapping[str, Any], what: Covariance, encoded: Encoded, among: Sequence[Encoded] = ()
+) -> Gaussian:
     """The covariance of all outputs that a subject is about, which `fisherflat.analyze` measures them in, too.
 
-    **Args:** `what`, as it was asked for: by name it is fitted to the part's outputs on the prompts of the subject.
+    **Args:** `what`, as it was asked for: by name it is fitted to the part's outputs on the prompts; `encoded` and
+    `among`, those that the subject names.
 
     **Raises:** `CovarianceError` where there is none such.
     """
-    prompts = [model.encode(ids) for ids in subject.get("among", [subject["token_ids"]])]
-    parts = [operator(model, {**subject, "token_ids": prompt.prompt_ids}) for prompt in prompts]
+    prompts = among or [encoded]
+    parts = [_part(model, subject["layer"], subject["part"], prompt) for prompt in prompts]
     with torch.no_grad():
         outputs = [part(part.input) for part in parts]
-    here = model.encode(subject["token_ids"])
-    count = len(tokens(here, subject["position"])) if subject.get("output") == "moved" else len(here.ids)
+    count = len(tokens(encoded, subject["position"])) if subject.get("output") == "moved" else len(encoded.ids)
     return of_tokens(fitted(what, outputs, prompts), outputs[0].shape[-1], count)
 
 

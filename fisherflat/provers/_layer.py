@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, SupportsIndex
 
@@ -9,8 +10,8 @@ import torch
 
 from fisherflat._arrays import integer
 from fisherflat._renamed import renamed
-from fisherflat.certificates import CurvatureCertificate, gaussian, outputs, placed
-from fisherflat.errors import CovarianceError, InputError
+from fisherflat.certificates import CurvatureCertificate, gaussian, given_prompt, outputs, placed
+from fisherflat.errors import CovarianceError
 from fisherflat.models import Encoded, Model, as_model
 from fisherflat.models.covariances import Covariance, called
 from fisherflat.models.covariances import covariance as covariance_of
@@ -40,8 +41,8 @@ def certify_layer(
     """A certificate about a part of a layer, on a chart of what entered it.
 
     **Args:** `model`, loaded, or what `fisherflat.load` takes; `layer`, from 0, or negative from the end; `part`, out
-    of `attention`, `mlp`, `block`, or a head such as `"head 2"`, up to the output projection; `prompt`, a text or token
-    ids; `reading`, what is held (`fisherflat.readings`); `moves`, along what the token moves
+    of `attention`, `mlp`, `block`, or a head such as `"head 2"`, up to the output projection; `prompt`, anything that
+    `Model.encode` takes: token ids stand in the certificate, of hidden states and other inputs a digest; `reading`, what is held (`fisherflat.readings`); `moves`, along what the token moves
     (`fisherflat.moves.parse`), in `k` directions; `position` of the token, or `"together"` for all words (default: the
     last word, or the last place where one of the words stands that move);
     `covariance` and `output`, as in `fisherflat.analyze`, so that the number is that of its table: `"words"`, `"all"`,
@@ -60,36 +61,29 @@ def certify_layer(
     'flat'
     """
     model, layer = as_model(model), integer(layer, "layer")
-    moving, encoded = parse(moves, k), _by_ids(model, prompt)
+    moving, encoded = parse(moves, k), model.encode(prompt)
     place = moving.place(model, encoded, position)
     layer = integer(layer, "layer")
     if layer < 0:
         layer += len(model.blocks(encoded))
-    others = [_by_ids(model, one) for one in ([among] if isinstance(among, str) else among or ())]
+    others = [model.encode(one) for one in ([among] if isinstance(among, str) else among or ())]
     subject, operator, chart = placed(model, layer, part, moving, encoded, place, others)
     subject |= {"output": output_of(output)}
-    held, mean = readings.roles(reading), outputs(operator, subject, encoded)
+    here = given_prompt(model, subject, encoded)
+    held, mean = readings.roles(reading), outputs(operator, subject, here)
     mean = freeze(mean, chart.point, held) if held else mean
-    family = _measured_in(model, subject, covariance_of(covariance))
+    family = _measured_in(model, subject, covariance_of(covariance), here, others)
     found = certify(mean, chart, family, at=torch.zeros(moving.k), precision=precision)
     return replace(found, subject=subject)
 
 
-def _by_ids(model: Model, prompt: Any) -> Encoded:
-    """A prompt that a certificate can name. **Raises:** `InputError` for others."""
-    encoded = model.encode(prompt)
-    if encoded.kind != "ids":
-        raise InputError(
-            "a certificate names its prompt by token ids; give a text or ids, not hidden states or a model's own inputs"
-        )
-    return encoded
-
-
-def _measured_in(model: Model, subject: dict[str, Any], what: Covariance) -> Gaussian:
+def _measured_in(
+    model: Model, subject: dict[str, Any], what: Covariance, here: Encoded, among: Sequence[Encoded]
+) -> Gaussian:
     """The covariance, and its name in the subject; 1 where outputs do not vary, as at a single word."""
     subject["covariance"] = "given" if isinstance(what, Gaussian) else called(what)
     try:
-        return gaussian(model, subject, what)
+        return gaussian(model, subject, what, here, among)
     except CovarianceError:
         if what not in ("words", "all"):
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,19 +10,21 @@ from torch import Tensor
 
 from fisherflat.certificates import (
     FIELDS,
+    PROMPTS,
     SINCE,
     Certificate,
     CurvatureCertificate,
     digests,
     expert,
     gaussian,
+    given_prompt,
     movement,
     operator,
     outputs,
     placed,
 )
-from fisherflat.errors import CertificateError, FisherflatError
-from fisherflat.models import Head, Model, Part, as_model
+from fisherflat.errors import CertificateError, FisherflatError, InputError
+from fisherflat.models import Encoded, Head, Model, Part, as_model
 from fisherflat.models.covariances import OUTPUTS, covariance
 from fisherflat.models.moves import tokens
 from fisherflat.parts import freeze
@@ -33,17 +35,18 @@ from fisherflat.verifier._verify import Verification, verify
 AGREEMENT = 1e-6
 
 
-def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None) -> Verification:
+def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None, among: Any = None) -> Verification:
     """Check a certificate of `certify_layer`, or one about the symmetries of an MLP, against a model.
 
     The layer is found and traced again; for curvature on the same chart, which has to be that of what moves, at the
     position and on the prompt that the certificate names, to within the rounding of hidden states.
 
     **Args:** `certificate`; `model`, loaded, or what `fisherflat.load` takes; `prompt`, what the model was given, where
-    that was hidden states or inputs of its own: a certificate holds token ids, and of other prompts digests.
+    that was hidden states or inputs of its own: a certificate holds token ids, and of other prompts digests; `among`,
+    likewise the list of prompts to which directions and covariance were fitted.
 
     **Raises:** `CertificateError` where the certificate does not say which layer it is about, or it takes a `prompt`
-    that was not given.
+    or `among` that was not given.
 
     >>> import fisherflat as ff
     >>> model = ff.load("python-llama")
@@ -54,18 +57,23 @@ def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None) ->
     subject = certificate.subject
     if subject is None:
         raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")
-    if "inputs" in subject and prompt is None:
-        raise CertificateError(
-            "subject: the certificate is about hidden states, or other inputs, of which it holds digests alone; give "
-            "them as prompt"
-        )
+    for name, given, needed in (
+        ("prompt", prompt, "inputs" in subject),
+        ("among", among, any(isinstance(one, dict) for one in _among(subject))),
+    ):
+        if needed and given is None:
+            raise CertificateError(
+                "subject: the certificate is about hidden states, or other inputs, of which it holds digests alone; "
+                f"give them: fisherflat.verify_layer(certificate, model, {name}=...)"
+            )
     loaded = as_model(model)
     try:
         if not isinstance(certificate, CurvatureCertificate):
             part: Any = operator(loaded, subject, prompt)
             checked = verify(certificate, expert(part, subject["expert"]) if "expert" in subject else part)
             return _without_note(checked)
-        part, reasons = _placed(certificate, loaded, subject)
+        here = given_prompt(loaded, subject, prompt)
+        part, reasons = _placed(certificate, loaded, subject, here, among)
     except FisherflatError as error:
         return Verification(False, (f"subject: {str(error).removeprefix('subject: ')}",))
     if reasons:
@@ -73,36 +81,43 @@ def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None) ->
     chart = certificate.chart
     base = chart.point if certificate.base is None else certificate.base
     try:
-        mean = outputs(part, subject, loaded.encode(subject["token_ids"]))
+        mean = outputs(part, subject, here)
         mean = freeze(mean, base, certificate.frozen) if certificate.frozen else mean
     except FisherflatError as error:
         return Verification(False, (f"graph: the part could not be traced: {error}",))
     return _without_note(verify(certificate, mean, chart))
 
 
+def _among(subject: dict[str, Any]) -> list[Any]:
+    """The names of the prompts that directions and covariance are fitted to, where they are others."""
+    named = subject.get("among", [])
+    return named if isinstance(named, list) else []
+
+
 def _without_note(checked: Verification) -> Verification:
     return replace(checked, notes=tuple(note for note in checked.notes if not note.startswith("subject:")))
 
 
-def _placed(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> tuple[Part | Head, list[str]]:
-    """The part, and what is not as the subject says about the chart on it."""
-    if set(subject) - SINCE != FIELDS:
-        return operator(model, subject), ["its fields are not layer, part, position, moves and token_ids"]
+def _placed(
+    c: CurvatureCertificate, model: Model, subject: dict[str, Any], encoded: Encoded, given: Any
+) -> tuple[Part | Head, list[str]]:
+    """The part, and what is not as the subject says about the chart on it; `given`, prompts known by digests alone."""
+    part = operator(model, subject, encoded)
+    if set(subject) - SINCE - PROMPTS != FIELDS or len(PROMPTS & set(subject)) != 1:
+        return part, ["its fields are not layer, part, position, moves, and token_ids or inputs"]
     if subject.get("output", "all") not in OUTPUTS:
-        return operator(model, subject), [f"output is 'all' or 'moved', not {subject['output']!r}"]
+        return part, [f"output is 'all' or 'moved', not {subject['output']!r}"]
     if type(subject["layer"]) is not int or not isinstance(subject["part"], str):
         raise CertificateError("subject: a layer is an integer, and a part a text")
     moving, place = movement(subject["moves"]), subject["position"]
-    encoded = model.encode(subject["token_ids"])
     if place is not None and not (type(place) is int and 0 <= place < len(encoded.ids)):
-        return operator(model, subject), [f"there is no position {place!r} in the prompt"]
+        return part, [f"there is no position {place!r} in the prompt"]
+    among = _fitted_to(model, subject, given)
     if moving is None:
-        part = operator(model, subject)
         vectors = _same_vectors(c, tokens(encoded, place), subject["moves"])
-        return part, [*_same_point(c, part), *_same_covariance(c, model, subject), *vectors]
-    among = [model.encode(ids) for ids in subject.get("among", ())]
+        return part, [*_same_point(c, part), *_same_covariance(c, model, subject, encoded, among), *vectors]
     named, part, chart = placed(model, subject["layer"], subject["part"], moving, encoded, place, among)
-    reasons = [*_same_point(c, part), *_same_covariance(c, model, subject)]
+    reasons = [*_same_point(c, part), *_same_covariance(c, model, subject, encoded, among)]
     if named != {name: value for name, value in subject.items() if name not in ("covariance", "output")}:
         reasons.append("the prompt is not the one that is moved on")
     if c.chart.kind != chart.kind:
@@ -110,6 +125,16 @@ def _placed(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> t
     if c.chart.basis.shape != chart.basis.shape or not all(map(_along, c.chart.basis, chart.basis.cpu())):
         reasons.append("the chart's basis is not what moves in this layer, at this position")
     return part, reasons
+
+
+def _fitted_to(model: Model, subject: dict[str, Any], given: Any) -> list[Encoded]:
+    """The prompts that directions and covariance are fitted to, where they are others."""
+    names = _among(subject)
+    prompts = [None] * len(names) if given is None else list(given)
+    if len(prompts) != len(names):
+        raise InputError(f"among has {len(prompts)} prompts, and the certificate names {len(names)}")
+    named = [name if isinstance(name, dict) else {"token_ids": name} for name in names]
+    return [given_prompt(model, name, prompt) for name, prompt in zip(named, prompts, strict=True)]
 
 
 def _same_point(c: CurvatureCertificate, part: Part | Head) -> Iterator[str]:
@@ -120,13 +145,15 @@ def _same_point(c: CurvatureCertificate, part: Part | Head) -> Iterator[str]:
         yield "what enters the layer on this prompt is not the chart's point"
 
 
-def _same_covariance(c: CurvatureCertificate, model: Model, subject: dict[str, Any]) -> Iterator[str]:
+def _same_covariance(
+    c: CurvatureCertificate, model: Model, subject: dict[str, Any], encoded: Encoded, among: Sequence[Encoded]
+) -> Iterator[str]:
     """Whether the covariance is the one that its name says; one that was given stands in the certificate alone."""
     what = subject.get("covariance", "given")
     if what == "given":
         return
     try:
-        here = gaussian(model, subject, covariance(what)).covariance.cpu()
+        here = gaussian(model, subject, covariance(what), encoded, among).covariance.cpu()
     except FisherflatError as error:
         yield f"covariance: {error}"
         return

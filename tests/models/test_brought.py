@@ -343,7 +343,7 @@ def test_ids_in_any_form(bert: ff.Model) -> None:
 
 
 def test_other_inputs_are_another_prompt(bert: ff.Model, tmp_path: Path) -> None:
-    """A run is not resumed with a mask that is another one, and a certificate does not leave a mask out."""
+    """A run is not resumed with a mask that is another one."""
     ids, quick = [[5, 6, 7, 8]], {"layers": [0], "parts": ["block"], "points": 1, "positions": [2], "progress": False}
     first = {"input_ids": ids, "attention_mask": [[1, 0, 1, 1]]}
     plain = ff.analyze(bert, first, folder=tmp_path, **quick).table["scalar_curvature"]
@@ -351,8 +351,6 @@ def test_other_inputs_are_another_prompt(bert: ff.Model, tmp_path: Path) -> None
     assert list(plain) == list(again)
     with pytest.raises(InputError):
         ff.analyze(bert, first | {"attention_mask": [[1, 1, 0, 1]]}, folder=tmp_path, resume=True, **quick)
-    with pytest.raises(InputError, match="a certificate names its prompt by token ids"):
-        ff.certify_layer(bert, 0, prompt=first)
 
 
 def test_all_that_takes_a_model(bert: ff.Model) -> None:

@@ -130,7 +130,7 @@ def test_a_certificate_on_hidden_states_names_them_and_no_token_ids(tmp_path: Pa
     found.save(tmp_path)
     certificate = ff.Certificate.load(tmp_path / "certificates" / "layer-001.json")
     assert certificate.subject is not None and "token_ids" not in certificate.subject
-    with pytest.raises(ff.errors.CertificateError, match=r"hidden states, .* give them as prompt"):
+    with pytest.raises(ff.errors.CertificateError, match=r"hidden states, .* give them: .*prompt="):
         ff.verify_layer(certificate, model)
     assert ff.verify_layer(certificate, model, prompt=states).ok
     assert ff.verify_layer(certificate, model, prompt=states.tolist()).ok
