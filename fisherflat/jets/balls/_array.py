@@ -17,10 +17,11 @@ from flint import arb, arb_mat, ctx
 from torch import Tensor
 
 from fisherflat.errors import EnclosureError, UnsupportedOpError
+from fisherflat.jets.balls import _slices as slices
 from fisherflat.jets.rules import Irrational, Logarithm
 
 #: entries of a weight that are converted to balls at a time
-TILE = 2**21
+TILE = 2**18
 
 
 def ball(number: float) -> arb:
@@ -271,12 +272,12 @@ class Constant(BallArray):
 
 
 def product(a: BallArray, b: BallArray) -> np.ndarray:
-    """`a @ b`, batched and broadcast over leading axes, through `arb_mat`.
+    """`a @ b`, batched and broadcast over leading axes: large ones in slices, small ones through `arb_mat`.
 
     A matrix without batch axes multiplies all batches at once; a constant one is converted a tile at a time.
     """
     if len(b.shape) == 2:
-        rows = a.balls.reshape(-1, a.shape[-1])
+        rows = a.balls.reshape(math.prod(a.shape[:-1]), a.shape[-1])
         return _rows_times(rows, b).reshape(*a.shape[:-1], b.shape[1])
     if len(a.shape) == 2:
         flipped = Constant(a.tensor.T) if isinstance(a, Constant) else BallArray(a.balls.T)
@@ -287,18 +288,21 @@ def product(a: BallArray, b: BallArray) -> np.ndarray:
     right = np.broadcast_to(right, (*batch, *right.shape[-2:]))
     out = np.empty((*batch, left.shape[-2], right.shape[-1]), dtype=object)
     for index in np.ndindex(*batch):
-        out[index] = entries(matrix(left[index]) * matrix(right[index]))
+        out[index] = _rows_times(left[index], BallArray(right[index]))
     return out
 
 
 def _rows_times(rows: np.ndarray, b: BallArray) -> np.ndarray:
-    left, inner = matrix(rows), b.shape[0]
+    inner, columns = b.shape
+    constant = isinstance(b, Constant)
+    in_slices = slices.worthwhile(len(rows), inner, columns, constant)
     if not isinstance(b, Constant):
-        return entries(left * matrix(b.balls))
-    step = max(1, TILE // max(inner, 1))
-    pieces = []
-    for tile in b.tensor.to(torch.float64).split(step, 1):
-        pieces.append(entries(left * arb_mat(inner, tile.shape[1], tile.reshape(-1).tolist())))
+        return slices.multiplied(rows, [b.balls.T]) if in_slices else entries(matrix(rows) * matrix(b.balls))
+    tiles = b.tensor.detach().to(torch.float64).T.split(max(1, TILE // max(inner, 1)))
+    if in_slices:
+        return slices.multiplied(rows, (tile.numpy() for tile in tiles))
+    left = matrix(rows)
+    pieces = [entries(left * arb_mat(inner, len(tile), tile.T.reshape(-1).tolist())) for tile in tiles]
     return np.concatenate(pieces, 1)
 
 
