@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,10 +14,11 @@ import torch
 from cases.closeness import assert_same
 
 import fisherflat as ff
-from fisherflat.lab.bench import Plan, bench, depth, run, save, show, targets
+from fisherflat.lab.bench import Plan, bench, depth, jets, run, save, show, targets
 from fisherflat.lab.bench._growth import growth
-from fisherflat.lab.bench._measure import Spread, interleaved
+from fisherflat.lab.bench._measure import Spread, by_clock, interleaved
 from fisherflat.lab.bench._peers import peers
+from fisherflat.lab.bench._report import tables
 from fisherflat.lab.bench._versus import on_a_sphere, versus
 from fisherflat.lab.bench.floor import filling, floors
 from fisherflat.lab.bench.maps import subject
@@ -108,6 +110,103 @@ def test_geomstats_agrees():
     torch.testing.assert_close(found, ff.StatisticalManifold(made.module, made.chart).scalar_curvature(made.points(1)))
 
 
+# -- all coefficients, JAX included ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def jets_of_small_maps():
+    columns = [("attention-128", 2, 1), ("block-4", 3, 2)]
+    return list(jets.measured(columns, ["float64"], threads=1, repeats=1, device="cpu"))
+
+
+def test_jax_and_torch_find_the_coefficients_that_we_find(jets_of_small_maps):
+    for row in jets_of_small_maps:
+        assert row["cores"] == 1
+        found = {contender["name"]: contender for contender in row["contenders"]}
+        assert set(found) == {contender.name for contender in jets.CONTENDERS}
+        for name, contender in found.items():
+            if contender.get("note") == "the same":
+                assert (row["map"], name) == ("attention-128", "the same, norms written out")
+            elif (row["map"], name) == ("block-4", "torch nested jacfwd"):
+                assert contender["note"] == "wrong" and contender["error"] > 0.01 and "over_ours" not in contender
+            else:
+                assert contender["error"] < 1e-12, name
+                assert contender["over_ours"].keys() == {"wall", "process"}
+        assert row["ours_over_floor"]["wall"].median > 0
+
+
+@pytest.mark.parametrize("traces", [False, True])
+@pytest.mark.parametrize(("place", "expected"), [(0, 1e-3), (2, 1e-2), (3, 1e-1)])
+def test_one_wrong_coefficient_of_any_order_is_seen(traces, place, expected):
+    exact = torch.zeros(1, 6, 4, dtype=torch.float64)
+    exact[0, :, 0] = torch.tensor([10.0, 1.0, 0.5, 0.1, 0.0, 0.0])  # k = 2: value, two slopes, three bends
+    found = exact.clone()
+    found[0, place, 1] = 0.01
+    if traces:
+        found = torch.cat([found[:, :3], found[:, 3:4] + found[:, 5:]], 1)
+    assert jets.error(found, exact, 2) == pytest.approx(expected)
+    assert jets.error(found * float("nan"), exact, 2) == float("inf")
+
+
+def test_without_jax_its_rows_say_how_to_install_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "fisherflat.lab.bench._jax", raising=False)
+    monkeypatch.setitem(sys.modules, "jax", None)
+    row = jets.compared(subject("attention-4", 2), points=1, repeats=1)
+    notes = {contender["name"]: contender.get("note") for contender in row["contenders"]}
+    assert notes["ours"] is None and notes["torch nested jacfwd"] is None
+    for contender in jets.CONTENDERS:
+        if contender.jax:
+            assert "pip install 'fisherflat[bench]'" in notes[contender.name]
+
+
+def test_a_contender_that_fails_stops_no_other(monkeypatch):
+    def build(subject, u):
+        raise ValueError("no rule for this\nand more")
+
+    monkeypatch.setattr(jets, "CONTENDERS", [jets.CONTENDERS[0], jets.Contender("broken", build)])
+    row = jets.compared(subject("attention-4", 2), points=1, repeats=1)
+    assert row["contenders"][1]["note"] == "ValueError: no rule for this"
+    assert row["contenders"][0]["over_ours"]["wall"] == Spread(1, 1, 1)
+
+
+def test_the_process_that_compares_jets_says_what_went_wrong():
+    with pytest.raises(RuntimeError, match="unknown map 'mlp-8'"):
+        list(jets.measured([("mlp-8", 2, 1)], ["float64"], 1, 1, "cpu"))
+
+
+def test_jets_are_measured_on_the_table_or_on_what_is_chosen():
+    assert {(name, k): points for name, k, points in Plan().jets()} == jets.COLUMNS
+    assert list(Plan(maps=("attention-64", "minilm-0"), dims=(2, 3)).jets()) == [
+        ("attention-64", 2, 64),
+        ("attention-64", 3, jets.OTHERWISE),
+    ]
+    assert list(Plan(maps=("minilm-0",)).jets()) == []
+    assert [points for _, _, points in Plan(points=7).jets()] == [7] * len(jets.COLUMNS)
+    assert Plan(threads=1).numbers_of_threads == (1,) and Plan(threads=4).numbers_of_threads == (1, 4)
+
+
+def _jet_row(threads, **medians):
+    def both(process, wall):
+        return {"process": Spread(process, process, process), "wall": Spread(wall, wall, wall)}
+
+    contenders = [{"name": name, "traces": name == "folx", "over_ours": both(*m)} for name, m in medians.items()]
+    contenders.append({"name": "torch", "traces": False, "note": "wrong"})
+    about = {"map": "attention-768", "k": 4, "points": 2, "dtype": "float64", "threads": threads}
+    return {**about, "contenders": contenders, "ours_over_floor": both(0.3, 0.4)}
+
+
+def test_jets_are_judged_by_the_clock_that_fits_and_against_the_fastest_that_gives_them_all():
+    medians = {"ours": (1.0, 1.0), "jax": (1.6, 1.4), "jet": (2.0, 1.3), "folx": (0.5, 0.5)}
+    results = {"environment": {"gpu": None, "quick": False}, "jets": [_jet_row(n, **medians) for n in (1, 2)]}
+    judged = [(target.measured, target.reached) for target in targets(results)]
+    assert judged == [(1.6, True), (0.3, True), (1.3, False), (0.4, False)]
+    found = {table.title: table for table in tables(results)}
+    assert len(found) == 5  # two numbers of threads, two clocks, and what is promised
+    table = found["Time of all coefficients over ours, float64, threads: 2, wall time"]
+    assert dict(table.rows)["jet"].startswith("1.3 ") and dict(table.rows)["torch"] == "wrong"
+    assert dict(table.rows)["ours over S plain passes"].startswith("0.4 ")
+
+
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +216,11 @@ def test_samples_are_taken_in_turns(monkeypatch):
     samples = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, CPU)
     assert order[-6:] == ["a", "b"] * 3
     assert all(len(taken) == 3 for taken in samples.values())
+
+
+def test_process_time_does_not_run_while_nothing_is_done():
+    found = by_clock({"sleep": lambda: time.sleep(0.05)}, 1, CPU)
+    assert found["wall"]["sleep"][0] >= 0.05 > 0.02 > found["process"]["sleep"][0]
 
 
 def test_spread_of_ratios_is_taken_repeat_by_repeat():

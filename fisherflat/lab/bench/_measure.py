@@ -14,33 +14,51 @@ Key = TypeVar("Key")
 
 #: a sample shorter than this is repeated within itself
 SHORTEST = 0.05
+#: wall time; that of all threads of the process, which other processes do not disturb as much
+CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
 
-def seconds(call: Callable[[], object], device: torch.device, number: int = 1) -> float:
-    """Wall time of one of `number` calls in a row, with the device's queue empty before and after."""
+def elapsed(call: Callable[[], object], device: torch.device, number: int = 1) -> dict[str, float]:
+    """Seconds of one of `number` calls in a row by each of `CLOCKS`, with the device's queue empty before and after."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = {name: clock() for name, clock in CLOCKS.items()}
     for _ in range(number):
         call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.perf_counter() - start) / number
+    return {name: (clock() - start[name]) / number for name, clock in CLOCKS.items()}
+
+
+def seconds(call: Callable[[], object], device: torch.device, number: int = 1) -> float:
+    """Wall time of one of `number` calls in a row."""
+    return elapsed(call, device, number)["wall"]
+
+
+def by_clock(
+    calls: Mapping[Key, Callable[[], object]], repeats: int, device: torch.device
+) -> dict[str, dict[Key, list[float]]]:
+    """Seconds of each call by each clock, `repeats` times, taken in turns (A B C A B C ...).
+
+    All of them thus see the same disturbances.
+    """
+    number = {}
+    for name, call in calls.items():
+        once = seconds(call, device)  # also the warm-up
+        number[name] = max(1, min(1000, round(SHORTEST / max(once, 1e-9))))
+    samples: dict[str, dict[Key, list[float]]] = {clock: {name: [] for name in calls} for clock in CLOCKS}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            for clock, taken in elapsed(call, device, number[name]).items():
+                samples[clock][name].append(taken)
+    return samples
 
 
 def interleaved(
     calls: Mapping[Key, Callable[[], object]], repeats: int, device: torch.device
 ) -> dict[Key, list[float]]:
-    """Seconds of each call, `repeats` times, taken in turns (A B C A B C ...) so that all see the same disturbances."""
-    number = {}
-    for name, call in calls.items():
-        once = seconds(call, device)  # also the warm-up
-        number[name] = max(1, min(1000, round(SHORTEST / max(once, 1e-9))))
-    samples: dict[Key, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            samples[name].append(seconds(call, device, number[name]))
-    return samples
+    """Wall seconds of each call, `repeats` times, taken in turns."""
+    return by_clock(calls, repeats, device)["wall"]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from itertools import product
 import torch
 
 from fisherflat.errors import InputError
-from fisherflat.lab.bench import maps, minilm
+from fisherflat.lab.bench import jets, maps, minilm
 from fisherflat.lab.bench.maps import Subject
 
-SECTIONS = ("floor", "peers", "norms", "memory", "growth", "gradient", "tracing", "depth")
+SECTIONS = ("floor", "jets", "peers", "norms", "memory", "growth", "gradient", "tracing", "depth")
 #: sections that are run where they are named alone: this one writes a checkpoint of 2.3 GiB
 ON_REQUEST = ("checkpoint",)
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -99,7 +99,8 @@ class Plan:
         return self.share / (4 if self.gpu else 1)
 
     @property
-    def _dtypes(self) -> tuple[str, ...]:
+    def chosen_dtypes(self) -> tuple[str, ...]:
+        """Names of dtypes: as chosen, or float64, and on a GPU float32 too."""
         return self.dtypes or (tuple(DTYPES) if self.gpu else ("float64",))
 
     @property
@@ -114,7 +115,7 @@ class Plan:
         """What is compared with the floor."""
         names = self.maps or (("attention-64", "block-64") if self.quick else maps.NAMES)
         dims = self.dims or ((2,) if self.quick else DIMS)
-        for dtype, name, k in product(self._dtypes, names, dims):
+        for dtype, name, k in product(self.chosen_dtypes, names, dims):
             yield Case(name, k, dtype, self.moving)
         if not self._chosen:
             # the chart of a token slice: what does not move yet need not be carried
@@ -123,6 +124,23 @@ class Plan:
             if self._minilm:
                 yield from (Case(f"minilm-{i}", 4) for i in range(6))
                 yield from (Case("minilm-0", k) for k in (2, 8))
+
+    def jets(self) -> Iterator[tuple[str, int, int]]:
+        """Whose jets are compared with JAX's: maps, k and points."""
+        table, times = (jets.QUICK if self.quick else jets.COLUMNS), jets.LARGER[self.device]
+        chosen = table
+        if self.maps or self.dims:
+            names = [name for name in self.maps if name.startswith(("attention", "block"))]
+            names = names if self.maps else list(dict.fromkeys(name for name, _ in table))
+            dims = self.dims or tuple(dict.fromkeys(k for _, k in table))
+            chosen = {key: table.get(key, jets.OTHERWISE) for key in product(names, dims)}
+        for (name, k), points in chosen.items():
+            yield name, k, self.points or times * points
+
+    @property
+    def numbers_of_threads(self) -> tuple[int, ...]:
+        """Those with which jets are compared with JAX's: one, and all."""
+        return (1,) if self.gpu else tuple(sorted({1, self.threads}))
 
     def peers(self) -> Iterator[Case]:
         """What is compared with competitors.
@@ -133,7 +151,7 @@ class Plan:
             yield Case("attention-64", 2, readout="token")
             return
         names = self.maps or ("attention-64", "attention-256", "block-64")
-        for dtype, name, k in product(self._dtypes, names, self.dims or DIMS):
+        for dtype, name, k in product(self.chosen_dtypes, names, self.dims or DIMS):
             yield Case(name, k, dtype, self.moving, "all" if name == "attention-64" else "token")
         if not self._chosen:
             yield Case("attention-768", 4, readout="token")
@@ -145,7 +163,7 @@ class Plan:
     def gradients(self) -> Iterator[Case]:
         """Whose gradients by their weights are taken."""
         names = ("attention-64",) if self.quick else ("attention-64", "attention-256", "attention-768", "block-256")
-        for dtype, name in product(self._dtypes, self.maps or names):
+        for dtype, name in product(self.chosen_dtypes, self.maps or names):
             yield Case(name, 2, dtype, "token")
 
     def memory(self) -> Iterator[Case]:

@@ -1,4 +1,4 @@
-"""What was found: as a JSON file, as tables, and against what the library promises."""
+"""What was found: as a JSON file and as tables."""
 
 from __future__ import annotations
 
@@ -11,120 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fisherflat._files import whole
-
-FASTEST = "fastest correct competitor"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A promise: what, in which direction the bound lies, what was measured."""
-
-    what: str
-    bound: str
-    measured: float
-    reached: bool
-
-
-def targets(results: dict[str, Any]) -> list[Target]:
-    """The promises that the rows of `results` speak to; none of a quick run, whose sizes are not those promised."""
-    if results["environment"]["quick"]:
-        return []
-    return [*_peer_targets(results), *_floor_targets(results), *_growth_targets(results), *_other_targets(results)]
-
-
-def at_least(what: str, bound: float, measured: float) -> Target:
-    """A lower bound."""
-    return Target(what, f"at least {bound:g}", measured, measured >= bound)
-
-
-def at_most(what: str, bound: float, measured: float) -> Target:
-    """An upper bound."""
-    return Target(what, f"at most {bound:g}", measured, measured <= bound)
-
-
-def _peer_targets(results: dict[str, Any]) -> Iterator[Target]:
-    rows = [row for row in results.get("peers", []) if row["dtype"] == "float64"]
-    for row in rows:
-        if (row["map"], row["k"]) == ("attention-64", 8):
-            for whose, expert in (("", False), (", experts' included", True)):
-                found = fastest_peer(row, expert)
-                if found is not None:
-                    what = f"{FASTEST}{whose}, {row['map']}, k = {row['k']} ({found['name']})"
-                    yield at_least(what, 40, found["over_taylor"].median)
-    gauss = [
-        contender["over_taylor"].median
-        for row in rows
-        if row["map"] == "attention-256"
-        for contender in row["contenders"]
-        if contender["name"].startswith("jacfwd(jacrev)") and "over_taylor" in contender
-    ]
-    if gauss:
-        yield at_least("jacfwd(jacrev) + Gauss, attention-256, the least over k", 15, min(gauss))
-
-
-def fastest_peer(row: dict[str, Any], expert: bool) -> dict[str, Any] | None:
-    """The competitor with the least time among those that are right on this map; with or without experts' own."""
-    timed = [
-        contender
-        for contender in row["contenders"]
-        if "over_taylor" in contender
-        and contender["name"] not in ("taylor", "autodiff", "floor")
-        and (expert or not contender["expert"])
-    ]
-    return min(timed, key=lambda contender: contender["over_taylor"].median, default=None)
-
-
-def _floor_targets(results: dict[str, Any]) -> Iterator[Target]:
-    gpu = results["environment"]["gpu"] is not None
-    for name, k, bound in (("attention-768", 4, 1.5), ("attention-256", 8, 2.0)):
-        if gpu and name == "attention-256":
-            continue
-        for row in results.get("floor", []):
-            if (row["map"], row["k"], row["dtype"], row["moving"]) == (name, k, "float64", "all"):
-                what = f"over the floor, {name}, k = {k}, P = {row['points']}"
-                yield at_most(f"jets {what}", bound, row["jet_over_floor"].median)
-                yield at_most(f"scalar curvature {what}", bound, row["scalar_curvature_over_floor"].median)
-
-
-def _growth_targets(results: dict[str, Any]) -> Iterator[Target]:
-    for what in ("points", "depth"):
-        if what in results.get("growth", {}):
-            exponent = results["growth"][what]["exponent"]
-            yield Target(f"exponent of time in {what}", "0.95 to 1.1", exponent, 0.95 <= exponent <= 1.1)
-
-
-def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
-    if results.get("memory"):
-        most = max(results["memory"], key=lambda row: row["jet_over_floor_at_once"])
-        yield at_most(f"peak memory over the floor, {most['map']}", 1.5, most["jet_over_floor_at_once"])
-    for row in results.get("gradient") or []:
-        ratio = row["value_and_gradient_over_value"].median
-        yield at_most(f"value and gradient by all weights over the value, {row['map']}, {row['dtype']}", 2.5, ratio)
-        if "nested_over_ours" in row:
-            ratio = row["nested_over_ours"].median
-            yield at_least(f"nested torch.func over the gradient, {row['map']}", 100, ratio)
-    if results.get("tracing"):
-        yield at_most("seconds to trace MiniLM's six blocks", 3, results["tracing"]["seconds"].median)
-    yield from _depth_targets(results.get("depth") or {})
-    if results.get("checkpoint"):
-        yield at_most("peak memory of a checkpoint over a block", 3, results["checkpoint"]["peak_over_block"])
-
-
-def _depth_targets(depth: dict[str, Any]) -> Iterator[Target]:
-    if "minilm" in depth:
-        found = depth["minilm"]
-        what = f"MiniLM, k = {found['k']}, P = {found['points']}"
-        yield at_most(f"profile over the floor, {what}", 2, found["profile_over_floor"].median)
-        for by, ratio in found["budget_over_second_order"].items():
-            bound = 1 + found["labels"][by]
-            yield at_most(f"budget by {by} over the profile's second-order part, {what}", bound, ratio.median)
-    if "random" in depth:
-        found = depth["random"]
-        deepest = max(found["seconds"])
-        what = f"{deepest} blocks of width {found['width']}, k = {found['k']}, P = {found['points']}"
-        yield at_most(f"seconds for the profile of {what}", 120, found["seconds"][deepest])
-        for what, exponent in found["exponents"].items():
-            yield at_most(f"exponent of a profile's {what} in depth", 1.1, exponent)
+from fisherflat.lab.bench._targets import targets
 
 
 def plain(results: dict[str, Any]) -> dict[str, Any]:
@@ -187,6 +74,7 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
                 for row in results["floor"]
             ],
         )
+    yield from _jet_tables(results.get("jets") or [])
     for row in results.get("peers", []):
         yield Table(
             f"Scalar curvature, {row['map']}, k = {row['k']}, {row['dtype']}, output: {row['readout']}",
@@ -240,6 +128,26 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     kept = [(t.what, t.bound, f"{t.measured:.3g}", "yes" if t.reached else "no") for t in targets(results)]
     if kept:
         yield Table("What is promised", ("what", "bound", "measured", "reached"), kept)
+
+
+def _jet_tables(rows: list[dict[str, Any]]) -> Iterator[Table]:
+    """For each dtype, number of threads and clock: contenders down, maps across."""
+    for dtype, threads in dict.fromkeys((row["dtype"], row["threads"]) for row in rows):
+        chosen = [row for row in rows if (row["dtype"], row["threads"]) == (dtype, threads)]
+        header = tuple(f"{row['map']}, k {row['k']}, P {row['points']}" for row in chosen)
+        names = dict.fromkeys(contender["name"] for row in chosen for contender in row["contenders"])
+        for clock in chosen[0]["ours_over_floor"]:
+            cells = [
+                (name, *(_cell(next(c for c in row["contenders"] if c["name"] == name), clock) for row in chosen))
+                for name in names
+            ]
+            cells.append(("ours over S plain passes", *(str(row["ours_over_floor"][clock]) for row in chosen)))
+            title = f"Time of all coefficients over ours, {dtype}, threads: {threads}, {clock} time"
+            yield Table(title, ("contender", *header), cells)
+
+
+def _cell(contender: dict[str, Any], clock: str) -> str:
+    return str(contender["over_ours"][clock] if "over_ours" in contender else contender["note"])
 
 
 def _depth_tables(depth: dict[str, Any]) -> Iterator[Table]:

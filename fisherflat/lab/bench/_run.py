@@ -15,13 +15,15 @@ from typing import Any
 import torch
 
 from fisherflat._version import __version__
-from fisherflat.lab.bench import checkpoint, depth, floor, gradient, memory, minilm
+from fisherflat.lab.bench import checkpoint, depth, floor, gradient, jets, memory, minilm
 from fisherflat.lab.bench._growth import SERIES, growth
 from fisherflat.lab.bench._plan import DTYPES, SECTIONS, Plan
 from fisherflat.lab.bench._versus import on_a_sphere, versus
 
 #: hears of each measurement as it is begun
 Tell = Callable[[str], None]
+#: whose versions are noted
+PACKAGES = ("numpy", "transformers", "omnibias-geometry", "geomstats", "jax", "folx")
 
 
 def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
@@ -52,6 +54,15 @@ def _floor(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
         subject = case.build(plan.device)
         points = plan.points or floor.filling(subject, plan.share)
         rows.append(asdict(case) | floor.over_floor(subject, points, plan.repeats))
+    return rows
+
+
+def _jets(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    columns, dtypes = list(plan.jets()), plan.chosen_dtypes
+    for threads in plan.numbers_of_threads if columns else ():
+        tell(f"jets: {', '.join(f'{name}, k = {k}' for name, k, _ in columns)}; threads: {threads}")
+        rows += jets.measured(columns, dtypes, threads, plan.repeats, plan.device)
     return rows
 
 
@@ -120,6 +131,7 @@ def _checkpoint(plan: Plan, tell: Tell) -> dict[str, Any]:
 
 _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "floor": _floor,
+    "jets": _jets,
     "peers": _peers,
     "norms": _norms,
     "memory": _memory,
@@ -137,7 +149,10 @@ def environment(plan: Plan) -> dict[str, Any]:
         "fisherflat": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        **{package: _version(package) for package in ("numpy", "transformers", "omnibias-geometry", "geomstats")},
+        **{
+            package: _version(package)
+            for package in ("numpy", "transformers", "omnibias-geometry", "geomstats", "jax", "folx")
+        },
         "processor": _processor(),
         "gpu": torch.cuda.get_device_name() if plan.gpu else None,
         "device": plan.device,

@@ -1,0 +1,144 @@
+"""What the library promises, and what a run says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fisherflat.lab.bench.jets import OURS
+
+FASTEST = "fastest correct competitor"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A promise: what, in which direction the bound lies, what was measured."""
+
+    what: str
+    bound: str
+    measured: float
+    reached: bool
+
+
+def targets(results: dict[str, Any]) -> list[Target]:
+    """The promises that the rows of `results` speak to; none of a quick run, whose sizes are not those promised."""
+    if results["environment"]["quick"]:
+        return []
+    return [
+        *_jet_targets(results),
+        *_peer_targets(results),
+        *_floor_targets(results),
+        *_growth_targets(results),
+        *_other_targets(results),
+    ]
+
+
+def at_least(what: str, bound: float, measured: float) -> Target:
+    """A lower bound."""
+    return Target(what, f"at least {bound:g}", measured, measured >= bound)
+
+
+def at_most(what: str, bound: float, measured: float) -> Target:
+    """An upper bound."""
+    return Target(what, f"at most {bound:g}", measured, measured <= bound)
+
+
+def _jet_targets(results: dict[str, Any]) -> Iterator[Target]:
+    """By process time with one thread on a CPU, which other processes disturb least; otherwise by wall time."""
+    for row in results.get("jets") or []:
+        clock = "process" if row["threads"] == 1 and results["environment"]["gpu"] is None else "wall"
+        where = f"{row['map']}, k = {row['k']}, P = {row['points']}, {row['dtype']}, threads: {row['threads']}"
+        timed = [contender for contender in row["contenders"] if "over_ours" in contender and not contender["traces"]]
+        others = [contender for contender in timed if contender["name"] != OURS]
+        if others:
+            first = min(others, key=lambda contender: contender["over_ours"][clock].median)
+            found = first["over_ours"][clock].median
+            yield at_least(f"jets of the fastest other over ours, {where} ({first['name']})", 1.5, found)
+        bound = 0.35 if row["map"] == "attention-768" else 0.8
+        yield at_most(f"jets over the floor, {where}", bound, row["ours_over_floor"][clock].median)
+
+
+def _peer_targets(results: dict[str, Any]) -> Iterator[Target]:
+    rows = [row for row in results.get("peers", []) if row["dtype"] == "float64"]
+    for row in rows:
+        if (row["map"], row["k"]) == ("attention-64", 8):
+            for whose, expert in (("", False), (", experts' included", True)):
+                found = fastest_peer(row, expert)
+                if found is not None:
+                    what = f"{FASTEST}{whose}, {row['map']}, k = {row['k']} ({found['name']})"
+                    yield at_least(what, 40, found["over_taylor"].median)
+    gauss = [
+        contender["over_taylor"].median
+        for row in rows
+        if row["map"] == "attention-256"
+        for contender in row["contenders"]
+        if contender["name"].startswith("jacfwd(jacrev)") and "over_taylor" in contender
+    ]
+    if gauss:
+        yield at_least("jacfwd(jacrev) + Gauss, attention-256, the least over k", 15, min(gauss))
+
+
+def fastest_peer(row: dict[str, Any], expert: bool) -> dict[str, Any] | None:
+    """The competitor with the least time among those that are right on this map; with or without experts' own."""
+    timed = [
+        contender
+        for contender in row["contenders"]
+        if "over_taylor" in contender
+        and contender["name"] not in ("taylor", "autodiff", "floor")
+        and (expert or not contender["expert"])
+    ]
+    return min(timed, key=lambda contender: contender["over_taylor"].median, default=None)
+
+
+def _floor_targets(results: dict[str, Any]) -> Iterator[Target]:
+    gpu = results["environment"]["gpu"] is not None
+    for name, k, bound in (("attention-768", 4, 1.5), ("attention-256", 8, 2.0)):
+        if gpu and name == "attention-256":
+            continue
+        for row in results.get("floor", []):
+            if (row["map"], row["k"], row["dtype"], row["moving"]) == (name, k, "float64", "all"):
+                what = f"over the floor, {name}, k = {k}, P = {row['points']}"
+                yield at_most(f"jets {what}", bound, row["jet_over_floor"].median)
+                yield at_most(f"scalar curvature {what}", bound, row["scalar_curvature_over_floor"].median)
+
+
+def _growth_targets(results: dict[str, Any]) -> Iterator[Target]:
+    for what in ("points", "depth"):
+        if what in results.get("growth", {}):
+            exponent = results["growth"][what]["exponent"]
+            yield Target(f"exponent of time in {what}", "0.95 to 1.1", exponent, 0.95 <= exponent <= 1.1)
+
+
+def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
+    if results.get("memory"):
+        most = max(results["memory"], key=lambda row: row["jet_over_floor_at_once"])
+        yield at_most(f"peak memory over the floor, {most['map']}", 1.5, most["jet_over_floor_at_once"])
+    for row in results.get("gradient") or []:
+        ratio = row["value_and_gradient_over_value"].median
+        yield at_most(f"value and gradient by all weights over the value, {row['map']}, {row['dtype']}", 2.5, ratio)
+        if "nested_over_ours" in row:
+            ratio = row["nested_over_ours"].median
+            yield at_least(f"nested torch.func over the gradient, {row['map']}", 100, ratio)
+    if results.get("tracing"):
+        yield at_most("seconds to trace MiniLM's six blocks", 3, results["tracing"]["seconds"].median)
+    yield from _depth_targets(results.get("depth") or {})
+    if results.get("checkpoint"):
+        yield at_most("peak memory of a checkpoint over a block", 3, results["checkpoint"]["peak_over_block"])
+
+
+def _depth_targets(depth: dict[str, Any]) -> Iterator[Target]:
+    if "minilm" in depth:
+        found = depth["minilm"]
+        what = f"MiniLM, k = {found['k']}, P = {found['points']}"
+        yield at_most(f"profile over the floor, {what}", 2, found["profile_over_floor"].median)
+        for by, ratio in found["budget_over_second_order"].items():
+            bound = 1 + found["labels"][by]
+            yield at_most(f"budget by {by} over the profile's second-order part, {what}", bound, ratio.median)
+    if "random" in depth:
+        found = depth["random"]
+        deepest = max(found["seconds"])
+        what = f"{deepest} blocks of width {found['width']}, k = {found['k']}, P = {found['points']}"
+        yield at_most(f"seconds for the profile of {what}", 120, found["seconds"][deepest])
+        for what, exponent in found["exponents"].items():
+            yield at_most(f"exponent of a profile's {what} in depth", 1.1, exponent)
