@@ -14,7 +14,7 @@ import torch
 from cases.closeness import assert_same
 
 import fisherflat as ff
-from fisherflat.lab.bench import Plan, bench, depth, jets, run, save, show, targets
+from fisherflat.lab.bench import Plan, bench, depth, gpu, jets, run, save, show, targets
 from fisherflat.lab.bench._growth import growth
 from fisherflat.lab.bench._measure import Spread, by_clock, interleaved
 from fisherflat.lab.bench._peers import peers
@@ -205,6 +205,48 @@ def test_jets_are_judged_by_the_clock_that_fits_and_against_the_fastest_that_giv
     table = found["Time of all coefficients over ours, float64, threads: 2, wall time"]
     assert dict(table.rows)["jet"].startswith("1.3 ") and dict(table.rows)["torch"] == "wrong"
     assert dict(table.rows)["ours over S plain passes"].startswith("0.4 ")
+
+
+# -- a GPU against the CPU, here the CPU against itself --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "check", [c for c in gpu.checks() if "256" not in c.name], ids=lambda c: f"{c.name}, {c.dtype}"
+)
+def test_each_check_of_a_gpu_runs_and_finds_what_the_cpu_finds(check):
+    row = gpu.run_check(check, CPU)
+    assert row["holds"], row
+    assert row["difference"] <= (1e-13 if check.dtype == torch.float64 else 1e-5)
+
+
+def test_a_difference_above_the_bound_fails_and_a_failure_is_written_down():
+    def computed(off):
+        found = iter(torch.tensor([2.0, entry], dtype=torch.float64) for entry in (1.0, 1.0 + 2 * off))
+        return lambda device, dtype: {"a": next(found), "b": torch.ones(2)}
+
+    for off, holds in ((1e-14, True), (1e-11, False), (float("nan"), False)):
+        row = gpu.run_check(gpu.Check("numbers", computed(off)), CPU)
+        assert row["holds"] is holds and (holds or row["difference"] >= 1e-11 * (1 - 1e-3))
+    broken = gpu.run_check(gpu.Check("broken", lambda device, dtype: {"a": torch.ones(2)[7]}), CPU)
+    assert not broken["holds"] and "IndexError" in broken["failed"]
+
+
+def test_timings_of_a_gpu_go_on_without_a_graph(monkeypatch):
+    monkeypatch.setattr(gpu, "checks", lambda: iter([]))
+    monkeypatch.setattr(gpu, "COLUMNS", {("attention-4", 2): 2, ("mlp-4", 2): 2})
+    found = gpu.compared("cpu", 1, lambda line: None)
+    first, second = found["timings"][:2]
+    assert "on a GPU alone" in first["graph_failed"] and set(first["over_floor"]) == {"jets", "scalar_curvature"}
+    assert first["bytes"] > 0 and "unknown map" in second["failed"]
+    drawn = {table.title: table for table in tables({"environment": {"quick": True}, "gpu": found})}
+    assert any("unknown map" in line for (line,) in drawn["failed: mlp-4, k = 2, float64"].rows)
+
+
+def test_the_section_of_a_gpu_needs_one(monkeypatch):
+    with pytest.raises(ff.errors.InputError, match="--device cuda"):
+        Plan(only=("gpu",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert Plan(device="cuda").sections[0] == "gpu" and "gpu" not in Plan().sections
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------

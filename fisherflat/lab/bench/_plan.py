@@ -13,8 +13,8 @@ from fisherflat.lab.bench import jets, maps, minilm
 from fisherflat.lab.bench.maps import Subject
 
 SECTIONS = ("floor", "jets", "peers", "norms", "memory", "growth", "gradient", "tracing", "depth")
-#: sections that are run where they are named alone: this one writes a checkpoint of 2.3 GiB
-ON_REQUEST = ("checkpoint",)
+#: sections that are run where they are named alone: one writes a checkpoint of 2.3 GiB, one needs a GPU
+ON_REQUEST = ("checkpoint", "gpu")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 DIMS = (2, 4, 8)
 #: share of the points in a quick run
@@ -82,6 +82,13 @@ class Plan:
             raise InputError("repeats, threads, points and k are at least 1")
         if self.gpu and not torch.cuda.is_available():
             raise InputError("torch finds no GPU; leave out --device cuda, or install a torch that has CUDA")
+        if "gpu" in self.only and not self.gpu:
+            raise InputError("the section gpu compares a GPU with the CPU; add --device cuda")
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Those that are run: as chosen, or all that are not on request, and on a GPU first what only that can tell."""
+        return self.only or (*(("gpu",) if self.gpu else ()), *SECTIONS)
 
     @property
     def gpu(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fisherflat._files import whole
+from fisherflat.lab.bench._measure import figure
 from fisherflat.lab.bench._targets import targets
 
 
@@ -74,6 +75,7 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
                 for row in results["floor"]
             ],
         )
+    yield from _gpu_tables(results.get("gpu") or {})
     yield from _jet_tables(results.get("jets") or [])
     for row in results.get("peers", []):
         yield Table(
@@ -148,6 +150,47 @@ def _jet_tables(rows: list[dict[str, Any]]) -> Iterator[Table]:
 
 def _cell(contender: dict[str, Any], clock: str) -> str:
     return str(contender["over_ours"][clock] if "over_ours" in contender else contender["note"])
+
+
+def _gpu_tables(found: dict[str, Any]) -> Iterator[Table]:
+    if not found:
+        return
+    yield Table(
+        f"The GPU against the CPU in float64; TF32 {'on' if found['tf32'] else 'off'}",
+        ("what", "dtype", "difference", "bound", "holds", "seconds"),
+        [
+            (
+                row["check"],
+                row["dtype"],
+                *(f"{row[key]:.1e}" if key in row else "failed" for key in ("difference", "bound")),
+                "yes" if row["holds"] else "NO: " + " | ".join(row.get("failed", "too large").split("\n")[-6:]),
+                f"{row['seconds']:.2f}",
+            )
+            for row in found["checks"]
+        ],
+    )
+    yield Table(
+        "On the GPU: milliseconds, and jets over S plain passes without and with a CUDA graph",
+        ("map", "k", "dtype", "P", "floor", "jets", "graph", "with scalar curvature", "over", "graph over", "MiB"),
+        [
+            (
+                *(str(row[key]) for key in ("map", "k", "dtype", "points")),
+                *(_of(row, "seconds", name, 1e3) for name in ("floor", "jets", "graph", "scalar_curvature")),
+                *(_of(row, "over_floor", name) for name in ("jets", "graph")),
+                f"{row['bytes'] / 2**20:.0f}" if "bytes" in row else "",
+            )
+            for row in found["timings"]
+        ],
+    )
+    for row in found["timings"]:
+        for key in ("failed", "graph_failed"):
+            if key in row:
+                lines = [(line.strip(),) for line in row[key].strip().split("\n")[-8:]]
+                yield Table(f"{key}: {row['map']}, k = {row['k']}, {row['dtype']}", ("traceback",), lines)
+
+
+def _of(row: dict[str, Any], kind: str, name: str, factor: float = 1.0) -> str:
+    return figure(row[kind][name].median * factor) if name in row.get(kind, {}) else "-"
 
 
 def _depth_tables(depth: dict[str, Any]) -> Iterator[Table]:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from fisherflat._version import __version__
-from fisherflat.lab.bench import checkpoint, depth, floor, gradient, jets, memory, minilm
+from fisherflat.lab.bench import checkpoint, depth, floor, gpu, gradient, jets, memory, minilm
 from fisherflat.lab.bench._growth import SERIES, growth
-from fisherflat.lab.bench._plan import DTYPES, SECTIONS, Plan
+from fisherflat.lab.bench._plan import DTYPES, Plan
 from fisherflat.lab.bench._versus import on_a_sphere, versus
 
 #: hears of each measurement as it is begun
@@ -31,7 +31,7 @@ def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
     results: dict[str, Any] = {"schema": 1, "environment": environment(plan)}
     started = time.perf_counter()
     with _threads(plan.threads):
-        for name in plan.only or SECTIONS:
+        for name in plan.sections:
             results[name] = _SECTIONS[name](plan, tell)
     results["environment"]["seconds"] = time.perf_counter() - started
     return results
@@ -129,6 +129,10 @@ def _checkpoint(plan: Plan, tell: Tell) -> dict[str, Any]:
     return checkpoint.over_block(plan.quick, plan.threads)
 
 
+def _gpu(plan: Plan, tell: Tell) -> dict[str, Any]:
+    return gpu.compared(plan.device, plan.repeats, tell, quick=plan.quick)
+
+
 _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "floor": _floor,
     "jets": _jets,
@@ -140,6 +144,7 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "tracing": _tracing,
     "depth": _depth,
     "checkpoint": _checkpoint,
+    "gpu": _gpu,
 }
 
 

@@ -31,6 +31,7 @@ def targets(results: dict[str, Any]) -> list[Target]:
         *_floor_targets(results),
         *_growth_targets(results),
         *_other_targets(results),
+        *_gpu_targets(results.get("gpu") or {}),
     ]
 
 
@@ -125,6 +126,12 @@ def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
     yield from _depth_targets(results.get("depth") or {})
     if results.get("checkpoint"):
         yield at_most("peak memory of a checkpoint over a block", 3, results["checkpoint"]["peak_over_block"])
+
+
+def _gpu_targets(gpu: dict[str, Any]) -> Iterator[Target]:
+    if gpu:
+        held = sum(row["holds"] for row in gpu["checks"])
+        yield at_least("checks of the GPU against the CPU that hold", len(gpu["checks"]), held)
 
 
 def _depth_targets(depth: dict[str, Any]) -> Iterator[Target]:
