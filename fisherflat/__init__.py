@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for type checkers, which know no lazy imports; a test holds
     from fisherflat import moves as moves
     from fisherflat import plot as plot
     from fisherflat import readings as readings
+    from fisherflat import runners as runners
     from fisherflat import scale as scale
     from fisherflat import statistics as statistics
     from fisherflat import symmetry as symmetry
@@ -75,6 +76,7 @@ _MODULES = (
     "moves",
     "plot",
     "readings",
+    "runners",
     "scale",
     "statistics",
     "symmetry",

@@ -16,6 +16,7 @@ __all__ = [
     "CertificateError",
     "CheckpointError",
     "CheckpointWarning",
+    "ClusterError",
     "CovarianceError",
     "DegenerateImmersionError",
     "DegenerateImmersionWarning",
@@ -76,6 +77,10 @@ class OutOfMemoryError(FisherflatError, MemoryError):
 
 class CheckpointError(FisherflatError, OSError):
     """A checkpoint could not be read: no weights, pickled weights, truncated files, unknown architecture."""
+
+
+class ClusterError(FisherflatError, RuntimeError):
+    """A cluster does not answer, has not what tasks take, or its workers are not like this process."""
 
 
 class CertificateError(FisherflatError, ValueError):

@@ -20,6 +20,7 @@ def compare(
     out: options.OutFolder,
     prompts: options.Prompts,
     measuring: options.Measuring,
+    running: options.Running,
     loading: options.Loading,
     format: options.Formats = options.PNG,
     plan: options.Plan = False,
@@ -46,6 +47,7 @@ def compare(
             resume=resume,
             overwrite=overwrite,
             progress=progress(),
+            runner=running.runner_or_none(),
             **what,
         )
         report(found, out, format)
@@ -63,6 +65,7 @@ def track(
     out: options.OutFolder,
     prompts: options.Prompts,
     measuring: options.Measuring,
+    running: options.Running,
     loading: options.Loading,
     format: options.Formats = options.PNG,
     plan: options.Plan = False,
@@ -93,6 +96,7 @@ def track(
             resume=resume,
             overwrite=overwrite,
             progress=progress(),
+            runner=running.runner_or_none(),
             **what,
         )
         report(found, out, format)

@@ -55,6 +55,7 @@ def reproduce(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the report, the numbers and the figures.", file_okay=False)
     ],
+    running: options.Running,
     quick: options.Quick = False,
     only: options.Only = None,
 ) -> None:
@@ -65,7 +66,8 @@ def reproduce(
     from fisherflat._files import read_json
     from fisherflat.lab.reproduce import reproduce
 
-    if not reproduce(out, quick=quick, only=options.words(only), progress=progress()):
+    runner = running.runner_or_none()
+    if not reproduce(out, quick=quick, only=options.words(only), runner=runner, progress=progress()):
         raise KeyboardInterrupt
     written(files := files_written())
     answer({"kind": "Reproduction", **read_json(out / "results.json"), "files": [str(file) for file in files]})

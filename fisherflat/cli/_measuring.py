@@ -48,6 +48,7 @@ def analyze(
     out: options.OutFolder,
     prompts: options.Prompts,
     measuring: options.Measuring,
+    running: options.Running,
     loading: options.Loading,
     depth: Annotated[
         bool, typer.Option("--depth", help="Study how curvature accumulates over the layers, too.")
@@ -73,6 +74,7 @@ def analyze(
             loading.load(path),
             texts,
             **what,
+            runner=running.runner_or_none(),
             depth=depth,
             folder=out,
             resume=resume,

@@ -16,6 +16,7 @@ from fisherflat.errors import InputError
 
 if TYPE_CHECKING:
     from fisherflat.models import Model
+    from fisherflat.runners import Runner
 
 SEVERAL = "may be given several times, or hold several between commas"
 
@@ -194,7 +195,6 @@ class Measuring:
     family: Family = None
     covariance: Covariance = "words"
     output: Output = "all"
-    jobs: Jobs = 1
 
     def arguments(self) -> dict[str, Any]:
         """The same as arguments of `fisherflat.analyze`."""
@@ -220,8 +220,40 @@ class Measuring:
             "family": self.family,
             "covariance": covariance(self.covariance),
             "output": self.output,
-            "jobs": self.jobs,
         }
+
+
+@dataclass(frozen=True)
+class Running:
+    """What carries out the tasks of a study."""
+
+    jobs: Jobs = 1
+    runner: Annotated[
+        str, typer.Option("--runner", help="What measures: processes of this machine (--jobs), or ray.")
+    ] = "processes"
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="Of a Ray cluster: HOST:PORT, ray://HOST:PORT or auto; default: an instance of its own, here.",
+        ),
+    ] = None
+    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs, and threads of torch, that a task takes.")] = 1
+    ray_gpus: Annotated[float, typer.Option("--ray-gpus", help="GPUs that a task takes, such as 1 or 0.5.")] = 0
+
+    def runner_or_none(self) -> Runner | None:
+        """What is asked for; `None` for this process alone."""
+        from fisherflat.runners import processes, ray
+
+        if self.runner == "ray":
+            if self.jobs != 1:
+                raise typer.BadParameter("Ray knows how many tasks a machine takes: --ray-cpus", param_hint="--jobs")
+            return ray(self.ray_address, self.ray_cpus, self.ray_gpus)
+        if self.runner != "processes":
+            raise typer.BadParameter(f"{self.runner!r} is neither processes nor ray", param_hint="--runner")
+        if (self.ray_address, self.ray_cpus, self.ray_gpus) != (None, 1, 0):
+            raise typer.BadParameter("an option of --runner ray, which is not asked for", param_hint="--ray-...")
+        return processes(self.jobs) if self.jobs > 1 else None
 
 
 _RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")

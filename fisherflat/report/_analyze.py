@@ -17,9 +17,10 @@ from fisherflat.models.covariances import Covariance
 from fisherflat.models.moves import Moves
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._in_depth import FOLDER, depth_studies, in_depth
+from fisherflat.runners import Runner, one_process, processes
 from fisherflat.spaces.families import ParametricFamily
 from fisherflat.studies import as_prompts, begun
-from fisherflat.studies.layers import Runner, Settings, one_process, processes, study
+from fisherflat.studies.layers import Settings, study
 
 
 def analyze(
@@ -89,8 +90,8 @@ def analyze(
       all prompts; `"all"`, at all tokens; `"diagonal"`, the variance of each output at the words; `"full"`, their
       covariance matrix there; a number; or a `Gaussian`, also one of all outputs of a prompt at once. `output`: the
       outputs of `"all"` tokens are the surface, or those of the ones that `"moved"`.
-    - `jobs`: how many processes measure at a time; `runner`: what carries out the tasks instead, see
-      `fisherflat.studies.layers`.
+    - `jobs`: how many processes measure at a time; `runner`: what carries out the tasks instead, one
+      of `fisherflat.runners`, such as `ff.runners.ray()`, or a function of that kind.
     - `folder`: keep what is done there as it comes; `resume`: take what is done from there, and measure only the rest;
       `overwrite`: remove it. Without either a folder that holds an analysis is refused.
     - `depth`: also study how curvature accumulates over the layers on each prompt (`fisherflat.study_depth`), and

@@ -22,10 +22,10 @@ from torch import nn
 import fisherflat as ff
 from fisherflat.errors import InputError
 from fisherflat.models import Model
+from fisherflat.runners import Work, one_process
 from fisherflat.studies._journal import FILE, Journal, Row
-from fisherflat.studies.layers._runners import one_process
 from fisherflat.studies.layers._study import Study
-from fisherflat.studies.layers._tasks import Task, Work
+from fisherflat.studies.layers._tasks import Task
 
 IDS = [5, 6, 7, 8, 9, 11]
 OTHER = [12, 4, 8, 30]

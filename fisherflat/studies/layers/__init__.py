@@ -6,9 +6,8 @@ from fisherflat.studies.layers._full import SAMPLED
 from fisherflat.studies.layers._measure import CORNERS, NEGLIGIBLE, QUANTITIES
 from fisherflat.studies.layers._plan import Plan, plan
 from fisherflat.studies.layers._run import Layers, study
-from fisherflat.studies.layers._runners import one_process, processes
 from fisherflat.studies.layers._settings import Settings
-from fisherflat.studies.layers._tasks import Runner, Task, Work
+from fisherflat.studies.layers._tasks import Task
 
 __all__ = [
     "CORNERS",
@@ -17,12 +16,8 @@ __all__ = [
     "SAMPLED",
     "Layers",
     "Plan",
-    "Runner",
     "Settings",
     "Task",
-    "Work",
-    "one_process",
     "plan",
-    "processes",
     "study",
 ]

@@ -33,8 +33,8 @@ from fisherflat.parts import rerouted
 from fisherflat.parts.structure import affine
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian, ParametricFamily
+from fisherflat.studies._journal import Row
 from fisherflat.studies._lens import Lens
-from fisherflat.studies.layers._tasks import Row
 
 
 def _total_bend(geometry: Geometry) -> Tensor:

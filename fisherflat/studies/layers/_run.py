@@ -14,14 +14,14 @@ from fisherflat.certificates import digests
 from fisherflat.errors import RoutingWarning, warn
 from fisherflat.models import Model
 from fisherflat.parts.readings import LIVE, order, roles
+from fisherflat.runners import Runner, one_process
 from fisherflat.studies._journal import Journal, Row, begun
 from fisherflat.studies._prompts import as_prompts, plain_prompt
 from fisherflat.studies.layers._full import unreached
 from fisherflat.studies.layers._inputs import about_digits, about_tables
-from fisherflat.studies.layers._runners import one_process
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._study import Study
-from fisherflat.studies.layers._tasks import Runner, Task
+from fisherflat.studies.layers._tasks import Task
 
 #: more work of a study, by the key of the journal: what does it on which prompt, and returns its rows
 More = Mapping[str, Callable[[], list[Row]]]

@@ -1,4 +1,4 @@
-"""Runners that carry out tasks: in this process, or in several of this machine."""
+"""Tasks in this process, or in several of this machine."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pickle import PicklingError
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 
 from fisherflat._arrays import integer
 from fisherflat.errors import InputError, OutOfMemoryError
-from fisherflat.studies._journal import Row
-from fisherflat.studies.layers._tasks import Runner, Task, Work
+from fisherflat.runners._protocol import Runner, Task, Work
 
 
-def one_process(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
-    """Tasks one after the other, here."""
+def one_process(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+    """Tasks one after the other, here: the runner where none is given.
+
+    >>> import fisherflat as ff
+    >>> small = {"layers": [0], "parts": ["mlp"], "points": 1, "progress": False}
+    >>> len(ff.analyze("python-llama", [1, 2, 3], runner=ff.runners.one_process, **small).rows)
+    9
+    """
     for task in tasks:
         yield task, work.measure(task)
 
@@ -34,10 +39,15 @@ def processes(jobs: SupportsIndex) -> Runner:
 
     **Raises:** `InputError` for fewer than one, and, when run, for work that cannot be pickled, such as a module with
     functions defined on the spot; `OutOfMemoryError` when a process was killed.
+
+    >>> import fisherflat as ff
+    >>> small = {"layers": [0], "parts": ["mlp"], "points": 1, "progress": False}
+    >>> if __name__ == "__main__":
+    ...     found = ff.analyze("python-llama", [1, 2, 3], runner=ff.runners.processes(2), **small)
     """
     count = integer(jobs, "jobs", 1)
 
-    def run(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[Row]]]:
+    def run(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         others = set(multiprocessing.active_children())
         executor = ProcessPoolExecutor(
             min(count, len(tasks) or 1),
@@ -88,6 +98,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _measure(task: Task) -> list[Row]:
+def _measure(task: Task) -> Any:
     assert _work is not None
     return _work.measure(task)
