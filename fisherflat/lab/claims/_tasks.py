@@ -128,7 +128,7 @@ def _marked_parity(count: int, generator: torch.Generator) -> tuple[Tensor, Tens
 
 
 #: the deviation of the query, with which about half of the queries lie in the hull
-_QUERY = 0.95
+_QUERY = 0.75
 
 
 def _hull(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from fisherflat._typing import Tensor
 from fisherflat.lab.claims._models import Classifier, classifier, trained_names
 from fisherflat.lab.claims._protocol import Protocol, Unit
+from fisherflat.lab.claims._push import Push
 from fisherflat.lab.claims._tasks import Examples, examples
 
 #: the share of steps in which the rate rises
@@ -67,13 +68,16 @@ def train(protocol: Protocol, unit: Unit, steps: int | None = None) -> list[Trai
     optimizer = torch.optim.AdamW(learned, recipe["learning_rate"], weight_decay=cell.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
     forward = vmap(lambda weights, x: functional_call(skeleton, weights, (x,)))
-    losses = []
-    for batch in _batches(inputs.shape[1], recipe["batch"], steps):
+    direction, losses = arm.get("push", 0), []
+    push = Push(deepcopy(models), trained_names(skeleton, arm), direction, protocol["push"]) if direction else None
+    for step, batch in enumerate(_batches(inputs.shape[1], recipe["batch"], steps)):
         optimizer.zero_grad()
         loss = nn.functional.binary_cross_entropy_with_logits(
             forward(state, inputs[:, batch]), labels[:, batch], reduction="none"
         ).mean(1)
         loss.sum().backward()
+        if push is not None and step % push.every == 0:
+            push.add(state, inputs[:, batch])
         optimizer.step()
         schedule.step()
         losses.append(loss.detach())

@@ -1,0 +1,59 @@
+"""Curvature pushed up or down in training: a penalty on the real quantity, with its gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import huber_loss
+
+from fisherflat._typing import Tensor
+from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, without
+from fisherflat.geometry import StatisticalManifold
+from fisherflat.lab.claims._models import Classifier
+from fisherflat.spaces import charts
+
+
+class Push:
+    """A term of the loss that draws |II| towards a target, for the live representation at training points.
+
+    It is `weight * E h(log(|II|² Var / target²))`, h Huber's function, Var the variance of the representation over the
+    same points, so that scaling it changes nothing. The logarithm and h keep single creases from deciding all, and the
+    target keeps the term from ruining everything else.
+
+    **Args:** `models`, those of the seeds, of point tasks; `names`, of the trained parameters; `direction`, 1 towards
+    the target that is called `up`, -1 towards `down`; `recipe`, the table `push` of the protocol.
+    """
+
+    def __init__(
+        self, models: Sequence[Classifier], names: Sequence[str], direction: int, recipe: dict[str, Any]
+    ) -> None:
+        self.models = [model.double() for model in models]
+        self.every, self.points = int(recipe["every"]), int(recipe["points"])
+        self._names, self._factor = list(names), recipe["weight"] * self.every
+        self._target = 2 * math.log(recipe["up" if direction > 0 else "down"])
+        self._manifolds = [
+            StatisticalManifold(model.representation, charts.identity(2), differentiable=True, degenerate="nan")
+            for model in self.models
+        ]
+
+    def add(self, state: dict[str, Tensor], inputs: Tensor) -> None:
+        """Add its gradient to those of stacked parameters, at the first of the `inputs` `[seeds, batch, 2]`."""
+        for index, (model, M) in enumerate(zip(self.models, self._manifolds, strict=True)):
+            weights = dict(model.named_parameters())
+            with torch.no_grad():
+                for name, value in weights.items():
+                    value.copy_(state[name][index])
+            model.zero_grad()
+            at = inputs[index, : self.points].double()
+            with without(DegenerateImmersionWarning, PrecisionWarning):
+                form = M.measure(at, ["second_fundamental_form_norm"])["second_fundamental_form_norm"]
+            off = (form.square() * model.representation(at).var(0).mean()).log() - self._target
+            off = off[off.isfinite()]
+            (self._factor * huber_loss(off, torch.zeros_like(off), reduction="sum") / len(at)).backward()
+            for name in self._names:
+                gradient = weights[name].grad
+                if gradient is not None and gradient.isfinite().all():
+                    state[name].grad[index] += gradient  # type: ignore[index]
