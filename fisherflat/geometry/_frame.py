@@ -9,7 +9,7 @@ import torch
 from fisherflat._typing import Bool, Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError
 from fisherflat.geometry._factored import factored
-from fisherflat.jets import Jet
+from fisherflat.jets import Jet, pairs
 
 #: within such a factor of being called degenerate, a point is nearly so
 _NEAR = 1024.0
@@ -56,13 +56,12 @@ def orthonormal_frame(
     **Args:** `uncertainty` `[*batch]`, one minus the probability of the likeliest outcome, where a family has one.
     """
     coefficients, k = jet.coefficients, jet.k
-    finite = torch.isfinite(coefficients.sum((-2, -1)))  # one pass; NaN and infinities survive a sum
+    size = torch.linalg.vector_norm(coefficients.detach(), dim=(-2, -1))  # one pass; NaN and infinities survive it
+    finite = torch.isfinite(size)
     jacobian = jet.jacobian
     if not finite.all():
         if degenerate == "raise":
-            raise MapError(
-                f"the map or its derivatives are not finite {_place(~finite, u)}; is the point in the map's domain?"
-            )
+            raise not_finite(coefficients[~finite], _place(~finite, u))
         jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
     q, triangular = factored(jacobian.transpose(-1, -2))
     r = triangular.detach()  # what follows decides, and has no gradient
@@ -70,6 +69,8 @@ def orthonormal_frame(
     singular, rank = ranked(r, columns if scale is None else scale.detach(), coefficients.shape[-1])
     lost = finite & (columns.amax(-1) < torch.finfo(r.dtype).tiny ** 0.5)  # squares lose digits, or are zero
     bad = ~finite | (rank < k) | lost
+    steep = ~bad & _overflows(jet, r, size)
+    bad = bad | steep
     if bad.any():
         if degenerate == "raise":
             first = bad.reshape(-1).nonzero()[0, 0]
@@ -79,7 +80,9 @@ def orthonormal_frame(
             if found == 0:
                 hint = "the map does not depend on the coordinates there"
             elif found == k:
-                what, hint = "the metric is too small for a number", "nothing that moves shows in the output"
+                what, hint = TOO_SMALL, "nothing that moves shows in the output"
+            if steep.reshape(-1)[first]:
+                what, hint = "the curvature is too large for a number", "what moves hardly shows in the output"
             if uncertainty is not None and (rest := uncertainty.reshape(-1)[first].item()) < 2**-40:
                 hint = f"the distribution is saturated, 1 - p is {rest:.3g} for the likeliest outcome there"
             raise DegenerateImmersionError(
@@ -90,6 +93,33 @@ def orthonormal_frame(
     nearly = ~bad & nearly_degenerate(singular[..., -1] / singular[..., 0], coefficients.shape[-1])
     skewness = (columns / r.diagonal(dim1=-2, dim2=-1).abs()).amax(-1)
     return Frame(q, triangular, bad, nearly, skewness)
+
+
+def _overflows(jet: Jet, triangular: Tensor, size: Float[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
+    """Whether squares of second derivatives along the frame are beyond the largest number."""
+    lengths = triangular.diagonal(dim1=-2, dim2=-1).abs()
+    most = torch.finfo(size.dtype).max ** 0.5 / jet.k**2
+    least = lengths.amin(-1)
+    possible = size / least / least > most  # the value counts, too
+    if not possible.any():
+        return possible
+    first, second = torch.tensor(pairs(jet.k), device=size.device).T
+    bend = jet.second.detach().norm(dim=-1) / lengths[..., first] / lengths[..., second]
+    return possible & (bend.amax(-1) > most)
+
+
+#: what is said of a Jacobian whose squares are beyond the smallest number
+TOO_SMALL = "the metric is too small for a number"
+
+
+def not_finite(numbers: Tensor, place: str) -> MapError:
+    """The error for numbers of a map or its derivatives that are not finite, or whose squares are not."""
+    if numbers.isfinite().all():
+        return MapError(
+            f"the map or its derivatives are so large {place} that their squares are beyond the largest number; measure "
+            "it in other units"
+        )
+    return MapError(f"the map or its derivatives are not finite {place}; is the point in the map's domain?")
 
 
 def inverse(lower: Float[Tensor, "*batch k k"]) -> Float[Tensor, "*batch k k"]:

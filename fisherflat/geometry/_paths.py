@@ -81,12 +81,15 @@ class Paths:
     def exp(self, u: Any, v: Any) -> Float[Tensor, "*batch k"]:
         """Where the geodesic from `u` with velocity `v` is after unit time; NaN where it left the domain.
 
+        **Raises:** as other quantities do where there is no geometry at `u`.
+
         >>> import fisherflat as ff
         >>> M = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2))
         >>> M.exp([0.0, 0.0], [1.0, 2.0]).tolist()
         [1.0, 2.0]
         """
         start, v, batch = self._paired(u, v, "v")
+        self.metric(u)  # which raises, or warns
         return self._geodesics.end(start, v).reshape(*batch, self.k)
 
     def log(self, u0: Any, u1: Any) -> Float[Tensor, "*batch k"]:

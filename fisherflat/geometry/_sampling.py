@@ -162,7 +162,7 @@ def _estimated(tangents: Tangents, known: SampledCurvature, seed: int) -> Sample
     while True:
         found.more(count)
         values, pairs = found.values, len(found.values)
-        deviation = float(values.std()) if pairs > 1 else math.inf
+        deviation = _deviation(values) if pairs > 1 else math.inf
         result = replace(
             known,
             value=float(values.mean()),
@@ -180,10 +180,17 @@ def _estimated(tangents: Tangents, known: SampledCurvature, seed: int) -> Sample
         count = min(budget - pairs, max(UNIT, UNIT * math.ceil((wanted - pairs) / UNIT)))
 
 
+def _deviation(values: Tensor) -> float:
+    """The standard deviation, also where squares of the values are beyond the largest number."""
+    scale = float(values.abs().max()) or 1.0
+    return scale * float((values / scale).std())
+
+
 def _needed(values: Tensor, target: float, budget: int) -> int:
     """How many planes bring the standard error down to the target, as far as is known."""
-    variance = float(values.var())
-    wanted = _FURTHER * variance / target**2 if target > 0 else math.inf if variance else 0.0
+    deviation = _deviation(values)
+    ratio = deviation / target if target > 0 else math.inf if deviation else 0.0
+    wanted = _FURTHER * ratio * ratio
     return UNIT * math.ceil(max(_FEWEST, wanted) / UNIT) if wanted < budget else budget
 
 

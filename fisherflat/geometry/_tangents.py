@@ -14,7 +14,7 @@ import torch
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionError, FisherflatError, InputError, MapError, OutOfMemoryError
 from fisherflat.geometry._engines import Engine
-from fisherflat.geometry._frame import nearly_degenerate, ranked
+from fisherflat.geometry._frame import TOO_SMALL, nearly_degenerate, not_finite, ranked
 from fisherflat.geometry._precision import combined
 from fisherflat.geometry._recharted import ILL_CONDITIONED, lengths
 from fisherflat.jets import Jet
@@ -89,10 +89,8 @@ class Tangents:
         """The frame, in coordinates that suit the surface; see `_recharted`."""
         for change in range(_CHANGES + 1):
             jacobian = self._jacobian()
-            if not jacobian.isfinite().all():
-                self.problem = MapError(
-                    f"the map or its derivatives are not finite {self._place}; is the point in the map's domain?"
-                )
+            if not torch.linalg.vector_norm(jacobian).isfinite():
+                self.problem = not_finite(jacobian, self._place)
                 return
             self.frame, triangular = torch.linalg.qr(jacobian.mT)
             del jacobian
@@ -123,13 +121,15 @@ class Tangents:
         self.effective_dimension = float(torch.special.entr(share / share.sum()).sum().exp()) if share[0] > 0 else 0.0
         self.rank = int(rank)
         self.nearly = bool(nearly_degenerate(singular[-1] / singular[0], self.frame.shape[0]))
-        if self.rank < self.k or columns.max() < torch.finfo(columns.dtype).tiny ** 0.5:
+        instead = 'Choose other directions or fewer of them, or pass degenerate="nan"'
+        if self.rank < self.k:
             self.problem = DegenerateImmersionError(
                 f"the Jacobian has rank {self.rank} of k = {self.k} {self._place}, so that the metric is singular "
                 f"there: the output tells {self.rank} directions apart, of effective dimension "
-                f"{self.effective_dimension:.3g}. "
-                'Choose other directions or fewer of them, or pass degenerate="nan"'
+                f"{self.effective_dimension:.3g}. {instead}"
             )
+        elif columns.max() < torch.finfo(columns.dtype).tiny ** 0.5:
+            self.problem = DegenerateImmersionError(f"{TOO_SMALL} {self._place}. {instead}")
 
     def _jacobian(self) -> Float[Tensor, "k F"]:
         identity = torch.eye(self.k, dtype=torch.float64, device=self._at.device)
@@ -195,10 +195,8 @@ class Tangents:
 
     def _bent(self, xi: Tensor) -> Bent:
         tangents, second, ambient = self._along(xi @ self._inverse)
-        if not second.isfinite().all():
-            raise MapError(
-                f"second derivatives of the map are not finite {self._place}; is the point in the map's domain?"
-            )
+        if not torch.linalg.vector_norm(second).isfinite():
+            raise not_finite(second, self._place)
         if self.k == ambient.ambient_dim:
             normal = torch.zeros_like(second)  # no normal directions are left
         else:

@@ -241,8 +241,6 @@ def _as_transformers_does(
     """The model with all its weights in memory, as transformers reads it; no tensor of more than `limit` bytes."""
     import transformers
 
-    # what is read in torch's own default leaves that as it is; in double it does not, for all threads
-    is_double = any(tensor.dtype == "F64" for tensor in stored.values())
     try:
         with bounded(limit):
             module, report = getattr(transformers, auto).from_pretrained(
@@ -251,7 +249,8 @@ def _as_transformers_does(
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
-                dtype=torch.float64 if is_double else torch.get_default_dtype(),
+                # told another precision than torch's own default, transformers would make it that, for all threads
+                dtype=torch.get_default_dtype(),
                 **TRACEABLE,
             )
     except Exception as error:
@@ -259,6 +258,11 @@ def _as_transformers_does(
     if missing := sorted(name for name in report["missing_keys"] if matters(module, name)):
         raise missing_weights(module, missing, folder)
     module = module.double()  # what was kept in float32 on purpose
+    if any(tensor.dtype == "F64" for tensor in stored.values()):  # which were rounded
+        places = placed(module, stored, folder).items()
+        Weights.all_read(
+            module, {key: place for key, place in places if any(tensor.dtype == "F64" for tensor in place.tensors)}
+        )
     for name, parameter in module.named_parameters():
         check_finite(name, parameter, folder)
     return module.eval().requires_grad_(False)

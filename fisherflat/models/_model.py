@@ -20,7 +20,7 @@ from fisherflat.jets.recording import alone, own
 from fisherflat.models._blocks import Block, Blocks
 from fisherflat.models._forward import Forward, arguments_of
 from fisherflat.models._part import Part
-from fisherflat.models._prompts import Encoded, arguments, floating, token_ids
+from fisherflat.models._prompts import Encoded, arguments, batch_of, floating, token_ids
 from fisherflat.models._readout import Readout, Readouts
 from fisherflat.models._recorded_calls import Call, rows_of
 from fisherflat.models._rounded import computed_tables, in_words, rounded_anew, rounded_tables, stored_tables
@@ -161,7 +161,8 @@ class Model:
         Hidden states are floating, `[n, d]`, `[1, n, d]` or `[n, 1, d]`. They enter the first block instead of the
         embeddings of n tokens; a model that takes hidden states is given them. Inputs of the model's own are a
         dictionary of its arguments, such as `{"input_ids": ..., "attention_mask": ...}`, or a floating tensor of
-        another shape, such as pixels. Padding is dropped where a mask leaves one stretch of tokens.
+        another shape, such as pixels `[1, 3, h, w]`. Padding is dropped where a mask leaves one stretch of tokens. A
+        batch of several prompts is refused here; studies take it as so many prompts.
 
         **Raises:** `InputError` for an empty prompt, one longer than the context, or ids that the model does not have;
         `CheckpointError` for text where there is no tokenizer.
@@ -228,11 +229,17 @@ class Model:
     def _states(self, states: Tensor) -> Encoded:
         """Hidden states where the model takes them, inputs of its own where it does not, or the shape is another."""
         states = states.to(self.device)
+        if (prompts := batch_of(states.shape)) != 1:
+            one = f"; a single input of the model's own, such as an image, is {[1, *states.shape]}"
+            raise InputError(
+                f"floating numbers {list(states.shape)} are a batch of {prompts} prompts, and one is asked for: take "
+                f"one of them{one if states.dim() == 3 else ''}"
+            )
         rows = rows_of(states) if states.dim() < 4 else None
         try:
             if rows is None:
                 raise InputError(
-                    f"hidden states are [n, d], those of several prompts a list of such; these have shape "
+                    f"hidden states are [n, d], those of several prompts [b, n, d]; these have shape "
                     f"{list(states.shape)}, and {self.name} does not take them as inputs of its own"
                 )
             encoded = Encoded.of_rows(rows, f"hidden states {list(states.shape)}", hidden=states.reshape(rows, -1))

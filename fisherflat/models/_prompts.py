@@ -77,6 +77,20 @@ class Encoded:
         return self.ids[self.lead :].tolist()
 
 
+#: arguments of models whose first axis is that of a batch
+BATCHED = ("input_ids", "pixel_values", "input_features", "input_values", "inputs_embeds")
+
+
+def batch_of(shape: Sequence[int]) -> int:
+    """How many prompts a floating tensor of a shape is: `[b, n, d]` and `[b, ...]` are b, `[n, d]` and `[n, 1, d]` one.
+
+    >>> import fisherflat as ff
+    >>> ff.models.batch_of([4, 5, 8]), ff.models.batch_of([5, 8]), ff.models.batch_of([5, 1, 8])
+    (4, 1, 1)
+    """
+    return 1 if len(shape) < 3 or (len(shape) == 3 and shape[1] == 1) else shape[0]
+
+
 def floating(prompt: Any) -> Tensor | None:
     """Hidden states or inputs in any form as a tensor in float64; `None` where they are no floating numbers."""
     if isinstance(prompt, str) or prompt is None:
@@ -107,6 +121,10 @@ def arguments(given: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"the input {name!r} cannot be made a tensor: {error}") from error
         found[name] = (as_float64(tensor, name) if tensor.is_floating_point() else tensor).to(device)
+    for name in BATCHED[1:]:
+        batch = found.get(name)
+        if isinstance(batch, Tensor) and batch.dim() > 1 and len(batch) != 1:
+            raise InputError(f"{name} {list(batch.shape)} are {len(batch)} prompts, and one is asked for: {name}[:1]")
     if not any(isinstance(value, Tensor) for value in found.values()):
         raise InputError("a dictionary of inputs holds at least one tensor; this one has none")
     ids = found.get("input_ids")

@@ -42,14 +42,14 @@ def certify_layer(
 
     **Args:** `model`, loaded, or what `fisherflat.load` takes; `layer`, from 0, or negative from the end; `part`, out
     of `attention`, `mlp`, `block`, or a head such as `"head 2"`, up to the output projection; `prompt`, anything that
-    `Model.encode` takes: token ids stand in the certificate, of hidden states and other inputs a digest; `reading`, what is held (`fisherflat.readings`); `moves`, along what the token moves
-    (`fisherflat.moves.parse`), in `k` directions; `position` of the token, or `"together"` for all words (default: the
-    last word, or the last place where one of the words stands that move);
-    `covariance` and `output`, as in `fisherflat.analyze`, so that the number is that of its table: `"words"`, `"all"`,
-    `"diagonal"`, `"full"`, a number or a `Gaussian`; the outputs of `"all"` tokens, or of those that `"moved"`;
-    `among`, a list of the prompts of that analysis, to which directions and covariance are fitted (default: the prompt
-    alone); `precision`. Curvature is proved at the chart's origin, the tokens' own state, which is the first point of
-    an analysis.
+    `Model.encode` takes: token ids stand in the certificate, of hidden states and other inputs a digest; `reading`,
+    what is held (`fisherflat.readings`); `moves`, along what the token moves (`fisherflat.moves.parse`), in `k`
+    directions; `position` of the token, or `"together"` for all words (default: the last word, or the last place where
+    one of the words stands that move); `covariance` and `output`, as in `fisherflat.analyze`, so that the number is
+    that of its table: `"words"`, `"all"`, `"diagonal"`, `"full"`, a number or a `Gaussian`; the outputs of `"all"`
+    tokens, or of those that `"moved"`; `among`, a list of the prompts of that analysis, to which directions and
+    covariance are fitted (default: the prompt alone); `precision`. Curvature is proved at the chart's origin, the
+    tokens' own state, which is the first point of an analysis.
 
     **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none;
     `CovarianceError` for a covariance that is none.

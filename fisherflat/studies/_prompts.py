@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from fisherflat.errors import InputError
-from fisherflat.models import Encoded
-
-#: arguments of models whose first axis is that of a batch
-BATCHED = ("input_ids", "pixel_values", "input_features", "input_values", "inputs_embeds")
+from fisherflat.models import BATCHED, Encoded, batch_of
 
 
 def as_prompts(prompts: Any) -> list[Any]:
     """One prompt or several, as a list.
 
     **Args:** `prompts`: a text; token ids, as a list `[n]`, an array or a tensor `[n]` or `[b, n]`; hidden states
-    `[n, d]`; a dictionary of a model's own inputs, such as a tokenizer's padded batch; or a sequence of those.
+    `[n, d]` or `[b, n, d]`; inputs of a model's own, `[b, ...]`, or a dictionary of such, as a tokenizer's padded batch
+    is; or a sequence of those.
 
     **Raises:** `InputError` for something else, or none.
     """
@@ -29,7 +27,11 @@ def as_prompts(prompts: Any) -> list[Any]:
         return _rows(prompts)
     if isinstance(prompts, (Tensor, np.ndarray)):
         is_ids = not np.issubdtype(prompts.dtype, np.inexact) if isinstance(prompts, np.ndarray) else _is_ids(prompts)
-        return list(prompts) if is_ids and prompts.ndim == 2 and len(prompts) > 1 else [prompts]
+        if is_ids:
+            return list(prompts) if prompts.ndim == 2 and len(prompts) > 1 else [prompts]
+        # a row of pixels keeps its batch axis: without it, it would be a batch itself
+        rows = [prompts[i] if prompts.ndim == 3 else prompts[i : i + 1] for i in range(batch_of(prompts.shape))]
+        return rows if len(rows) > 1 else [prompts]
     if isinstance(prompts, (str, Encoded)):
         return [prompts]
     if not isinstance(prompts, Sequence):

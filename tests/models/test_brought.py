@@ -102,6 +102,20 @@ class Named(nn.Module):
         return self.two(self.one(x))
 
 
+class Positionwise(nn.Module):
+    """What runs on a batch as on one long prompt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Sequential(nn.LayerNorm(D), nn.Linear(D, D), nn.Tanh()) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, D)
+        for block in self.blocks:
+            flat = flat + block(flat)
+        return flat.reshape(x.shape)
+
+
 class Masked(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -342,6 +356,24 @@ def test_ids_in_any_form(bert: ff.Model) -> None:
         assert torch.equal(bert.encode(prompt).ids, torch.tensor(IDS)), type(prompt)
 
 
+def test_a_batch_of_states_is_so_many_prompts(bert: ff.Model) -> None:
+    """As a batch of token ids is, in any form; also where the model itself could run on all of it at once."""
+    torch.manual_seed(0)
+    states = torch.stack([rows(), rows().flip(0), 2 * rows()])
+    for model in (bert, Named().eval(), Positionwise().eval()):
+        options = {"layers": [0], "parts": ["block"], "readings": ["live"], "points": 1, "positions": "last"}
+        found = [
+            list(ff.analyze(model, given, progress=False, **options).table["scalar_curvature"])
+            for given in (list(states), states, states.numpy(), states.tolist(), states.float())
+        ]
+        assert len(found[0]) == 3
+        for other in found[1:]:
+            assert other == pytest.approx(found[0], rel=1e-5)
+        for one in (ff.inspect, ff.models.as_model(model).blocks):
+            with pytest.raises(InputError, match="batch of 3 prompts"):
+                one(*([model] if one is ff.inspect else []), states)
+
+
 def test_other_inputs_are_another_prompt(bert: ff.Model, tmp_path: Path) -> None:
     """A run is not resumed with a mask that is another one."""
     ids, quick = [[5, 6, 7, 8]], {"layers": [0], "parts": ["block"], "points": 1, "positions": [2], "progress": False}
@@ -392,7 +424,7 @@ def test_what_is_wrong_is_named(bert: ff.Model) -> None:
         mine.blocks([1] * 13)
     with pytest.raises(CheckpointError, match=r"missing 1 required positional argument: 'memory'.* tgt, memory"):
         ff.load(nn.TransformerDecoder(nn.TransformerDecoderLayer(D, 2, 24, batch_first=True), 2)).blocks(rows())
-    with pytest.raises(InputError, match=r"several prompts a list of such; these have shape \[2, 5, 16\]"):
+    with pytest.raises(InputError, match=r"numbers \[2, 5, 16\] are a batch of 2 prompts, and one is asked for"):
         bert.blocks(torch.stack([rows(), rows()]))
     with pytest.raises(InputError, match=r"attention mask leaves no token"):
         bert.blocks({"input_ids": [[5, 6]], "attention_mask": [[0, 0]]})

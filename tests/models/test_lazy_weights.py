@@ -6,6 +6,7 @@ import gc
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,36 @@ def test_what_cannot_stay_on_disk_is_read_and_said(tmp_path: Path, monkeypatch: 
     with pytest.warns(CheckpointWarning, match=r"cannot be built without its weights \(RuntimeError: no empty model\)"):
         model = ff.load(folder, lazy=True)
     assert not model.weights.lazy and len(model.blocks(IDS)) == 2
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])
+def test_double_weights_are_read_exactly_and_no_default_changes(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where transformers reads the files, merging experts; other threads make tensors meanwhile."""
+    folder = save_tiny(tmp_path, kind, torch.float64)
+    whole = ff.load(folder).module.state_dict()
+    assert any(not torch.equal(tensor, tensor.float().double()) for tensor in whole.values())
+    defaults: list[torch.dtype] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            defaults.append(torch.ones(1).dtype)
+
+    def fails(config: Any, auto: str) -> None:
+        raise RuntimeError("no empty model")
+
+    monkeypatch.setattr("fisherflat.models._loading.empty_model", fails)
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        read = ff.load(folder).module.state_dict()
+    finally:
+        done.set()
+        thread.join()
+    assert set(defaults) == {torch.float32}
+    assert read.keys() == whole.keys() and all(torch.equal(read[name], whole[name]) for name in whole)
 
 
 def test_damage_that_shows_when_a_block_is_read(tmp_path: Path) -> None:
