@@ -116,8 +116,8 @@ def not_finite(numbers: Tensor, place: str) -> MapError:
     """The error for numbers of a map or its derivatives that are not finite, or whose squares are not."""
     if numbers.isfinite().all():
         return MapError(
-            f"the map or its derivatives are so large {place} that their squares are beyond the largest number; measure "
-            "it in other units"
+            f"the map or its derivatives are so large {place} that their squares are beyond the largest number; "
+            "measure it in other units"
         )
     return MapError(f"the map or its derivatives are not finite {place}; is the point in the map's domain?")
 

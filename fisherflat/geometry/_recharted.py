@@ -27,6 +27,9 @@ from fisherflat.spaces.families import Family, Framed, ParametricFamily, framed
 ILL_CONDITIONED = 2.0**7
 #: how often coordinates are changed at most; the second change mends what rounding left of the first
 _CHANGES = 2
+#: the least eigenvalue of the Gram matrix of a chart's unit directions, to rounding zero, where they are parallel to
+#: half the digits
+_PARALLEL = 2.0**-48
 
 #: from the jets of all outputs to those of the surface
 Pick = Callable[[Tensor], Tensor]
@@ -78,20 +81,32 @@ def refined(
 
     given = surface(jet)
     ambient = given.ambient
-    geometry = first = Geometry(Jet(given.coefficients, chart.k), degenerate, u, scale=scale, ambient=ambient)
+    geometry = first = Geometry(Jet(given.coefficients, chart.k), "nan", u, scale=scale, ambient=ambient)
     near, directions = geometry.nearly_degenerate, None
-    for _ in range(_CHANGES if chart.k > 1 else 0):
-        poor = (geometry.skewness > ILL_CONDITIONED) & ~geometry.degenerate
-        if not poor.any():
-            break
-        directions = _better(chart, geometry, poor, directions)
+
+    def along(directions: Directions, poor: Tensor) -> Geometry:
+        """The same surface, along these directions at the points that are poor."""
+        nonlocal scale, ambient
         working = geometry.working.coefficients.clone()
         scale = torch.where(poor[:, None], 1.0, scale)  # what comes is about orthonormal
         better = surface(engine.jet(u[poor].contiguous(), directions.basis[poor]))
         working[poor], ambient = better.coefficients, ambient.replaced(poor, better.ambient)
-        geometry = Geometry(
-            Jet(working, chart.k), degenerate, u, scale=scale, change=directions.change, ambient=ambient
-        )
+        return Geometry(Jet(working, chart.k), degenerate, u, scale=scale, change=directions.change, ambient=ambient)
+
+    if geometry.degenerate.any():
+        parallel = _parallel(chart)
+        if parallel is None:
+            geometry = Geometry(geometry.working, degenerate, u, scale=scale, ambient=ambient)  # which may raise
+        else:  # perhaps in this chart alone
+            directions = _moved(chart, geometry, geometry.degenerate, parallel, None)
+            geometry = along(directions, directions.where)
+    for _ in range(_CHANGES if chart.k > 1 else 0):
+        poor = (geometry.skewness > ILL_CONDITIONED) & ~geometry.degenerate
+        if not poor.any():
+            break
+        inner = geometry.working_triangular[poor].detach().double().transpose(-1, -2)
+        directions = _moved(chart, geometry, poor, inner, directions)
+        geometry = along(directions, poor)
     if directions is not None:
         # where the directions are no longer than what they do, they were parallel in the chart, and that is mended
         steepness = (first.working.jacobian.norm(dim=-1) / first_scale).amax(-1)
@@ -124,13 +139,33 @@ def refined(
     return geometry
 
 
-def _better(chart: Chart, geometry: Geometry, poor: Bool[Tensor, " P"], before: Directions | None) -> Directions:
-    """Directions about orthonormal in the image at the points that are `poor`, those of `before` at the others."""
+def _parallel(chart: Chart) -> Float[Tensor, "k k"] | None:
+    """`R^T` of the chart's own directions, where these are nearly parallel; `None` where they are not, or quite.
+
+    What its lost digits leave, further changes of coordinates mend.
+    """
+    flat = chart.basis.detach().double().reshape(chart.k, -1)
+    size = flat.norm(dim=1)
+    if chart.k == 1 or flat.shape[1] < chart.k or not size.all():
+        return None
+    unit = flat / size[:, None]
+    if torch.linalg.eigvalsh(unit @ unit.T)[0] > _PARALLEL:
+        return None
+    triangular = torch.linalg.qr(flat.T, mode="r").R
+    return triangular.T if triangular.diagonal().all() else None
+
+
+def _moved(
+    chart: Chart, geometry: Geometry, poor: Bool[Tensor, " P"], inner: Float[Tensor, "..."], before: Directions | None
+) -> Directions:
+    """Directions about orthonormal in the image at the points that are `poor`, those of `before` at the others.
+
+    **Args:** `inner`, `R^T` of the directions that are in use, in which they are to be orthonormal.
+    """
     basis = chart.basis.to(geometry.degenerate.device)
     identity = torch.eye(chart.k, dtype=torch.float64, device=basis.device)
     change = identity.expand(len(poor), -1, -1).clone() if before is None else before.change.clone()
-    inner = geometry.working_triangular[poor].detach().double().transpose(-1, -2)
-    change[poor] = torch.linalg.solve_triangular(inner, change[poor], upper=False)
+    change[poor] = torch.linalg.solve_triangular(inner.to(change).expand_as(change[poor]), change[poor], upper=False)
     dtype = geometry.working.coefficients.dtype
     found = basis.to(dtype).expand(len(poor), *basis.shape).clone() if before is None else before.basis.clone()
     found[poor] = combined(change[poor], basis).to(dtype)

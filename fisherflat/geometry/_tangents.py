@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import DegenerateImmersionError, FisherflatError, InputError, MapError, OutOfMemoryError
+from fisherflat.errors import DegenerateImmersionError, FisherflatError, InputError, OutOfMemoryError
 from fisherflat.geometry._engines import Engine
 from fisherflat.geometry._frame import TOO_SMALL, nearly_degenerate, not_finite, ranked
 from fisherflat.geometry._precision import combined

@@ -56,7 +56,7 @@ def at_zero(manifold: ff.StatisticalManifold) -> Tensor:
 
 
 @pytest.mark.parametrize("engine", ["taylor", "autodiff"])
-@pytest.mark.parametrize("bits", [8, 24, 40, 44])
+@pytest.mark.parametrize("bits", [8, 24, 40, 44, 48, 52])
 def test_nearly_parallel_charts_keep_their_digits(bits: int, engine: str) -> None:
     b = normal(2, 6, seed=6)
     chart = ff.charts.affine(normal(6), torch.stack([b[0], b[0] + 2.0**-bits * b[1]]))
@@ -64,6 +64,21 @@ def test_nearly_parallel_charts_keep_their_digits(bits: int, engine: str) -> Non
         warnings.simplefilter("error")
         found = ff.StatisticalManifold(mlp(), chart, engine=engine).scalar_curvature([0.0, 0.0])
     assert digits(found, ff.StatisticalManifold(mlp(), chart)) > 12
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**60])
+def test_parallel_to_the_last_place_is_not_degenerate(scale: float) -> None:
+    """What differs in the last bits alone spans a plane all the same; what is quite parallel does not."""
+    b = normal(3, 4, 6, seed=7)
+    basis = torch.stack([b[0], torch.nextafter(b[0], b[1]) * scale, b[0] + 2.0**-47 * b[2]])
+    manifold = ff.StatisticalManifold(attention, ff.charts.affine(normal(4, 6), basis))
+    found = manifold.measure([0.0] * 3, ["scalar_curvature"], error=True)
+    truth = scalar_curvature(manifold)
+    assert abs(found["scalar_curvature"].item() - float(truth)) <= found["scalar_curvature_error"].item()
+    assert digits(found["scalar_curvature"], manifold) > 11
+    basis[2] = 3 * b[0]
+    with pytest.raises(DegenerateImmersionError, match="rank 2 < k = 3"):
+        ff.StatisticalManifold(attention, ff.charts.affine(normal(4, 6), basis)).scalar_curvature([0.0] * 3)
 
 
 @pytest.mark.parametrize("k", [3, 4])
