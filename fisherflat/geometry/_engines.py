@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
+
 from fisherflat._typing import Float, Tensor
+from fisherflat.errors import FisherflatError, MapError
 from fisherflat.jets.engines import AutodiffEngine, TaylorEngine
-from fisherflat.jets.graph import Constants
+from fisherflat.jets.graph import Constants, Graph
 from fisherflat.jets.recording import Mapping, recorded
-from fisherflat.parts import traced
+from fisherflat.parts import trace, traced
 from fisherflat.spaces.charts import Chart
 
 
@@ -38,8 +41,35 @@ class Engine(Protocol):
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
 
 
+def mapped(
+    mean: Callable[[Tensor], Tensor],
+    chart: Chart,
+    dtype: torch.dtype,
+    joined: Callable[[list[Tensor]], Tensor] | None = None,
+    live: bool = False,
+) -> tuple[Mapping, Tensor]:
+    """A map in the working precision, and its value at the chart's point; arguments and errors are `Mapping`'s."""
+    device, point = chart.point.device, chart.point.detach().to(dtype)
+    # a graph's constants are not weights of a module, so it is converted as a whole
+    mapping = Mapping(mean.to(dtype, device) if isinstance(mean, Graph) else mean, dtype, device, joined, live)
+    try:
+        return mapping, mapping.check(point)
+    except MapError:
+        if dtype == torch.float64 or live or joined is not None:
+            raise
+        try:  # a function whose constants are in double
+            graph: Graph | None = trace(mean, chart).to(dtype, device)
+        except FisherflatError:
+            graph = None
+        if graph is None:
+            raise
+        mapping = Mapping(graph, dtype, device)
+        return mapping, mapping.check(point)
+
+
 def _taylor(mapping: Mapping, chart: Chart, ambient_dim: int, memory: int | None) -> Engine:
-    graph = traced(mapping, chart)
+    wide = mapping.wider()
+    graph = traced(mapping, chart) if wide is None else traced(wide, chart).to(mapping.dtype, chart.point.device)
     return TaylorEngine(graph, chart, ambient_dim, mapping.dtype, memory)
 
 

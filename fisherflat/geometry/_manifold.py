@@ -13,7 +13,7 @@ from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn, without
 from fisherflat.geometry._dual import DualMeasures
-from fisherflat.geometry._engines import ENGINES, Engine
+from fisherflat.geometry._engines import ENGINES, Engine, mapped
 from fisherflat.geometry._more_bits import in_more_bits
 from fisherflat.geometry._paths import Paths
 from fisherflat.geometry._quantities import POLICIES, Geometry
@@ -25,7 +25,6 @@ from fisherflat.geometry._words import ERRORS, JUDGED, decided, exceptional, fil
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import in_chunks
 from fisherflat.jets.graph import Graph
-from fisherflat.jets.recording import Mapping
 from fisherflat.parts.structure import affine
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Family, Gaussian, ParametricFamily, check
@@ -100,11 +99,8 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
         if memory is not None:
             memory = integer(memory, "memory, a budget in bytes,", 1)
         self.dtype, self._engine_name, self.degenerate, self._memory = dtype, engine, degenerate, memory
-        # a graph's constants are not weights of a module, so it is converted as a whole
-        working = mean.to(dtype, chart.point.device) if isinstance(mean, Graph) else mean
         joined = self.family.together if isinstance(self.family, ParametricFamily) else None
-        self._mapping = Mapping(working, dtype, chart.point.device, joined, self.differentiable)
-        value = self._mapping.check(chart.point.detach().to(dtype))
+        self._mapping, value = mapped(mean, chart, dtype, joined, self.differentiable)
         self.output_shape, self.ambient_dim = tuple(value.shape), value.numel()
         dim = check(self.family, self.output_shape)
         if chart.k > dim:

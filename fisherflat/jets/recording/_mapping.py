@@ -38,11 +38,12 @@ class Mapping:
         live: bool = False,
     ) -> None:
         mean = unwrapped(mean)
-        self.mean, self.dtype, self._joined = mean, dtype, joined
+        self.mean, self.dtype, self._joined, self._device = mean, dtype, joined, device
         self.module = own(mean) if isinstance(mean, nn.Module) else None
         self.modules = [self.module] if self.module is not None else _held_by(mean)
         self.weights: dict[str, Tensor] = {}
         self._swapped: dict[str, Tensor] = {}
+        self._given: list[Tensor] = []
         self._checked: tuple[Tensor, Tensor] | None = None
         self.watch = Watch() if live else _watch(mean)
         self.program: Program | None = Program() if live else None
@@ -67,6 +68,17 @@ class Mapping:
                 if tensor.is_floating_point() and tensor.dtype != dtype
             }
         self.weights = {name: self._swapped.get(name, tensor) for name, tensor in state.items()}
+        self._given = list(state.values())
+
+    def wider(self) -> Mapping | None:
+        """The same map in double, where it is a module of such weights that is measured in a lower precision.
+
+        What else such a module holds, as inputs that were captured, is in double too, and does not fit rounded weights;
+        its graph can be rounded as a whole. `None` for others, and for a live map.
+        """
+        if self.program is not None or all(tensor.dtype != torch.float64 for tensor in self._given):
+            return None
+        return Mapping(self.mean, torch.float64, self._device, self._joined) if self.dtype != torch.float64 else None
 
     def writing(self) -> AbstractContextManager[None]:
         """While it is open, a live map's program is written."""
@@ -136,7 +148,8 @@ class Mapping:
             raise MapError(
                 f"the map failed on the chart's point, of shape {list(point.shape)} and {point.dtype}: "
                 f"{type(error).__name__}: {error}. Chart and map must fit: the map takes one tensor of this shape, "
-                "without a batch axis, and its own constants must be in this precision (module.double())"
+                "without a batch axis, and its own constants must be in this precision "
+                f"({'module.double()' if self.dtype == torch.float64 else 'module.float()'})"
             ) from error
         self._checked = (point, value)
         return value
