@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from fisherflat.jets.ops import OPS
 
@@ -105,6 +105,11 @@ class Noise(TorchDispatchMode):
         pool = _pool(like.dtype, like.device, max(16, (2 * count).bit_length()))
         start = self._places.randrange(pool.numel() - count)
         return pool[start : start + count].view(like.shape)
+
+
+def noisy() -> bool:
+    """Whether arithmetic of this thread is perturbed."""
+    return any(isinstance(mode, Noise) for mode in _get_current_dispatch_mode_stack())
 
 
 @dataclass(frozen=True)

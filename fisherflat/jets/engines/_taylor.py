@@ -23,7 +23,9 @@ from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._chunks import memory_budget
 from fisherflat.jets.engines._fallback import differentiated, padded
 from fisherflat.jets.engines._matrices import MATRICES
+from fisherflat.jets.engines._noise import noisy
 from fisherflat.jets.engines._norms import norm_in, normalised
+from fisherflat.jets.engines._prefix import Prefix
 from fisherflat.jets.engines._trust import EQUALITIES, trusted
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Graph, Node
@@ -52,7 +54,10 @@ class TaylorEngine:
     def __init__(self, graph: Graph, chart: Chart, dim: int, dtype: torch.dtype, memory: int | None = None) -> None:
         self._chart, self._dim, self._memory = chart, dim, memory
         self.graph, self.program = graph, graph.program
-        self._itemsize, self._bytes = dtype.itemsize, footprint(self.graph) * dtype.itemsize
+        self._dtype, self._bytes = dtype, footprint(self.graph) * dtype.itemsize
+        prefix = Prefix(graph) if isinstance(graph.output, Node) else None
+        self._prefix = prefix if prefix is not None and prefix.saves else None
+        self._polynomials: dict[Node, Any] | None = None
         # on a CPU geometry too should meet warm data, but has more to do for each chunk than for each point
         self.chunk_memory = memory if memory is not None or chart.point.device.type != "cpu" else 4 * CACHED
 
@@ -65,12 +70,12 @@ class TaylorEngine:
     def tape_per_point(self) -> int:
         """What a tape keeps of one point, in bytes: about two tensors a node."""
         entries = sum(_entries(node.shape) for node in self.graph.nodes)
-        return 2 * entries * size(self._chart.k) * self._itemsize
+        return 2 * entries * size(self._chart.k) * self._dtype.itemsize
 
     def on(self, chart: Chart) -> TaylorEngine:
         """The same engine along other directions, those of `chart`, among the combinations of its own."""
         other = copy(self)
-        other._chart = chart
+        other._chart, other._polynomials = chart, None
         return other
 
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
@@ -82,17 +87,46 @@ class TaylorEngine:
             directions -= 1
         if directions < k:
             return self._by_directions(u, directions, basis)
+        at = self._sharing() if basis is None and self._shares() else self._alone
         if u.device.type != "cpu":
-            return self._packed(start(self._chart, u, basis))
+            return at(u, basis)
         step = max(1, CACHED // max(self.bytes_per_point, 1))
         if torch.is_grad_enabled():
             parts = (None,) * len(u.split(step)) if basis is None else basis.split(step)
-            return torch.cat([self._packed(start(self._chart, *at)) for at in zip(u.split(step), parts, strict=True)])
+            return torch.cat([at(*piece) for piece in zip(u.split(step), parts, strict=True)])
         out = u.new_empty(u.shape[0], size(k), self._dim)
         for first in range(0, u.shape[0], step):
             taken = slice(first, first + step)
-            out[taken] = self._packed(start(self._chart, u[taken], None if basis is None else basis[taken]))
+            out[taken] = at(u[taken], None if basis is None else basis[taken])
         return out
+
+    def _alone(self, u: Tensor, basis: Tensor | None) -> Tensor:
+        """Each point by itself."""
+        return self._packed(start(self._chart, u, basis))
+
+    def _shares(self) -> bool:
+        """Whether points share what does not depend on them: not with a tape, nor where each has a noise of its own."""
+        return self._prefix is not None and not noisy() and (self.program is None or not torch.is_grad_enabled())
+
+    def _sharing(self) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """What gives jets of points that share what does not depend on them."""
+        prefix, chart, algebra = self._prefix, self._chart, self._algebra()
+        assert prefix is not None
+        with torch.no_grad():
+            known = self._polynomials
+            if known is None:
+                origin = chart.point.new_zeros(1, chart.k, dtype=self._dtype)
+                known = prefix.polynomials(algebra, start(chart, origin))
+            if self.program is None:  # else weights may have changed by the next call
+                self._polynomials = known
+
+        @torch.no_grad()
+        def at(u: Tensor, basis: Tensor | None) -> Tensor:
+            algebra.forget()
+            y = prefix.evaluated(algebra, known, chart, u)
+            return packed(algebra, _settled(algebra, self.graph, y, lambda: start(chart, u)))
+
+        return at
 
     def _by_directions(self, u: Tensor, width: int, basis: Tensor | None) -> Tensor:
         """Where not even one point fits: so many directions at a time, until each pair has been together once."""
@@ -109,9 +143,12 @@ class TaylorEngine:
                 out[point, [0, *rows]] = part[0]
         return out
 
-    def _packed(self, x: Series) -> Tensor:
+    def _algebra(self) -> TensorAlgebra:
         program = self.program
-        algebra = TensorAlgebra(constants=None if program is None else program.constants(), tape=program is not None)
+        return TensorAlgebra(constants=None if program is None else program.constants(), tape=program is not None)
+
+    def _packed(self, x: Series) -> Tensor:
+        algebra = self._algebra()
         return packed(algebra, evaluated(algebra, self.graph, x))
 
 
@@ -130,24 +167,27 @@ def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
     not fit the values nearby are no number then. There is a tape where the algebra keeps one and gradients are on.
     """
     with torch.set_grad_enabled(algebra.tape and torch.is_grad_enabled()):
-        return _evaluated(algebra, graph, x)
+        algebra.forget()
+        return _settled(algebra, graph, evaluate(graph, algebra, x), lambda: x)
 
 
-def _evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
-    algebra.forget()
-    y = evaluate(graph, algebra, x)
-    series = y if isinstance(y, Series) else Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
+def _settled(algebra: TensorAlgebra, graph: Graph, y: Any, given: Callable[[], Series]) -> Series:
+    """What a graph gave as a series, without derivatives where they do not fit the values nearby."""
+    if not isinstance(y, Series):
+        x = given()
+        return Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
     if algebra.alone is None or not algebra.alone.any():
-        return series
+        return y
+    series, x = y, given()
 
     def values(at: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         out = evaluate(graph, TensorAlgebra(constants=algebra.constants), Series(at[0][None], x.k))
         return (out.data[0] if isinstance(out, Series) else out.expand(at[0].shape[0], *out.shape),)
 
-    data, given = padded(series.data, algebra.count(2, x.k)).clone(), padded(x.data, algebra.count(2, x.k))
+    data, rows = padded(series.data, algebra.count(2, x.k)).clone(), padded(x.data, algebra.count(2, x.k))
     for point in algebra.alone.nonzero().flatten().split(1):
         with torch.no_grad():
-            fits = trusted(values, [given[:, point]], [data[:, point]], x.k, finite=True)
+            fits = trusted(values, [rows[:, point]], [data[:, point]], x.k, finite=True)
         if not fits:
             data[1:, point] = math.nan
     return Series(data, x.k)

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from fisherflat.jets.graph._cut import before, behind, followed
-from fisherflat.jets.graph._graph import ROLES, Graph, Live, Node, Tangent, Traced, fold, getitem, run, unwrapped
+from fisherflat.jets.graph._graph import (
+    ROLES,
+    Graph,
+    Live,
+    Node,
+    Tangent,
+    Traced,
+    fold,
+    getitem,
+    last_uses,
+    run,
+    unwrapped,
+)
 from fisherflat.jets.graph._held import Held, Holding, Origin
 from fisherflat.jets.graph._nests import leaves, mapped_leaves
 from fisherflat.jets.graph._watch import Constants, Watch
@@ -25,6 +37,7 @@ __all__ = [
     "fold",
     "followed",
     "getitem",
+    "last_uses",
     "leaves",
     "mapped_leaves",
     "run",

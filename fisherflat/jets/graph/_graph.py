@@ -5,7 +5,7 @@ See `fisherflat.jets.recording` for how a module call becomes one, `fisherflat.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -169,17 +169,9 @@ class Graph(Shown):
         """Node -> the nodes whose value is not needed after it; found once, for a graph does not change."""
         if (known := vars(self).get("_last_use")) is not None:
             return known
-        last: dict[Node, Node] = {}
-        for node in self.nodes:
-            last[node] = node
-            for source in node.inputs:
-                last[source] = node
-        dead: dict[Node, list[Node]] = {}
-        for node, user in last.items():
-            if node is not self.output:
-                dead.setdefault(user, []).append(node)
-        self._last_use = dead
-        return dead
+        assert isinstance(self.output, Node)
+        self._last_use = last_uses(self.nodes, {self.output})
+        return self._last_use
 
     def users(self) -> dict[Node, list[Node]]:
         """Node -> the nodes that read it."""
@@ -293,6 +285,20 @@ class Graph(Shown):
         found = ", ".join(f"{role} {count}" for role, count in counts.items() if count)
         held = f", frozen {'+'.join(self.frozen)}" if self.frozen else ""
         return f"Graph({list(self.input.shape)} -> {list(self.shape)}, {len(self.nodes)} nodes: {found}{held})"
+
+
+def last_uses(nodes: Sequence[Node], kept: Collection[Node]) -> dict[Node, list[Node]]:
+    """Node -> what is not needed after it, where these nodes are computed in their order, but for what is `kept`."""
+    last: dict[Node, Node] = {}
+    for node in nodes:
+        last[node] = node
+        for source in node.inputs:
+            last[source] = node
+    dead: dict[Node, list[Node]] = {}
+    for node, user in last.items():
+        if node not in kept:
+            dead.setdefault(user, []).append(node)
+    return dead
 
 
 #: ops whose backward formula torch cannot differentiate forwards (measured on torch 2.13), in ops that it can

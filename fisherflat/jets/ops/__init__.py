@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fisherflat.jets.ops._evaluate import apply, evaluate, exponent, is_affine
+from fisherflat.jets.ops._evaluate import apply, at_points, degrees, evaluate, evaluated, exponent, is_affine
 from fisherflat.jets.ops._op import Op
 from fisherflat.jets.ops._table import (
     CLAMPS,
@@ -43,7 +43,10 @@ __all__ = [
     "UNARY",
     "Op",
     "apply",
+    "at_points",
+    "degrees",
     "evaluate",
+    "evaluated",
     "exponent",
     "having",
     "is_affine",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,26 +19,26 @@ def evaluate(graph: Graph, xp: Algebra, x: Series) -> Series | Tensor:
     """The graph on a series; intermediate values are dropped after their last use."""
     if isinstance(graph.output, Tensor):
         return xp.constants.get(id(graph.output), graph.output)
-    values: dict[Node, Any] = {graph.input: x}
-    last = graph.last_use()
-    for node in graph.nodes:
-        if node.target is not None:
-            values[node] = apply(xp, node, values.__getitem__, x.k)
+    return evaluated(graph.nodes, graph.last_use(), {graph.input: x}, xp, x.k)[graph.output]
+
+
+def evaluated(
+    nodes: Sequence[Node], last: Mapping[Node, Sequence[Node]], values: dict[Node, Any], xp: Algebra, k: int
+) -> dict[Node, Any]:
+    """The nodes in their order, on what is in `values`; in it is left what is not dropped after its `last` use."""
+    for node in nodes:
+        if node not in values:
+            values[node] = apply(xp, node, values.__getitem__, k)
             if xp.spilling(values[node]):
-                values[node] = apply(xp, node, lambda source: xp.shielded(values[source]), x.k)
+                values[node] = apply(xp, node, lambda source: xp.shielded(values[source]), k)
         for dead in last.get(node, ()):
             del values[dead]
-    return values[graph.output]
+    return values
 
 
 def apply(xp: Algebra, node: Node, value: Callable[[Node], Any], k: int) -> Any:
     """The rule of `node` on the series of its inputs."""
-    # not by a function that calls itself: such a closure is a cycle, and would keep all values and weights alive
-    live = xp.constants
-    args, kwargs = mapped_leaves(
-        lambda leaf: value(leaf) if isinstance(leaf, Node) else live.get(id(leaf), leaf) if live else leaf,
-        (node.args, node.kwargs),
-    )
+    args, kwargs = _filled(xp, node, value)
     if node.target is getitem:
         return args[0][args[1]]
     op = OPS.get(node.packet)
@@ -53,6 +53,26 @@ def apply(xp: Algebra, node: Node, value: Callable[[Node], Any], k: int) -> Any:
     if rule is None:
         return xp.fallback(node, args, kwargs, k)
     return rule(xp, node, *args, **kwargs)
+
+
+def at_points(xp: Algebra, node: Node, value: Callable[[Node], Any]) -> Any:
+    """The rule of a node of known degree, see `degrees`, on values alone: series of order 0."""
+    args, kwargs = _filled(xp, node, value)
+    if not any(isinstance(value(leaf), Series) for leaf in node.inputs):
+        return node.target(*args, **kwargs)
+    rule = OPS[node.packet].rule
+    assert rule is not None  # what has a degree has a rule
+    return rule(xp, node, *args, **kwargs)
+
+
+def _filled(xp: Algebra, node: Node, value: Callable[[Node], Any]) -> tuple[Any, Any]:
+    """The arguments of a node, with the values of others, and with live weights where there are such."""
+    # not by a function that calls itself: such a closure is a cycle, and would keep all values and weights alive
+    live = xp.constants
+    return mapped_leaves(
+        lambda leaf: value(leaf) if isinstance(leaf, Node) else live.get(id(leaf), leaf) if live else leaf,
+        (node.args, node.kwargs),
+    )
 
 
 def exponent(node: Node) -> float | None:
@@ -76,3 +96,33 @@ def is_affine(node: Node) -> bool:
         moving = [position for position, argument in enumerate(node.args) if isinstance(argument, Node)]
         return len({*moving} & {*op.factors}) < 2 and not {*moving} & {*op.divisors}
     return False
+
+
+def degrees(graph: Graph) -> dict[Node, int]:
+    """The nodes that are polynomials in the graph's input, of degree 2 or less, whatever the numbers; with the degree.
+
+    Nodes that only read shapes have degree 0.
+    """
+    found: dict[Node, int] = {graph.input: 1}
+    for node in graph.nodes[1:]:
+        if all(source in found for source in node.inputs):
+            degree = _degree(node, found)
+            if degree is not None and degree <= 2:
+                found[node] = degree
+    return found
+
+
+def _degree(node: Node, known: Mapping[Node, int]) -> int | None:
+    op = OPS.get(node.packet)
+    if op is not None and op.shape_only:
+        return 0
+    if op is None or op.rule is None or node.kwargs.get("rounding_mode") is not None:
+        return None
+    if node.packet is aten.pow:
+        return 2 * known[node.args[0]] if isinstance(node.args[0], Node) and exponent(node) == 2 else None
+    if is_affine(node):
+        return max(known[source] for source in node.inputs)
+    if op.kind != "product":
+        return None
+    of = [known[argument] if isinstance(argument, Node) else 0 for argument in node.args]
+    return max(sum(of[position] for position in op.factors), *of)

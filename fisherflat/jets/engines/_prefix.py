@@ -1,0 +1,115 @@
+"""What does not depend on the point: the polynomial part of a graph on an affine chart, carried once for all points.
+
+On an affine chart `x(u) = x(0) + sum_i u_i b_i` queries, keys, values and the inputs of gates are affine in u, scores
+and sums of squares are quadratic. The 2-jet at u = 0 says all of a polynomial of degree 2, so that one pass through the
+rules, at one point, serves every other: slopes of what is affine and second derivatives of what is quadratic are the
+same everywhere, first derivatives of the latter are `d_i y + sum_j u_j d_ij y`, and the values of a product with
+weights are `y + sum_i u_i d_i y`, without the weights.
+
+All other values are computed by their ops at each point, because a polynomial that is evaluated loses what its terms
+cancel: a score near zero far from the origin. A product with weights loses nothing that the point `x(u)` has not lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherflat.jets.graph import Graph, Node, last_uses
+from fisherflat.jets.ops import PROJECTIONS, at_points, degrees, evaluated
+from fisherflat.jets.rules import Algebra, Series
+from fisherflat.spaces.charts import Chart
+from fisherflat.spaces.jets import pair_index
+
+
+@dataclass(frozen=True)
+class _Polynomial:
+    """A node by its 2-jet at the origin, `[C, 1, *shape]`; `mixed`, its second derivatives as `[k, k, entries]`."""
+
+    series: Series
+    mixed: Tensor | None
+
+    @classmethod
+    def of(cls, series: Series) -> _Polynomial:
+        if series.order < 2:
+            return cls(series, None)
+        k = series.k
+        return cls(series, series.data[1 + k :][pair_index(k).to(series.data.device)].reshape(k, k, -1))
+
+    def value(self, u: Tensor) -> Series:
+        """What is affine, at the points `u` `[P, k]`."""
+        data = self.series.data
+        value = torch.addmm(data[0].reshape(1, -1), u.to(data.dtype), data[1:].reshape(len(data) - 1, -1))
+        return Series(value.reshape(1, len(u), *self.series.shape), self.series.k)
+
+    def around(self, u: Tensor, value: Series) -> Series:
+        """The series at the points `u`, where the values are known."""
+        k, data = self.series.k, self.series.data
+        out = value.data.new_empty(len(data), *value.data.shape[1:])
+        out[0].copy_(value.data[0])
+        out[1:].copy_(data[1:])
+        if self.mixed is not None:
+            slopes, rows = data[1 : 1 + k].reshape(k, 1, -1), out[1 : 1 + k].view(k, len(u), -1)
+            torch.baddbmm(slopes, u.to(data.dtype).expand(k, *u.shape), self.mixed, out=rows)
+        return Series(out, k)
+
+
+class Prefix:
+    """The nodes of a graph that are polynomials of degree 2 or less in its input, and those that are left.
+
+    **Args:** `graph`, whose output depends on its input.
+
+    **Attributes:** `saves`, whether there is any work at each point that is not done.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        assert isinstance(graph.output, Node)
+        self._input, self._output, degree = graph.input, graph.output, degrees(graph)
+        self._rest = [node for node in graph.nodes if node not in degree]
+        read = {source for node in self._rest for source in node.inputs} | {graph.output}
+        self._read = [node for node in graph.nodes if node in read and node in degree]
+        products = {node for node in degree if node.target is not None and node.packet in PROJECTIONS}
+        self._valued = _needed(graph, self._read, {node for node in products if degree[node] == 1})
+        self._products = {node for node in self._valued if node in products and degree[node] == 1}
+        self._kept = {*self._read, *self._products}
+        self._first = _needed(graph, self._kept, ())
+        self.saves = bool(self._products) or any(degree[node] == 2 for node in self._read)
+
+    def polynomials(self, xp: Algebra, x: Series) -> dict[Node, Any]:
+        """What is needed of the polynomials; `x` `[1 + k, 1, *shape]` is the chart at its origin."""
+        last = last_uses(self._first, self._kept)
+        found = evaluated(self._first, last, {self._input: x}, xp, x.k)
+        return {n: _Polynomial.of(found[n]) if isinstance(found[n], Series) else found[n] for n in self._kept}
+
+    def evaluated(self, xp: Algebra, known: dict[Node, Any], chart: Chart, u: Tensor) -> Any:
+        """The graph at the points with coordinates `u` `[P, k]`: a series, or a tensor where it reads only shapes."""
+        values: dict[Node, Any] = {}
+        for node in self._valued:
+            if node is self._input:
+                values[node] = Series(chart(u)[None], chart.k)
+            elif node in self._products:
+                values[node] = known[node].value(u)
+            else:
+                values[node] = at_points(xp, node, values.__getitem__)
+        moving = {}
+        for node in self._read:
+            polynomial = known[node]
+            moving[node] = polynomial.around(u, values[node]) if isinstance(polynomial, _Polynomial) else polynomial
+        del values
+        return evaluated(self._rest, last_uses(self._rest, {self._output}), moving, xp, chart.k)[self._output]
+
+
+def _needed(graph: Graph, of: Iterable[Node], ends: Collection[Node]) -> list[Node]:
+    """What some nodes are computed from, themselves included, in order; but nothing that is before the `ends`."""
+    found: set[Node] = set()
+    stack = list(of)
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack.extend(() if node in ends else node.inputs)
+    return [node for node in graph.nodes if node in found]
