@@ -11,9 +11,10 @@ from flint import arb, arb_mat, arb_series
 from torch import Tensor
 
 from fisherflat.errors import EnclosureError
+from fisherflat.verifier._integers import is_large, times
 
 #: entries of a constant matrix that are converted to balls at a time
-TILE = 2**21
+TILE = 2**18
 
 ZERO: Any = arb(0)
 
@@ -203,10 +204,14 @@ def times_constant(x: Polynomial, weight: Tensor) -> Polynomial:
     """`x @ weight` for matrices, all parts of `x` at once and the weight a few columns at a time."""
     places = [m for m, part in enumerate(x.parts) if part is not None]
     rows = np.concatenate([x.parts[m] for m in places])
-    left, inner = matrix(rows), weight.shape[0]
-    columns = weight.double().split(max(1, TILE // max(inner, 1)), 1)
-    tiles = [left * arb_mat(inner, tile.shape[1], tile.flatten().tolist()) for tile in columns]
-    whole = np.concatenate([filled(tile.entries(), (tile.nrows(), tile.ncols())) for tile in tiles], 1)
+    inner, outer = weight.shape
+    tiles = weight.detach().cpu().double().split(max(1, TILE // max(inner, 1)), 1)
+    if is_large(len(rows), inner, outer):
+        whole = times(rows, (tile.numpy() for tile in tiles))
+    else:
+        left = matrix(rows)
+        products = [left * arb_mat(inner, tile.shape[1], tile.flatten().tolist()) for tile in tiles]
+        whole = np.concatenate([filled(out.entries(), (out.nrows(), out.ncols())) for out in products], 1)
     parts: list[Part] = [None] * len(x.parts)
     for place, part in zip(places, np.split(whole, len(places)), strict=True):
         parts[place] = part
