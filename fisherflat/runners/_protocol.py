@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Task(Protocol):
-    """A piece of work that depends on no other; it can be pickled and hashed."""
+    """A piece of work that depends on no other, such as `analyze` makes; it can be pickled and hashed."""
 
     @property
     def key(self) -> str:
@@ -17,7 +17,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class Work(Protocol):
-    """What knows how to do tasks; it can be pickled, and does them the same anywhere."""
+    """What knows how to do tasks, such as `analyze` makes; it can be pickled, and does them the same anywhere."""
 
     def measure(self, task: Any) -> Any:
         """What a task gives: of a study of layers its rows, in which what fails is a row with an error."""

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fisherflat._display import displayed
 from fisherflat._version import __version__
 from fisherflat.errors import ClusterError, InputError, OutOfMemoryError
 from fisherflat.runners._packed import Packed, packed, unpacked
@@ -51,12 +52,12 @@ def ray(address: str | None = None, cpus: float = 1, gpus: float = 0) -> Ray:
     - `cpus`, `gpus`: what a task takes of a machine; a share of a GPU is one that several tasks use. `cpus` is also how
       many threads torch has.
 
-    **Returns:** a runner, for `fisherflat.analyze` and all that takes its options.
-
-    **Raises:** `InputError` for numbers that are none, and where Ray is not installed; and when run `ClusterError`
+    **Returns:** a runner, for `fisherflat.analyze` and all that takes its options. When it runs, it is a `ClusterError`
     where nothing answers at the address within half a minute, no machine has what a task takes, versions differ there,
-    or the model cannot be read there; `OutOfMemoryError` where the model does not fit into Ray's object store, or a
-    task is lost with its worker three times. What was done is kept in the `folder` of the analysis.
+    or the model cannot be read there; and an `OutOfMemoryError` where the model does not fit into Ray's object store, or
+    a task is lost with its worker three times. What was done is kept in the `folder` of the analysis.
+
+    **Raises:** `InputError` for an address or numbers that are none, and where Ray is not installed.
 
     >>> import fisherflat as ff
     >>> small = {"layers": [0], "parts": ["mlp"], "points": 1, "progress": False}
@@ -67,6 +68,7 @@ def ray(address: str | None = None, cpus: float = 1, gpus: float = 0) -> Ray:
     return Ray(address, cpus, gpus)
 
 
+@displayed
 class Ray:
     """Carries out tasks by Ray; `fisherflat.runners.ray` makes one and says what its arguments are.
 

@@ -6,6 +6,7 @@ Run as a program, since the tests check annotations, which would refuse much of 
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 import tempfile
@@ -304,6 +305,24 @@ class Drawn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x) if float(x.sum()) > 0 else -self.linear(x)
+
+
+class Dying:
+    """Work in which a process ends."""
+
+    def measure(self, task: Any) -> Any:
+        os._exit(9)
+
+
+def without_ray() -> None:
+    here = sys.modules.get("ray", Dying)
+    sys.modules["ray"] = None  # type: ignore[assignment]
+    try:
+        ff.runners.ray()
+    finally:
+        del sys.modules["ray"]
+        if here is not Dying:
+            sys.modules["ray"] = here
 
 
 class Narrow(nn.Module):
@@ -915,6 +934,19 @@ CASES: dict[str, Calls] = {
         "for vectors that are not finite": lambda: moves.vectors(np.full((2, 3), np.nan)),
         "not of that shape": lambda: moves.vectors(np.ones((1, 2, 3))),
         "not independent": lambda: moves.vectors(np.ones((2, 3))),
+    },
+    "runners.Ray": {"as `fisherflat.runners.ray`": lambda: ff.runners.Ray(cpus=0)},
+    "runners.processes": {
+        "for fewer than one": lambda: ff.runners.processes(0),
+        "when run, for work that cannot be pickled, such as a module with functions defined on the spot": lambda: list(
+            ff.runners.processes(1)(lambda: 0, [1])
+        ),
+        "when a process was killed": lambda: list(ff.runners.processes(1)(Dying(), [1])),
+    },
+    "runners.ray": {
+        "for an address": lambda: ff.runners.ray(""),
+        "numbers that are none": lambda: ff.runners.ray(cpus=0),
+        "where Ray is not installed": without_ray,
     },
     "plot.broken_strength": missing_column(plot.broken_strength, "the table is empty"),
     "plot.unit_forms": missing_column(plot.unit_forms, "the table is empty"),
