@@ -102,7 +102,7 @@ def depth(
     reading: options.Readings = None,
     position: options.Positions = None,
     moves: options.MovesOption = "principal",
-    dim: options.Dim = None,
+    dim: options.FullDim = None,
     points: options.Points = 16,
     halves: Annotated[
         bool, typer.Option("--halves/--no-halves", help="Look within blocks too, behind the attention.")
@@ -124,15 +124,15 @@ def depth(
     """
     from fisherflat.report import DepthStudy, room_for, study_depth
 
-    texts, where = prompts.given(), options.positions(position)
+    texts, where, k = prompts.given(), options.positions(position), options.directions(dim)
     with room_for(DepthStudy, out, overwrite=overwrite):
         model = loading.load(path)
-        for place in options.places(model, texts, where, moves, dim):
+        for place in options.places(model, texts, where, moves, k):
             with room_for(DepthStudy, out / place.name, overwrite=overwrite) as folder:
                 found = study_depth(
                     model,
                     place.prompt,
-                    k=dim,
+                    k=k,
                     moves=moves,
                     position=place.position,
                     points=points,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SEVERAL = "may be given several times, or hold several between commas"
 
-DIM_HELP = "Directions that move (default: 2); of layers one by one also 'full': all of them, sampled."
+DIM_HELP = "Directions that move (default: 2); of layers and of depth also 'full': all of them, sampled."
 READINGS_HELP = f"'live', or what is held, such as 'frozen pattern+gate'; {SEVERAL}."
 
 ModelPath = Annotated[
@@ -380,11 +380,11 @@ def directions(given: str | None) -> int | str | None:
     return int(given)
 
 
-def places(model: Model, prompts: Sequence[Any], where: Any, moves: str, dim: int | None) -> list[Place]:
+def places(model: Model, prompts: Sequence[Any], where: Any, moves: str, dim: int | str | None) -> list[Place]:
     """Each position of each prompt, for what is measured at one of them; by default the last word."""
-    from fisherflat.models.moves import parse
+    from fisherflat.models.moves import Whole, parse
 
-    moving, found = parse(moves, dim), []
+    moving, found = Whole() if isinstance(dim, str) else parse(moves, dim), []
     for number, prompt in enumerate(prompts):
         name = f"prompt-{number}" if len(prompts) > 1 else ""
         at: list[Any] = [where]

@@ -6,9 +6,11 @@ from fisherflat.geometry._engines import ENGINES
 from fisherflat.geometry._field import CurvatureField, curvature_field, grid
 from fisherflat.geometry._manifold import PRECISIONS, StatisticalManifold
 from fisherflat.geometry._more_bits import in_more_bits, poor
+from fisherflat.geometry._planes import drawn
 from fisherflat.geometry._quantities import Geometry
 from fisherflat.geometry._recharted import Jets, refined
 from fisherflat.geometry._sampled import Bounded, SampledCurvature
+from fisherflat.geometry._tangents import Tangents
 from fisherflat.geometry._words import (
     ERRORS,
     FLAT_WORDS,
@@ -35,10 +37,12 @@ __all__ = [
     "Jets",
     "SampledCurvature",
     "StatisticalManifold",
+    "Tangents",
     "Verdict",
     "carried",
     "curvature_field",
     "decided",
+    "drawn",
     "exceptional",
     "filled",
     "grid",

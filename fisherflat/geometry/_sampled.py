@@ -44,6 +44,8 @@ class SampledCurvature:
     - `rounding`: what rounding may have left in the value.
     - `effective_dimension`: how many directions the output tells apart, as `Geometry.effective_rank`; `rank`: how many
       to rounding.
+    - `open`: whether no more outputs move than there are directions. The image is an open piece of their space then,
+      and flat whatever the map is.
     - `planes`: the sectional curvatures `[pairs]`; `plane_rounding`: what rounding may have left in them.
 
     >>> import torch, fisherflat as ff
@@ -64,6 +66,7 @@ class SampledCurvature:
     rounding: float
     effective_dimension: float
     rank: int
+    open: bool
     planes: Float[Tensor, " pairs"] = field(repr=False)
     plane_rounding: Float[Tensor, " pairs"] = field(repr=False)
 
@@ -149,7 +152,8 @@ class SampledCurvature:
             f"from {self.pairs} random planes)"
         )
         if abs(self.value) <= self.rounding and self.standard_error <= self.rounding:
-            return f"{said}: flat to its error"
+            why = f", since no more than {self.k} outputs move, and their image is an open piece of space"
+            return f"{said}: flat to its error{why if self.open else ''}"
         return said if self.reached else f"{said}; {self.ended}"
 
     @property

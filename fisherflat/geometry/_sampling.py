@@ -103,7 +103,7 @@ class Sampling:
         return _nested(found, points.shape[:-1])
 
     def _sampled(self, tangents: Tangents, error: float, seed: int, budget: int) -> SampledCurvature:
-        none, left = torch.empty(0, dtype=torch.float64), (tangents.effective_dimension, tangents.rank)
+        none, left = torch.empty(0, dtype=torch.float64), (tangents.effective_dimension, tangents.rank, tangents.open)
         known = SampledCurvature(math.nan, math.nan, self.k, 0, NONE, error, budget, 0.0, *left, none, none)
         try:
             if tangents.problem is not None:

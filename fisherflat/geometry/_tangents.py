@@ -51,8 +51,9 @@ class Tangents:
 
     **Args:** `at` `[k]`, the point; `shape`, of the outputs; `memory`, a budget in bytes.
 
-    **Attributes:** `problem`, an error where there is no frame: `MapError` where the map or its derivatives are not
-    finite, `DegenerateImmersionError` where the rank of the Jacobian is below k.
+    **Attributes:** `frame` `[F, k]`; `moved` `[F]`, whether an output moves at all; `problem`, an error where there is
+    no frame: `MapError` where the map or its derivatives are not finite, `DegenerateImmersionError` where the rank of
+    the Jacobian is below k.
 
     **Raises:** `OutOfMemoryError` where the Jacobian does not fit, `InputError` where the family's frames follow the
     directions.
@@ -93,9 +94,11 @@ class Tangents:
                 self.problem = not_finite(jacobian, self._place)
                 return
             self.frame, triangular = torch.linalg.qr(jacobian.mT)
+            moved = jacobian.ne(0).any(0)
             del jacobian
             columns = triangular.norm(dim=0)
             if not change:
+                self.moved = moved
                 self._judge(triangular, columns, scale)
             if self.problem is not None:
                 return
@@ -179,11 +182,7 @@ class Tangents:
     def _along(self, v: Float[Tensor, "P n k"]) -> tuple[Tensor, Tensor, Ambient]:
         """Tangents `[P, n, F]`, covariant second derivatives `[P, m, F]` and the family's space, along directions."""
         count, n = v.shape[:2]
-        if self._change is None:
-            basis = (v.to(self._dtype) @ self._basis.flatten(1)).reshape(count, n, *self._basis.shape[1:])
-        else:
-            basis = combined(v, self._basis).to(self._dtype)
-        coefficients = self._engines[n].jet(self._at.new_zeros(count, n), basis)
+        coefficients = self._engines[n].jet(self._at.new_zeros(count, n), self._directions(v))
         found = framed(self._family, Jet(coefficients, n), self._shape)
         rows = found.coefficients.double()
         return rows[:, 1 : 1 + n], rows[:, 1 + n :], found.ambient
@@ -197,16 +196,34 @@ class Tangents:
         tangents, second, ambient = self._along(xi @ self._inverse)
         if not torch.linalg.vector_norm(second).isfinite():
             raise not_finite(second, self._place)
-        if self.k == ambient.ambient_dim:
-            normal = torch.zeros_like(second)  # no normal directions are left
-        else:
-            normal = second
-            for _ in range(2):  # one projection leaves eps |second| in the tangent space
-                normal = normal - (normal @ self.frame) @ self.frame.mT
+        normal = self.normal(second)
         curvature = second.new_zeros(len(second))
         if ambient.curvature is not None and xi.shape[1] == 2:
             curvature = ambient.curvature(tangents.to(self._dtype))[:, 0, 1, 1, 0].double()
         return Bent(normal, second.norm(dim=-1), curvature)
+
+    def normal(self, second: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch F"]:
+        """What of vectors is orthogonal to all tangents: among as many outputs as there are directions, nothing."""
+        if self.open:
+            return second.masked_fill(self.moved, 0.0)
+        for _ in range(2):  # one projection leaves eps |second| in the tangent space
+            second = second - (second @ self.frame) @ self.frame.mT
+        return second
+
+    @property
+    def open(self) -> bool:
+        """Whether no more outputs move than there are directions: an open piece of their space, which is flat."""
+        return self.problem is None and int(self.moved.sum()) == self.k
+
+    def directions(self, xi: Float[Tensor, "P n k"]) -> Float[Tensor, "P n *shape"]:
+        """Directions in the space of inputs along which tangents have the coefficients `xi` in the frame."""
+        return self._directions(xi @ self._inverse)
+
+    def _directions(self, v: Float[Tensor, "P n k"]) -> Float[Tensor, "P n *shape"]:
+        if self._change is None:
+            found = (v.to(self._dtype) @ self._basis.flatten(1)).reshape(*v.shape[:2], *self._basis.shape[1:])
+            return found
+        return combined(v, self._basis).to(self._dtype)
 
     def trace(self) -> Float[Tensor, " F"]:
         """`tr II`, exactly: the sum of `II(q, q)` over the frame."""

@@ -37,6 +37,8 @@ def sections(found: Analysed) -> list[Section]:
             parts.append(_heads(estimates[~estimates["part"].isin(NAMES)]))
         if len(found.gaps):
             parts.append(_gates(found.gaps, family))
+    if "planes" in found.table and found.measured:
+        parts.append(_all_directions(found.table, found.settings.get("family")))
     if found.studies:
         parts.append(_through_depth(found.studies))
     return [*parts, _second_look(found), Section("All of it in sentences", [Points(found.sentences())])]
@@ -109,6 +111,48 @@ def _estimates(kinds: pd.DataFrame, family: str | None) -> Grid:
         "Mean scalar curvature, its interval (95 % from five prompts, positions or points on) and its numerical error",
         [*heads, "verdict"], rows, "estimates.csv",
     )  # fmt: skip
+
+
+def _all_directions(table: pd.DataFrame, family: str | None) -> Section:
+    """A row for each place: the curvature in all directions, with the interval of its sampling."""
+    rows = [
+        [
+            number(row["layer"]),
+            row["part"],
+            row["reading"],
+            short(str(row["text"])),
+            "together" if row["position"] != row["position"] or row["position"] is None else str(row["token"]),
+            number(row["scalar_curvature"], row["scalar_curvature_error"], 3, "+", TONES[row["verdict"]]),
+            number(row["scalar_curvature_low"], digits=3),
+            number(row["scalar_curvature_high"], digits=3),
+            number(row["mean_sectional_curvature"], digits=3, sign="+"),
+            f"{100 * row['positive_planes']:.0f} %",
+            number(row["directions"]),
+            number(row["planes"]),
+            row["verdict"],
+        ]
+        for row in _ordered(table[table["verdict"].notna() & table["directions"].notna()])
+    ]
+    heads = [
+        "layer",
+        "part",
+        "reading",
+        "prompt",
+        "token",
+        axis(family, "scalar curvature"),
+        "low",
+        "high",
+        "mean sectional",
+        "planes bent like a sphere",
+        "directions",
+        "random planes",
+        "verdict",
+    ]
+    return Section("In all directions", [
+        "Every direction of what enters a part moves at once. From low to high is the 95 % interval of sampling at "
+        "this place; that of the estimates above is over places, where there are several.",
+        Grid("Scalar curvature in all directions, place by place", heads, rows, "table.csv"),
+    ])  # fmt: skip
 
 
 def _heads(kinds: pd.DataFrame) -> Section:

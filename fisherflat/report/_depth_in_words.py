@@ -39,6 +39,8 @@ def sentences(found: Depth) -> list[str]:
         )
         said += _about_corners(found)
     if found.profiles:
+        said += [f"{reading.capitalize()}, {called_at(after)}: {one}." for reading, profile in found.profiles.items()
+                 for after, one in zip(("chart", *profile.labels), profile.said, strict=False)]  # fmt: skip
         said += [*_about_budgets(found), *_about_growth(found), *_about_readings(found)]
         lost = int(next(iter(found.profiles.values())).scalar_curvature.isnan().any(0).sum())
         said += [f"{lost} of {found.settings['points']} points are degenerate and left out."] if lost else []
@@ -95,7 +97,7 @@ def _about_budgets(found: Depth) -> list[str]:
     interval = f" (95 % interval {total.low:.3g} to {total.high:.3g})" if total.clusters >= ENOUGH else ""
     left = f", {undecided} of them undecided and left out here and below," if undecided else ""
     said = [
-        f"After the last block the mean scalar curvature over {found.settings['budget_points']} points{left} is "
+        f"After the last block the mean scalar curvature over {found.over}{left} is "
         f"{shown(total.mean, error)}{_unit(found)}{interval}.",
         f"Attributed to layers: {_largest(found, 'layer')}.",
         *_about_transport(found),
@@ -171,8 +173,8 @@ def _largest(found: Depth, by: str) -> str:
 
 def _about_transport(found: Depth) -> list[str]:
     # without what is the family's, or the head's that reads the states
-    layers = [layer for layer in found.budgets["layer"].layers if layer != READOUT] if found.budgets else []
-    table = found.transport_table.set_index("layer").loc[layers]
+    table = found.transport_table.set_index("layer")
+    table = table.loc[[layer for layer in table.index if layer != READOUT]]
     ratio = (table.surviving / table.created)[:-1][table.created[:-1] > 0]  # behind the last there is nothing
     if not len(ratio):
         return []
@@ -184,7 +186,10 @@ def _about_transport(found: Depth) -> list[str]:
 def _about_growth(found: Depth) -> list[str]:
     laws = found.growth()
     if not laws:
-        depth = next(iter(found.profiles.values())).blocks.depth
+        profile = next(iter(found.profiles.values()))
+        depth = profile.blocks.depth
+        if depth >= 3:
+            return ["Growth: at no point is there a number other than zero at every depth, so there is no law."]
         few = "1 block is too few" if depth == 1 else f"{depth} blocks are too few"
         return [f"Growth: {few} for a law."]
     return [
@@ -241,6 +246,11 @@ def _about_undecided(found: Depth) -> list[str]:
                 "first, the error of the scalar curvature exceeds its value; these are in no mean and no law."
             )
     return said
+
+
+def called_at(after: str) -> str:
+    """Where on the way through the model."""
+    return "at the chart itself" if after == "chart" else f"after {called(after)}"
 
 
 def called(label: str) -> str:

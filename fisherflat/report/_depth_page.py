@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: of another family than the Gaussian
 _OWN_UNIT = ("Depth by depth", "Curvature is in the family's own metric, the same at every depth.")
+_OF_POINTS = "Means over points; the bars are their intervals."
+_OF_PLANES = "At the token's own state; the bars are 95 % intervals of sampling, over random planes."
 #: covariance -> its heading, and what it means
 _UNITS = {
     "calibrated": (
@@ -179,7 +181,7 @@ def _profiles(found: Depth) -> Section:
         )
         items.append(ranges(
             title, rows, x="blocks passed", series="reading", order=order,
-            about=f"{about} Means over points; the bars are their intervals.", said=f"{said}.",
+            about=f"{about} {_OF_PLANES if found.full else _OF_POINTS}", said=f"{said}.",
             table="estimates.csv", y=axis(found.family),
         ))  # fmt: skip
     items.append(_depths(first, found.family))
@@ -247,7 +249,12 @@ def _by(split: str, name: str, found: Depth) -> Grid:
         for label, mean, error in _attributed(found, split)
     ]  # fmt: skip
     heads = [name, axis(found.family, "amount"), "low", "high", "numerical error"]
-    return Grid(f"Attributed to each {name}, mean over points", heads, rows, f"budget_{split}.csv")
+    return Grid(
+        f"Attributed to each {name}, mean over {'random planes' if found.full else 'points'}",
+        heads,
+        rows,
+        f"budget_{split}.csv",
+    )
 
 
 def _maps(found: Depth) -> Section:
@@ -333,10 +340,10 @@ def _repeat(found: Depth) -> list[Any]:
     if prompts is None:
         return ["Hidden states or other inputs were given from Python, so that no command repeats this."]
     chosen = settings["readings"]
+    numbers = {} if found.full else {name: settings[name] for name in ("points", "budget_points", "resolution")}
     return [Code(command(
         "depth", found.model, **prompts, **moved(settings["moves"]), position=settings["position"],
-        points=settings["points"], reading=None if chosen is None else ",".join(chosen),
-        no_halves=True if not settings["halves"] else None, budget_points=settings["budget_points"],
-        resolution=settings["resolution"], seed=settings["seed"] or None,
+        reading=None if chosen is None else ",".join(chosen), no_halves=True if not settings["halves"] else None,
+        **numbers, seed=settings["seed"] or None,
         errors=None if settings["errors"] == "sample" else settings["errors"], family=found.family, out="again",
     ), "To repeat it:")]  # fmt: skip

@@ -11,8 +11,9 @@ from fisherflat import plot
 from fisherflat._display import Card
 from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
+from fisherflat.errors import InputError
 from fisherflat.models import as_model
-from fisherflat.models.moves import Moves, parse
+from fisherflat.models.moves import Moves, Whole, parse
 from fisherflat.pages import Section
 from fisherflat.report import _depth_page as page
 from fisherflat.report._captions import OF_DEPTH, OF_END, caption, intervals, unit_of
@@ -109,14 +110,14 @@ class DepthStudy(Depth, Result):
                 files[f"profile_{kind if self.family is None else 'family'}.png"] = Figure.of(
                     partial(_onto, plot.profiles, profiles), 2.6, about=about
                 )
-        over, end = f"means over {self.settings['budget_points']} points", unit_of(self.family, OF_END)
+        over, end = f"means over {self.over}", unit_of(self.family, OF_END)
         for by, budget in self.budgets.items():
             about = self._about(f"scal at the end, attributed {_BY[by]}", over, end)
             files[f"budget_{by}.csv"] = budget.table.rename_axis("").reset_index()
             files[f"budget_{by}_error.csv"] = budget.error_table.rename_axis("").reset_index()
             height = 3.0 if len(budget.parts) <= 14 else 3.4
             files[f"budget_{by}.png"] = Figure.of(partial(_onto, plot.budget, budget), height, about=about)
-        if "layer" in self.budgets:
+        if len(self.transport_table):
             about = self._about(
                 "how much layers bend, and what of it reaches the end", over, unit_of(self.family, OF_END)
             )
@@ -202,7 +203,7 @@ def study_depth(
     model: Any,
     prompt: Any,
     *,
-    k: int | None = None,
+    k: int | str | None = None,
     moves: str | Moves = "principal",
     position: int | str | None = None,
     points: int = 16,
@@ -221,8 +222,9 @@ def study_depth(
 
     - `model`, loaded, a module, or what `fisherflat.load` takes; `prompt`: a text, token ids, or hidden states
       `[n, d]`.
-    - `k`: how many directions move, from 2; `moves`, along what a token moves where it enters the first block, see
-      `fisherflat.moves.parse`.
+    - `k`: how many directions move, from 2, or `"full"`: all of the hidden space, at the token's own state alone,
+      sampled to 5 % (docs/full_width.md); budgets are then from 256 random planes, and there are no maps. `moves`,
+      along what a token moves where it enters the first block, see `fisherflat.moves.parse`.
     - `position`, which token, or `"together"` for all words (default: the last word, or the last place where one of the
       words stands that move).
     - `points`, of the profiles, the first the token's own state, the others drawn with `seed` from within one unit.
@@ -251,6 +253,15 @@ def study_depth(
     ['live', 'frozen pattern', 'frozen mlp gate', 'frozen pattern+mlp gate']
     """
     settings = Settings(
-        parse(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors, family
+        _moves(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors, family
     )
     return DepthStudy(**vars(study(as_model(model), prompt, settings, progress=progress)))
+
+
+def _moves(moves: Any, k: Any) -> Moves:
+    """What moves; all directions leave no choice."""
+    if isinstance(k, str) and k != "full":
+        raise InputError(f'k is a number of directions, or "full" for all of them; got {k!r}')
+    if isinstance(k, str) and moves != "principal" and not isinstance(moves, Whole):
+        raise InputError(f'k="full" moves all directions, which leaves no choice of moves; got {moves!r} besides')
+    return Whole() if isinstance(k, str) else parse(moves, k)

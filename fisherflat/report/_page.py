@@ -158,7 +158,12 @@ def sign(found: Any) -> str:
     return ", so that elsewhere it may well have the other sign" if found.low <= 0 <= found.high else ""
 
 
-CLUSTERS = {"prompt": "prompts", "position": "positions of one prompt", "point": "points of one chart"}
+CLUSTERS = {
+    "plane": "random planes",
+    "prompt": "prompts",
+    "position": "positions of one prompt",
+    "point": "points of one chart",
+}
 
 
 def off(error: float) -> str:

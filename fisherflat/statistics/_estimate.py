@@ -27,7 +27,13 @@ LEVELS = ("prompt", "position", "point")
 ENOUGH = 5
 #: what an interval can be of
 STATISTICS = ("mean", "median")
-_SPOKEN = {"prompt": "prompts", "position": "positions of a single prompt", "point": "points of a single chart"}
+#: below them: the random planes of a single point, from which a curvature in all directions is estimated
+_SPOKEN = {
+    "plane": "random planes of a single point",
+    "prompt": "prompts",
+    "position": "positions of a single prompt",
+    "point": "points of a single chart",
+}
 
 
 @displayed
@@ -40,7 +46,8 @@ class Estimate:
     - `count`: how many values there are; `missing`: how many more are NaN and were left out.
     - `mean`, `sd` (the standard deviation) and the quartiles `q1`, `median`, `q3`: all over single values.
     - `low`, `high`: the bootstrap interval of the mean, or of the median where that was asked for.
-    - `level`: what was resampled, `"prompt"`, `"position"` or `"point"`, or `None` where there is only one value;
+    - `level`: what was resampled, `"prompt"`, `"position"` or `"point"`, or `None` where there is only one value; and
+      `"plane"` where that was sampled, with an interval of Student's t distribution;
       `clusters`: how many of those there are.
     - `statistic`: `"mean"` or `"median"`, what the interval is of.
     """
@@ -145,7 +152,7 @@ def by_group(
     - `by`: what tells the groups apart, such as `("layer", "part", "reading")`.
     - `column`: what is averaged; `statistic`: what the interval is of, as in `estimate`; `seed`: of the bootstrap.
 
-    **Returns:** a table.
+    **Returns:** a table. A value that stands alone and was sampled keeps its own interval: its `level` is `"plane"`.
 
     **Raises:** `InputError` for a column that is not there.
 
@@ -161,8 +168,18 @@ def by_group(
     for keys, group in table.groupby(list(by), sort=False, dropna=False):
         labels = (_labels(group, name) for name in ("prompt", "position"))
         found = estimate(group[column], *labels, statistic=statistic, seed=seed)
-        rows.append(dict(zip(by, keys, strict=True)) | asdict(found))
+        rows.append(dict(zip(by, keys, strict=True)) | asdict(found) | _of_one(group, column))
     return pd.DataFrame(rows, columns=[*by, *Estimate.__dataclass_fields__])
+
+
+def _of_one(group: pd.DataFrame, column: str) -> dict[str, Any]:
+    """The interval that a single sampled value brings, in columns beside it."""
+    names = [f"{column}_low", f"{column}_high", "planes"]
+    known = group[group[column].notna()]
+    if len(known) != 1 or not set(names) <= set(group.columns):
+        return {}
+    low, high, planes = (known[name].iloc[0] for name in names)
+    return {"low": low, "high": high, "level": "plane", "clusters": int(planes)} if planes > 0 else {}
 
 
 def differences(

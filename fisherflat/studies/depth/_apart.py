@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from functools import partial
 from typing import NamedTuple
 
@@ -56,6 +57,12 @@ class Apart:
         self.labels = tuple(stage.label for stage in self._stages)
         self._degenerate = degenerate
 
+    def on(self, stack: Stack) -> Apart:
+        """The same parts of a stack of the same maps on another chart."""
+        other = copy(self)
+        other._stack = stack
+        return other
+
     @property
     def widest(self) -> int:
         """The largest output of a map."""
@@ -72,6 +79,23 @@ class Apart:
         yield from self._stack.graphs()
         if self._head is not None and self._head.graph is not None:
             yield self._head.graph
+
+    def shares(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"]) -> Float[Tensor, "P n m D"]:
+        """The second derivatives of each part behind the last map, along other directions at each point.
+
+        Whitened, and with their tangential components.
+        """
+        stack, k, m = self._stack, self._stack.chart.k, len(pairs(self._stack.chart.k))
+        n, state = len(self._sources), start(stack.chart, u, basis).data.transpose(0, 1)
+        for stage, graph in zip(self._stages, self._graphs(), strict=True):
+            labels = {
+                node: self._sources.index(self._part(stage, node.role))
+                for node in graph.nodes
+                if node.role in stage.bending
+            }
+            state = _through(graph, k, n, labels, n, state)
+        state = _padded(stack.families[-1].whiten(state.flatten(2)), 1 + k + n * m)
+        return state[:, 1 + k :].unflatten(1, (n, m))
 
     def measure(self, u: Float[Tensor, "P k"], degenerate: str | None = None) -> Amounts:
         """At some points, for all parts."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from fisherflat._arrays import integer
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry import ERRORS, exceptional, sample
@@ -31,6 +32,7 @@ from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian, ParametricFamily
 from fisherflat.studies.depth._apart import Apart
 from fisherflat.studies.depth._budget import EXTRAS, CurvatureBudget, Part, without
+from fisherflat.studies.depth._sampled import sampled_matrices
 from fisherflat.studies.depth._stack import Stack
 from fisherflat.studies.depth._subject import read_stack
 
@@ -52,6 +54,8 @@ def curvature_budget(
     reading: str = LIVE,
     degenerate: str = "raise",
     covariance: Covariance | None = None,
+    planes: int | None = None,
+    seed: int = 0,
     memory: int | None = None,
 ) -> CurvatureBudget:
     """The exact split of the scalar curvature by the parts where second-order terms are born.
@@ -66,6 +70,10 @@ def curvature_budget(
       `depth_profile`.
     - `by`: `"role"`, `"layer"` or `"layer-role"`, of which the first two are sums (`CurvatureBudget.by`).
     - `halves`: a layer is half of a block, such as `3 attention`.
+    - `planes`: estimate in all k directions of the chart, hundreds or thousands, at one point, from so many random
+      planes drawn with `seed`; a batch of one budget for each. Means over it are unbiased, traces and products too, and
+      sum to the mean of `k (k - 1)` times the sectional curvature; their spread over `sqrt(planes)` is the standard
+      error.
 
     **Returns:** a `CurvatureBudget` of n parts: `.matrix` `[*batch, n, n]` in units of 1 / covariance, `.labels`.
 
@@ -82,7 +90,25 @@ def curvature_budget(
         raise InputError(f'by must be "role", "layer" or "layer-role", got {by!r}')
     stack = read_stack(blocks, chart, prompt, family, halves, reading, covariance)
     chart = stack.chart
-    return budget(stack, torch.zeros(chart.k) if u is None else u, by, degenerate=degenerate, memory=memory)
+    where = torch.zeros(chart.k) if u is None else u
+    if planes is not None:
+        return sampled_budget(stack, where, by, planes=planes, seed=seed, memory=memory)
+    return budget(stack, where, by, degenerate=degenerate, memory=memory)
+
+
+def sampled_budget(
+    stack: Stack, u: Any, by: str = "layer-role", *, planes: int, seed: int = 0, memory: int | None = None
+) -> CurvatureBudget:
+    """The budget in all directions of the chart, one for each plane; see `curvature_budget`."""
+    count, seed = integer(planes, "planes", 2), integer(seed, "seed", 0)
+    at = stack.chart.coordinates(u)
+    if at.dim() != 1:
+        raise InputError(f"planes are drawn at one point [k], got coordinates of shape {list(at.shape)}")
+    found = Apart(stack, by, "raise", memory)
+    matrices = sampled_matrices(stack, found, at, count, seed, memory)
+    parts, index = _places(found, by)
+    traces, products = (_placed(matrix, index, len(parts)) for matrix in matrices)
+    return CurvatureBudget(tuple(parts), found.labels, traces, products, torch.full_like(traces, torch.nan))
 
 
 def budget(
@@ -97,19 +123,10 @@ def budget(
         2 * found.widest * (1 + k + len(found.parts) * len(pairs(k))) * points.element_size(),  # kept between maps
         memory,
     )
-    extras = [part for part in found.parts if part.role in EXTRAS]
-    parts = {
-        "role": [*(Part(role=role) for role in ROLES), *extras],
-        "layer": [*(Part(layer=label) for label in found.labels), *extras],
-        "layer-role": found.parts,
-    }[by]
-    index = torch.tensor([parts.index(part) for part in found.parts], dtype=torch.long)
+    parts, index = _places(found, by)
 
     def placed(matrices: Sequence[Tensor], *shape: int) -> Tensor:
-        """Matrices over the parts that have sources, among those over all parts."""
-        joined = torch.cat(list(matrices))
-        full = joined.new_zeros(len(joined), len(parts), len(parts))
-        full[:, index[:, None], index] = joined
+        full = _placed(torch.cat(list(matrices)), index, len(parts))
         return full.reshape(*shape, *full.shape[1:])
 
     *matrices, skewness = zip(*pieces, strict=True)
@@ -128,3 +145,21 @@ def budget(
     if len(odd):
         made = replace(made, again=torch.cat([again, noisy(odd)], 2), sampled=torch.cat([sampled, odd]))
     return made
+
+
+def _places(found: Apart, by: str) -> tuple[list[Part], Tensor]:
+    """All parts of a split, and the positions of those that have sources."""
+    extras = [part for part in found.parts if part.role in EXTRAS]
+    parts = {
+        "role": [*(Part(role=role) for role in ROLES), *extras],
+        "layer": [*(Part(layer=label) for label in found.labels), *extras],
+        "layer-role": found.parts,
+    }[by]
+    return parts, torch.tensor([parts.index(part) for part in found.parts], dtype=torch.long)
+
+
+def _placed(matrices: Tensor, index: Tensor, count: int) -> Tensor:
+    """Matrices over the parts that have sources, among those over all parts."""
+    full = matrices.new_zeros(len(matrices), count, count)
+    full[:, index[:, None], index] = matrices
+    return full

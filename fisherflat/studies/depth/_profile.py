@@ -38,6 +38,9 @@ QUANTITIES = (
 #: of families with finitely many outcomes, beside them
 CORNERS = ("uncertainty", "relative_curvature")
 
+#: of profiles in all directions
+SAMPLED = ("scalar_curvature_low", "scalar_curvature_high", "planes")
+
 _UNDECIDED = list(Verdict).index(Verdict.UNDECIDED)
 
 
@@ -55,6 +58,8 @@ class DepthProfile:
     - `scalar_curvature_error` `[L+1, *batch]`: how far off rounding may have put it, see docs/precision.md; `verdicts`,
       what is known of it, as positions among `fisherflat.geometry.Verdict`, -1 where there is no number. Both are
       `None` for a profile of an older release.
+    - `scalar_curvature_low`, `scalar_curvature_high` and `planes` `[L+1, *batch]`, of a profile in all directions: the
+      95 % interval and how many random planes it is from; `said`, a sentence for each depth. All else is NaN there.
     - `covariance` `[L+1]`, that of each depth where it is a number, else NaN.
     - `passed` `[L+1]`, how many blocks have been passed; `labels`, of the L maps.
     - `k`, how many coordinates move; `reading`, what was held.
@@ -79,6 +84,10 @@ class DepthProfile:
     family: str | None = None
     uncertainty: Float[Tensor, "depths *batch"] | None = None
     relative_curvature: Float[Tensor, "depths *batch"] | None = None
+    scalar_curvature_low: Float[Tensor, "depths *batch"] | None = None
+    scalar_curvature_high: Float[Tensor, "depths *batch"] | None = None
+    planes: Float[Tensor, "depths *batch"] | None = None
+    said: tuple[str, ...] = ()
 
     dim = former("k")
 
@@ -104,9 +113,10 @@ class DepthProfile:
     def blocks(self) -> DepthProfile:
         """The profile after whole blocks alone."""
         whole = (self.passed == self.passed.round()).nonzero()[:, 0]
-        names = (*QUANTITIES, *CORNERS, "covariance", "passed", "scalar_curvature_error", "verdicts")
+        names = (*QUANTITIES, *CORNERS, *SAMPLED, "covariance", "passed", "scalar_curvature_error", "verdicts")
         columns = {name: value[whole] for name in names if (value := getattr(self, name)) is not None}
-        return replace(self, **columns, labels=tuple(f"layer {i}" for i in range(len(whole) - 1)))
+        said = tuple(self.said[i] for i in whole.tolist()) if self.said else ()
+        return replace(self, **columns, said=said, labels=tuple(f"layer {i}" for i in range(len(whole) - 1)))
 
     def with_covariance(self, covariance: float) -> DepthProfile:
         """The same geometry measured with one number as the covariance of every depth; it only sets the unit.
@@ -122,8 +132,9 @@ class DepthProfile:
         powers = {"condition_number": 0.0, "volume_density": -self.k / 2}
         powers |= dict.fromkeys(("second_fundamental_form_norm", "mean_curvature_norm"), 0.5)
         columns = {name: getattr(self, name) * ratio ** powers.get(name, 1.0) for name in QUANTITIES}
-        if self.scalar_curvature_error is not None:
-            columns["scalar_curvature_error"] = self.scalar_curvature_error * ratio
+        for name in ("scalar_curvature_error", *SAMPLED[:2]):
+            if (value := getattr(self, name)) is not None:
+                columns[name] = value * ratio
         return replace(self, **columns, covariance=torch.full_like(self.covariance, covariance))
 
     @property
@@ -136,7 +147,7 @@ class DepthProfile:
         nothing = torch.full_like(self.scalar_curvature, float("nan"))
         error = nothing if self.scalar_curvature_error is None else self.scalar_curvature_error
         columns["scalar_curvature_error"] = error.reshape(self.depth + 1, -1)
-        corners = {name: value for name in CORNERS if (value := getattr(self, name)) is not None}
+        corners = {name: value for name in (*CORNERS, *SAMPLED) if (value := getattr(self, name)) is not None}
         columns |= {name: value.reshape(self.depth + 1, -1) for name, value in corners.items()}
         verdicts = torch.full_like(nothing, -1, dtype=torch.int64) if self.verdicts is None else self.verdicts
         return pandas.DataFrame(
@@ -222,7 +233,7 @@ def profile(
     found = measure_depths(stack, u, list(names), degenerate=degenerate, memory=memory)
     error, verdicts = judged(stack, u, found, errors, memory)
     kept = (*QUANTITIES, *corners, "sectional_extremes")
-    columns = {name: value for name, value in found.items() if name in kept}
+    columns: dict[str, Any] = {name: value for name, value in found.items() if name in kept}
     smallest, largest = columns.pop("sectional_extremes").unbind(-1)
     columns |= {"smallest_sectional_curvature": smallest, "largest_sectional_curvature": largest}
     number = [stack.lenses is None and g.covariance.dim() == 0 for g in stack.families]

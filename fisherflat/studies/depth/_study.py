@@ -6,27 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+
 from fisherflat._arrays import integer
 from fisherflat._progress import progress as bar
-from fisherflat.errors import InputError
+from fisherflat.errors import DegenerateImmersionError, InputError
 from fisherflat.geometry import ERRORS, CurvatureField, Verdict
 from fisherflat.models import Model
-from fisherflat.models.moves import Moves, label
+from fisherflat.models.moves import Moves, Whole, label
 from fisherflat.parts import readings as named
 from fisherflat.statistics import by_group
 from fisherflat.studies._lens import Asked, asked
 from fisherflat.studies._lens import named as called
 from fisherflat.studies._prompts import plain_prompt
-from fisherflat.studies.depth._attribution import budget
+from fisherflat.studies.depth._attribution import budget, sampled_budget
 from fisherflat.studies.depth._budget import CurvatureBudget
+from fisherflat.studies.depth._full import sampled_profile
 from fisherflat.studies.depth._growth import Growth, growth
 from fisherflat.studies.depth._maps import fields_after_blocks
-from fisherflat.studies.depth._profile import CORNERS, QUANTITIES, DepthProfile, profile
+from fisherflat.studies.depth._profile import CORNERS, QUANTITIES, SAMPLED, DepthProfile, profile
 from fisherflat.studies.depth._stack import Stack
 from fisherflat.studies.depth._subject import in_memory, on_prompt, seen
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: of a budget in all directions
+PLANES = 256
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,11 @@ class Settings:
     family: Asked = None
 
     def __post_init__(self) -> None:
-        if self.moves.k < 2:
+        if self.full and (self.family is not None or self.moves.k):
+            raise InputError(
+                "in all directions states are the means of Gaussians; a family needs a few directions, k=2"
+            )
+        if not self.full and self.moves.k < 2:
             raise InputError(
                 f"k must be at least 2, got {self.moves.k} ({self.moves}): a curve has no curvature of its own"
             )
@@ -63,6 +74,11 @@ class Settings:
         asked(self.family)
         for reading in self.readings or ():
             named.canonical(reading)
+
+    @property
+    def full(self) -> bool:
+        """Whether all directions move."""
+        return isinstance(self.moves, Whole)
 
 
 def made_with() -> dict[str, str]:
@@ -104,6 +120,16 @@ class Depth:
         return self.settings.get("family")
 
     @property
+    def full(self) -> bool:
+        """Whether all directions moved, and random planes were measured."""
+        return bool(self.settings.get("moves", {}).get("dim") == "full")
+
+    @property
+    def over(self) -> str:
+        """What the means of budgets are over."""
+        return f"{self.settings['planes']} random planes" if self.full else f"{self.settings['budget_points']} points"
+
+    @property
     def fixed_profiles(self) -> dict[str, DepthProfile]:
         """The profiles with one covariance for all depths: that of the states that entered the first block.
 
@@ -135,7 +161,7 @@ class Depth:
             for kind, profiles in self.kinds
             for reading, profile in profiles.items()
         ]
-        corners = () if self.family is None else CORNERS
+        corners = SAMPLED if self.full else () if self.family is None else CORNERS
         columns = [self._unit, "reading", "depth", "after", "point", *QUANTITIES, *corners]
         columns += ["scalar_curvature_error", "verdict"]
         return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
@@ -198,7 +224,7 @@ class Depth:
         import pandas as pd
 
         columns = ["created", "surviving", "own", "interaction"]
-        if "layer" not in self.budgets:
+        if "layer" not in self.budgets or self.full:  # planes say of lengths no more than their squares
             return pd.DataFrame(columns=["layer", *columns])
         budget = self.budgets["layer"]
         means = {name: budget.mean(name).cpu().numpy() for name in columns}
@@ -212,7 +238,7 @@ class Depth:
             Curve(kind, reading): growth(profile.decided[1:, profile.decided.isfinite().all(0)])
             for kind, profiles in self.kinds
             for reading, profile in ((reading, profile.blocks) for reading, profile in profiles.items())
-            if profile.depth >= 3 and profile.decided.isfinite().all(0).any()
+            if profile.depth >= 3 and (profile.decided.isfinite().all(0) & (profile.decided != 0).any(0)).any()
         }
 
 
@@ -243,10 +269,13 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
     encoded = model.encode(prompt)
     where = label(encoded, moving.place(model, encoded, settings.position))
     about = {**moving.settings, "in words": str(moving), "unit": moving.unit}
+    points = 1 if settings.full else points
     plain = {"moves": about, "points": points, "budget_points": min(points, budget_points)}
     plain |= {"seed": settings.seed, "errors": settings.errors, "prompt": plain_prompt(encoded)}
     plain |= {"position": settings.position, "halves": settings.halves, "resolution": settings.resolution}
     plain |= {"readings": None if settings.readings is None else list(settings.readings)}
+    if settings.full:
+        plain["planes"] = PLANES
     if settings.family is not None:
         plain["family"] = called(settings.family)
     found = Depth(model.name, encoded.text, where, plain)
@@ -262,17 +291,26 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
             asked = settings.readings if settings.readings is not None else usual(stack.roles)
             chosen = [named.canonical(reading) for reading in asked]
             maps = moving.k == 2 and settings.resolution > 0
+            prefix = "all directions, " if settings.full else ""
             total = len(chosen) + (budget_points > 0) + maps
             for done, reading in enumerate(chosen):
-                step(f"profile, {reading}", done, total)
-                read = stack.read(reading)
-                found.profiles[read.reading] = profile(
-                    read, u, degenerate="nan", errors=settings.errors
-                )  # without roles that no block has
+                step(f"{prefix}profile, {reading}", done, total)
+                read = stack.read(reading)  # without roles that no block has
+                found.profiles[read.reading] = (
+                    sampled_profile(read, settings.seed)
+                    if settings.full
+                    else profile(read, u, degenerate="nan", errors=settings.errors)
+                )
             if budget_points:
                 step("budget", len(chosen), total)
-                finest = budget(stack.at_the_end(), u[:budget_points], degenerate="nan")
-                found.budgets = {"role": finest.by("role"), "layer": finest.by("layer"), "layer-role": finest}
+                end = stack.at_the_end()
+                finest = (
+                    _of_planes(end, settings.seed)
+                    if settings.full
+                    else budget(end, u[:budget_points], degenerate="nan")
+                )
+                if finest is not None:
+                    found.budgets = {"role": finest.by("role"), "layer": finest.by("layer"), "layer-role": finest}
             if maps:
                 step("maps", total - 1, total)
                 found.maps = fields_after_blocks(stack, (-1.0, 1.0, -1.0, 1.0), settings.resolution)
@@ -280,6 +318,14 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
     except KeyboardInterrupt:
         pass
     return found
+
+
+def _of_planes(stack: Stack, seed: int) -> CurvatureBudget | None:
+    """The budget from random planes; none where the image is degenerate, which the profile says."""
+    try:
+        return sampled_budget(stack, torch.zeros(stack.chart.k), planes=PLANES, seed=seed)
+    except DegenerateImmersionError:
+        return None
 
 
 def usual(roles: Sequence[str]) -> list[str]:

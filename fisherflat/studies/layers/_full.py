@@ -11,10 +11,9 @@ from fisherflat.geometry import SampledCurvature, StatisticalManifold
 from fisherflat.jets.graph import Graph
 from fisherflat.spaces.charts import Chart
 from fisherflat.studies._journal import Row
+from fisherflat.studies._sampled import BUDGET, ERROR
 from fisherflat.studies.layers._measure import QUANTITIES, Surface
 
-#: the standard error to reach, and planes at most: some seconds for a layer of a small model
-ERROR, BUDGET = 0.05, 4000
 #: columns beside those of few directions -> what they say
 SAMPLED = (
     "directions",
