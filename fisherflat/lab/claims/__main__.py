@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from fisherflat.lab.claims._protocol import Protocol
-from fisherflat.lab.claims._run import PARTS, Run, plan, run
+from fisherflat.lab.claims._run import PARTS, Run, plan, run, units
 
 
 def main() -> int:
@@ -30,9 +30,9 @@ def main() -> int:
     parser.add_argument("--plan", action="store_true", help="print what would be run and about how long it takes")
     given = parser.parse_args()
     protocol = Protocol.load() if given.protocol is None else Protocol.load(given.protocol)
-    units = protocol.units(groups=given.group, tasks=given.task, seeds=given.seeds, pilot=given.pilot)
+    asked = units(protocol, given.group, given.task, given.seeds, given.pilot)
     if given.plan or given.out is None:
-        found = plan(protocol, units, given.steps)
+        found = plan(protocol, asked, given.steps)
         for name, models, cost in [*found, ("all", sum(row[1] for row in found), sum(row[2] for row in found))]:
             print(f"{name:20} {models:6} models {cost / 60:8.1f} core minutes")
         return 0
@@ -46,10 +46,10 @@ def main() -> int:
             left = f", {(now - started) * (total - done) / done:.0f} s left" if done else ""
             print(f"{done / total:.0%} after {now - started:.0f} s{left}", file=sys.stderr, flush=True)
 
-    one = Run(given.out, protocol, tuple(units), given.pilot, given.steps)
+    one = Run(given.out, protocol, tuple(asked), given.pilot, given.steps)
     complete = run(one, jobs=given.jobs, limit=given.limit_seconds, step=step)
     kept, failed = (len(list((given.out / PARTS).glob(f"*{end}"))) for end in (".parquet", ".error"))
-    print(f"{kept} of {len(units)} blocks are done, {failed} failed; protocol {protocol.sha256[:12]}")
+    print(f"{kept} of {len(asked)} blocks are done, {failed} failed; protocol {protocol.sha256[:12]}")
     return 0 if complete else 1
 
 

@@ -47,6 +47,8 @@ class Unit:
     cell: Cell
     seeds: tuple[int, ...]
 
+    table = "models"
+
     @property
     def name(self) -> str:
         """The name of its file."""

@@ -19,18 +19,21 @@ from fisherflat._progress import Step
 from fisherflat._version import __version__
 from fisherflat.lab.claims._measures import described, measure
 from fisherflat.lab.claims._models import parameters
-from fisherflat.lab.claims._protocol import Cell, Protocol, Unit
+from fisherflat.lab.claims._protocol import Protocol, Unit
+from fisherflat.lab.claims._symmetries import MLPs, mlps, rows_of_mlps
 from fisherflat.lab.claims._training import train
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: the table of all models, and the folder with its parts
-TABLE, PARTS = "models.parquet", "parts"
+#: the tables, the folder with their parts, and the group of the second one
+TABLES, PARTS, SYMMETRIES = ("models", "symmetries"), "parts", "symmetries"
 #: seconds between two looks at what is done
 _PAUSE = 0.2
 #: process seconds on a core of 2.9 GHz: of a step of a layer, by tokens and models, and of a model's measures
-_STEP, _MEASURE = {"point": 0.00026, "sequence": 0.00055}, {"point": 0.15, "sequence": 0.25}
+_STEP, _MEASURE = {"point": 0.00026, "sequence": 0.00055}, {"point": 0.2, "sequence": 0.25}
+#: of a push of a model, and of a step of an MLP
+_PUSH, _MLP = 0.008, {"adam": 0.0001, "gradient flow": 0.0003}
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ class Run:
 
     out: Path
     protocol: Protocol
-    units: tuple[Unit, ...]
+    units: tuple[Unit | MLPs, ...]
     pilot: bool = False
     steps: int | None = None
 
-    def part(self, unit: Unit) -> Path:
+    def part(self, unit: Unit | MLPs) -> Path:
         """The file of a unit's rows."""
         return self.out / PARTS / f"{unit.name}.parquet"
 
@@ -57,7 +60,7 @@ class Run:
             **versions(),
         }
 
-    def done(self, unit: Unit) -> bool:
+    def done(self, unit: Unit | MLPs) -> bool:
         """Whether a unit's rows are there, from the same protocol and versions."""
         path = self.part(unit)
         if not path.is_file():
@@ -82,8 +85,10 @@ def about(schema: Any) -> dict[str, str]:
     return dict(json.loads((schema.metadata or {}).get(b"fisherflat", b"{}")))
 
 
-def rows(protocol: Protocol, unit: Unit, steps: int | None = None, pilot: bool = False) -> list[dict[str, Any]]:
+def rows(protocol: Protocol, unit: Unit | MLPs, steps: int | None = None, pilot: bool = False) -> list[dict[str, Any]]:
     """Train and measure the models of a unit: a row each."""
+    if isinstance(unit, MLPs):
+        return rows_of_mlps(protocol, unit, steps, pilot)
     cell, found = unit.cell, []
     task, arm, family = protocol["tasks"][cell.task], protocol["arms"][cell.arm], protocol.family(cell.task)
     for one in train(protocol, unit, steps):
@@ -129,11 +134,32 @@ def load(path: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:
     return found.to_pandas(), about(found.schema)
 
 
-def seconds(protocol: Protocol, cell: Cell, seeds: int, steps: int | None = None) -> float:
-    """About how long a block of a cell takes on one core."""
+def seconds(protocol: Protocol, unit: Unit | MLPs, steps: int | None = None) -> float:
+    """About how long a unit takes on one core."""
+    if isinstance(unit, MLPs):
+        recipe = protocol["mlps"][unit.optimizer.replace(" ", "_")]
+        return _MLP[unit.optimizer] * len(unit.seeds) * (recipe["steps"] if steps is None else steps)
+    cell = unit.cell
     family = protocol["tasks"][cell.task]["family"]
     count = protocol["families"][family]["steps"] if steps is None else steps
-    return seeds * cell.depth * (_STEP[family] * count + _MEASURE[family])
+    pushed = _PUSH * count / protocol["push"]["every"] if "push" in protocol["arms"][cell.arm] else 0.0
+    return len(unit.seeds) * (cell.depth * (_STEP[family] * count + _MEASURE[family]) + pushed)
+
+
+def units(
+    protocol: Protocol, groups: Sequence[str] = (), tasks: Sequence[str] = (), seeds: int | None = None,
+    pilot: bool = False,
+) -> list[Unit | MLPs]:  # fmt: skip
+    """What is to be trained, the most important first: as `Protocol.units`, and the MLPs, a group `symmetries`."""
+    known = [group["name"] for group in protocol["groups"]]
+    asked = [name for name in groups if name != SYMMETRIES]
+    found: list[Unit | MLPs] = []
+    if asked or not groups:
+        found += protocol.units(groups=asked, tasks=tasks, seeds=seeds, pilot=pilot)
+    if (not groups and not tasks) or SYMMETRIES in groups:
+        at = sum(isinstance(unit, Unit) and unit.cell.group in known[:1] for unit in found)
+        found[at:at] = mlps(protocol, seeds, pilot)  # they take little time
+    return found
 
 
 def run(one: Run, *, jobs: int = 1, limit: float = math.inf, step: Step = lambda what, done, total: None) -> bool:
@@ -170,14 +196,14 @@ def run(one: Run, *, jobs: int = 1, limit: float = math.inf, step: Step = lambda
     return all(one.done(unit) for unit in one.units)
 
 
-def _progress(one: Run, left: list[Unit]) -> tuple[int, int]:
+def _progress(one: Run, left: list[Unit | MLPs]) -> tuple[int, int]:
     """Seconds of work that are done, and in all."""
-    cost = {unit: seconds(one.protocol, unit.cell, len(unit.seeds), one.steps) for unit in left}
+    cost = {unit: seconds(one.protocol, unit, one.steps) for unit in left}
     return round(sum(cost[unit] for unit in left if one.part(unit).is_file())), round(sum(cost.values()))
 
 
 def _work(
-    one: Run, left: list[Unit], taken: Any, speed: Any, end: float, step: Step = lambda what, done, total: None
+    one: Run, left: list[Unit | MLPs], taken: Any, speed: Any, end: float, step: Step = lambda what, done, total: None
 ) -> None:
     """Take units in order until there are none, or no time for them."""
     torch.set_num_threads(1)
@@ -187,7 +213,7 @@ def _work(
         if index >= len(left):
             return
         unit = left[index]
-        guess = seconds(one.protocol, unit.cell, len(unit.seeds), one.steps)
+        guess = seconds(one.protocol, unit, one.steps)
         if time.time() + guess * speed.value > end:
             continue  # a shorter one may fit
         begun, error = time.time(), one.part(unit).with_suffix(".error")
@@ -201,23 +227,24 @@ def _work(
         step(unit.name, *_progress(one, left))
 
 
-def collect(one: Run) -> Path | None:
-    """Join the rows of the units that are done, in the protocol's order."""
+def collect(one: Run) -> list[Path]:
+    """Join the rows of the units that are done, in the protocol's order, into `models.parquet` and `symmetries.parquet`."""
     import pandas as pd
 
-    parts = [load(one.part(unit))[0] for unit in one.units if one.done(unit)]
-    if not parts:
-        return None
-    path = one.out / TABLE
-    save(pd.concat(parts, ignore_index=True), one.about, path)
-    return path
+    found = []
+    for name in TABLES:
+        parts = [load(one.part(unit))[0] for unit in one.units if unit.table == name and one.done(unit)]
+        if parts:
+            found.append(one.out / f"{name}.parquet")
+            save(pd.concat(parts, ignore_index=True), one.about, found[-1])
+    return found
 
 
-def plan(protocol: Protocol, units: Sequence[Unit], steps: int | None = None) -> list[tuple[str, int, float]]:
+def plan(protocol: Protocol, units: Sequence[Unit | MLPs], steps: int | None = None) -> list[tuple[str, int, float]]:
     """Each group with its models and about how many core seconds they take."""
     found: dict[str, tuple[int, float]] = {}
     for unit in units:
-        models, cost = found.get(unit.cell.group, (0, 0.0))
-        time_ = seconds(protocol, unit.cell, len(unit.seeds), steps)
-        found[unit.cell.group] = (models + len(unit.seeds), cost + time_)
+        name = unit.cell.group if isinstance(unit, Unit) else SYMMETRIES
+        models, cost = found.get(name, (0, 0.0))
+        found[name] = (models + len(unit.seeds), cost + seconds(protocol, unit, steps))
     return [(name, *numbers) for name, numbers in found.items()]
