@@ -23,17 +23,17 @@ class Push:
     same points, so that scaling it changes nothing. The logarithm and h keep single creases from deciding all, and the
     target keeps the term from ruining everything else.
 
-    **Args:** `models`, those of the seeds, of point tasks; `names`, of the trained parameters; `direction`, 1 towards
-    the target that is called `up`, -1 towards `down`; `recipe`, the table `push` of the protocol.
+    **Args:** `models`, those of the seeds, of point tasks; `names`, of the trained parameters; `target`, of
+    |II|; `recipe`, the table `push` of the protocol.
     """
 
     def __init__(
-        self, models: Sequence[Classifier], names: Sequence[str], direction: int, recipe: dict[str, Any]
+        self, models: Sequence[Classifier], names: Sequence[str], target: float, recipe: dict[str, Any]
     ) -> None:
         self.models = [model.double() for model in models]
         self.every, self.points = int(recipe["every"]), int(recipe["points"])
         self._names, self._factor = list(names), recipe["weight"] * self.every
-        self._target = 2 * math.log(recipe["up" if direction > 0 else "down"])
+        self._target = 2 * math.log(target)
         self._manifolds = [
             StatisticalManifold(model.representation, charts.identity(2), differentiable=True, degenerate="nan")
             for model in self.models

@@ -68,8 +68,9 @@ def train(protocol: Protocol, unit: Unit, steps: int | None = None) -> list[Trai
     optimizer = torch.optim.AdamW(learned, recipe["learning_rate"], weight_decay=cell.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
     forward = vmap(lambda weights, x: functional_call(skeleton, weights, (x,)))
-    direction, losses = arm.get("push", 0), []
-    push = Push(deepcopy(models), trained_names(skeleton, arm), direction, protocol["push"]) if direction else None
+    losses, push = [], None
+    if "push" in arm:
+        push = Push(deepcopy(models), trained_names(skeleton, arm), arm["push"], protocol["push"])
     for step, batch in enumerate(_batches(inputs.shape[1], recipe["batch"], steps)):
         optimizer.zero_grad()
         loss = nn.functional.binary_cross_entropy_with_logits(
