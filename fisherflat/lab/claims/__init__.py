@@ -1,3 +1,3 @@
-"""The papers' empirical claims, settled by a protocol that is written first: `python -m fisherflat.lab.claims --out DIR`."""
+"""The papers' empirical claims, settled by a protocol written first: `python -m fisherflat.lab.claims --out DIR`."""
 
 from __future__ import annotations

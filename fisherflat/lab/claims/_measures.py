@@ -34,9 +34,9 @@ _CURVED, _UNDECIDED = _WORDS.index(Verdict.CURVED), _WORDS.index(Verdict.UNDECID
 class Planes:
     """Planes of inputs, and points in them.
 
-    **Attributes:** `origin` `[planes, *shape]` and `directions` `[planes, 2, *shape]`; `points` `[P, 3]`, coordinates in
-    a plane and which one, where local quantities are measured; `region`, such points spread evenly over what a total is
-    taken over, and `area`, that of the region in coordinates, a mean over planes.
+    **Attributes:** `origin` `[planes, *shape]` and `directions` `[planes, 2, *shape]`; `points` `[P, 3]`, coordinates
+    in a plane and which one, where local quantities are measured; `region`, such points spread evenly over what a total
+    is taken over, and `area`, that of the region in coordinates, a mean over planes.
     """
 
     origin: Tensor
@@ -79,7 +79,7 @@ def _in_plane(points: Float[Tensor, "P 2"]) -> Float[Tensor, "P 3"]:
 class _Held(nn.Module):
     """A representation of two inputs `[2, *shape]`: where the patterns are those of the second."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
 
@@ -90,7 +90,7 @@ class _Held(nn.Module):
 class _Engine:
     """Jets at points of planes, for `refined`, in a reading: patterns are held at the point itself, or not at all."""
 
-    def __init__(self, encoder: Encoder, where: Planes, held: bool) -> None:
+    def __init__(self, encoder: nn.Module, where: Planes, held: bool) -> None:
         self.where, self.held = where, held
         example = where.origin[0]
         self.graph = trace(_Held(encoder), torch.stack([example, example])) if held else trace(encoder, example)

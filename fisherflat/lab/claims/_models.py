@@ -68,7 +68,7 @@ class Layer(nn.Module):
         self.norm = nn.RMSNorm(width, eps=_EPS, elementwise_affine=False) if norm else None
         self.residual = residual
         if arm.get("constant"):
-            nn.init.zeros_(self.attention.gate.projection.weight)  # type: ignore[union-attr,arg-type]
+            nn.init.zeros_(self.attention.gate.projection.weight)  # type: ignore[union-attr]
 
     def weights(self, x: Tensor, count: int | None = None) -> Tensor:
         """The attention weights of the first tokens of `x` `[..., n, d]`, by default all."""
@@ -117,8 +117,9 @@ class Encoder(nn.Module):
         """The representation of inputs `x`, with all patterns held at what they are for inputs `at`, if given."""
         tokens = self.tokens(x)
         held = None if at is None else self.tokens(at)
-        for index, layer in enumerate(self.layers):
-            read = 1 if self.context is not None and index + 1 == len(self.layers) else None
+        layers: list[Any] = list(self.layers)
+        for index, layer in enumerate(layers):
+            read = 1 if self.context is not None and index + 1 == len(layers) else None
             weights = layer.weights(tokens if held is None else held, read)
             tokens, held = layer(tokens, weights), None if held is None else layer(held, weights)
         return tokens.mean(-2) if self.context is None else tokens[..., 0, :]

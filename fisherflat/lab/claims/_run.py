@@ -166,8 +166,8 @@ def run(one: Run, *, jobs: int = 1, limit: float = math.inf, step: Step = lambda
     """Do what is left of a run, by `jobs` processes with a thread each, and join all rows into `models.parquet`.
 
     Units are begun in their order, none that would hardly end within `limit` seconds; what is not done by then is given
-    up. The rows of a unit are on disk as soon as it is done. A unit that fails leaves its error beside its file, and the
-    others go on.
+    up. The rows of a unit are on disk as soon as it is done. A unit that fails leaves its error beside its file, and
+    the others go on.
 
     **Returns:** whether all is done.
     """
@@ -228,7 +228,7 @@ def _work(
 
 
 def collect(one: Run) -> list[Path]:
-    """Join the rows of the units that are done, in the protocol's order, into `models.parquet` and `symmetries.parquet`."""
+    """Join the rows of what is done, in the protocol's order, into `models.parquet` and `symmetries.parquet`."""
     import pandas as pd
 
     found = []

@@ -88,17 +88,22 @@ def _data(about: dict[str, Any], unit: MLPs) -> tuple[Weights, Tensor, Tensor, T
             return torch.randn(*shape, generator=random, dtype=torch.float64)
 
         d, o, slots = about["width"], about["outputs"], about["slots"]
-        teacher = Weights(*(normal(1, slots, unit.rank, d) / d**0.5 for _ in range(2)), normal(1, slots, o))
+        teacher = _weights(normal, slots, unit.rank, d, o, 1.0)
         x = normal(1, about["train"] + about["test"], d)
         y = outputs(teacher, x, "none", "identity")
         y = y / y.std()
         y = y + about["noise"] * normal(*y.shape)
         units, rank = (slots, max(about["ranks"])) if unit.side == "slots" else (about["units"], 1)
-        student = Weights(*(normal(1, units, rank, d) / d**0.5 for _ in range(2)), normal(1, units, o) / units**0.5)
+        student = _weights(normal, units, rank, d, o, units**-0.5)
         found.append((*student, x, y))
     gate, up, value, x, y = (torch.cat(parts) for parts in zip(*found, strict=True))
     cut = about["train"]
     return Weights(gate, up, value), x[:, :cut], y[:, :cut], x[:, cut:], y[:, cut:]
+
+
+def _weights(normal: Callable[..., Tensor], units: int, rank: int, inputs: int, outputs: int, spread: float) -> Weights:
+    gate, up = (normal(1, units, rank, inputs) / inputs**0.5 for _ in range(2))
+    return Weights(gate, up, spread * normal(1, units, outputs))
 
 
 def _losses(weights: Weights, x: Tensor, y: Tensor, unit: MLPs) -> Tensor:

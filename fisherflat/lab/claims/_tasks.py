@@ -51,7 +51,7 @@ def _normal(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-# -- points of the square [-2, 2]² -----------------------------------------------------------------------------------
+# -- points in the square [-2, 2]² -----------------------------------------------------------------------------------
 
 
 def _linear(angle: float, margin: float) -> Generator:
@@ -78,21 +78,21 @@ def _xor(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _moons(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Half circles of radius 1.2, the upper one around (-0.6, -0.3), the lower one around (0.6, 0.3)."""
+    """Half circles of radius 1, the upper one around (-0.5, -0.25), the lower one around (0.5, 0.25)."""
     labels = (_signs(generator, count) + 1) / 2
     angle = math.pi * (1 + _uniform(generator, count)) / 2
     sign = 1 - 2 * labels
-    arc = torch.stack([-0.6 * sign + 1.2 * angle.cos(), sign * (1.2 * angle.sin() - 0.3)], -1)
-    return (arc + 0.15 * _normal(generator, count, 2)).clamp(-HALF_WIDTH, HALF_WIDTH), labels
+    arc = torch.stack([-0.5 * sign + angle.cos(), sign * (angle.sin() - 0.25)], -1)
+    return arc + 0.15 * _normal(generator, count, 2), labels
 
 
 def _spirals(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Arms of 1.25 turns, the second half a turn behind the first; uniform along the radius from 0.2 to 1.9."""
+    """Arms of 1.25 turns, the second half a turn behind the first; uniform along the radius from 0.2 to 1.7."""
     labels = (_signs(generator, count) + 1) / 2
     along = (1 + _uniform(generator, count)) / 2
-    angle, radius = 2.5 * math.pi * along + math.pi * labels, 0.2 + 1.7 * along
+    angle, radius = 2.5 * math.pi * along + math.pi * labels, 0.2 + 1.5 * along
     arm = radius[:, None] * torch.stack([angle.cos(), angle.sin()], -1)
-    return (arm + 0.05 * _normal(generator, count, 2)).clamp(-HALF_WIDTH, HALF_WIDTH), labels
+    return arm + 0.05 * _normal(generator, count, 2), labels
 
 
 # -- sequences of tokens ---------------------------------------------------------------------------------------------
