@@ -1,0 +1,120 @@
+"""What was measured, in words: measures, arms, and effects with their units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+#: quantity -> how it is called
+QUANTITIES = {
+    "scalar_mean": "mean scal",
+    "scalar_median": "median |scal|",
+    "scalar_positive_share": "share of points with scal > 0",
+    "total_absolute_gauss": "∫|K| dA",
+    "second_fundamental_norm": "median |II|",
+    "mean_second_fundamental_norm": "mean |II|",
+    "log_volume": "√det g (geometric mean)",
+    "image_size": "size of the image",
+}
+_COLUMNS = {
+    "test_accuracy": "accuracy on test examples", "exchange_defect": "change of the outputs under exchange",
+    "inverse_scaling_defect": "change of the outputs under inverse scaling by 2",
+    "charge_drift": "drift of |g|² − |u|² in training", "test_loss": "test loss, relative",
+}  # fmt: skip
+
+
+def measure(column: str) -> str:
+    """A column as it is called on the page.
+
+    >>> from fisherflat.lab.claims._words import measure
+    >>> measure("scalar_median:live:calibrated"), measure("proxy_0.1:live:unit")
+    ('median |scal|, live, calibrated', "the paper's proxy at h = 0.1, live, unit")
+    """
+    if column in _COLUMNS:
+        return _COLUMNS[column]
+    quantity, *rest = column.split(":")
+    name = QUANTITIES.get(quantity, quantity.replace("_", " "))
+    for prefix, words in (("proxy_median_", "median of the proxy at h = "), ("proxy_", "the paper's proxy at h = ")):
+        if quantity.startswith(prefix):
+            name = words + quantity.removeprefix(prefix)
+            break
+    return ", ".join([name, *rest])
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """What the numbers of a test are: `points`, `times`, `correlation`, `exponent`, `defect` or `plain`."""
+    if row["kind"] in ("slope", "slope difference"):
+        return "exponent"
+    if row["kind"] == "correlation":
+        return "correlation"
+    if row["transform"] == "log10":
+        return "times"
+    if row["kind"] in ("above", "below"):
+        return "defect"
+    return "points" if row["column"] == "test_accuracy" else "plain"
+
+
+def printed(kind: str, value: float) -> str:
+    """A number of a test as it is printed, in its own unit."""
+    if not math.isfinite(value):
+        return "–"
+    if kind == "points":
+        return f"{100 * value:+.2f}"
+    if kind == "times":
+        return f"{10**value:.3g}"
+    return f"{value:+.2f}" if kind in ("correlation", "exponent") else f"{value:.2g}"
+
+
+def effect(row: Mapping[str, Any]) -> str:
+    """The effect of a test with its interval and what that is over."""
+    kind = kind_of(row)
+    if row["units"] == 0:
+        return "not measured"
+    unit = {"points": " points", "times": " times"}.get(kind, "")
+    ends = f"{printed(kind, row['low'])} to {printed(kind, row['high'])}"
+    return f"{printed(kind, row['value'])}{unit} ({ends}, {row['units']} {row['over']})"
+
+
+def detectable(row: Mapping[str, Any]) -> str:
+    """The smallest effect, from the margin, that a test with so many units would have shown four times in five."""
+    kind, size = kind_of(row), row["detectable"]
+    if row["units"] == 0 or not math.isfinite(size):
+        return "–"
+    if kind == "times":
+        return f"{10**size:.3g} times"
+    return f"{100 * size:.2f} points" if kind == "points" else f"{size:.2g}"
+
+
+def asked(row: Mapping[str, Any]) -> str:
+    """What would have to be so for the test to hold."""
+    kind = kind_of(row)
+    at = printed(kind, row["margin"])
+    unit = {"points": " points", "times": " times"}.get(kind, "")
+    if row["kind"] == "equivalence":
+        return f"within ±{at.lstrip('+')}{unit}"
+    return f"{'below' if row['kind'] == 'below' else 'above'} {at}{unit}"
+
+
+def subject(row: Mapping[str, Any]) -> str:
+    """What a test is about: the measure, which models, and where."""
+    what = measure(row["column"])
+    if row["kind"] == "correlation":
+        return f"{what}, with accuracy, {row['level']}"
+    if row["kind"] in ("above", "below"):
+        return what
+    arms = _arm(row["arm"]) if not row["against"] else f"{_arm(row['arm'])} against {_arm(row['against'])}"
+    grown = {"slope": "growth with depth of ", "slope difference": "growth with depth of "}.get(row["kind"], "")
+    return f"{grown}{what}: {arms}"
+
+
+def where(row: Mapping[str, Any]) -> str:
+    """The tasks of a test."""
+    tasks = [task for task in str(row["tasks"]).split(", ") if task]
+    if not tasks:
+        return str(row["where"]) if row["kind"] in ("above", "below") else f"{row['units']} {row['over']}"
+    return tasks[0].replace("_", " ") if len(tasks) == 1 else f"all {len(tasks)}"
+
+
+def _arm(name: str) -> str:
+    return str(name).replace("_", " ")

@@ -1,0 +1,115 @@
+"""Verdicts, figures and pages from the raw tables: `python -m fisherflat.lab.claims.page --runs DIR --docs docs`.
+
+Without `--runs` it starts from the tables that ship under `docs/data/claims`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fisherflat.errors import InputError
+from fisherflat.lab.claims._beside import accuracies, correlations, depths, gauge, measures
+from fisherflat.lab.claims._figures import figures
+from fisherflat.lab.claims._page import markdown, page
+from fisherflat.lab.claims._protocol import Protocol
+from fisherflat.lab.claims._run import load, save
+from fisherflat.lab.claims._verdicts import settle
+from fisherflat.pages import html
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: the raw tables, and those that are made of them
+RAW, MADE = ("models", "symmetries"), ("tests", "correlations", "gauge", "measures", "accuracies", "depths")
+#: where they ship, below the documentation
+DATA = Path("data") / "claims"
+
+
+def raw(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The raw tables of a run, and what they were made with.
+
+    **Raises:** `InputError` where there is no `models.parquet`.
+    """
+    if not (folder / "models.parquet").is_file():
+        raise InputError(f"{folder} has no models.parquet; run `python -m fisherflat.lab.claims --out {folder}` first")
+    found: dict[str, pd.DataFrame] = {}
+    about: dict[str, Any] = {}
+    for name in RAW:
+        path = folder / f"{name}.parquet"
+        if path.is_file():
+            found[name], made = load(path)
+            about = {**made, **about}
+            about.setdefault("files", {})[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found, about
+
+
+def made(tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """All that the page shows: the raw tables with the tests, and what is reported beside them."""
+    models = tables["models"]
+    return {
+        **tables,
+        "tests": settle(tables, protocol),
+        "correlations": correlations(models, protocol),
+        "gauge": gauge(models, protocol),
+        "measures": measures(models, protocol),
+        "accuracies": accuracies(models),
+        "depths": depths(models, protocol),
+    }
+
+
+def write(
+    tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any], about: Mapping[str, Any], docs: Path
+) -> None:
+    """The tables that are made, the figures and both pages."""
+    from matplotlib import rc_context
+
+    (docs / DATA).mkdir(parents=True, exist_ok=True)
+    (docs / "images").mkdir(exist_ok=True)
+    for name in MADE:
+        save(tables[name], {"protocol_sha256": about["protocol_sha256"]}, docs / DATA / f"{name}.parquet")
+    for claim, draw in figures(tables, protocol).items():
+        with rc_context({"svg.hashsalt": "fisherflat"}):
+            draw().savefig(docs / "images" / f"claims_{claim}.png", dpi=110, metadata={"Software": None})
+    (docs / "claims.md").write_text(markdown(tables, protocol, about), encoding="utf-8")
+
+
+def main() -> int:
+    """Parse the arguments and write."""
+    parser = argparse.ArgumentParser(prog="python -m fisherflat.lab.claims.page", description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder with models.parquet (default: what ships)")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the documentation (default: docs)")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the page of one file, report.html, here too")
+    given = parser.parse_args()
+    protocol = Protocol.load()
+    found, about = raw(given.runs or given.docs / DATA)
+    if about.get("protocol_sha256") != protocol.sha256:
+        print(
+            f"the tables are of protocol {about.get('protocol_sha256')}, and this is {protocol.sha256}", file=sys.stderr
+        )
+    if given.runs is not None:
+        (given.docs / DATA).mkdir(parents=True, exist_ok=True)
+        for name in found:
+            (given.docs / DATA / f"{name}.parquet").write_bytes((given.runs / f"{name}.parquet").read_bytes())
+    tables = made(found, protocol.tables)
+    write(tables, protocol.tables, about, given.docs)
+    if given.report is not None:
+        given.report.write_text(html(page(tables, protocol.tables, about)), encoding="utf-8")
+    print(json.dumps(dict(zip(*_words(tables), strict=True)), indent=1))
+    return 0
+
+
+def _words(tables: Mapping[str, pd.DataFrame]) -> tuple[list[str], list[str]]:
+    from fisherflat.lab.claims._verdicts import verdicts
+
+    found = verdicts(tables["tests"])
+    return list(found), list(found.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
