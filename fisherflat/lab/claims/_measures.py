@@ -15,7 +15,6 @@ from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, with
 from fisherflat.geometry import Geometry, Verdict, carried, refined
 from fisherflat.jets.engines import TensorAlgebra, evaluated, packed
 from fisherflat.jets.rules import Series
-from fisherflat.lab.claims._models import Encoder
 from fisherflat.lab.claims._protocol import Protocol
 from fisherflat.lab.experiments.ring import HALF_WIDTH
 from fisherflat.parts import trace
@@ -110,7 +109,7 @@ class _Engine:
         return refined(self, charts.identity(2), u, self.jet(u), family, "nan")
 
 
-def measure(protocol: Protocol, task: str, encoder: Encoder, inputs: Tensor) -> dict[str, float]:
+def measure(protocol: Protocol, task: str, encoder: nn.Module, inputs: Tensor) -> dict[str, float]:
     """All columns `quantity:reading:metric` of a representation in double precision, over test `inputs`."""
     where = planes(protocol, task, inputs)
     with torch.no_grad(), without(DegenerateImmersionWarning, PrecisionWarning):
@@ -145,7 +144,7 @@ _UNITS = {"scalar_mean": 1.0, "scalar_median": 1.0, "second_fundamental_norm": 0
 class _Whitened(nn.Module):
     """A representation in coordinates in which its covariance is 1."""
 
-    def __init__(self, encoder: Encoder, whitening: Tensor) -> None:
+    def __init__(self, encoder: nn.Module, whitening: Tensor) -> None:
         super().__init__()
         self.encoder, self.whitening = encoder, nn.Parameter(whitening, requires_grad=False)
 
@@ -153,7 +152,7 @@ class _Whitened(nn.Module):
         return self.encoder(x, at) @ self.whitening
 
 
-def _whitened(encoder: Encoder, where: Planes, held: bool, whitening: Tensor) -> dict[str, float]:
+def _whitened(encoder: nn.Module, where: Planes, held: bool, whitening: Tensor) -> dict[str, float]:
     if whitening.shape[1] < 2:  # it varies along a curve at most
         return {}
     return _quantities(_Engine(_Whitened(encoder, whitening), where, held), Gaussian(1.0), where)
@@ -183,7 +182,7 @@ def _quantities(engine: _Engine, family: Gaussian, where: Planes) -> dict[str, f
     }
 
 
-def _proxies(encoder: Encoder, where: Planes, held: bool, whitening: Tensor | None) -> Iterator[tuple[str, float]]:
+def _proxies(encoder: nn.Module, where: Planes, held: bool, whitening: Tensor | None) -> Iterator[tuple[str, float]]:
     """The paper's: the second difference over the first, at the points, along a drawn direction of unit length."""
     x = where.inputs(where.points)
     plane = where.points[:, 2].long()
