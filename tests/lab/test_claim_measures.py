@@ -1,6 +1,7 @@
 """What is measured of a representation, against the library's manifolds and against closed forms."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -34,13 +35,22 @@ def test_geometry_is_that_of_a_manifold_at_each_point(cell: Cell, held: bool) ->
     for index, (first, second, plane) in enumerate(where.points[::29][:4].tolist()):
         origin, directions = where.origin[int(plane)], where.directions[int(plane)]
         point = origin + first * directions[0] + second * directions[1]
-        mean = ff.freeze(encoder, point, roles=("pattern",)) if held else encoder
+        mean = partial(encoder, at=point) if held else encoder
         M = ff.StatisticalManifold(mean, ff.charts.affine(point, directions))
         expected = M.at(torch.zeros(2, dtype=torch.float64))
         for name in ("scalar_curvature", "second_fundamental_form_norm", "volume_density"):
             scale = expected.cancellation_scale.item() if name == "scalar_curvature" else 1.0
             value, wanted = getattr(found, name)[index].item(), getattr(expected, name).item()
             assert value == pytest.approx(wanted, rel=1e-7, abs=1e-10 * max(scale, 1.0))
+
+
+def test_patterns_are_held_as_the_library_holds_them() -> None:
+    encoder, x = _encoder(DEEP), examples("product", 5, 0).inputs
+    frozen = ff.freeze(encoder, x[0], roles=("pattern",))
+    assert len(frozen.held) == 2
+    for one in x:
+        assert torch.allclose(encoder(one, x[0]), frozen(one), atol=1e-12)
+        assert torch.allclose(encoder(one, one), encoder(one), atol=1e-12)
 
 
 class Paraboloid(nn.Module):
