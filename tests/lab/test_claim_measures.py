@@ -71,7 +71,7 @@ def test_a_paraboloid_has_its_own_curvature() -> None:
     # ∫ K dA by polar coordinates is 2π (1 - 1 / sqrt(1 + R²)) for a disc; the square lies between two discs
     low, high = (2 * math.pi * (1 - 1 / math.sqrt(1 + r**2)) for r in (2, 2 * math.sqrt(2)))
     assert low < found["total_absolute_gauss:live:unit"] < high
-    form = ((1 + (1 + first) ** 2) / (1 + first) ** 3).sqrt()  # principal curvatures (1 + r²)^(-3/2) and (1 + r²)^(-1/2)
+    form = ((1 + (1 + first) ** 2) / (1 + first) ** 3).sqrt()  # principal curvatures w^(-3/2), w^(-1/2), w = 1 + r²
     assert found["mean_second_fundamental_norm:live:unit"] == pytest.approx(form.mean().item(), rel=1e-9)
     assert found["log_volume:live:unit"] == pytest.approx((1 + first).log().mean().item() / 2, rel=1e-9)
     spread = torch.cov(Paraboloid()(x).T)

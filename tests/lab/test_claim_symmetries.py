@@ -58,7 +58,7 @@ def test_training_learns_the_teacher() -> None:
 
 def test_rank_one_is_what_the_best_unit_of_a_slot_loses() -> None:
     unit = MLPs("slots", "identity", 3, "adam", (1000,))
-    _, end, (_, _, x, y) = trained(PROTOCOL, unit, 60)
+    _, end, _ = trained(PROTOCOL, unit, 60)
     (row,) = rows_of_mlps(PROTOCOL, unit, 60, True)
     errors = []
     for gate, up in zip(end.gate[0], end.up[0], strict=True):

@@ -102,6 +102,8 @@ class Protocol:
     ) -> list[Unit]:
         """What is to be trained, the most important first; each model once, though several groups may ask for it.
 
+        First blocks of seeds come before second ones, so that what ends early lacks seeds rather than cells.
+
         **Args:** `groups`, `tasks`: only these; `seeds`: at most so many of each cell; `pilot`: with seeds that count
         for nothing.
 
@@ -112,20 +114,17 @@ class Protocol:
             if unknown := sorted(set(given) - set(known)):
                 raise InputError(f"the protocol has no {unknown[0]!r}; it has {', '.join(known)}")
         first, block, seen = self["pilot"] if pilot else 0, self["design"]["block"], set[Any]()
-        found = []
+        waves: dict[int, list[Unit]] = {}
         for group in self["groups"]:
             if groups and group["name"] not in groups:
                 continue
             count = group["seeds"] if seeds is None else min(seeds, group["seeds"])
-            waves: dict[int, list[Unit]] = {}
-            for cell in self.cells(group):
-                for start in range(0, count, block):
-                    chosen = tuple(range(first + start, first + min(start + block, count)))
-                    if (cell.key, chosen) not in seen and (not tasks or cell.task in tasks):
-                        seen.add((cell.key, chosen))
-                        waves.setdefault(start, []).append(Unit(cell, chosen))
-            found += [unit for wave in waves.values() for unit in wave]  # first blocks of all cells first
-        return found
+            for cell, start in product(self.cells(group), range(0, count, block)):
+                chosen = tuple(range(first + start, first + min(start + block, count)))
+                if (cell.key, chosen) not in seen and (not tasks or cell.task in tasks):
+                    seen.add((cell.key, chosen))
+                    waves.setdefault(start, []).append(Unit(cell, chosen))
+        return [unit for start in sorted(waves) for unit in waves[start]]
 
 
 #: the axes of a group that it need not name
