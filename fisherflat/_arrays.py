@@ -47,12 +47,22 @@ def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
     with torch.inference_mode(False):  # tensors made in that mode can have no derivatives
         tensor = tensor.to(torch.float64, copy=True)
     finite = torch.isfinite(tensor)
-    if not finite.all():
+    if some(~finite):
         where = torch.nonzero(~finite)[0].tolist()
         raise InputError(
             f"{name} holds {int((~finite).sum())} NaN or infinite entries, the first at index {where}; remove them"
         )
     return tensor
+
+
+def some(mask: Tensor) -> bool:
+    """Whether an entry is true, which waits for the device. Of the meta device nothing is known: there none is."""
+    return not mask.is_meta and bool(mask.any())
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether decisions by values cost nothing; elsewhere the host would wait for the device at each of them."""
+    return tensor.is_cpu
 
 
 def integer(value: Any, name: str, least: int | None = None) -> int:

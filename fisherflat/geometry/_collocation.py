@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,11 +50,12 @@ class Curves:
     def velocities(self) -> Float[Tensor, "P n k"]:
         """At the nodes."""
         moved = self.places - self.places[:, :1]  # of a path that stays, exactly zero
-        return torch.einsum("mn,pnk->pmk", derivative(self.places.shape[1] - 1).to(self.places), moved)
+        return torch.einsum("mn,pnk->pmk", table(derivative, self.places, self.places.shape[1] - 1), moved)
 
     def at(self, times: list[float]) -> Float[Tensor, "P T k"]:
         """The places at times."""
-        return torch.einsum("tn,pnk->ptk", interpolation(self.places.shape[1] - 1, tuple(times)), self.places)
+        values = table(interpolation, self.places, self.places.shape[1] - 1, tuple(times))
+        return torch.einsum("tn,pnk->ptk", values, self.places)
 
     def resampled(self, order: int) -> Curves:
         """The same polynomials by more nodes."""
@@ -92,7 +94,7 @@ def _in_stages(christoffel: Callable[[Tensor], Tensor], u0: Tensor, u1: Tensor) 
     found = torch.full((len(u0), _ORDERS[-1] + 1, u0.shape[1]), math.nan, dtype=u0.dtype, device=u0.device)
     left, step = torch.arange(len(u0), device=u0.device), (u1 - u0) / _STAGES
     curves = _line(u0, u0 + step, _ORDERS[1])
-    times = nodes(_ORDERS[1]).to(u0)[:, None]
+    times = table(nodes, u0, _ORDERS[1])[:, None]
     for stage in range(_STAGES):
         if stage:
             curves = curves + times * step[left, None]
@@ -107,7 +109,7 @@ def _in_stages(christoffel: Callable[[Tensor], Tensor], u0: Tensor, u1: Tensor) 
 def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n k"]) -> tuple[Tensor, Tensor]:
     """The places after Newton's method, and for which paths it converged."""
     p, count, k = places.shape
-    first = derivative(count - 1).to(places)
+    first = table(derivative, places, count - 1)
     second = (first @ first)[1:-1]
     reach = (places[:, -1] - places[:, 0]).norm(dim=-1)
     u, moving = places.clone(), torch.ones(p, dtype=torch.bool, device=places.device)
@@ -153,13 +155,24 @@ def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n 
 def _decayed(places: Float[Tensor, "P n k"]) -> Tensor:
     """Whether the last coefficients of the polynomials vanish."""
     n = places.shape[1] - 1
-    coefficients = torch.einsum("mn,pnk->pmk", _coefficients(n).to(places), places).norm(dim=-1)
+    coefficients = torch.einsum("mn,pnk->pmk", table(_coefficients, places, n), places).norm(dim=-1)
     reach = (places[:, -1] - places[:, 0]).norm(dim=-1)
     return coefficients[:, -3:].amax(1) <= _DECAYED * reach
 
 
 def _line(u0: Tensor, u1: Tensor, order: int) -> Tensor:
-    return u0[:, None] + nodes(order).to(u0)[:, None] * (u1 - u0)[:, None]
+    return u0[:, None] + table(nodes, u0, order)[:, None] * (u1 - u0)[:, None]
+
+
+def table(make: Callable[..., Tensor], like: Tensor, *args: Any) -> Tensor:
+    """What `make(*args)` gives, where `like` is and in its precision; made once, and moved there once."""
+    return _table(make, like.device, like.dtype, *args)
+
+
+@cache
+def _table(make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *args: Any) -> Tensor:
+    with torch.inference_mode(False):  # tables made in that mode cannot be kept for a gradient
+        return make(*args).to(device, dtype)
 
 
 @cache

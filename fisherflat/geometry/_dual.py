@@ -54,7 +54,7 @@ class DualConnections:
         found, cubic = 0 * self._triangular[..., None], self._cubic()
         if cubic is None:
             return found.expand(*self._triangular.shape, self.k)
-        index = pair_index(self.k).to(cubic.device)
+        index = pair_index(self.k, cubic.device)
         return (cubic @ self.jet.jacobian.transpose(-1, -2))[..., index, :] + found
 
     def alpha_connection(self, alpha: float) -> Float[Tensor, "*batch k k k"]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fisherflat._arrays import some
 from fisherflat._typing import Bool, Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError
 from fisherflat.geometry._factored import factored
@@ -59,7 +60,7 @@ def orthonormal_frame(
     size = torch.linalg.vector_norm(coefficients.detach(), dim=(-2, -1))  # one pass; NaN and infinities survive it
     finite = torch.isfinite(size)
     jacobian = jet.jacobian
-    if not finite.all():
+    if some(~finite):
         if degenerate == "raise":
             raise not_finite(coefficients[~finite], _place(~finite, u))
         jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
@@ -71,7 +72,7 @@ def orthonormal_frame(
     bad = ~finite | (rank < k) | lost
     steep = ~bad & _overflows(jet, r, size)
     bad = bad | steep
-    if bad.any():
+    if some(bad):
         if degenerate == "raise":
             first = bad.reshape(-1).nonzero()[0, 0]
             found = int(rank.reshape(-1)[first])
@@ -101,7 +102,7 @@ def _overflows(jet: Jet, triangular: Tensor, size: Float[Tensor, "*batch"]) -> B
     most = torch.finfo(size.dtype).max ** 0.5 / jet.k**2
     least = lengths.amin(-1)
     possible = size / least / least > most  # the value counts, too
-    if not possible.any():
+    if not some(possible):
         return possible
     first, second = torch.tensor(pairs(jet.k), device=size.device).T
     bend = jet.second.detach().norm(dim=-1) / lengths[..., first] / lengths[..., second]

@@ -16,7 +16,7 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry._collocation import Curves, between, derivative, nodes
+from fisherflat.geometry._collocation import Curves, between, derivative, nodes, table
 
 #: of the integrator, relative to the length of the step that a path makes in coordinates
 _TOLERANCE = 1e-11
@@ -247,7 +247,9 @@ class Geodesics:
         symbols = self.christoffel(safe.flatten(0, 1)).reshape(p, count, k, k, k)
         turning = torch.einsum("pnmij,pni->pnmj", symbols, velocities)
         rows = torch.arange(count, device=places.device)
-        system = torch.einsum("ab,mj->ambj", derivative(count - 1).to(places), torch.eye(k).to(places))
+        system = torch.einsum(
+            "ab,mj->ambj", table(derivative, places, count - 1), torch.eye(k, dtype=places.dtype, device=places.device)
+        )
         system = system.expand(p, -1, -1, -1, -1).clone()
         system[:, rows, :, rows] += turning.movedim(1, 0)
         system = system.reshape(p, count * k, count * k)

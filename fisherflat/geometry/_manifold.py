@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import as_float64, choice, flag, integer, strings
+from fisherflat._arrays import as_float64, choice, flag, integer, some, strings
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn, without
@@ -179,7 +179,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
         flat = points.reshape(-1, self.k)
         with torch.set_grad_enabled(self._taping):
             geometry = self._geometry(jet.reshape(-1, *jet.shape[-2:]), flat).reshaped(points.shape[:-1])
-        if self._taping and geometry.degenerate.any():
+        if self._taping and some(geometry.degenerate):
             raise degenerate_tape(geometry.degenerate)
         warn_of(geometry.degenerate, geometry.nearly_degenerate)
         return geometry
@@ -196,7 +196,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
         def reduce(jet: Tensor, points: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
             geometry = self._geometry(jet, points)
             bad = geometry.degenerate
-            if not (self._taping and bad.any()):
+            if not (self._taping and some(bad)):
                 return (bad, geometry.nearly_degenerate, *function(geometry, *vectors))
 
             def regular(points: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:

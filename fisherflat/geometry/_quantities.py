@@ -235,7 +235,7 @@ class Geometry(DualConnections, Errors):
     def christoffel(self) -> Float[Tensor, "*batch k k k"]:
         """`[..., m, i, j] = g^ml (d_l f . d_i d_j f)`, the Levi-Civita connection, symmetric in i and j."""
         symbols = torch.linalg.solve_triangular(self.working_triangular, self._split[0].transpose(-1, -2), upper=True)
-        symbols = symbols[..., pair_index(self.k).to(symbols.device)]
+        symbols = symbols[..., pair_index(self.k, symbols.device)]
         if self._forth is None:
             return symbols
         return torch.einsum("...cm,...ijc->...mij", self._forth, self._carried(symbols.movedim(-3, -1)))
@@ -244,7 +244,7 @@ class Geometry(DualConnections, Errors):
     def second_fundamental_form(self) -> Float[Tensor, "*batch k k D"]:
         """`[..., i, j, :] = d_i d_j f - Gamma^m_ij d_m f`, vectors normal to the surface."""
         normal = self._split[1] + 0 * self.working_triangular[..., :1, :1]
-        return self._carried(normal[..., pair_index(self.k).to(normal.device), :])
+        return self._carried(normal[..., pair_index(self.k, normal.device), :])
 
     def _on_frame(self, triangular: Float[Tensor, "*batch k k"]) -> Float[Tensor, "*batch m m"]:
         """From pairs of coordinates `i <= j` to pairs of frame vectors `a <= b`: `II_ab = sum_ij W_ia W_jb II_ij`."""
@@ -270,13 +270,13 @@ class Geometry(DualConnections, Errors):
     def _gram(self) -> Float[Tensor, "*batch k k k k"]:
         """`[..., a, b, c, d] = II_ab . II_cd` on the orthonormal frame."""
         gram = self._framed @ self._framed.transpose(-1, -2)
-        index = pair_index(self.k).to(gram.device)
+        index = pair_index(self.k, gram.device)
         return gram[..., index[:, :, None, None], index[None, None, :, :]]
 
     @cached_property
     def mean_curvature(self) -> Float[Tensor, "*batch D"]:
         """`H = (1/k) g^ij II_ij`, the mean curvature vector."""
-        diagonal = pair_index(self.k).diagonal().to(self._framed.device)
+        diagonal = pair_index(self.k, self._framed.device).diagonal()
         return self._framed[..., diagonal, :].mean(-2)
 
     @cached_property
@@ -351,8 +351,9 @@ class Geometry(DualConnections, Errors):
     def scalar_curvature(self) -> Float[Tensor, "*batch"]:
         """`scal = g^jl Ric_jl`, in units of 1 / covariance; twice the Gauss curvature for k = 2, zero for k = 1."""
         # on the frame it is 2 sum_(a<b) (II_aa . II_bb - |II_ab|^2): no need of all inner products
-        diagonal = pair_index(self.k).diagonal().to(self._framed.device)
-        mixed = [position for position, (a, b) in enumerate(pairs(self.k)) if a < b]
+        diagonal = pair_index(self.k, self._framed.device).diagonal()
+        left, right = torch.triu_indices(self.k, self.k, 1, device=self._framed.device)
+        mixed = pair_index(self.k, self._framed.device)[left, right]
         gram = self._framed[..., diagonal, :] @ self._framed[..., diagonal, :].transpose(-1, -2)
         bending = 2 * (gram.triu(1).sum((-2, -1)) - self._framed[..., mixed, :].square().sum((-2, -1)))
         return bending if self._ambient_riemann is None else bending + self.ambient_scalar_curvature

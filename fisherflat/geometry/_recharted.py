@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+from fisherflat._arrays import some
 from fisherflat._typing import Bool, Float, Tensor
 from fisherflat.geometry._frame import nearly_degenerate
 from fisherflat.geometry._precision import combined
@@ -93,7 +94,7 @@ def refined(
         working[poor], ambient = better.coefficients, ambient.replaced(poor, better.ambient)
         return Geometry(Jet(working, chart.k), degenerate, u, scale=scale, change=directions.change, ambient=ambient)
 
-    if geometry.degenerate.any():
+    if some(geometry.degenerate):
         parallel = _parallel(chart)
         if parallel is None:
             geometry = Geometry(geometry.working, degenerate, u, scale=scale, ambient=ambient)  # which may raise
@@ -102,7 +103,7 @@ def refined(
             geometry = along(directions, directions.where)
     for _ in range(_CHANGES if chart.k > 1 else 0):
         poor = (geometry.skewness > ILL_CONDITIONED) & ~geometry.degenerate
-        if not poor.any():
+        if not some(poor):
             break
         inner = geometry.working_triangular[poor].detach().double().transpose(-1, -2)
         directions = _moved(chart, geometry, poor, inner, directions)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
+from fisherflat._arrays import some
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._taped import smooth
@@ -40,12 +43,20 @@ def largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor,
     return smooth(value, tied, "the largest sectional curvature, or the smallest, is that of two planes")
 
 
+@lru_cache(maxsize=64)
+def _starts(k: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The axes and some random directions, the same on every device: drawn on the CPU, and moved once."""
+    with torch.inference_mode(False):
+        generator = torch.Generator().manual_seed(0)
+        random = torch.randn(_STARTS, k, generator=generator, dtype=torch.float64)
+        directions = torch.nn.functional.normalize(random, dim=-1)
+        return torch.cat([torch.eye(k, dtype=torch.float64), directions]).to(device, dtype)
+
+
 def _search(riemann: Float[Tensor, "*batch k k k k"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The values `[*batch, s]` that some starts lead to, of `riemann / size`, their planes' x and y, and `size`."""
     k = riemann.shape[-1]
-    generator = torch.Generator().manual_seed(0)
-    random = torch.nn.functional.normalize(torch.randn(_STARTS, k, generator=generator, dtype=torch.float64), dim=-1)
-    y = torch.cat([torch.eye(k, dtype=torch.float64), random]).to(riemann)
+    y = _starts(k, riemann.device, riemann.dtype)
     y = y.expand(*riemann.shape[:-4], *y.shape)
     size = riemann.abs().amax((-4, -3, -2, -1), True)
     size = torch.where(size > 0, size, 1.0)
@@ -85,7 +96,7 @@ def of_plane(
     x = x / length
     rest = y - (x * y).sum(-1, keepdim=True) * x
     parallel = rest.norm(dim=-1) <= 8 * torch.finfo(riemann.dtype).eps * y.norm(dim=-1)
-    if (parallel | (length[..., 0] == 0)).any():
+    if some(parallel | (length[..., 0] == 0)):
         raise InputError("x and y are parallel (or zero), so they span no plane; pass two independent tangent vectors")
     y = rest / rest.norm(dim=-1, keepdim=True)
     return torch.einsum("...abcd,...a,...b,...c,...d->...", riemann, x, y, y, x)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fisherflat._arrays import some
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionError, FisherflatError, InputError, OutOfMemoryError
 from fisherflat.geometry._engines import Engine
@@ -90,7 +91,7 @@ class Tangents:
         """The frame, in coordinates that suit the surface; see `_recharted`."""
         for change in range(_CHANGES + 1):
             jacobian = self._jacobian()
-            if not torch.linalg.vector_norm(jacobian).isfinite():
+            if some(~torch.linalg.vector_norm(jacobian).isfinite()):
                 self.problem = not_finite(jacobian, self._place)
                 return
             self.frame, triangular = torch.linalg.qr(jacobian.mT)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from fisherflat._arrays import some
 from fisherflat._typing import Bool, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError, NotDifferentiableError
 from fisherflat.jets.graph import Constants, Graph
@@ -70,7 +71,7 @@ def smooth(value: Tensor, kinked: Callable[[], Bool[Tensor, "*batch"]], why: str
         return value
     with torch.no_grad():
         bad = kinked()
-    if bad.any():
+    if some(bad):
         where = bad.reshape(-1).nonzero()[0, 0].item()
         raise NotDifferentiableError(
             f"{why} at {int(bad.sum())} of {bad.numel()} points, the first of them point {where}, so it has no "

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fisherflat._arrays import some
 from fisherflat._display import Card, displayed
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, warn
@@ -125,7 +126,7 @@ def exceptional(codes: Int[Tensor, " P"], chosen: Int[Tensor, " n"]) -> Int[Tens
     curved = codes == _WORDS.index(Verdict.CURVED)
     odd = (codes > 0) & ~curved & curved.any()
     odd[chosen] = False
-    return odd.nonzero()[:, 0]
+    return odd.nonzero()[:, 0] if some(odd) else chosen[:0]
 
 
 def filled(errors: Float[Tensor, " n"], at: Int[Tensor, " n"], scales: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
@@ -137,13 +138,13 @@ def filled(errors: Float[Tensor, " n"], at: Int[Tensor, " n"], scales: Float[Ten
 
 def warn_of(degenerate: Tensor, near: Tensor) -> None:
     """One warning of each kind, at the line that called the method that called `measure`."""
-    if degenerate.any():
+    if some(degenerate):
         warn(
             f"{int(degenerate.sum())} of {degenerate.numel()} points are degenerate or outside the map's domain; "
             "their curvature is NaN",
             DegenerateImmersionWarning,
         )
-    if near.any():
+    if some(near):
         warn(
             f"{int(near.sum())} of {near.numel()} points are nearly degenerate: the map hardly tells some directions "
             "of the chart apart there, and few digits may be right; measure(u, quantities, error=True) says how many",

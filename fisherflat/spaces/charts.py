@@ -310,7 +310,9 @@ def principal_directions(states: Float[Tensor, "m d"], k: int) -> Float[Tensor, 
     centred = states - states.mean(0)
     count = max(states.shape[0] - 1, 1)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
-    rank = int((singular > singular.max() * 1e-12).sum()) if singular.numel() and singular.max() > 0 else 0
+    rank = singular.numel()
+    if rank and not singular.is_meta:
+        rank = int((singular > singular.max() * 1e-12).sum()) if singular.max() > 0 else 0
     if not 1 <= k <= rank:
         raise InputError(
             f"{k} principal directions were asked for, and the spread of {states.shape[0]} hidden states has {rank}; "

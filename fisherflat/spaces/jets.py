@@ -18,12 +18,12 @@ def pairs(k: int) -> tuple[tuple[int, int], ...]:
 
 
 @lru_cache(maxsize=64)
-def pair_index(k: int) -> Int[Tensor, "k k"]:
-    """`[i, j]` -> the position of the pair among `pairs(k)`."""
-    index = torch.empty(k, k, dtype=torch.long)
-    for position, (i, j) in enumerate(pairs(k)):
-        index[i, j] = index[j, i] = position
-    return index
+def pair_index(k: int, device: torch.device | str = "cpu") -> Int[Tensor, "k k"]:
+    """`[i, j]` -> the position of the pair among `pairs(k)`; a table on each device, made once."""
+    with torch.inference_mode(False):  # tables made in that mode cannot be kept for a gradient
+        rows = torch.arange(k, device=device)
+        low, high = torch.minimum(rows[:, None], rows), torch.maximum(rows[:, None], rows)
+        return low * k - low * (low - 1) // 2 + high - low
 
 
 def size(k: int) -> int:
@@ -65,4 +65,4 @@ class Jet:
     @property
     def hessian(self) -> Float[Tensor, "*batch k k D"]:
         """`[..., i, j, :] = d_i d_j f`, symmetric in i and j."""
-        return self.second[..., pair_index(self.k).to(self.coefficients.device), :]
+        return self.second[..., pair_index(self.k, self.coefficients.device), :]

@@ -7,13 +7,14 @@ that is no number is seen before it reaches a weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fisherflat._arrays import some
 from fisherflat.errors import OutOfMemoryError
 from fisherflat.jets.graph import Constants
 
@@ -72,15 +73,15 @@ class Accumulated:
                 self.add(losses, half)
             return
         good = found.detach().isfinite()
-        if not good.all():
+        if some(~good):
             self.lost += int((~good).sum())
-            if good.any():
+            if some(good):
                 self.add(losses, points[good])
             return
         total = found.sum()
         if total.requires_grad:
             slopes = torch.autograd.grad(total, self._leaves, allow_unused=True)
-            if not all(slope is None or bool(slope.isfinite().all()) for slope in slopes):
+            if not _finite(slope for slope in slopes if slope is not None):
                 if len(points) == 1:
                     self.lost += 1
                 for half in points.split(1) if len(points) > 1 else ():
@@ -105,8 +106,13 @@ class Accumulated:
             found = torch.autograd.grad(outputs, sources, weights, allow_unused=True)
             pairs = zip(gradients, found, strict=True)
             slopes = [zero if slope is None else slope for zero, slope in pairs]
-            if all(bool(slope.isfinite().all()) for slope in slopes):
+            if _finite(slopes):
                 gradients = slopes
             else:  # what the map makes of its weights has no finite slope, whatever the points
                 self.lost, total = self.lost + self._counted, torch.zeros_like(total)
         return _Known.apply(total * scale, [slope * scale for slope in gradients], *sources)
+
+
+def _finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all entries of tensors, which may lie on several devices, are finite."""
+    return not any(some(~tensor.isfinite()) for tensor in tensors)

@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import nn
 
-from fisherflat._arrays import choice, integer, number
+from fisherflat._arrays import choice, integer, number, some
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, without
@@ -204,7 +204,7 @@ class CurvaturePenalty:
             found = framed(family, jet, self._shape)
             given = Jet(found.coefficients, self.directions)
             g = Geometry(given, "nan", scale=scale[points], ambient=found.ambient)
-            if g.degenerate.any():  # whatever else they are, they are left out
+            if some(g.degenerate):  # whatever else they are, they are left out
                 return torch.where(g.degenerate, math.nan, 0.0)
             return PENALTIES[self.quantity](g, self.target)
 

@@ -74,6 +74,8 @@ def _close(a: Any, b: Any) -> bool:
         return True
     if a.shape != b.shape:
         return False
+    if a.is_meta:
+        return True
     if not a.is_floating_point():
         return torch.equal(a, b)
     a, b = a.detach(), b.detach()

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherflat._arrays import product_error
+from fisherflat._arrays import on_host, product_error
 from fisherflat.jets.engines._noise import exactly
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
-from fisherflat.jets.rules import Series
+from fisherflat.jets.rules import Algebra, Series, products
 from fisherflat.spaces.jets import pairs
 
 aten = torch.ops.aten
@@ -103,8 +103,12 @@ def _norm_of(x: Node, squares: Node | None) -> Norm | None:
     return Norm(tuple(d % rank - rank for d in dims), squares.packet is aten.mean, eps)
 
 
-def normalised(norm: Norm, node: Node, x: Series, inverse: Series, coefficients: int) -> Series | None:
-    """The rule, where some direction is nearly along x; `None` where none is, or where it is another norm after all."""
+def normalised(xp: Algebra, norm: Norm, node: Node, x: Series, inverse: Series, coefficients: int) -> Series | None:
+    """The rule for vectors along which some direction nearly is, and the plain product for others.
+
+    `None` where no direction is, or where it is another norm after all; but not on a device for which the host would
+    have to wait to know that.
+    """
     k, data, axes = x.k, x.data, norm.axes
     if len(x.shape) != len(inverse.shape) or x.shape != node.shape or coefficients != 1 + k + len(pairs(k)):
         return None
@@ -119,8 +123,10 @@ def normalised(norm: Norm, node: Node, x: Series, inverse: Series, coefficients:
     s = q + norm.eps
     along, sizes = inner(first, value), inner(first, first)
     parallel = (sizes * q - along.square() < _PARALLEL * sizes * q) & (norm.eps < _LARGE * s) & (sizes > 0)
-    if not parallel.any() or not ((r.square() * s - 1).abs() < 1e-6).all():
+    chosen = parallel.any(0, True) & ((r.square() * s - 1).abs() < 1e-6).all()
+    if on_host(value) and not chosen.any():
         return None
+    q, s = (torch.where(chosen[0], size, 1.0) for size in (q, s))  # of others, which may be zero, no number is used
     a, e = _split(first, value, along / q, inner, q)
     small, t = norm.eps / s, q / s
     out = value.new_zeros(coefficients, *data.shape[1:])
@@ -134,7 +140,7 @@ def normalised(norm: Norm, node: Node, x: Series, inverse: Series, coefficients:
         if len(second):
             bent = bent + rest[row] + value * (b[row] * small)
         into(out[1 + k + row], torch.mul, r, bent)
-    return Series(out, k)
+    return Series(torch.where(chosen, out, products.product(xp, node, x, inverse).data), k)
 
 
 def _split(rows: Tensor, x: Tensor, a: Tensor, inner: Any, q: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ class _Polynomial:
         if series.order < 2:
             return cls(series, None)
         k = series.k
-        return cls(series, series.data[1 + k :][pair_index(k).to(series.data.device)].reshape(k, k, -1))
+        return cls(series, series.data[1 + k :][pair_index(k, series.data.device)].reshape(k, k, -1))
 
     def value(self, u: Tensor) -> Series:
         """What is affine, at the points `u` `[P, k]`."""

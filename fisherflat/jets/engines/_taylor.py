@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from fisherflat._arrays import on_host, some
 from fisherflat._typing import Float
 from fisherflat.jets.engines._affine import applied
 from fisherflat.jets.engines._batched import batched
@@ -136,8 +137,8 @@ class TaylorEngine:
         for point in range(u.shape[0]):
             at = slice(point, point + 1)
             x = start(self._chart, u[at], None if basis is None else basis[at]).data
-            for some, others in combinations_with_replacement(groups, 2):
-                taken = sorted({*some, *others})
+            for one, other in combinations_with_replacement(groups, 2):
+                taken = sorted({*one, *other})
                 part = self._packed(Series(x[[0, *(1 + i for i in taken)]], len(taken)))
                 rows = [1 + i for i in taken] + [1 + k + int(index[taken[i], taken[j]]) for i, j in pairs(len(taken))]
                 out[point, [0, *rows]] = part[0]
@@ -168,7 +169,13 @@ def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
     """
     with torch.set_grad_enabled(algebra.tape and torch.is_grad_enabled()):
         algebra.forget()
-        return _settled(algebra, graph, evaluate(graph, algebra, x), lambda: x)
+        algebra.spilled = [] if torch.is_grad_enabled() and not on_host(x.data) else None
+        y = evaluate(graph, algebra, x)
+        if algebra.spilled:
+            spilled, algebra.spilled = torch.stack(algebra.spilled), None
+            if some(spilled):
+                y = evaluate(graph, algebra, x)
+        return _settled(algebra, graph, y, lambda: x)
 
 
 def _settled(algebra: TensorAlgebra, graph: Graph, y: Any, given: Callable[[], Series]) -> Series:
@@ -176,7 +183,7 @@ def _settled(algebra: TensorAlgebra, graph: Graph, y: Any, given: Callable[[], S
     if not isinstance(y, Series):
         x = given()
         return Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
-    if algebra.alone is None or not algebra.alone.any():
+    if algebra.alone is None or not some(algebra.alone):
         return y
     series, x = y, given()
 
@@ -241,10 +248,12 @@ class TensorAlgebra(Algebra):
     """The algebra of `fisherflat.jets.rules` in torch tensors.
 
     **Attributes:** `alone`: the points where an equality of things that move holds, or an entry is not a number, and
-    may not be nearby; `tape`: whether gradients may be recorded, see `into`.
+    may not be nearby; `tape`: whether gradients may be recorded, see `into`; `spilled`: where the host is not to wait
+    for each node, whether each may spill gradients (`spilling`), to be asked at the end.
     """
 
     alone: Tensor | None = None
+    spilled: list[Tensor] | None = None
 
     def __init__(
         self,
@@ -280,7 +289,13 @@ class TensorAlgebra(Algebra):
         # an infinite slope times a gradient of zero, where an entry is not read or masked behind
         parts = value if isinstance(value, tuple) else (value,)
         data = (part.data for part in parts if isinstance(part, Series) and not isinstance(part, Unknown))
-        return self._taping and not all(bool(d.detach().sum().isfinite()) for d in data)
+        if not self._taping:
+            return False
+        finite = [d.detach().sum().isfinite() for d in data]
+        if self.spilled is None:
+            return any(some(~one) for one in finite)
+        self.spilled += [~one for one in finite]
+        return False
 
     def shielded(self, value: Any) -> Any:
         if not isinstance(value, Series) or isinstance(value, Unknown) or not value.data.requires_grad:
@@ -309,7 +324,7 @@ class TensorAlgebra(Algebra):
         if found is None:
             return None
         position, norm = found
-        return normalised(norm, node, *((a, b) if position == 0 else (b, a)), self.count(2, a.k))
+        return normalised(self, norm, node, *((a, b) if position == 0 else (b, a)), self.count(2, a.k))
 
     def anchor(self, rows: Tensor, index: Tensor, axis: int) -> None:
         rows.sub_(self.kept(rows).gather(axis, index.expand(rows.shape[0], *index.shape)))

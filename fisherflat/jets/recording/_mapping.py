@@ -156,7 +156,7 @@ class Mapping:
 
     def first(self, point: Tensor) -> Tensor:
         """The value at `point`, from the check where that was there."""
-        if self._checked is not None and torch.equal(self._checked[0], point):
+        if self._checked is not None and not point.is_meta and torch.equal(self._checked[0], point):
             return self._checked[1]
         return self.value(point)
 

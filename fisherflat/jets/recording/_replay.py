@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from fisherflat._arrays import some
 from fisherflat.errors import FisherflatError, TraceError
 from fisherflat.jets.graph import Graph
 from fisherflat.jets.recording._lowering import lowered
@@ -31,12 +32,16 @@ _PARTS = 2**20
 def recorded(mapping: Mapping, at: Tensor | Chart) -> tuple[Tape, list[Tensor]]:
     """The tape of a map, checked, and the points where it was: first the one where it was recorded.
 
+    On the meta device, where there are no values, nothing can be checked.
+
     **Args:** `at`: an input in the working precision, or the chart that inputs come from.
 
     **Raises:** `TraceError` for what no tape can hold, and where the tape does not give the map's own values.
     """
     base, value = _base(mapping, at)
     tape = record(mapping, base)
+    if base.is_meta:
+        return tape, [base]
     _compare(tape, base, value, mapping)
     points = [base]
     for point in _sites(at, mapping.dtype):
@@ -55,6 +60,8 @@ def graphed(tape: Tape, points: list[Tensor]) -> Graph:
     **Raises:** `TraceError` where it is not the tape without its casts.
     """
     graph, point = lowered(tape, points[0]), points[-1]  # elsewhere than where the ops were written in parts
+    if point.is_meta:
+        return graph
     with torch.no_grad():
         if not _agree(graph(point), tape.raised(point.dtype)(point), _PARTS * torch.finfo(point.dtype).eps):
             raise TraceError("the ops of this map in simpler ops do not give its value; write it in simpler ops")
@@ -65,7 +72,7 @@ def _base(mapping: Mapping, at: Tensor | Chart) -> tuple[Tensor, Tensor]:
     """Where to record, and the map's value there: the point itself, or the first one where the map is finite."""
     point = at.point.to(mapping.dtype) if isinstance(at, Chart) else at
     first = mapping.first(point)
-    if first.isfinite().all():
+    if not some(~first.isfinite()):
         return point, first
     found = (point, first) if first.isfinite().any() else None
     for site in _sites(at, mapping.dtype):

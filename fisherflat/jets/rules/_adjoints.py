@@ -43,7 +43,7 @@ def mixed(gradient: Tensor, start: int, k: int) -> Tensor:
     Of `sum_(i <= j) g_ij (a_i b_j + a_j b_i)` it is what stands before `a_i b_j`.
     """
     rows = gradient[start : start + k * (k + 1) // 2]
-    found = rows[pair_index(k).to(rows.device)]
+    found = rows[pair_index(k, rows.device)]
     twice = torch.eye(k, dtype=rows.dtype, device=rows.device) + 1
     return found * twice.reshape(k, k, *(1,) * (rows.dim() - 1))
 

@@ -104,8 +104,11 @@ def mul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
     if not isinstance(b, Series):
         return scaled(xp, node, a, b)
     normal = xp.normalised(node, a, b) if a.order and b.order else None
-    if normal is not None:
-        return normal
+    return product(xp, node, a, b) if normal is None else normal
+
+
+def product(xp: Algebra, node: Node, a: Series, b: Series) -> Series:
+    """The product of two series by the rule of Leibniz."""
     if b.order > a.order:  # the result takes the dtype of the first, and a mask does not move
         a, b = b, a
     rank = len(node.shape)

@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from fisherflat._arrays import number
+from fisherflat._arrays import number, some
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.spaces.families._parametric import (
@@ -103,7 +103,7 @@ class VonMisesFisher(ParametricFamily):
             return Framed(joined(radius * turn, radius * bend), Ambient(self.ambient_dim(shape), round_))
         inner = (turn[:, i] * turn[:, j]).sum(-1, keepdim=True)
         grow = along(second) + length * inner
-        if bool((length > _LARGEST).any()):
+        if some(length > _LARGEST):
             raise InputError(
                 f"the length of an output, its concentration, is {float(length.max()):.3g}; VonMisesFisher takes up to "
                 f"{_LARGEST:.0f}"
@@ -176,7 +176,7 @@ def _quotient(t: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     terms are all positive, from far enough back that where it starts does not show.
     """
     order = size / 2 - 1
-    steps = int(2 * float(t.detach().max()) ** 0.5) + 40
+    steps = 40 if t.is_meta else int(2 * float(t.detach().max()) ** 0.5) + 40
     h, h1, h2 = (torch.zeros_like(t) for _ in range(3))
     for step in range(steps, -1, -1):
         below = 2 * (order + step + 1) + t * h

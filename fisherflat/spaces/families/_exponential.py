@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from fisherflat._arrays import some
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError, MapError
 from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily, joined, last, leading, places
@@ -53,7 +54,7 @@ class ExponentialFamily(ParametricFamily):
         theta = jet.value
         hessian = self._hessian(theta, shape)
         factor, failed = torch.linalg.cholesky_ex(hessian)
-        if bool(failed.any()):
+        if some(failed):
             at = theta[failed.nonzero()[0, 0]]
             raise MapError(
                 "the log-partition function is not strictly convex at the natural parameters "
@@ -73,7 +74,7 @@ class ExponentialFamily(ParametricFamily):
 
         def curvature(x: Tensor) -> Tensor:
             (a, b), v = places(x.shape[1]), raised(x)
-            c = lowered(self._third(theta, shape, v[:, a], v[:, b]))[:, pair_index(x.shape[1])]
+            c = lowered(self._third(theta, shape, v[:, a], v[:, b]))[:, pair_index(x.shape[1], x.device)]
             return (torch.einsum("pacn,pbdn->pabcd", c, c) - torch.einsum("padn,pbcn->pabcd", c, c)) / 4
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:

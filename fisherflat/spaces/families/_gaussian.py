@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import as_float64
+from fisherflat._arrays import as_float64, some
 from fisherflat._display import displayed
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
@@ -44,10 +44,11 @@ class Gaussian:
             raise CovarianceError(str(error)) from error
         self.covariance = sigma = given.detach()
         self._taped = given if given.requires_grad else None
+        self._moved: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         if sigma.numel() == 0:
             raise CovarianceError("the covariance is empty; pass a number, a diagonal [D] or a matrix [D, D]")
         if sigma.dim() < 2:
-            if not (sigma > 0).all():
+            if some(~(sigma > 0)):
                 raise CovarianceError(f"a covariance must be positive; the smallest entry is {sigma.min().item():.6g}")
             self._deviation = sigma.sqrt()
             return
@@ -55,15 +56,15 @@ class Gaussian:
             raise CovarianceError(
                 f"a covariance is a number, a diagonal [D] or a matrix [D, D]; this one has shape {list(sigma.shape)}"
             )
-        asymmetry = (sigma - sigma.T).abs().max().item()
-        if asymmetry > 1e-12 * sigma.abs().max().item():
+        asymmetry = (sigma - sigma.T).abs().max()
+        if some(asymmetry > 1e-12 * sigma.abs().max()):
             raise CovarianceError(
                 f"the covariance matrix is not symmetric (largest difference {asymmetry:.3g}); pass (C + C.T) / 2"
             )
         factor, info = torch.linalg.cholesky_ex(sigma)
         # a pivot is the variance that the entries before do not explain; rounding leaves about sqrt(D) eps of a zero
-        unexplained = (factor.diagonal().square() / sigma.diagonal()).min().item()
-        if info.item() > 0 or unexplained < 2 * sigma.shape[0] ** 0.5 * torch.finfo(sigma.dtype).eps:
+        unexplained = (factor.diagonal().square() / sigma.diagonal()).min()
+        if some((info > 0) | (unexplained < 2 * sigma.shape[0] ** 0.5 * torch.finfo(sigma.dtype).eps)):
             raise CovarianceError(
                 "the covariance matrix is not positive definite, or singular to rounding (was it estimated from fewer "
                 "samples than outputs?); add a small multiple of the identity"
@@ -72,7 +73,7 @@ class Gaussian:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without a tape, which no copy can have."""
-        return {**vars(self), "_taped": None}
+        return {**vars(self), "_taped": None, "_moved": {}}
 
     @classmethod
     def calibrated(cls, outputs: Any) -> Gaussian:
@@ -99,7 +100,7 @@ class Gaussian:
                 f"calibration needs at least two outputs on the first axis; got shape {list(outputs.shape)}"
             )
         variance = outputs.reshape(outputs.shape[0], -1).var(0).mean()
-        if not (variance > 0 and variance.isfinite()):
+        if some(~((variance > 0) & variance.isfinite())):
             raise CovarianceError(
                 "the outputs do not vary, so no covariance can be calibrated on them; pass a number instead"
             )
@@ -122,12 +123,18 @@ class Gaussian:
         taped = self._taped if torch.is_grad_enabled() else None
         if self.covariance.dim() < 2:
             deviation = self._deviation if taped is None else taped.sqrt()
-            return vectors / deviation.to(vectors)
+            return vectors / (self._placed(deviation, vectors) if taped is None else deviation.to(vectors))
         inverse = self._inverse
         if taped is not None:  # the value that is right to the last place, with the derivatives of a plain one
             plain = torch.linalg.inv(torch.linalg.cholesky((taped + taped.mT) / 2))
             inverse = inverse + (plain - plain.detach())
-        return vectors @ inverse.to(vectors).T
+        return vectors @ (self._placed(inverse, vectors) if taped is None else inverse.to(vectors)).T
+
+    def _placed(self, root: Tensor, like: Tensor) -> Tensor:
+        """The root where `like` is and in its precision, moved there once."""
+        if (found := self._moved.get((like.device, like.dtype))) is None:
+            found = self._moved[like.device, like.dtype] = root.to(like)
+        return found
 
     def root(self) -> tuple[Float[Tensor, "*D"], Float[Tensor, "*D"]]:
         """`L^-1` of a full covariance in twice the precision, as the sum of two matrices.

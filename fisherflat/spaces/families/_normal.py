@@ -176,7 +176,7 @@ class FullGaussian(ParametricFamily):
         d = self.size
         row, column = torch.tril_indices(d, d, device=value.device)
         diagonal = torch.arange(d, device=value.device)
-        on = row == column
+        on = diagonal * (diagonal + 3) // 2  # where the diagonal lies among the entries of the triangle
         diag = value[..., d:][..., on].exp()
 
         def filled(means: Tensor, entries: Tensor, scaled: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def inverse_root(covariance: Float[Tensor, "D D"], factor: Float[Tensor, "D D"])
     for _ in range(_STEPS):
         high, rest = _product(_product((w, low), (sigma, torch.zeros_like(sigma))), (w.T, low.T))
         residual = (high - identity) + rest
-        size = residual.abs().max().item()
+        size = 0.0 if residual.is_meta else residual.abs().max().item()
         if not size < before:
             break
         before = size

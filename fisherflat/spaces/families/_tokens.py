@@ -148,7 +148,7 @@ class NextToken(ParametricFamily):
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:
             a, b = (_on(triangular, v.unflatten(-1, first.shape[2:])[..., :k]) for v in (x, y))
-            pairs = third[:, pair_index(k).to(third.device)]
+            pairs = third[:, pair_index(k, third.device)]
             return torch.einsum("pli,plj,pijlf->plf", a, b, pairs).flatten(1)
 
         ambient = Ambient(self.ambient_dim(shape), curvature, cubic, jointly(rest))

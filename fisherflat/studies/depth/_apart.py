@@ -124,7 +124,8 @@ class Apart:
             )
             state, traces, products, around, skewness = (torch.cat(pieces) for pieces in zip(*chunks, strict=True))
             if alone:
-                at, of = torch.tensor(alone), torch.tensor([wanted.index(index) for index in alone])
+                places = (alone, [wanted.index(index) for index in alone])
+                at, of = (torch.tensor(indices, device=born.device) for indices in places)
                 born[:, at[:, None], at] = products[:, of[:, None], of]
         if stack.lenses is not None:  # the last part has a trace alone
             traces, products = (torch.nn.functional.pad(x, (0, 1, 0, 1)) for x in (traces, products))

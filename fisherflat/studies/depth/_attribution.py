@@ -161,5 +161,6 @@ def _places(found: Apart, by: str) -> tuple[list[Part], Tensor]:
 def _placed(matrices: Tensor, index: Tensor, count: int) -> Tensor:
     """Matrices over the parts that have sources, among those over all parts."""
     full = matrices.new_zeros(len(matrices), count, count)
+    index = index.to(matrices.device)
     full[:, index[:, None], index] = matrices
     return full

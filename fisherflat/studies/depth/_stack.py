@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fisherflat._arrays import flag
+from fisherflat._arrays import flag, some
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError, MapError, TraceError
 from fisherflat.jets import size
@@ -115,7 +115,7 @@ class Stack:
             for label, passed, graph in self._parts(index, outputs[-1]):
                 self.stages.append(Stage.of(label, passed, outputs[-1], graph))
                 outputs.append(graph(outputs[-1]))
-                if not outputs[-1].isfinite().all():
+                if some(~outputs[-1].isfinite()):
                     raise MapError(
                         f"{label} puts out numbers that are not finite where the chart's point arrives at it: the "
                         "stack overflows there; take fewer blocks, or a norm in each"
