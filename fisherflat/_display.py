@@ -164,3 +164,21 @@ def _line(cells: Iterable[str]) -> str:
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is."""
     return _COMMANDS.sub(lambda found: f"&#{ord(found[0])};", " ".join(visible(text).split()))
+
+
+def shown(value: float, error: float = 0.0, digits: int = 3, sign: str = "") -> str:
+    """A number with as many digits as its error leaves, and what the error is where that is fewer than wanted.
+
+    **Args:** `error`, absolute, not a number where nothing is known of it; `digits`, at most; `sign`: `"+"` for a sign
+    in any case.
+
+    >>> from fisherflat._display import shown
+    >>> shown(0.123456, 1e-9), shown(0.123456, 0.02), shown(0.123456, 0.5)
+    ('0.123', '0.12 ± 0.02', 'unknown')
+    """
+    if math.isnan(error) or 2 * error <= abs(value) * 10.0 ** (1 - digits):
+        return f"{value:{sign}.{digits}g}"
+    if not error < abs(value):
+        return "unknown"
+    right = max(1, math.floor(math.log10(abs(value))) - math.floor(math.log10(error)) + 1)
+    return f"{value:{sign}.{min(digits, right)}g} ± {error:.1g}"

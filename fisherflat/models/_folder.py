@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -108,7 +109,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no config {path}; pass the config.json that belongs to the weights")
     if path.is_dir():
         folder, path = path, path / "config.json"
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise CheckpointError(
                 f"{folder} has no config.json, so it is not a Hugging Face model folder{there(folder)}; pass one that "
                 "is, or a config"
@@ -132,12 +133,12 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     **Raises:** `CheckpointError` for a folder without weights, with pickled weights only, with a missing or truncated
     file, with a shard that lacks tensors which the index promises, or with weights in a format of 8 bits or fewer.
     """
-    if path.is_file():
+    if not path.is_dir():
         return _tensors_of(path)
-    if (path / "model.safetensors").is_file():
+    if os.path.lexists(path / "model.safetensors"):
         return _tensors_of(path / "model.safetensors")
     index = path / "model.safetensors.index.json"
-    if index.is_file():
+    if os.path.lexists(index):
         return _sharded(index)
     raise CheckpointError(
         f"{path} has no weights that can be read: no model.safetensors and no model.safetensors.index.json{there(path)}"

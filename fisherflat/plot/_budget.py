@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from fisherflat._display import shown
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.jets.graph import ROLES
@@ -68,6 +69,9 @@ class Budget(Protocol):
     def surviving(self) -> Tensor:
         """That norm at the output, `[*batch, n]`."""
 
+    def mean_error(self, name: str) -> Tensor:
+        """How far off rounding may have put the mean of a field; NaN where that is not known."""
+
 
 def budget(budget: Budget, *, ax: Axes | None = None) -> Axes:
     """The budget's matrix, averaged over points, as coloured cells.
@@ -75,7 +79,7 @@ def budget(budget: Budget, *, ax: Axes | None = None) -> Axes:
     Cells hold their number, in the power of ten that the title names, where there are at most eight labels, and a
     colour bar stands beside them where there are more. Labels without any curvature are left out. Many parts are named
     by their layer, between lines, and by the colour of their role, in a strip along the matrix. The sum of all cells is
-    the scalar curvature, in the title.
+    the scalar curvature, in the title, with its error where that leaves fewer than three digits.
 
     **Args:** `budget`, as of `fisherflat.curvature_budget`; `ax`, to draw into (default: a new figure one column wide).
 
@@ -99,7 +103,9 @@ def budget(budget: Budget, *, ax: Axes | None = None) -> Axes:
     linear = 10.0 ** math.floor(math.log10(end / 100))
     norm = Normalize(-end, end) if numbered else SymLogNorm(linear, linscale=0.7, vmin=-end, vmax=end)
     image = ax.imshow(cells, cmap=COLOURS, norm=norm, aspect="equal" if numbered else "auto")
-    title = f"sum = {_averaged(budget)}scal = {matrix.sum():.3g} /σ²"
+    known = shown(matrix.sum(), float(budget.mean_error("scalar_curvature")))
+    known = f"({known})" if "±" in known else known
+    title = f"sum = {_averaged(budget)}scal = {known} /σ²"
     if numbered:
         power = math.floor(math.log10(end)) - 1  # the largest cell has two digits before the point
         title += f", cells in $10^{{{power}}}$/σ²"

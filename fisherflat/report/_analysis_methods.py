@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from fisherflat.models.covariances import COVARIANCES
 from fisherflat.pages import Code, Facts, Item
 from fisherflat.parts import readings
 from fisherflat.report._analysed import Analysed
 from fisherflat.report._page import VERDICTS, along, command, given, listed, moved
 from fisherflat.studies import in_words
 
-_COVARIANCE = (
-    "σ² is the mean variance of each part's own outputs at the words of the prompts, without outliers, so that layers "
-    "can be compared"
-)
+
+def _unit(settings: dict[str, Any]) -> str:
+    """In what curvature is measured."""
+    if (family := settings.get("family")) is not None:
+        return f"the metric of {in_words(family)}"
+    covariance = settings.get("covariance", "words")
+    if covariance == "words":
+        return (
+            "σ² is the mean variance of each part's own outputs at the words of the prompts, without outliers, so that "
+            "layers can be compared"
+        )
+    if covariance in COVARIANCES:
+        return f"the covariance is {COVARIANCES[covariance]} of each part"
+    return f"the covariance is {covariance}, the same for all parts"
 
 
 def methods(found: Analysed) -> list[Item]:
@@ -25,14 +36,14 @@ def methods(found: Analysed) -> list[Item]:
     held = sorted({row["reading"] for row in found.rows if row["reading"]}, key=readings.order)
     moves = settings["moves"]
     where = settings["positions"]
-    family = settings.get("family")
+    bits = "; points with few right digits in more bits" if settings.get("precision") == "auto" else ""
     facts: dict[str, str] = {
         "chart": f"{_tokens(where)} {along(moves)}; {settings['points']} points of each chart: the token's own state, "
         f"and others drawn with seed {settings['seed']} from within one unit",
-        "unit": f"the metric of {in_words(family)}" if family is not None else _COVARIANCE,
+        "unit": _unit(settings),
         "readings": ", ".join(held) or "none",
         "precision": f"{settings['dtype']}, engine {settings['engine']}; numerical errors are estimated at "
-        f"{'each point' if settings['errors'] == 'all' else 'a sample of points and carried over to the others'}",
+        f"{'each point' if settings['errors'] == 'all' else 'a sample of points and carried over to the others'}{bits}",
         "prompts": "; ".join(f"({index}) {text}" for index, text in sorted(texts.items())) or "none",
     }
     return [Facts(facts | {"verdicts": VERDICTS}), *_repeat(found)]
@@ -54,8 +65,10 @@ def _repeat(found: Analysed) -> list[Item]:
     where = where if isinstance(where, str) else ",".join(map(str, where))
     chosen = settings["readings"]
     which = settings["layers"]
-    besides = {"engine": ("taylor", settings["engine"]), "precision": ("working", settings.get("precision", "working"))}
-    more = [f"{name}={value!r}" for name, (usual, value) in besides.items() if value != usual]
+    covariance, output = settings.get("covariance", "words"), settings.get("output", "all")
+    more = [] if settings["engine"] == "taylor" else [f"engine={settings['engine']!r}"]
+    if isinstance(covariance, str) and covariance not in COVARIANCES:  # one that was given
+        more, covariance = [*more, f"the covariance {covariance}"], "words"
     only = [f"From Python alone: with {listed(more)}, besides."] if more else []
     return [Code(command(
         "analyze", found.model, **prompts, **moved(settings["moves"]),
@@ -65,6 +78,8 @@ def _repeat(found: Analysed) -> list[Item]:
         points=settings["points"], seed=settings["seed"] or None,
         dtype=None if settings["dtype"] == "float64" else settings["dtype"],
         family=settings.get("family"), errors=None if settings["errors"] == "sample" else settings["errors"],
+        precision=None if settings.get("precision", "working") == "working" else settings["precision"],
+        covariance=None if covariance == "words" else covariance, output=None if output == "all" else output,
         depth=bool(found.depth) or None, out="again",
     ), "To repeat it:"), *only]  # fmt: skip
 

@@ -329,7 +329,7 @@ def methods(found: Depth) -> list[Any]:
         f"{'each point' if settings.get('errors') == 'all' else 'a sample of points and carried over to the others'}",
         "prompt": found.text,
     }
-    return [Facts(facts | {"verdicts": VERDICTS}), *_repeat(found)]
+    return [Facts(facts | {"verdicts": VERDICTS}), *settings.get("notes", ()), *_repeat(found)]
 
 
 def _repeat(found: Depth) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def load(folder: str | Path) -> Result:
     """
     place, kinds = Path(folder), list(_kinds(Result))
     for kind in kinds:
-        if (place / kind.document).is_file():
+        if os.path.lexists(place / kind.document):
             return kind.load(place)
     if place.is_dir() and (found := proofs_in(place)):
         return Proofs(found)
@@ -51,7 +52,9 @@ def renew(folder: str | Path) -> list[Path]:
     **Returns:** the page, or nothing. **Raises:** as `load`.
     """
     page = Path(folder) / PAGE
-    if page.exists():
+    if os.path.lexists(page):
+        if not page.is_file():
+            return []
         with page.open("rb") as file:
             if _OURS not in file.read(2**16):
                 return []

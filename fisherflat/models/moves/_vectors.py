@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from fisherflat._arrays import as_float64
+from fisherflat._files import regular
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.models.moves._directions import Vectors
@@ -67,8 +69,9 @@ def _check_independent(basis: Float[Tensor, "k d"], what: str) -> None:
 
 
 def _read(path: Path, name: str | None) -> Any:
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise InputError(f"there is no file {path}; give vectors as a .safetensors or .npy file")
+    regular(path)
     if path.suffix not in _READERS:
         raise InputError(
             f"{path} is not a .safetensors or .npy file; other formats can hold pickles, which run code when they are "

@@ -19,6 +19,7 @@ from fisherflat.statistics import by_group
 from fisherflat.studies._lens import Asked, asked
 from fisherflat.studies._lens import named as called
 from fisherflat.studies._prompts import plain_prompt
+from fisherflat.studies._tables import about_tables
 from fisherflat.studies.depth._attribution import budget, sampled_budget
 from fisherflat.studies.depth._budget import CurvatureBudget
 from fisherflat.studies.depth._full import sampled_profile
@@ -314,6 +315,9 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
             if maps:
                 step("maps", total - 1, total)
                 found.maps = fields_after_blocks(stack, (-1.0, 1.0, -1.0, 1.0), settings.resolution)
+            step("tables", total, total)
+            del stack, given
+            found.settings["notes"] = [*model.notes, *about_tables(model, encoded)]
         found.complete = True
     except KeyboardInterrupt:
         pass

@@ -17,8 +17,9 @@ from fisherflat.parts.readings import LIVE, order, roles
 from fisherflat.runners import Runner, one_process
 from fisherflat.studies._journal import Journal, Row, begun
 from fisherflat.studies._prompts import as_prompts, plain_prompt
+from fisherflat.studies._tables import about_tables
 from fisherflat.studies.layers._full import unreached
-from fisherflat.studies.layers._inputs import about_digits, about_tables
+from fisherflat.studies.layers._inputs import about_digits
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._study import Study
 from fisherflat.studies.layers._tasks import Task
@@ -122,7 +123,8 @@ def _carried_out(
     rows = _in_order([row for task in tasks for row in done.get(task.key, ())])
     notes = [*_notes(rows, settings), *about_digits(rows, settings), *model.notes]
     if complete:
-        notes += about_tables(work)
+        work.forget()  # of a model whose weights stay on disk no more than a block at a time
+        notes += about_tables(model, work.prompts[0])
     else:
         count = sum(task.key in done for task in tasks)
         notes.append(f"Interrupted: {count} of {len(tasks)} tasks are done." if tasks else "Interrupted at the start.")
