@@ -36,20 +36,20 @@ class _Polynomial:
     @classmethod
     def of(cls, series: Series) -> _Polynomial:
         if series.order < 2:
-            return cls(series, None)
+            return cls(Series(series.data.contiguous(), series.k), None)
         k = series.k
         return cls(series, series.data[1 + k :][pair_index(k, series.data.device)].reshape(k, k, -1))
 
     def value(self, u: Tensor) -> Series:
         """What is affine, at the points `u` `[P, k]`."""
         data = self.series.data
-        value = torch.addmm(data[0].reshape(1, -1), u.to(data.dtype), data[1:].reshape(len(data) - 1, -1))
-        return Series(value.reshape(1, len(u), *self.series.shape), self.series.k)
+        rows = data.view(data.shape[0], -1)
+        return Series(torch.addmm(rows[:1], u.to(data.dtype), rows[1:]).view(1, -1, *data.shape[2:]), self.series.k)
 
     def around(self, u: Tensor, value: Series) -> Series:
         """The series at the points `u`, where the values are known."""
         k, data = self.series.k, self.series.data
-        out = value.data.new_empty(len(data), *value.data.shape[1:])
+        out = value.data.new_empty(data.shape[0], *value.data.shape[1:])
         out[0].copy_(value.data[0])
         out[1:].copy_(data[1:])
         if self.mixed is not None:
@@ -77,6 +77,7 @@ class Prefix:
         self._products = {node for node in self._valued if node in products and degree[node] == 1}
         self._kept = {*self._read, *self._products}
         self._first = _needed(graph, self._kept, ())
+        self._last = last_uses(self._rest, {graph.output})
         self.saves = bool(self._products) or any(degree[node] == 2 for node in self._read)
 
     def polynomials(self, xp: Algebra, x: Series) -> dict[Node, Any]:
@@ -100,7 +101,7 @@ class Prefix:
             polynomial = known[node]
             moving[node] = polynomial.around(u, values[node]) if isinstance(polynomial, _Polynomial) else polynomial
         del values
-        return evaluated(self._rest, last_uses(self._rest, {self._output}), moving, xp, chart.k)[self._output]
+        return evaluated(self._rest, self._last, moving, xp, chart.k)[self._output]
 
 
 def _needed(graph: Graph, of: Iterable[Node], ends: Collection[Node]) -> list[Node]:

@@ -21,7 +21,7 @@ from fisherflat._arrays import on_host, some
 from fisherflat._typing import Float
 from fisherflat.jets.engines._affine import applied
 from fisherflat.jets.engines._batched import batched
-from fisherflat.jets.engines._chunks import memory_budget
+from fisherflat.jets.engines._chunks import keep_memory, memory_budget
 from fisherflat.jets.engines._fallback import differentiated, padded
 from fisherflat.jets.engines._matrices import MATRICES
 from fisherflat.jets.engines._noise import noisy
@@ -59,6 +59,8 @@ class TaylorEngine:
         prefix = Prefix(graph) if isinstance(graph.output, Node) else None
         self._prefix = prefix if prefix is not None and prefix.saves else None
         self._polynomials: dict[Node, Any] | None = None
+        if chart.point.device.type == "cpu":
+            keep_memory()
         # on a CPU geometry too should meet warm data, but has more to do for each chunk than for each point
         self.chunk_memory = memory if memory is not None or chart.point.device.type != "cpu" else 4 * CACHED
 
@@ -95,6 +97,8 @@ class TaylorEngine:
         if torch.is_grad_enabled():
             parts = (None,) * len(u.split(step)) if basis is None else basis.split(step)
             return torch.cat([at(*piece) for piece in zip(u.split(step), parts, strict=True)])
+        if u.shape[0] <= step:
+            return at(u, basis)
         out = u.new_empty(u.shape[0], size(k), self._dim)
         for first in range(0, u.shape[0], step):
             taken = slice(first, first + step)
@@ -361,30 +365,38 @@ class TensorAlgebra(Algebra):
 
     def _contracted(self, node: Node, a: Series, b: Series) -> Series:
         k, (*batch, rows, columns) = a.k, node.shape
-        inner, left, right = a.shape[-1], a.data, b.data
-        ca, cb, size_ = left.shape[0], right.shape[0], left.shape[1] * math.prod(batch)
+        left, right = a.data, b.data
+        (ca, points), cb, inner = left.shape[:2], right.shape[0], left.shape[-1]
+        mixing = bool(a.order and b.order)
+        every = points * math.prod(batch)
         # [batch, C, rows, inner] and [batch, inner, C, columns]
-        left = left.movedim(0, -3).reshape(size_, ca * rows, inner)
-        right = right.movedim(0, -2).reshape(size_, inner, cb * columns)
-        order = 2 if a.order and b.order else max(a.order, b.order)
-        out = left.new_empty(size_, self.count(order, k), rows, columns)
-        result = Series(out.view(a.data.shape[1], *batch, *out.shape[1:]).movedim(-3, 0), k)
-        out[:, :ca] = torch.bmm(left, right[:, :, :columns]).view(size_, ca, rows, columns)
-        if cb > 1:
-            value = torch.bmm(left[:, :rows], right[:, :, columns:]).view(size_, rows, cb - 1, columns).transpose(1, 2)
-            shared = min(ca, cb) - 1
-            out[:, 1 : 1 + shared] += value[:, :shared]
-            out[:, 1 + shared : cb] = value[:, shared:]
-        if a.order and b.order:
-            cross = torch.bmm(left[:, rows : (1 + k) * rows], right[:, :, columns : (1 + k) * columns])
-            cross = cross.view(a.data.shape[1], *batch, k, rows, k, columns).movedim((-4, -2), (0, 1))
-            blank = self.blank(result, max(ca, cb))
+        left = left.movedim(0, -3).reshape(every, ca * rows, inner)
+        right = right.movedim(0, -2).reshape(every, inner, cb * columns)
+        count = self.count(2 if mixing else max(a.order, b.order), k)
+        out = left.new_empty(every, count, rows, columns)
+        result = Series(out.view(points, *batch, count, rows, columns).movedim(-3, 0), k)
+        if cb == 1:
+            torch.bmm(left, right, out=out.view(every, ca * rows, columns))
+            return result
+        out[:, 0].zero_()
+        # value and slopes of the left one with slopes of the right one
+        more = torch.bmm(left[:, : (1 + k if mixing else 1) * rows], right[:, :, columns:])
+        more = more.view(points, *batch, -1, rows, cb - 1, columns).movedim((-4, -2), (0, 1))
+        result.data[1:cb] = more[0]
+        result.data[cb:].zero_()
+        if mixing:
+            cross, blank = more[1:, :k], self.blank(result, cb)
             for i in range(k):
                 row = self.row(node, result, i)
                 if blank:
                     into(row, torch.add, cross[i, i:], cross[i:, i])
                 else:
                     row.add_(cross[i, i:]).add_(cross[i:, i])
+        if ca == count:
+            whole = out.view(every, ca * rows, columns)
+            torch.baddbmm(whole, left, right[:, :, :columns], out=whole)
+        else:
+            out[:, :ca] += torch.bmm(left, right[:, :, :columns]).view(every, ca, rows, columns)
         return result
 
     def linear(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], order: int, k: int) -> Series:

@@ -6,7 +6,7 @@ See `fisherflat.jets.recording` for how a module call becomes one, `fisherflat.p
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +44,7 @@ class Node:
     factor: bool = False
     module_path: str = ""
     source: str = ""
+    _inputs: list[Node] | None = field(default=None, init=False, repr=False)
 
     @property
     def op(self) -> str:
@@ -59,8 +60,10 @@ class Node:
 
     @property
     def inputs(self) -> list[Node]:
-        """The nodes that this one reads, in order of appearance."""
-        return [leaf for leaf in leaves((self.args, self.kwargs)) if isinstance(leaf, Node)]
+        """The nodes that this one reads, in order of appearance; found once, for a node does not change."""
+        if self._inputs is None:
+            self._inputs = [leaf for leaf in leaves((self.args, self.kwargs)) if isinstance(leaf, Node)]
+        return self._inputs
 
     def __repr__(self) -> str:
         return f"%{self.index} = {self.op} [{self.role}] {self.source}"
@@ -236,7 +239,8 @@ class Graph(Shown):
 
         def flattened(node: Node) -> dict[str, Any]:
             nested = {"args": mapped_leaves(flat, node.args), "kwargs": mapped_leaves(flat, node.kwargs)}
-            return {**vars(node), **nested, "target": plain(node.target)}
+            fields = {name: value for name, value in vars(node).items() if name != "_inputs"}
+            return {**fields, **nested, "target": plain(node.target)}
 
         return {
             "nodes": [flattened(node) for node in self.nodes],

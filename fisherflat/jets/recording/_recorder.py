@@ -149,6 +149,7 @@ class Recorder(Guard, TorchDispatchMode):
 
         for node in self._readers.pop(memory, ()):
             node.args, node.kwargs = mapped_leaves(kept, (node.args, node.kwargs))
+            node._inputs = None
 
     # -- tensors -------------------------------------------------------------------------------------------------------
 
