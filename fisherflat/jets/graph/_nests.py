@@ -10,7 +10,10 @@ def leaves(thing: Any) -> Iterator[Any]:
     """What stands in nested tuples, lists and dicts: the arguments of ops."""
     if isinstance(thing, (tuple, list, dict)):
         for item in thing.values() if isinstance(thing, dict) else thing:
-            yield from leaves(item)
+            if isinstance(item, (tuple, list, dict)):
+                yield from leaves(item)
+            else:
+                yield item
     else:
         yield thing
 
