@@ -201,7 +201,12 @@ class Graph(Shown):
                     yield self.names.get(id(leaf), f"constant {len(seen)}"), leaf
 
     def to(self, dtype: torch.dtype, device: torch.device) -> Graph:
-        """The same graph with floating constants and casts in `dtype` and everything on `device`."""
+        """The same graph with floating constants and casts in `dtype` and everything on `device`.
+
+        It is this one where they are so already, unless it follows its weights.
+        """
+        if self.program is None and self._is(dtype, device):
+            return self
         moved: dict[int, Tensor] = {}
         names: dict[int, str] = {}
 
@@ -224,6 +229,17 @@ class Graph(Shown):
             found = self._rebuilt(convert, names)
         found.program = program.ended(leaf for _, leaf in found.constants())
         return found
+
+    def _is(self, dtype: torch.dtype, device: torch.device) -> bool:
+        given = [leaf for node in self.nodes for leaf in leaves((node.args, node.kwargs))]
+        if isinstance(self.output, Tensor):
+            given.append(self.output)
+        return all(
+            leaf.device == device and (leaf.dtype == dtype or not leaf.is_floating_point())
+            if isinstance(leaf, Tensor)
+            else not (isinstance(leaf, torch.dtype) and leaf.is_floating_point and leaf != dtype)
+            for leaf in given
+        )
 
     def _rebuilt(self, convert: Callable[[Any], Any], names: dict[int, str]) -> Graph:
         copies: dict[Node, Node] = {}
