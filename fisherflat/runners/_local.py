@@ -32,7 +32,9 @@ def one_process(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]
 
 
 def processes(jobs: SupportsIndex) -> Runner:
-    """Tasks in `jobs` processes at a time, which share this machine's threads evenly.
+    """Tasks in `jobs` processes at a time, each with one thread of torch.
+
+    Threads that wait for each other on busy cores are many times slower than one, and processes do not wait.
 
     Each process is started anew and unpickles the work, so a script that calls this must guard its main part
     (`if __name__ == "__main__"`), as for all of Python's multiprocessing.
@@ -54,7 +56,7 @@ def processes(jobs: SupportsIndex) -> Runner:
             # a forked copy of a process with running threads may hang, and cannot use a GPU
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(work, max(1, torch.get_num_threads() // count)),
+            initargs=(work,),
         )
         try:
             futures = {}
@@ -81,13 +83,13 @@ def processes(jobs: SupportsIndex) -> Runner:
 _work: Work | None = None
 
 
-def _start(work: Work, threads: int) -> None:
+def _start(work: Work) -> None:
     """What each process begins with; signals are for the process that started it, with which it ends, too."""
     global _work
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     _work = work
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from cases.tiny_models import save_tiny, save_word_tokenizer
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import fisherflat as ff
 from fisherflat.cli import _options as options
 from fisherflat.cli import app
+from fisherflat.cli._threads import leave_busy_cores
 from fisherflat.errors import InputError
 from fisherflat.report import analyze
 
@@ -171,3 +173,17 @@ def test_ids_run_where_there_is_no_tokenizer(tmp_path: Path) -> None:
     found = analyze(folder, [5, 6, 7, 8], layers=[0], parts=["mlp"], positions=[1], points=1, progress=False).table
     written = ff.Analysis.load(tmp_path / "out").table
     assert list(written["scalar_curvature"]) == pytest.approx(list(found["scalar_curvature"]))
+
+
+@pytest.mark.parametrize(("load", "threads"), [(0.2, 4), (1.0, 4), (2.6, 3), (5.4, 1), (30.0, 1)])
+def test_a_command_takes_threads_for_idle_cores(monkeypatch, load, threads):
+    taken = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    leave_busy_cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    leave_busy_cores()
+    assert taken == [threads]
