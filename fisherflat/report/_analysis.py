@@ -23,10 +23,12 @@ from fisherflat.report._depth_study import DepthStudy
 from fisherflat.report._in_depth import depth_studies
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
+from fisherflat.report._xarray import dataset
 from fisherflat.studies.layers import CORNERS, QUANTITIES, SAMPLED
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray
     from rich.table import Table
 
 #: what tells rows apart, but for the reading
@@ -67,9 +69,8 @@ class Analysis(Result):
         versions: Mapping[str, str] | None = None,
     ) -> None:
         own = ("family", *CORNERS) if settings.get("family") is not None else ()
-        every = [settings.get("moves", {}), *settings.get("others", ())]
+        every = (settings.get("moves", {}), *settings.get("others", ()))
         sampled = SAMPLED if any(moves.get("dim") == "full" for moves in every) else ()
-        #: those of the table
         self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-8], *own[1:], *sampled, *COLUMNS[-8:]]
         self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in self.columns} for row in rows]
         for row in self.rows:
@@ -118,6 +119,13 @@ class Analysis(Result):
             "float64",
         )
         return pd.DataFrame(self.rows, columns=self.columns).astype(kinds)  # also where every row failed
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The table as arrays over layer, part, reading, prompt, position (-1: all words) and point, with units.
+
+        **Raises:** `InputError` where xarray is not installed, or two rows stand at one place.
+        """
+        return dataset(self)
 
     @property
     def moves(self) -> list[str]:

@@ -314,15 +314,15 @@ class Dying:
         os._exit(9)
 
 
-def without_ray() -> None:
-    here = sys.modules.get("ray", Dying)
-    sys.modules["ray"] = None  # type: ignore[assignment]
+def without(package: str, call: Callable[[], Any]) -> None:
+    """As if a package were not installed."""
+    here = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == package}
+    sys.modules[package] = None  # type: ignore[assignment]
     try:
-        ff.runners.ray()
+        call()
     finally:
-        del sys.modules["ray"]
-        if here is not Dying:
-            sys.modules["ray"] = here
+        del sys.modules[package]
+        sys.modules.update(here)
 
 
 class Narrow(nn.Module):
@@ -400,6 +400,12 @@ def of_rank_one() -> ff.StatisticalManifold:
 #: no callable, of a type that a checker does not look into
 THREE: Any = 3
 CASES: dict[str, Calls] = {
+    "Analysis.to_xarray": {
+        "where xarray is not installed": lambda: without("xarray", S.analysis.to_xarray),
+        "two rows stand at one place": lambda: ff.Analysis(
+            [*S.analysis.rows, S.analysis.rows[0]], model="m", settings=S.analysis.settings, complete=True
+        ).to_xarray(),
+    },
     "Analysis.by_reading": {"for what is no number of the table": lambda: S.analysis.by_reading("token")},
     "Analysis.load": {words: make(ff.Analysis) for words, make in NOT_WHOLE.items()},
     "Analysis.plot": {"for a name that is none of a figure": lambda: S.analysis.plot("nonsense")},
@@ -946,7 +952,7 @@ CASES: dict[str, Calls] = {
     "runners.ray": {
         "for an address": lambda: ff.runners.ray(""),
         "numbers that are none": lambda: ff.runners.ray(cpus=0),
-        "where Ray is not installed": without_ray,
+        "where Ray is not installed": lambda: without("ray", ff.runners.ray),
     },
     "plot.broken_strength": missing_column(plot.broken_strength, "the table is empty"),
     "plot.unit_forms": missing_column(plot.unit_forms, "the table is empty"),
