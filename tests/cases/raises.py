@@ -314,17 +314,6 @@ class Dying:
         os._exit(9)
 
 
-def without(package: str, call: Callable[[], Any]) -> None:
-    """As if a package were not installed."""
-    here = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == package}
-    sys.modules[package] = None  # type: ignore[assignment]
-    try:
-        call()
-    finally:
-        del sys.modules[package]
-        sys.modules.update(here)
-
-
 class Narrow(nn.Module):
     """A gated MLP whose output is of another width."""
 
