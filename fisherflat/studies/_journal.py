@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fisherflat._files import as_json, claimed, content, made, note, parsed, read_json, whole
+from fisherflat._files import as_json, claimed, made, note, parsed, read_json, regular, whole
 from fisherflat.errors import InputError
 
 #: one row of a table
@@ -18,8 +18,8 @@ Row = dict[str, Any]
 
 #: the file, a line of JSON each: first what is measured and on what, then the rows of each task that is done
 FILE = "journal.jsonl"
-#: its bytes
-MAX_JOURNAL = 2**30
+#: bytes of a line: the rows of a task
+MAX_LINE = 2**27
 
 
 class Journal:
@@ -29,10 +29,11 @@ class Journal:
     results, fit for JSON; `resume`: take what is done from the file, if there is one; `overwrite`: begin it anew,
     whatever it holds.
 
-    **Attributes:** `done`, the rows of the tasks that are, by key; `lost`, how many lines were damaged.
+    **Attributes:** `done`, the rows of the tasks that are, by key, read from the file when they are asked for; `lost`,
+    how many lines were damaged.
 
     Each task is one line, written at once, and sealed with a digest of itself and of what was measured. A line whose
-    seal does not fit is dropped, so that its task is done again.
+    seal does not fit is dropped, so that its task is done again. One line at a time is in memory.
 
     **Raises:** `InputError` where the folder holds other results: on `resume` those of another model, other arguments
     or another version; otherwise any, which would be lost.
@@ -42,32 +43,33 @@ class Journal:
         self, folder: str | Path, identity: dict[str, Any], resume: bool = False, overwrite: bool = False
     ) -> None:
         self.path = made(folder) / FILE
-        self.done: dict[str, list[Row]] = {}
+        self.done = Done(self.path)
         check(folder, resume, overwrite)
         text = as_json({"identity": identity}, indent=None)
         self._head = json.loads(text)
         self._of = _digest(self._head)
-        found, kept = b"" if overwrite else _content(self.path), [self._sealed(self._head)]
-        lines = found.splitlines(keepends=True)
-        for line in lines:
-            if (done := _opened(line, self._of)) is not None and _is_task(done):
-                self.done[done["task"]] = done["rows"]
-                kept.append(line.rstrip(b"\n") + b"\n")
-        if lines and not self.done:
-            _check_same(self.path, lines[0], self._head)
-        self.lost = sum(_opened(line, self._of) is None for line in lines)
+        first, self.lost = None, 0
         try:
-            if found != b"".join(kept):
-                with whole(self.path) as part:
-                    part.write_bytes(b"".join(kept))
+            with whole(self.path) as part, part.open("wb") as kept:
+                kept.write(self._sealed(self._head))
+                for line in () if overwrite else _lines(self.path):
+                    first = line if first is None else first
+                    done = _opened(line, self._of)
+                    self.lost += done is None
+                    if done is not None and _is_task(done):
+                        self.done.at(done["task"], kept.tell(), len(done["rows"]))
+                        kept.write(line.rstrip(b"\n") + b"\n")
+                if first is not None and not self.done:
+                    _check_same(self.path, first, self._head)
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror}); choose another folder") from error
 
     def write(self, key: str, rows: Sequence[Row]) -> None:
         """Add a task that is done."""
-        self.done[key] = list(rows)
-        self._append({"task": key, "rows": self.done[key]})
+        place = os.fstat(self._file.fileno()).st_size
+        self._append({"task": key, "rows": list(rows)})
+        self.done.at(key, place, len(rows))
 
     def close(self, finished: bool) -> None:
         """Close the file; `finished`: all tasks are done."""
@@ -108,21 +110,28 @@ def check(folder: str | Path, resume: bool = False, overwrite: bool = False) -> 
     if resume and overwrite:
         raise InputError("resume takes what is there, overwrite removes it; choose one of them")
     path = Path(folder) / FILE
-    if resume or overwrite or not path.exists() or not (lines := _content(path).splitlines()):
+    if resume or overwrite or not path.exists():
         return
-    head = _opened(lines[0], None)
+    lines = _lines(path)
+    first = next(lines, None)
+    if first is None:
+        return
+    head = _opened(first, None)
     if head is None:
         raise InputError(
             f"{path} is damaged at its beginning, or of another version; resume to keep the results that are "
             "whole, overwrite them, or choose another folder"
         )
-    found = [line for line in (_opened(line, _digest(head)) for line in lines[1:]) if line is not None]
-    if any("finished" in line for line in found[-1:]):
+    of, tasks, last = _digest(head), 0, dict[str, Any]()
+    for line in lines:
+        if (said := _opened(line, of)) is not None:
+            tasks, last = tasks + _is_task(said), said
+    if "finished" in last:
         raise InputError(
             f"{folder} holds a finished analysis; resume it to have it again or to extend it, overwrite it, or choose "
             "another folder"
         )
-    if any(map(_is_task, found)):
+    if tasks:
         raise InputError(
             f"{path} holds the results of an analysis that was not finished; resume it, overwrite it, or choose "
             "another folder"
@@ -142,8 +151,52 @@ def kept(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     return None if _changed(before, json.loads(as_json(identity))) else found
 
 
-def _content(path: Path) -> bytes:
-    return content(path, limit=MAX_JOURNAL) if path.exists() else b""
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a journal, one at a time. **Raises:** `InputError` for what is none, such as a line without end."""
+    if not path.exists():
+        return
+    regular(path)
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LINE + 1):
+            if len(line) > MAX_LINE:
+                raise InputError(f"{path} has a line of more than {MAX_LINE} bytes, so it is no journal; overwrite it")
+            yield line
+
+
+class Done(Mapping[str, list[Row]]):
+    """The rows of tasks, by key. In memory is where they stand in the file.
+
+    **Attributes:** `count`, how many rows there are in all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.count = path, 0
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def at(self, key: str, place: int, rows: int) -> None:
+        """The line of a task begins at a byte, and has so many rows."""
+        self.count += rows - self._places.get(key, (0, 0))[1]
+        self._places[key] = (place, rows)
+
+    def __getitem__(self, key: str) -> list[Row]:
+        place, _ = self._places[key]
+        with self._path.open("rb") as file:
+            file.seek(place)
+            found: list[Row] = parsed(file.readline(MAX_LINE))["rows"]
+        return found
+
+    def rows(self, key: str) -> int:
+        """How many rows a task has."""
+        return self._places[key][1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
 
 
 def _opened(line: bytes, of: str | None) -> dict[str, Any] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fisherflat.errors import RoutingWarning, warn
 from fisherflat.models import Model
 from fisherflat.parts.readings import LIVE, order, roles
 from fisherflat.runners import Runner, one_process
-from fisherflat.studies._journal import Journal, Row, begun
+from fisherflat.studies._journal import Done, Journal, Row, begun
 from fisherflat.studies._prompts import as_prompts, plain_prompt
 from fisherflat.studies._tables import about_tables
 from fisherflat.studies.layers._full import unreached
@@ -24,6 +25,8 @@ from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._study import Study
 from fisherflat.studies.layers._tasks import Task
 
+#: rows that are held in memory at a time, and no more: about a gigabyte
+MANY = 500_000
 #: more work of a study, by the key of the journal: what does it on which prompt, and returns its rows
 More = Mapping[str, Callable[[], list[Row]]]
 
@@ -39,7 +42,7 @@ class Layers:
 
     model: str
     settings: dict[str, Any]
-    rows: list[Row] = field(default_factory=list)
+    rows: Sequence[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     more: dict[str, list[Row]] = field(default_factory=dict)
@@ -92,7 +95,7 @@ def _carried_out(
     work = Study(model, [model.encode(prompt) for prompt in as_prompts(prompts)], settings)
     about = {"prompts": [plain_prompt(prompt) for prompt in work.prompts], **work.settings.plain()}
     journal: Journal | None = None
-    done: dict[str, list[Row]] = {}
+    done: dict[str, list[Row]] | Done = {}
     tasks: list[Task] = []
     complete = False
     try:
@@ -105,23 +108,23 @@ def _carried_out(
             left = [task for task in tasks if task.key not in done]
             advance("measuring", len(tasks) - len(left), len(tasks))
             for count, (task, rows) in enumerate(runner(work, left), len(tasks) - len(left) + 1):
-                done[task.key] = rows
-                if journal is not None:
-                    journal.write(task.key, rows)
+                _keep(done, journal, task.key, rows)
                 advance(task.key, count, len(tasks))
         for key, carry_out in more.items():
             if key not in done:
-                done[key] = carry_out()
-                if journal is not None:
-                    journal.write(key, done[key])
+                _keep(done, journal, key, carry_out())
         complete = True
     except KeyboardInterrupt:
         pass
     finally:
         if journal is not None:
             journal.close(complete)
-    rows = _in_order([row for task in tasks for row in done.get(task.key, ())])
-    notes = [*_notes(rows, settings), *about_digits(rows, settings), *model.notes]
+    every = Rows(tasks, done)
+    few = list(every) if len(every) <= MANY else None
+    if few is not None:
+        notes = [*_notes(few, settings), *about_digits(few, settings), *model.notes]
+    else:
+        notes = [f"There are {len(every):,} rows, which were not gone through for notes.", *model.notes]
     if complete:
         work.forget()  # of a model whose weights stay on disk no more than a block at a time
         notes += about_tables(model, work.prompts[0])
@@ -129,7 +132,50 @@ def _carried_out(
         count = sum(task.key in done for task in tasks)
         notes.append(f"Interrupted: {count} of {len(tasks)} tasks are done." if tasks else "Interrupted at the start.")
     extra = {key: done[key] for key in more if key in done}
-    return Layers(model.name, about, rows, notes, [prompt.text for prompt in work.prompts], extra, complete)
+    return Layers(
+        model.name,
+        about,
+        every if few is None else few,
+        notes,
+        [prompt.text for prompt in work.prompts],
+        extra,
+        complete,
+    )
+
+
+def _keep(done: dict[str, list[Row]] | Done, journal: Journal | None, key: str, rows: list[Row]) -> None:
+    """The rows of a task, in the journal or else in memory."""
+    if journal is not None:
+        journal.write(key, rows)
+    else:
+        assert isinstance(done, dict)
+        done[key] = rows
+
+
+class Rows(Sequence[Row]):
+    """The rows of tasks that are done, by layer, part and reading: tasks hold all readings of one prompt.
+
+    Those of one part of a layer at a time are in memory, where they come from a journal.
+    """
+
+    def __init__(self, tasks: Sequence[Task], done: Mapping[str, list[Row]]) -> None:
+        self._groups: dict[tuple[int, str], list[str]] = {}
+        for task in tasks:
+            if task.key in done:
+                self._groups.setdefault((task.layer, task.part), []).append(task.key)
+        self._done = done
+        keys = (key for group in self._groups.values() for key in group)
+        self._count = sum(map(done.rows, keys)) if isinstance(done, Done) else sum(len(done[key]) for key in keys)
+
+    def __iter__(self) -> Iterator[Row]:
+        for keys in self._groups.values():
+            yield from _in_order([row for key in keys for row in self._done[key]])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return next(islice(self, index, None)) if isinstance(index, int) and index >= 0 else list(self)[index]
 
 
 def _identity(model: Model, about: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +185,7 @@ def _identity(model: Model, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_order(rows: list[Row]) -> list[Row]:
-    """The rows by layer, part and reading: tasks hold all readings of one prompt."""
+    """The rows by layer, part and reading."""
     parts = {kind: rank for rank, kind in enumerate(dict.fromkeys((row["layer"], row["part"]) for row in rows))}
     return sorted(rows, key=lambda row: (parts[row["layer"], row["part"]], order(row.get("reading") or LIVE)))
 
