@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fisherflat import cli
 from fisherflat.errors import InputError
 from fisherflat.lab.experiments.language import CONSTANT_GATE, LLAMA, QWEN3_NEXT
-from fisherflat.lab.reproduce import Claim, Section, certificates, depth, language, reproduce, ring, symmetry
+from fisherflat.lab.reproduce import Claim, Section, certificates, claims, depth, language, reproduce, ring, symmetry
 from fisherflat.lab.reproduce import _page as page
 from fisherflat.lab.reproduce import _run as run
 from fisherflat.lab.reproduce._report import table
@@ -158,6 +158,7 @@ SMALL = {
         resolution=0, aligned=4,
     ),
     "symmetry": symmetry.Settings(seeds=1, width=4, units=3, inputs=60, models=(LLAMA,)),
+    "claims": claims.Settings(seeds=1, steps=2, groups=("symmetries",)),
 }  # fmt: skip
 
 
@@ -263,3 +264,36 @@ def test_what_training_did_to_the_gates_is_the_geometric_mean_over_layers() -> N
     assert claim.verdict == "does not agree"
     [claim] = language._trained({"runs": {QWEN3_NEXT: {"0": one(0.5), "1": one(2.0)}}})
     assert claim.verdict == "open"
+
+
+def test_a_section_of_parts_goes_on_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def part(settings: Settings, folder: Path, name: str) -> None:
+        if name == "c" and "interrupt" not in measured:
+            measured.append("interrupt")
+            raise KeyboardInterrupt
+        measured.append(name)
+        (folder / "parts").mkdir(exist_ok=True)
+        (folder / "parts" / name).write_text(name * settings.size)
+
+    def left(settings: Settings, folder: Path) -> list[str]:
+        return [name for name in "abc" if not (folder / "parts" / name).is_file()]
+
+    def measure(settings: Settings, folder: Path) -> Section:
+        whole = "".join(path.read_text() for path in sorted((folder / "parts").iterdir()))
+        return Section("Parts", "About them.", [Claim("arXiv 0", "whole", whole, "agrees")])
+
+    module = ModuleType("parts")
+    vars(module).update(Settings=Settings, QUICK=Settings(1), measure=measure, left=left, part=part)
+    for room in (run, page):
+        monkeypatch.setattr(room, "SECTIONS", {"parts": module})
+    assert not reproduce(tmp_path, progress=False)
+    assert not (tmp_path / "results.json").exists()
+    assert reproduce(tmp_path, progress=False)
+    assert measured == ["a", "b", "interrupt", "c"]
+    assert json.loads((tmp_path / "results.json").read_text())["parts"]["claims"][0]["measured"] == "aabbcc"
+    assert reproduce(tmp_path, progress=False) and len(measured) == 4
+    (tmp_path / "parts" / "section.json").unlink()  # all its parts are there
+    assert reproduce(tmp_path, progress=False) and len(measured) == 4
+    assert (tmp_path / "parts" / "section.json").is_file()

@@ -163,6 +163,12 @@ def units(
     return found
 
 
+def train_part(one: Run, unit: Unit | MLPs) -> None:
+    """Train and measure a unit, and write its rows."""
+    made(one.out / PARTS)
+    save(rows(one.protocol, unit, one.steps, one.pilot), one.about, one.part(unit))
+
+
 def run(one: Run, *, jobs: int = 1, limit: float = math.inf, step: Step = lambda what, done, total: None) -> bool:
     """Do what is left of a run, by `jobs` processes with a thread each, and join all rows into `models.parquet`.
 
@@ -219,7 +225,7 @@ def _work(
             continue  # a shorter one may fit
         begun, error = time.time(), one.part(unit).with_suffix(".error")
         try:
-            save(rows(one.protocol, unit, one.steps, one.pilot), one.about, one.part(unit))
+            train_part(one, unit)
             error.unlink(missing_ok=True)
         except Exception:  # whatever it is, the other units are not to be lost
             error.write_text(traceback.format_exc(), encoding="utf-8")

@@ -58,41 +58,59 @@ def reproduce(
 
 def _reproduced(folder: Path, chosen: Mapping[str, Any], asked: Sequence[str], runner: Runner, progress: bool) -> bool:
     found = {name: Section.load(folder / name, asdict(chosen[name])) for name in SECTIONS}
-    left = [_Task(name) for name in asked if not found[name]]
+    work = _Sections(chosen)
+    parts = {name: work.left(name, folder / name) for name in asked if not found[name]}
+    left = [task for tasks in parts.values() for task in tasks]
+    done, total = len(asked) - len(parts), len(asked) - len(parts) + len(left)
     with shown(progress) as moved:
         try:
             _write(found, folder)
-            moved(", ".join(task.key for task in left[:1]), len(asked) - len(left), len(asked))
-            for count, (task, measured) in enumerate(runner(_Sections(chosen), left), len(asked) - len(left) + 1):
-                found[task.key] = measured.kept(folder / task.key)
-                _write(found, folder)
-                moved(task.key, count, len(asked))
+            moved(", ".join(task.key for task in left[:1]), done, total)
+            for name, tasks in parts.items():
+                if not tasks:  # all its parts are there
+                    found[name] = work.joined(name, folder / name)
+                    _write(found, folder)
+            for count, (task, measured) in enumerate(runner(work, left), done + 1):
+                parts[task.section].remove(task)
+                section = measured.kept(folder / task.section)
+                if section is None and not parts[task.section]:
+                    section = work.joined(task.section, folder / task.section)
+                if section is not None:
+                    found[task.section] = section
+                    _write(found, folder)
+                moved(task.key, count, total)
         except KeyboardInterrupt:
             return False
-        moved("done", len(asked), len(asked))
+        moved("done", total, total)
     return True
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A section, by its name."""
+    """A section, by its name, or a part of one."""
 
-    key: str
+    section: str
+    part: str | None = None
+
+    @property
+    def key(self) -> str:
+        return self.section if self.part is None else f"{self.section}: {self.part}"
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """A section that was measured, and what it wrote: paths within its folder, and what is in them."""
+    """A section that was measured, or `None` for a part of one, and what it wrote: paths in its folder, contents."""
 
-    section: Section
+    section: Section | None
     files: Mapping[str, bytes]
 
-    def kept(self, folder: Path) -> Section:
+    def kept(self, folder: Path) -> Section | None:
         """The section in its folder, whose section.json comes last."""
         (made(folder) / "section.json").unlink(missing_ok=True)
         writing = {name: partial(_put, content) for name, content in self.files.items()}
         write_all(folder, writing)
-        self.section.save(folder)
+        if self.section is not None:
+            self.section.save(folder)
         return self.section
 
 
@@ -102,20 +120,37 @@ class _Sections:
 
     settings: Mapping[str, Any]
 
+    def left(self, name: str, folder: Path) -> list[_Task]:
+        """What is to be measured of a section: itself, or its parts."""
+        module = SECTIONS[name]
+        if not hasattr(module, "left"):
+            return [_Task(name)]
+        return [_Task(name, part) for part in module.left(self.settings[name], folder)]
+
     def measure(self, task: _Task) -> _Measured:
-        settings = self.settings[task.key]
-        start = time.perf_counter()
+        module, settings = SECTIONS[task.section], self.settings[task.section]
         with TemporaryDirectory() as name:
-            folder = Path(name)
-            section: Section = SECTIONS[task.key].measure(settings, folder)
+            folder, section = Path(name), None
+            if task.part is None:
+                section = self.joined(task.section, folder, save=False)
+            else:
+                module.part(settings, folder, task.part)
             files = {
                 path.relative_to(folder).as_posix(): path.read_bytes()
                 for path in sorted(folder.rglob("*"))
                 if path.is_file() and path.name != LOCK
             }
-        section.settings, section.versions = asdict(settings), versions()
-        section.seconds = round(time.perf_counter() - start, 1)
         return _Measured(section, files)
+
+    def joined(self, name: str, folder: Path, save: bool = True) -> Section:
+        """A section that is measured at once, or all of whose parts are there."""
+        start = time.perf_counter()
+        section: Section = SECTIONS[name].measure(self.settings[name], folder)
+        section.settings, section.versions = asdict(self.settings[name]), versions()
+        section.seconds = round(time.perf_counter() - start, 1)
+        if save:
+            section.save(folder)
+        return section
 
 
 def _put(content: bytes, path: Path) -> None:
