@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Tables = Mapping[str, "pd.DataFrame"]
+Tables = Mapping[str, Any]  # data frames by name
 #: verdict -> colour and marker
 LOOKS = {HOLDS: (OKABE_ITO[0], "o"), FAILS: (OKABE_ITO[1], "s"), UNDECIDED: ("#777777", "D")}
 _AXES = {
