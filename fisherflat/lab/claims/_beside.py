@@ -102,7 +102,9 @@ def measures(models: pd.DataFrame, protocol: Mapping[str, Any]) -> pd.DataFrame:
     rules, found = protocol["statistics"], []
     named = protocol["claims"]["A"]["tests"]
     places = {task: test["where"] for test in named for task in test["tasks"] if test["role"] == "primary"}
-    columns = [name for name in models.columns if name.count(":") == 2 and not name.startswith("undecided")]
+    columns = [
+        name for name in models.columns if name.count(":") == 2 and not name.startswith(("undecided", "degenerate"))
+    ]
     models = counted(models)
     settings = {"confidence": rules["confidence"], "resamples": 999, "seed": rules["seed"]}
     for task, where in places.items():
@@ -132,6 +134,13 @@ def accuracies(models: pd.DataFrame) -> pd.DataFrame:
         seeds=("seed", "nunique"), test_accuracy=("test_accuracy", "mean"), sd=("test_accuracy", "std"),
         train_accuracy=("train_accuracy", "mean"), parameters=("parameters", "median"),
     ).reset_index()  # fmt: skip
+
+
+def mlps(symmetries: pd.DataFrame) -> pd.DataFrame:
+    """Gated MLPs by kind and optimizer, means over seeds and teachers: losses, defects, drifts and rank-one errors."""
+    names = [name for name in symmetries.columns if name.endswith(("_loss", "_defect", "_drift", "_output", "_error"))]
+    groups = counted(symmetries).groupby(["side", "activation", "optimizer"], sort=False)
+    return groups[names].mean().assign(models=groups.size()).reset_index()
 
 
 def depths(models: pd.DataFrame, protocol: Mapping[str, Any]) -> pd.DataFrame:

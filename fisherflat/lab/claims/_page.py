@@ -98,6 +98,17 @@ def _ratio(row: Any) -> str:
     return f"{10 ** row['log10_ratio']:.2g} ({share})" if math.isfinite(row["log10_ratio"]) else share
 
 
+def mlp_rows(table: pd.DataFrame) -> list[list[str]]:
+    """A line a kind of gated MLP and optimizer."""
+    names = ["test_loss", "exchange_defect", "inverse_scaling_defect", "charge_drift"]
+    names += ["rank_one_error", "rank_one_test_loss"]
+    found = []
+    for row in table.to_dict("records"):
+        cells = [f"{row[name]:.2g}" if math.isfinite(row.get(name, math.nan)) else "–" for name in names]
+        found.append([row["side"], row["activation"], row["optimizer"], *cells, str(row["models"])])
+    return found
+
+
 def accuracy_rows(table: pd.DataFrame) -> list[list[str]]:
     """A line an arm in its form, with the mean accuracy on each task."""
     found = []
@@ -202,6 +213,8 @@ def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, An
         if claim == "A":
             shown = _calibrated(tables["measures"])
             parts += [_MEASURES, _SHOWN, _table(["measure", *_tasks(shown)], measure_rows(shown))]
+        if claim == "F" and "mlps" in tables:
+            parts += [_MLPS, _table(_MLP_HEAD, mlp_rows(tables["mlps"]))]
         if claim == "D":
             parts += [
                 _CORRELATIONS.format(**_counts(tables["correlations"])),
@@ -237,6 +250,8 @@ def page(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
         if claim == "A":
             heads = ["measure", *_tasks(tables["measures"])]
             items += [_MEASURES, Grid("Every measure", heads, measure_rows(tables["measures"]), "measures.parquet")]
+        if claim == "F" and "mlps" in tables:
+            items += [_MLPS, Grid("Gated MLPs", _MLP_HEAD, mlp_rows(tables["mlps"]), "mlps.parquet")]
         if claim == "D":
             items += [
                 _CORRELATIONS.format(**_counts(tables["correlations"])),
@@ -290,6 +305,14 @@ _LEVELS = [
     "measure", *(f"Spearman, {level}" for level in POOLINGS), "Pearson, pooled",
     "mixed model [points a standard deviation]",
 ]  # fmt: skip
+_MLP_HEAD = (
+    "nonlinearity on", "activation", "optimizer", "test loss", "exchange", "inverse scaling", "drift of |g|² − |u|²",
+    "rank-one error", "test loss with rank-one slots", "models",
+)  # fmt: skip
+_MLPS = """All kinds that were trained, means over seeds and teachers; losses are relative to the variance of the
+targets. *slots* is bilinear attention of rank 3, whose slots are replaced by their best gated units: the rank-one form
+of the paper is an approximation of it, with the error of the last columns."""
+
 _STRETCHED = ["measure", "within task", "after a stretch"]
 
 _CORRELATIONS = """The correlation of each measure with accuracy, {models} models on {tasks} tasks, with 95 %

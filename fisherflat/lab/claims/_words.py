@@ -104,8 +104,25 @@ def subject(row: Mapping[str, Any]) -> str:
     if row["kind"] in ("above", "below"):
         return what
     arms = _arm(row["arm"]) if not row["against"] else f"{_arm(row['arm'])} against {_arm(row['against'])}"
+    arms += f" ({form(row['where'])})" if form(row["where"]) else ""
     grown = {"slope": "growth with depth of ", "slope difference": "growth with depth of "}.get(row["kind"], "")
     return f"{grown}{what}: {arms}"
+
+
+def form(where: str) -> str:
+    """What models have beyond one layer with one head, no residual and no norm, from the `where` of a test.
+
+    >>> from fisherflat.lab.claims._words import form
+    >>> form("depth 2, heads 1, residual True, norm True"), form("depth 1, heads 2, residual False, norm False")
+    ('2 layers, residual, norm', '2 heads')
+    """
+    given = dict(part.rsplit(" ", 1) for part in where.split(", ") if part)
+    said = [
+        f"{given[name]} {word}"
+        for name, word in (("depth", "layers"), ("heads", "heads"))
+        if given.get(name, "1") != "1"
+    ]
+    return ", ".join([*said, *(name for name in ("residual", "norm") if given.get(name) == "True")])
 
 
 def where(row: Mapping[str, Any]) -> str:

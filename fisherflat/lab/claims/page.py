@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat.errors import InputError
-from fisherflat.lab.claims._beside import accuracies, correlations, depths, gauge, measures
+from fisherflat.lab.claims._beside import accuracies, correlations, depths, gauge, measures, mlps
 from fisherflat.lab.claims._figures import figures
 from fisherflat.lab.claims._page import markdown, page
 from fisherflat.lab.claims._protocol import Protocol
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: the raw tables, and those that are made of them
-RAW, MADE = ("models", "symmetries"), ("tests", "correlations", "gauge", "measures", "accuracies", "depths")
+RAW, MADE = ("models", "symmetries"), ("tests", "correlations", "gauge", "measures", "accuracies", "depths", "mlps")
 #: where they ship, below the documentation
 DATA = Path("data") / "claims"
 
@@ -52,6 +52,7 @@ def raw(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
 def made(tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """All that the page shows: the raw tables with the tests, and what is reported beside them."""
     models = tables["models"]
+    more = {"mlps": mlps(tables["symmetries"])} if "symmetries" in tables else {}
     return {
         **tables,
         "tests": settle(tables, protocol),
@@ -60,6 +61,7 @@ def made(tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any]) -> dic
         "measures": measures(models, protocol),
         "accuracies": accuracies(models),
         "depths": depths(models, protocol),
+        **more,
     }
 
 
@@ -71,7 +73,7 @@ def write(
 
     (docs / DATA).mkdir(parents=True, exist_ok=True)
     (docs / "images").mkdir(exist_ok=True)
-    for name in MADE:
+    for name in (name for name in MADE if name in tables):
         save(tables[name], {"protocol_sha256": about["protocol_sha256"]}, docs / DATA / f"{name}.parquet")
     for claim, draw in figures(tables, protocol).items():
         with rc_context({"svg.hashsalt": "fisherflat"}):
