@@ -44,6 +44,12 @@ def _joined(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def statement(protocol: Mapping[str, Any], claim: str) -> str:
+    """A claim as a sentence of its own."""
+    text: str = protocol["claims"][claim]["statement"]
+    return text[:1].upper() + text[1:]
+
+
 def rows_of(tests: pd.DataFrame, claim: str) -> list[list[str]]:
     """The tests of a claim, a line each, as they are printed; those that decide nothing in brackets."""
     found = []
@@ -163,9 +169,7 @@ def opening(tests: pd.DataFrame, protocol: Mapping[str, Any]) -> list[str]:
     words = verdicts(tests)
     said = []
     for verdict, verb in ((HOLDS, "hold"), (FAILS, "do not hold"), (UNDECIDED, "are undecided")):
-        names = [
-            f"{claim} ({protocol['claims'][claim]['statement']})" for claim, word in words.items() if word == verdict
-        ]
+        names = [f"{claim} ({statement(protocol, claim)})" for claim, word in words.items() if word == verdict]
         if names:
             said.append(f"{_joined(names)} {verb if len(names) > 1 else _single(verdict)}.")
     return said
@@ -185,7 +189,7 @@ def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, An
     claims = [
         [
             claim,
-            protocol["claims"][claim]["statement"],
+            statement(protocol, claim),
             protocol["claims"][claim]["source"],
             f"**{word}**",
             summary(tests, claim),
@@ -196,12 +200,14 @@ def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, An
         "# The claims, settled",
         _INTRODUCTION.format(models=_count(tables), hash=about["protocol_sha256"][:12], run=RUN, settle=SETTLE),
         _table(["", "claim", "source", "verdict", "why"], claims),
-        _RULES.format(confidence=f"{rules['confidence']:.0%}", seeds=rules["least_seeds"], tasks=rules["least_tasks"]),
+        _RULES.format(
+            confidence=f"{100 * rules['confidence']:.0f} %", seeds=rules["least_seeds"], tasks=rules["least_tasks"]
+        ),
     ]
     drawn = figures(tables, protocol)
     for claim, word in words.items():
         about_claim = protocol["claims"][claim]
-        parts += [f"## {claim}. {about_claim['statement']}", f"**Verdict: {word}.** {summary(tests, claim)}"]
+        parts += [f"## {claim}. {statement(protocol, claim)}", f"**Verdict: {word}.** {summary(tests, claim)}"]
         if claim in drawn:
             parts.append(f"![{alone(claim)}](images/claims_{claim}.png)")
         level = _level(tests, claim)
@@ -233,19 +239,17 @@ def page(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
     """The same as a page of one file."""
     tests, words, drawn = tables["tests"], verdicts(tables["tests"]), figures(tables, protocol)
     overview: list[list[str | Value]] = [
-        [f"{claim}. {protocol['claims'][claim]['statement']}", Value(_TONES[word][0], word, _TONES[word][1]),
+        [f"{claim}. {statement(protocol, claim)}", Value(_TONES[word][0], word, _TONES[word][1]),
          summary(tests, claim), protocol["claims"][claim]["source"]]
         for claim, word in words.items()
     ]  # fmt: skip
     sections = [Section("Claims", [Grid("Claims and verdicts", ["claim", "verdict", "why", "source"], overview)])]
     for claim in words:
-        statement = protocol["claims"][claim]["statement"]
+        said = statement(protocol, claim)
         items: list[Item] = [summary(tests, claim)]
         if claim in drawn:
             title = f"Claim {claim}: effects with their intervals"
-            items.append(
-                Drawing(title, f"{statement}. Intervals at {_level(tests, claim)}.", alone(claim), drawn[claim])
-            )
+            items.append(Drawing(title, f"{said}. Intervals at {_level(tests, claim)}.", alone(claim), drawn[claim]))
         items.append(Grid(f"Tests of claim {claim}", _HEAD, rows_of(tests, claim), "tests.parquet"))
         if claim == "A":
             heads = ["measure", *_tasks(tables["measures"])]
@@ -260,7 +264,7 @@ def page(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
                 Grid("Stretched", _STRETCHED, gauge_rows(tables["gauge"]), "gauge.parquet"),
             ]  # fmt: skip
         mind = " ".join(protocol["claims"][claim]["mind"].split())
-        sections.append(Section(f"{claim}. {statement}", [*items, f"What would change our mind. {mind}"]))
+        sections.append(Section(f"{claim}. {said}", [*items, f"What would change our mind. {mind}"]))
     heads = ["task", "arm", "form", "test [%], ± sd over seeds", "training [%]", "parameters", "seeds"]
     grid = Grid("Every form of every arm", heads, accuracy_rows(tables["accuracies"]), "accuracies.parquet")
     sections.append(Section("Accuracies", [_ACCURACIES, grid]))

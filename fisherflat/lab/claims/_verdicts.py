@@ -33,7 +33,8 @@ def settle(tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any]) -> p
     **Args:** `tables`, the raw results: `models`, and any other that a claim names; `protocol`, as read from its file.
 
     **Returns:** a row a test: its fields, the effect with `low` and `high` at `confidence`, `units` and what they are
-    `over`, how many of them were `missing`, `p`, `p_holm`, `detectable`, `verdict` and `why`.
+    `over`, `seeds` (of the task that has fewest), how many of them were `missing`, `p`, `p_holm`, `detectable`,
+    `verdict` and `why`.
     """
     import pandas as pd
 
@@ -45,12 +46,12 @@ def settle(tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any]) -> p
     rows = []
     for test in every:
         share = max(primary[test.claim], 1) if test.role == "primary" else 1
-        effect, over, missing = measured(test, tables, protocol, 1 - alpha / share)
+        effect, over, seeds, missing = measured(test, tables, protocol, 1 - alpha / share)
         rows.append({
             **{name: _plain(value) for name, value in asdict(test).items()},
             "value": effect.value, "low": effect.low, "high": effect.high, "confidence": 1 - alpha / share,
-            "units": effect.units, "over": over, "missing": missing, "p": p_value(test, effect),
-            "detectable": effect.detectable,
+            "units": effect.units, "over": over, "seeds": seeds, "missing": missing,
+            "p": p_value(test, effect), "detectable": effect.detectable,
         })  # fmt: skip
     found = pd.DataFrame(rows)
     found["p_holm"] = found["p"]
@@ -83,9 +84,9 @@ def p_value(test: Test, effect: Effect) -> float:
 
 def _judged(row: Mapping[str, Any], rules: Mapping[str, Any]) -> tuple[str, str]:
     """The verdict on a test, and why there is none."""
-    least = rules["least_tasks"] if row["over"] == "tasks" else rules["least_seeds"]
-    if row["units"] < least:
-        return UNDECIDED, f"{row['units']} {row['over']}, and {least} are the least"
+    for what, count in (("seeds", row["seeds"]), (row["over"], row["units"])):
+        if count < rules[f"least_{what}"]:
+            return UNDECIDED, f"{count} {what}, and {rules[f'least_{what}']} are the least"
     if row["missing"] > rules["most_missing"] * (row["units"] + row["missing"]) and row["over"] == "seeds":
         return UNDECIDED, f"{row['missing']} of {row['units'] + row['missing']} seeds have no value"
     low, high, margin = row["low"], row["high"], row["margin"]
@@ -105,20 +106,20 @@ def _judged(row: Mapping[str, Any], rules: Mapping[str, Any]) -> tuple[str, str]
 
 def measured(
     test: Test, tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any], confidence: float
-) -> tuple[Effect, str, int]:
-    """The effect that a test is about, what its units are, and how many of them have no value."""
+) -> tuple[Effect, str, int, int]:
+    """The effect that a test is about, what its units are, how many seeds it has, and how many have no value."""
     rules = protocol["statistics"]
     settings = {"confidence": confidence, "resamples": rules["resamples"], "seed": rules["seed"]}
     table = tables.get(test.table)
     if table is None or test.column not in table.columns:
-        return nothing(), "seeds", 0
+        return nothing(), "seeds", 0, 0
     if test.kind == "correlation":
         rows = of_groups(table, protocol, test.claim)
         level = _LEVELS.get(test.level, test.level)
         return correlation_over_tasks(
             rows[test.column], rows["test_accuracy"], rows["task"], rows["arm"], pooling=level,
             method=test.method or "spearman", **settings,
-        ), "tasks", 0  # fmt: skip
+        ), "tasks", int(rows.groupby(["task", "arm"])["seed"].nunique().min()), 0  # fmt: skip
     if test.kind in ("above", "below"):
         rows = chosen(table, protocol, test.where)
         return _over_seeds(rows.groupby("seed")[test.column].mean(), settings)
@@ -126,14 +127,14 @@ def measured(
         return _over_seeds(slopes(table, protocol, test), settings)
     if len(test.tasks) > 1:
         by_task = paired_by_task(table, protocol, test)
-        return over_tasks(by_task, confidence=confidence), "tasks", 0
+        return over_tasks(by_task, confidence=confidence), "tasks", min(int(found.count()) for found in by_task), 0
     return _over_seeds(paired(table, protocol, test), settings)
 
 
-def _over_seeds(values: pd.Series, settings: Mapping[str, Any]) -> tuple[Effect, str, int]:
+def _over_seeds(values: pd.Series, settings: Mapping[str, Any]) -> tuple[Effect, str, int, int]:
     numbers = np.asarray(values, dtype=np.float64)
-    missing = int((~np.isfinite(numbers)).sum())
-    return over_units(numbers, **settings), "seeds", missing
+    known = int(np.isfinite(numbers).sum())
+    return over_units(numbers, **settings), "seeds", known, len(numbers) - known
 
 
 def _plain(value: Any) -> Any:
