@@ -1,4 +1,4 @@
-"""The gauge: a representation that is stretched, with a read-out that undoes it, classifies as before and curves otherwise."""
+"""The gauge: a stretched representation whose read-out undoes it classifies as before and curves otherwise."""
 
 from __future__ import annotations
 

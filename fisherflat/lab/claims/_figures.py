@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Tables = Mapping[str, Any]  # data frames by name
+#: name -> table of pandas
+Tables = Mapping[str, Any]
 #: verdict -> colour and marker
 LOOKS = {HOLDS: (OKABE_ITO[0], "o"), FAILS: (OKABE_ITO[1], "s"), UNDECIDED: ("#777777", "D")}
 _AXES = {

@@ -10,7 +10,7 @@ from fisherflat.lab.claims._figures import Tables, alone, figures
 from fisherflat.lab.claims._selection import PLAIN
 from fisherflat.lab.claims._statistics import POOLINGS
 from fisherflat.lab.claims._verdicts import FAILS, HOLDS, UNDECIDED, verdicts
-from fisherflat.lab.claims._words import asked, detectable, effect, measure, subject, where
+from fisherflat.lab.claims._words import asked, detectable, effect, measure, signed, subject, where
 from fisherflat.pages import Code, Drawing, Facts, Grid, Item, Page, Section, Value
 
 if TYPE_CHECKING:
@@ -30,6 +30,22 @@ def summary(tests: pd.DataFrame, claim: str) -> str:
         return f"All {len(words)} tests that decide it {_COUNTED[words[0]][1]}."
     parts = [f"{count} {_COUNTED[word][count > 1]}" for word, count in counts.items()]
     return f"Of the {len(words)} tests that decide it, {_joined(parts)}."
+
+
+def because(tests: pd.DataFrame, claim: str) -> str:
+    """The tests by which a claim does not hold or is undecided, three at most; where it holds, the closest one."""
+    word = verdicts(tests)[claim]
+    own = tests[(tests["claim"] == claim) & (tests["role"] == "primary") & (tests["verdict"] == word)]
+    rows = own.to_dict("records")
+    rows.sort(key=lambda row: row["p_holm"])  # of a verdict the surest first
+    chosen, lead = {
+        HOLDS: (rows[-1:], "The least sure of them: "),
+        FAILS: (rows[:3], "Against it: "),
+        UNDECIDED: (rows[:3], "Undecided: "),
+    }[word]
+    said = [f"{subject(row)}, {where(row)}: {effect(row)}, asked {asked(row)}" for row in chosen]
+    more = f"; and {len(rows) - 3} more" if word != HOLDS and len(rows) > 3 else ""
+    return f"{lead}{'; '.join(said)}{more}."
 
 
 #: verdict -> what one test, or several, do
@@ -76,13 +92,13 @@ def correlation_rows(table: pd.DataFrame) -> list[list[str]]:
 def _ranged(row: Any) -> str:
     if not math.isfinite(row["value"]):
         return "–"
-    return f"{row['value']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+    return f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])})"
 
 
 def gauge_rows(table: pd.DataFrame) -> list[list[str]]:
     """A line a measure: its correlation, and how far a stretch of the representations moves it."""
     return [
-        [measure(row["column"]), f"{row['value']:+.2f}", f"{row['lowest']:+.2f} to {row['highest']:+.2f}"]
+        [measure(row["column"]), signed(row["value"]), f"{signed(row['lowest'])} to {signed(row['highest'])}"]
         for row in table.to_dict("records")
     ]
 
@@ -207,7 +223,10 @@ def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, An
     drawn = figures(tables, protocol)
     for claim, word in words.items():
         about_claim = protocol["claims"][claim]
-        parts += [f"## {claim}. {statement(protocol, claim)}", f"**Verdict: {word}.** {summary(tests, claim)}"]
+        parts += [
+            f"## {claim}. {statement(protocol, claim)}",
+            f"**Verdict: {word}.** {summary(tests, claim)} {because(tests, claim)}",
+        ]
         if claim in drawn:
             parts.append(f"![{alone(claim)}](images/claims_{claim}.png)")
         level = _level(tests, claim)
@@ -246,7 +265,7 @@ def page(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
     sections = [Section("Claims", [Grid("Claims and verdicts", ["claim", "verdict", "why", "source"], overview)])]
     for claim in words:
         said = statement(protocol, claim)
-        items: list[Item] = [summary(tests, claim)]
+        items: list[Item] = [f"{words[claim].capitalize()}. {summary(tests, claim)} {because(tests, claim)}"]
         if claim in drawn:
             title = f"Claim {claim}: effects with their intervals"
             items.append(Drawing(title, f"{said}. Intervals at {_level(tests, claim)}.", alone(claim), drawn[claim]))
@@ -279,7 +298,8 @@ _INTRODUCTION = """What two papers claim of gates, curvature and symmetry, *Gati
 2604.14702) and *Gated MLPs as Symmetry-Broken Rank-1 Bilinear Attention* (arXiv 2606.22172), asked by a protocol
 that was written and committed before any run that counts, and answered as it fell: {models}. The protocol is
 `fisherflat/lab/claims/protocol.toml` (sha256 `{hash}…`); it names the tasks, arms, seeds, measures, margins and
-tests, and no number below comes from anything else. To make the tables again, and the pages of them:
+tests, and no number below comes from anything else. To make the tables again, and the pages of them (with
+the extra `reproduce`):
 
 ```sh
 {run}

@@ -59,11 +59,22 @@ def printed(kind: str, value: float) -> str:
     """A number of a test as it is printed, in its own unit."""
     if not math.isfinite(value):
         return "–"
-    if kind == "points":
-        return f"{100 * value:+.2f}"
     if kind == "times":
         return f"{10**value:.3g}"
-    return f"{value:+.2f}" if kind in ("correlation", "exponent") else f"{value:.2g}"
+    if kind == "points":
+        return signed(100 * value)
+    return signed(value) if kind in ("correlation", "exponent") else f"{value:.2g}"
+
+
+def signed(value: float) -> str:
+    """With its sign and two decimals.
+
+    >>> from fisherflat.lab.claims._words import signed
+    >>> signed(0.123), signed(-1.0), signed(0.0)
+    ('+0.12', '−1.00', '0.00')
+    """
+    text = f"{value:+.2f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def effect(row: Mapping[str, Any]) -> str:
@@ -89,10 +100,10 @@ def detectable(row: Mapping[str, Any]) -> str:
 def asked(row: Mapping[str, Any]) -> str:
     """What would have to be so for the test to hold."""
     kind = kind_of(row)
-    at = printed(kind, row["margin"])
+    at = printed(kind, row["margin"]).lstrip("+")
     unit = {"points": " points", "times": " times"}.get(kind, "")
     if row["kind"] == "equivalence":
-        return f"within ±{at.lstrip('+')}{unit}"
+        return f"within ±{at}{unit}"
     return f"{'below' if row['kind'] == 'below' else 'above'} {at}{unit}"
 
 
@@ -105,7 +116,7 @@ def subject(row: Mapping[str, Any]) -> str:
         return what
     arms = _arm(row["arm"]) if not row["against"] else f"{_arm(row['arm'])} against {_arm(row['against'])}"
     arms += f" ({form(row['where'])})" if form(row["where"]) else ""
-    grown = {"slope": "growth with depth of ", "slope difference": "growth with depth of "}.get(row["kind"], "")
+    grown = {"slope": "exponent of depth of ", "slope difference": "exponent of depth of "}.get(row["kind"], "")
     return f"{grown}{what}: {arms}"
 
 
