@@ -10,7 +10,7 @@ from fisherflat.lab.claims._figures import Tables, alone, figures
 from fisherflat.lab.claims._selection import PLAIN
 from fisherflat.lab.claims._statistics import POOLINGS
 from fisherflat.lab.claims._verdicts import FAILS, HOLDS, UNDECIDED, verdicts
-from fisherflat.lab.claims._words import asked, detectable, effect, measure, signed, subject, where
+from fisherflat.lab.claims._words import asked, detectable, effect, language, measure, signed, subject, where
 from fisherflat.pages import Code, Drawing, Facts, Grid, Item, Page, Section, Value
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def because(tests: pd.DataFrame, claim: str) -> str:
     chosen, lead = {
         HOLDS: (rows[-1:], "The least sure of them: "),
         FAILS: (rows[:3], "Against it: "),
-        UNDECIDED: (rows[:3], "Undecided: "),
+        UNDECIDED: (rows[:3], "Among those: "),
     }[word]
     said = [f"{subject(row)}, {where(row)}: {effect(row)}, asked {asked(row)}" for row in chosen]
     more = f"; and {len(rows) - 3} more" if word != HOLDS and len(rows) > 3 else ""
@@ -238,6 +238,8 @@ def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, An
         if claim == "A":
             shown = _calibrated(tables["measures"])
             parts += [_MEASURES, _SHOWN, _table(["measure", *_tasks(shown)], measure_rows(shown))]
+        if claim == "B":
+            parts.append(language())
         if claim == "F" and "mlps" in tables:
             parts += [_MLPS, _table(_MLP_HEAD, mlp_rows(tables["mlps"]))]
         if claim == "D":
@@ -258,11 +260,11 @@ def page(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
     """The same as a page of one file."""
     tests, words, drawn = tables["tests"], verdicts(tables["tests"]), figures(tables, protocol)
     overview: list[list[str | Value]] = [
-        [f"{claim}. {statement(protocol, claim)}", Value(_TONES[word][0], word, _TONES[word][1]),
-         summary(tests, claim), protocol["claims"][claim]["source"]]
+        [claim, Value(_TONES[word][0], word, _TONES[word][1]), statement(protocol, claim), summary(tests, claim),
+         protocol["claims"][claim]["source"]]
         for claim, word in words.items()
     ]  # fmt: skip
-    sections = [Section("Claims", [Grid("Claims and verdicts", ["claim", "verdict", "why", "source"], overview)])]
+    sections = [Section("Claims", [Grid("Claims and verdicts", _OVERVIEW, overview)])]
     for claim in words:
         said = statement(protocol, claim)
         items: list[Item] = [f"{words[claim].capitalize()}. {summary(tests, claim)} {because(tests, claim)}"]
@@ -273,6 +275,8 @@ def page(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
         if claim == "A":
             heads = ["measure", *_tasks(tables["measures"])]
             items += [_MEASURES, Grid("Every measure", heads, measure_rows(tables["measures"]), "measures.parquet")]
+        if claim == "B":
+            items.append(language())
         if claim == "F" and "mlps" in tables:
             items += [_MLPS, Grid("Gated MLPs", _MLP_HEAD, mlp_rows(tables["mlps"]), "mlps.parquet")]
         if claim == "D":
@@ -329,6 +333,7 @@ _LEVELS = [
     "measure", *(f"Spearman, {level}" for level in POOLINGS), "Pearson, pooled",
     "mixed model [points a standard deviation]",
 ]  # fmt: skip
+_OVERVIEW = ("", "verdict", "claim", "why", "source")
 _MLP_HEAD = (
     "nonlinearity on", "activation", "optimizer", "test loss", "exchange", "inverse scaling", "drift of |g|² − |u|²",
     "rank-one error", "test loss with rank-one slots", "models",

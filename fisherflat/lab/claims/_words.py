@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from typing import Any
+
+from fisherflat.lab.claims._statistics import detectable as smallest
+from fisherflat.zoo import checkpoint_provenance
 
 #: quantity -> how it is called
 QUANTITIES = {
@@ -142,6 +146,21 @@ def where(row: Mapping[str, Any]) -> str:
     if not tasks:
         return str(row["where"]) if row["kind"] in ("above", "below") else f"{row['units']} {row['over']}"
     return tasks[0].replace("_", " ") if len(tasks) == 1 else f"all {len(tasks)}"
+
+
+def language() -> str:
+    """What the language models that ship say of gates, which have fewer seeds than the protocol asks for."""
+    gate, constant = "python-qwen3-next", "python-qwen3-next-constant-gate"
+    found = checkpoint_provenance()["summary"]["held_out_bits_per_byte"][f"{gate} minus {constant}"]
+    values, (low, high) = found["values"], found["interval_95"]
+    size = smallest(statistics.stdev(values), len(values))
+    return (
+        f"On language there are {len(values)} seeds, fewer than the protocol asks for, and so no verdict. On files that "
+        f"they have not seen, the gated model that ships differs by {found['mean']:+.3f} bits per byte ({low:.3f} to "
+        f"{high:.3f}, {len(values)} seeds, Student's t) from the same model with its gates held at one half. An effect of "
+        f"{size:.2g} bits per byte would have shown in four experiments of five; a smaller one may be there "
+        "(`python -m fisherflat.lab.experiments.train_language`)."
+    ).replace("(-", "(−")
 
 
 def _arm(name: str) -> str:
