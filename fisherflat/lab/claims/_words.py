@@ -155,11 +155,11 @@ def language() -> str:
     values, (low, high) = found["values"], found["interval_95"]
     size = smallest(statistics.stdev(values), len(values))
     return (
-        f"On language there are {len(values)} seeds, fewer than the protocol asks for, and so no verdict. On files that "
-        f"they have not seen, the gated model that ships differs by {found['mean']:+.3f} bits per byte ({low:.3f} to "
-        f"{high:.3f}, {len(values)} seeds, Student's t) from the same model with its gates held at one half. An effect of "
-        f"{size:.2g} bits per byte would have shown in four experiments of five; a smaller one may be there "
-        "(`python -m fisherflat.lab.experiments.train_language`)."
+        f"On language there are {len(values)} seeds, fewer than the protocol asks for, and so no verdict. On files "
+        f"that they have not seen, the gated model that ships differs by {found['mean']:+.3f} bits per byte "
+        f"({low:.3f} to {high:.3f}, {len(values)} seeds, Student's t) from the same model with its gates held at one "
+        f"half. An effect of {size:.2g} bits per byte would have shown in four experiments of five; a smaller one may "
+        "be there (`python -m fisherflat.lab.experiments.train_language`)."
     ).replace("(-", "(−")
 
 
