@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: name -> table of pandas
-Tables = Mapping[str, Any]
+Tables = Mapping[str, Any]  # data frames by name
 #: verdict -> colour and marker
 LOOKS = {HOLDS: (OKABE_ITO[0], "o"), FAILS: (OKABE_ITO[1], "s"), UNDECIDED: ("#777777", "D")}
 _AXES = {
@@ -207,8 +206,9 @@ def figures(tables: Tables, protocol: Mapping[str, Any]) -> dict[str, Callable[[
     """A recipe for each claim of which something was measured."""
     tests = tables["tests"]
     there = [claim for claim in protocol["claims"] if (tests[tests["claim"] == claim]["units"] > 0).any()]
-    own = {"D": partial(correlation, tables, protocol), "E": partial(depth, tables)}
-    return {claim: own.get(claim, partial(forest, tests, claim)) for claim in there}
+    own = {"D": ("correlations", partial(correlation, tables, protocol)), "E": ("depths", partial(depth, tables))}
+    made = {claim: draw for claim, (name, draw) in own.items() if name in tables}
+    return {claim: made.get(claim, partial(forest, tests, claim)) for claim in there}
 
 
 def alone(claim: str) -> str:
