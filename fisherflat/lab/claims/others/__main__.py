@@ -23,8 +23,8 @@ def text(found: dict[str, pd.DataFrame]) -> str:
     parts = [
         "# Figures of others",
         "Four figures that others have made of the geometry of representations, on their own tasks by our own code, "
-        "in small. Each is deterministic and takes seconds; after each stands what exact curvature changes. To make "
-        "them again, "
+        "in small. Each is deterministic and takes seconds on a free core; after each stands what exact curvature "
+        "changes. To make them again, "
         f"with their tables in `docs/data/others`:\n\n```sh\n{COMMAND}\n```",
     ]
     for name, table in found.items():

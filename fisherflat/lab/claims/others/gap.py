@@ -165,8 +165,8 @@ def said(found: pd.DataFrame) -> str:
     return (
         f"Over {values['models'].iloc[0]} networks of three widths, trained for four numbers of steps, the rank "
         f"correlation of the relative step into the logits with accuracy is {'; '.join(parts)}. The number is as much "
-        "one of the measure as of the network. A mean over points is that of the few at which a representation is "
-        f"nearly collapsed: at the logits it is {tail:.2g} times the median. A mean over unit normals makes the same "
+        "one of the measure as of the network. A mean over points is made by few of them: at the logits "
+        f"it is {tail:.2g} times the median. A mean over unit normals makes the same "
         f"bend smaller the more normals there are: in the first layer |II| is {wide.iloc[0]:.2g} times MAPC at width "
         f"{wide.index[0]} and {wide.iloc[-1]:.2g} times at width {wide.index[-1]}. And |II| has a unit that each "
         "layer sets anew."
