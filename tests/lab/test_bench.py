@@ -14,7 +14,7 @@ import torch
 from cases.closeness import assert_same
 
 import fisherflat as ff
-from fisherflat.lab.bench import Plan, bench, depth, gpu, jets, run, save, show, targets
+from fisherflat.lab.bench import Plan, bench, depth, gpu, jets, maps, run, save, show, targets
 from fisherflat.lab.bench._growth import growth
 from fisherflat.lab.bench._measure import Spread, by_clock, interleaved
 from fisherflat.lab.bench._peers import peers
@@ -31,7 +31,7 @@ SMALL = Plan(only=("floor", "memory"), maps=("attention-8",), dims=(2,), points=
 # -- maps ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["attention-8", "block-8", "block-8x2", "norm-8"])
+@pytest.mark.parametrize("name", ["attention-8", "block-8", "block-8x2", "llama-8", "norm-8"])
 @pytest.mark.parametrize("readout", ["all", "token"])
 def test_all_forms_of_a_map_agree(name, readout):
     made = subject(name, 2, readout=readout)
@@ -57,6 +57,20 @@ def test_work_is_that_of_the_matrix_products():
     attention = 2 * n * d * d * 5 + 2 * 2 * n * n * d  # five projections; scores, and pattern times values
     assert subject("attention-256", 2).work == pytest.approx(attention, rel=0.01)
     assert subject("block-256", 2).work == pytest.approx(attention + 3 * 2 * n * d * 4 * d, rel=0.01)
+
+
+def test_a_llama_of_seven_billions_has_the_widths_of_its_papers():
+    with torch.device("meta"):
+        block = maps.Llama(4096, 32)
+    assert block.mlp.hidden == 11008
+    assert sum(weight.numel() for weight in block.parameters()) == 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+
+
+def test_forms_of_a_map_share_their_weights():
+    made = subject("block-8", 2)
+    known = {weight.data_ptr() for weight in made.module.parameters()}
+    for form in (made.plain, made.written_out):
+        assert {weight.data_ptr() for weight in form.parameters()} == known
 
 
 @pytest.mark.parametrize("name", ["attention", "attention-8x2", "mlp-8", "minilm-0", ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from fisherflat.spaces.charts import Chart, affine
 SIZES = {64: (16, 1), 256: (64, 4), 768: (64, 12)}
 NAMES = [f"{kind}-{dim}" for kind in ("attention", "block") for dim in SIZES]
 TOKENS = 16
+NORMS = (nn.LayerNorm, nn.RMSNorm)
 MOVING = ("all", "token")
 READOUTS = ("all", "token")
 
@@ -80,6 +82,21 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
+class Llama(nn.Module):
+    """A block of the shape of Llama's: RMSNorm, causal attention without a gate, a gated MLP of width about 8 d / 3.
+
+    That is 11008 for d = 4096. Without rotary positions, which are no more than another constant of the scores.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attention_norm, self.mlp_norm = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+        self.attention = SelfAttention(dim, heads, causal=True)
+        self.mlp = GatedMLP(dim, 256 * math.ceil(8 * dim / 3 / 256))
+
+    forward = Block.forward
+
+
 class LastToken(nn.Module):
     """A map read out at its last token."""
 
@@ -93,14 +110,17 @@ class LastToken(nn.Module):
 
 
 class _WrittenNorm(nn.Module):
-    def __init__(self, norm: nn.LayerNorm) -> None:
+    def __init__(self, norm: nn.LayerNorm | nn.RMSNorm) -> None:
         super().__init__()
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        normal = centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + self.norm.eps)
-        return normal if self.norm.weight is None else normal * self.norm.weight + self.norm.bias
+        eps = torch.finfo(x.dtype).eps if self.norm.eps is None else self.norm.eps
+        centred = x - x.mean(-1, keepdim=True) if isinstance(self.norm, nn.LayerNorm) else x
+        normal = centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + eps)
+        weighted = normal if self.norm.weight is None else normal * self.norm.weight
+        bias = getattr(self.norm, "bias", None)
+        return weighted if bias is None else weighted + bias
 
 
 def _written_silu(x: Tensor) -> Tensor:
@@ -108,18 +128,20 @@ def _written_silu(x: Tensor) -> Tensor:
 
 
 def written_out(module: nn.Module, norms: bool) -> nn.Module:
-    """A copy with silu, and the norms if told to, in plain arithmetic."""
-    written = copy.deepcopy(module)
+    """A copy with silu, and the norms if told to, in plain arithmetic; the weights are shared."""
+    written = copy.deepcopy(module, {id(weight): weight for weight in (*module.parameters(), *module.buffers())})
     for part in list(written.modules()):
         if isinstance(part, GatedMLP) and part.activation == "silu":
             part._activation = _written_silu
         for name, child in part.named_children():
-            if norms and isinstance(child, nn.LayerNorm):
+            if norms and isinstance(child, NORMS):
                 setattr(part, name, _WrittenNorm(child))
     return written
 
 
 def _build(kind: str, dim: int, heads: int, depth: int) -> nn.Module:
+    if kind == "llama":
+        return nn.Sequential(*(Llama(dim, max(1, dim // 128)) for _ in range(depth)))
     if kind == "norm":
         return nn.Sequential(nn.LayerNorm(dim, eps=0.0, elementwise_affine=False))
     if kind == "attention":
@@ -139,14 +161,15 @@ def subject(
 ) -> Subject:
     """The map called `name` with random weights (the same on every call) on a random chart of dimension `k`.
 
-    **Args:** `name`: `attention-D`, `block-D`, `block-DxL` (a stack of L blocks) or `norm-D`, with width D; `moving`:
-    `"all"` tokens move, or only the last `"token"`; `readout`: the output is `"all"` tokens, or the last `"token"`;
-    `tokens`: their number, if not that of the named sizes (16 for D = 64, 64 for D = 256 and 768; otherwise 16).
+    **Args:** `name`: `attention-D`, `block-D`, `block-DxL` (a stack of L blocks), `llama-D` (likewise) or `norm-D`,
+    with width D; `moving`: `"all"` tokens move, or only the last `"token"`; `readout`: the output is `"all"` tokens, or
+    the last `"token"`; `tokens`: their number, if not that of the named sizes (16 for D = 64, 64 for D = 256 and 768;
+    otherwise 16).
 
     **Raises:** `InputError` for an unknown name or choice.
     """
-    found = re.fullmatch(r"(attention|block|norm)-(\d+)(?:x(\d+))?", name)
-    if found is None or (found[1] != "block" and found[3]):
+    found = re.fullmatch(r"(attention|block|llama|norm)-(\d+)(?:x(\d+))?", name)
+    if found is None or (found[1] not in ("block", "llama") and found[3]):
         raise InputError(f"unknown map {name!r}; known are {', '.join(NAMES)} and stacks such as block-64x4")
     if moving not in MOVING or readout not in READOUTS:
         raise InputError(f"moving and readout are 'all' or 'token', got {moving!r} and {readout!r}")
@@ -163,7 +186,7 @@ def subject(
     if readout == "token":
         module = LastToken(module)
     module = module.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    written = written_out(module, norms=True) if any(isinstance(m, nn.LayerNorm) for m in module.modules()) else None
+    written = written_out(module, norms=True) if any(isinstance(m, NORMS) for m in module.modules()) else None
     plain = written_out(module, norms=False)
     chart = affine(point.to(device), basis.to(device))
     return Subject(name, module, module, plain, written or plain, chart, dtype)
