@@ -22,10 +22,11 @@ import torch
 from fisherflat._arrays import choice
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
+from fisherflat.geometry import _bending as bending
 from fisherflat.geometry._dual import DualConnections
 from fisherflat.geometry._errors import Errors, kept, quantities_of
 from fisherflat.geometry._frame import inverse, orthonormal_frame
-from fisherflat.geometry._sectional import extremes, of_plane
+from fisherflat.geometry._sectional import extremes, orthonormal
 from fisherflat.geometry._taped import smooth
 from fisherflat.jets import Jet, pair_index, pairs
 from fisherflat.spaces.families import Ambient
@@ -195,16 +196,27 @@ class Geometry(DualConnections, Errors):
 
     # -- second order --------------------------------------------------------------------------------------------------
 
-    def _project(self, second: Tensor) -> tuple[Tensor, Tensor]:
+    def _projected(self, second: Tensor) -> tuple[Tensor, Tensor]:
         """Tangential coefficients `[..., m, k]` in the frame and normal parts of vectors `[..., m, D]`."""
         q = self._frame
         tangential = second @ q
         if self.k == self._ambient.ambient_dim:
             return tangential, torch.zeros_like(second)  # no normal directions are left
-        normal = second - tangential @ q.transpose(-1, -2)
-        # one projection leaves eps |second| in the tangent space, which is not small where the normal part is
-        again = normal @ q
-        return tangential + again, normal - again @ q.transpose(-1, -2)
+        return tangential, (tangential @ -q.transpose(-1, -2)).add_(second)
+
+    def _project(self, second: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, once more: one projection leaves eps |second| in the tangent space.
+
+        That is not small where the normal part is; but it is at right angles to it, and of second order in products.
+        """
+        tangential, normal = self._projected(second)
+        again, normal = self._projected(normal)
+        return tangential + again, normal
+
+    @cached_property
+    def _bent(self) -> Tensor:
+        """The normal parts of the second derivatives, as good as products of them need."""
+        return self._projected(self.working.second)[1] if self._normal is None else self._normal
 
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
@@ -246,25 +258,17 @@ class Geometry(DualConnections, Errors):
         normal = self._split[1] + 0 * self.working_triangular[..., :1, :1]
         return self._carried(normal[..., pair_index(self.k, normal.device), :])
 
-    def _on_frame(self, triangular: Float[Tensor, "*batch k k"]) -> Float[Tensor, "*batch m m"]:
-        """From pairs of coordinates `i <= j` to pairs of frame vectors `a <= b`: `II_ab = sum_ij W_ia W_jb II_ij`."""
-        identity = torch.eye(self.k, dtype=triangular.dtype, device=triangular.device)
-        w = torch.linalg.solve_triangular(triangular, identity.expand_as(triangular), upper=True)
-        first, second = torch.tensor(pairs(self.k), device=w.device).T
-        i, j, a, b = first[None, :], second[None, :], first[:, None], second[:, None]
-        return w[..., i, a] * w[..., j, b] + (i != j) * w[..., j, a] * w[..., i, b]
-
     @cached_property
     def _framed(self) -> Float[Tensor, "*batch m D"]:
         """The second fundamental form on the orthonormal frame, one vector for each pair `a <= b`."""
-        return self._on_frame(self.working_triangular) @ self._split[1]
+        return bending.on_frame(self.working_triangular, self._bent)
 
     def share(self, second: Float[Tensor, "*batch m D"]) -> Float[Tensor, "*batch m D"]:
         """What a summand of the second derivatives adds to the second fundamental form on the orthonormal frame.
 
         The second fundamental form is linear in the second derivatives, so the shares of summands add up to it exactly.
         """
-        return self._on_frame(self._triangular) @ self._project(second)[1]
+        return bending.on_frame(self._triangular, self._project(second)[1])
 
     @cached_property
     def _gram(self) -> Float[Tensor, "*batch k k k k"]:
@@ -276,8 +280,8 @@ class Geometry(DualConnections, Errors):
     @cached_property
     def mean_curvature(self) -> Float[Tensor, "*batch D"]:
         """`H = (1/k) g^ij II_ij`, the mean curvature vector."""
-        diagonal = pair_index(self.k, self._framed.device).diagonal()
-        return self._framed[..., diagonal, :].mean(-2)
+        mean, q = bending.diagonal(self._framed, self.k).mean(-2, keepdim=True), self._frame
+        return (mean - mean @ q @ q.transpose(-1, -2)).squeeze(-2)
 
     @cached_property
     def mean_curvature_norm(self) -> Float[Tensor, "*batch"]:
@@ -288,12 +292,12 @@ class Geometry(DualConnections, Errors):
     @cached_property
     def second_fundamental_form_norm(self) -> Float[Tensor, "*batch"]:
         """`|II| = sqrt(g^il g^jm II_ij . II_lm)`; zero exactly where the surface is totally geodesic."""
-        found = torch.einsum("...abab->...", self._gram).clamp_min(0).sqrt()
+        found = bending.square(self._framed, self.k).sqrt()
         return smooth(found, lambda: self._vanishes(found), "the second fundamental form is zero")
 
     def _vanishes(self, length: Float[Tensor, "*batch"]) -> Tensor:
         """Where it is no more than what rounding leaves of the second derivatives."""
-        second = (self._on_frame(self.working_triangular) @ self.working.second).flatten(-2).norm(dim=-1)
+        second = bending.on_frame(self.working_triangular, self.working.second).flatten(-2).norm(dim=-1)
         return length <= 64 * torch.finfo(length.dtype).eps * second
 
     @cached_property
@@ -303,8 +307,8 @@ class Geometry(DualConnections, Errors):
         And the size of what the family's own curvature adds. Rounding in the scalar curvature is relative to this, not
         to the scalar curvature itself.
         """
-        bending = torch.einsum("...aabb->...", self._gram) + torch.einsum("...abab->...", self._gram)
-        return bending + self.ambient_scalar_curvature.abs()
+        trace = bending.diagonal(self._framed, self.k).sum(-2)
+        return trace.square().sum(-1) + bending.square(self._framed, self.k) + self.ambient_scalar_curvature.abs()
 
     # -- curvature -----------------------------------------------------------------------------------------------------
 
@@ -328,8 +332,8 @@ class Geometry(DualConnections, Errors):
     @cached_property
     def _framed_riemann(self) -> Float[Tensor, "*batch k k k k"]:
         # Gauss: R_abcd = R^N_abcd + II_ad . II_bc - II_ac . II_bd
-        bending = torch.einsum("...adbc->...abcd", self._gram) - torch.einsum("...acbd->...abcd", self._gram)
-        return bending if self._ambient_riemann is None else bending + self._ambient_riemann
+        bent = torch.einsum("...adbc->...abcd", self._gram) - torch.einsum("...acbd->...abcd", self._gram)
+        return bent if self._ambient_riemann is None else bent + self._ambient_riemann
 
     @cached_property
     def riemann(self) -> Float[Tensor, "*batch k k k k"]:
@@ -339,7 +343,9 @@ class Geometry(DualConnections, Errors):
 
     @cached_property
     def _framed_ricci(self) -> Float[Tensor, "*batch k k"]:
-        return torch.einsum("...abca->...bc", self._framed_riemann)
+        if self.k < bending.MANY or self._ambient_riemann is not None:
+            return torch.einsum("...abca->...bc", self._framed_riemann)
+        return bending.ricci(self._framed, self.k)
 
     @cached_property
     def ricci(self) -> Float[Tensor, "*batch k k"]:
@@ -350,13 +356,8 @@ class Geometry(DualConnections, Errors):
     @cached_property
     def scalar_curvature(self) -> Float[Tensor, "*batch"]:
         """`scal = g^jl Ric_jl`, in units of 1 / covariance; twice the Gauss curvature for k = 2, zero for k = 1."""
-        # on the frame it is 2 sum_(a<b) (II_aa . II_bb - |II_ab|^2): no need of all inner products
-        diagonal = pair_index(self.k, self._framed.device).diagonal()
-        left, right = torch.triu_indices(self.k, self.k, 1, device=self._framed.device)
-        mixed = pair_index(self.k, self._framed.device)[left, right]
-        gram = self._framed[..., diagonal, :] @ self._framed[..., diagonal, :].transpose(-1, -2)
-        bending = 2 * (gram.triu(1).sum((-2, -1)) - self._framed[..., mixed, :].square().sum((-2, -1)))
-        return bending if self._ambient_riemann is None else bending + self.ambient_scalar_curvature
+        found = bending.scalar(self._framed, self.k)
+        return found if self._ambient_riemann is None else found + self.ambient_scalar_curvature
 
     @cached_property
     def sectional_extremes(self) -> Float[Tensor, "*batch 2"]:
@@ -382,7 +383,11 @@ class Geometry(DualConnections, Errors):
         """
         r = self._triangular
         x, y = (torch.einsum("...ai,...i->...a", r, vector.to(r)) for vector in (x, y))
-        return of_plane(self._framed_riemann, x, y)
+        x, y = orthonormal(x, y)
+        value = bending.of_plane(self._framed, x, y)
+        if self._ambient_riemann is None:
+            return value
+        return value + torch.einsum("...abcd,...a,...b,...c,...d->...", self._ambient_riemann, x, y, y, x)
 
 
 def _meet(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sectional curvature from the Riemann tensor on an orthonormal frame: of a plane, and its extremes over planes."""
+"""Sectional curvature from the Riemann tensor on an orthonormal frame: its extremes over planes."""
 
 from __future__ import annotations
 
@@ -85,18 +85,17 @@ def extremes(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor, "*batch 
     return smooth(values[..., [0, 2]], tied, "an extreme sectional curvature is that of two planes")
 
 
-def of_plane(
-    riemann: Float[Tensor, "*batch k k k k"], x: Float[Tensor, "*batch k"], y: Float[Tensor, "*batch k"]
-) -> Float[Tensor, "*batch"]:
-    """`K(x, y)` of two vectors in the frame.
+def orthonormal(
+    x: Float[Tensor, "*batch k"], y: Float[Tensor, "*batch k"]
+) -> tuple[Float[Tensor, "*batch k"], Float[Tensor, "*batch k"]]:
+    """Orthonormal vectors of the frame in the plane of two.
 
     **Raises:** `InputError` where they are parallel or zero.
     """
     length = x.norm(dim=-1, keepdim=True)
     x = x / length
     rest = y - (x * y).sum(-1, keepdim=True) * x
-    parallel = rest.norm(dim=-1) <= 8 * torch.finfo(riemann.dtype).eps * y.norm(dim=-1)
+    parallel = rest.norm(dim=-1) <= 8 * torch.finfo(x.dtype).eps * y.norm(dim=-1)
     if some(parallel | (length[..., 0] == 0)):
         raise InputError("x and y are parallel (or zero), so they span no plane; pass two independent tangent vectors")
-    y = rest / rest.norm(dim=-1, keepdim=True)
-    return torch.einsum("...abcd,...a,...b,...c,...d->...", riemann, x, y, y, x)
+    return x, rest / rest.norm(dim=-1, keepdim=True)

@@ -54,7 +54,9 @@ class TaylorEngine:
         if chart.point.device.type == "cpu":
             keep_memory()
         # on a CPU geometry too should meet warm data, but has more to do for each chunk than for each point
-        self.chunk_memory = memory if memory is not None or chart.point.device.type != "cpu" else 4 * CACHED
+        self.chunk_memory = memory
+        if memory is None and chart.point.device.type == "cpu":
+            self.chunk_memory = max(4 * CACHED, self.bytes_per_point)
 
     @property
     def bytes_per_point(self) -> int:

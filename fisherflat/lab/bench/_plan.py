@@ -12,7 +12,19 @@ from fisherflat.errors import InputError
 from fisherflat.lab.bench import jets, maps, minilm
 from fisherflat.lab.bench.maps import Subject
 
-SECTIONS = ("floor", "jets", "peers", "norms", "memory", "growth", "gradient", "tracing", "depth")
+SECTIONS = (
+    "floor",
+    "jets",
+    "peers",
+    "norms",
+    "memory",
+    "growth",
+    "gradient",
+    "tracing",
+    "depth",
+    "wide",
+    "certificates",
+)
 #: sections that are run where they are named alone: one writes a checkpoint of 2.3 GiB, one needs a GPU
 ON_REQUEST = ("checkpoint", "gpu")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}

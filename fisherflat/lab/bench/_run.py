@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from fisherflat._version import __version__
-from fisherflat.lab.bench import checkpoint, depth, floor, gpu, gradient, jets, memory, minilm
+from fisherflat.lab.bench import certificates, checkpoint, depth, floor, gpu, gradient, jets, memory, minilm, wide
 from fisherflat.lab.bench._growth import SERIES, growth
 from fisherflat.lab.bench._plan import DTYPES, Plan
 from fisherflat.lab.bench._versus import on_a_sphere, versus
@@ -124,6 +125,24 @@ def _depth(plan: Plan, tell: Tell) -> dict[str, Any]:
     return found
 
 
+def _wide(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    rows = []
+    for k in wide.QUICK if plan.quick else wide.DIMS:
+        tell(f"wide: k = {k}")
+        rows.append(wide.over_jets(k, plan.repeats, device=plan.device))
+    return rows
+
+
+def _certificates(plan: Plan, tell: Tell) -> list[dict[str, Any]] | None:
+    if plan.gpu or importlib.util.find_spec("flint") is None:
+        return None
+    rows = []
+    for width in certificates.QUICK if plan.quick else certificates.WIDTHS:
+        tell(f"certificates: width {width}")
+        rows.append(certificates.over_arb(width, plan.repeats))
+    return rows
+
+
 def _checkpoint(plan: Plan, tell: Tell) -> dict[str, Any]:
     tell("checkpoint")
     return checkpoint.over_block(plan.quick, plan.threads)
@@ -143,6 +162,8 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "gradient": _gradient,
     "tracing": _tracing,
     "depth": _depth,
+    "wide": _wide,
+    "certificates": _certificates,
     "checkpoint": _checkpoint,
     "gpu": _gpu,
 }

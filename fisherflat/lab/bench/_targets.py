@@ -124,6 +124,16 @@ def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
     if results.get("tracing"):
         yield at_most("seconds to trace MiniLM's six blocks", 3, results["tracing"]["seconds"].median)
     yield from _depth_targets(results.get("depth") or {})
+    for row in results.get("wide") or []:
+        if row["k"] == 64:
+            yield at_most("scalar curvature over its jets, k = 64", 1, row["geometry_over_jets"].median)
+        yield at_most(f"peak memory of geometry over the Hessians, k = {row['k']}", 4, row["peak_over_hessians"])
+    for row in results.get("certificates") or []:
+        if row["width"] == 1024:
+            yield at_least("Arb's product over slices, width 1024", 5, row["product"]["arb_over_slices"].median)
+        if row["width"] == 4096:
+            for what in ("proved", "verified"):
+                yield at_most(f"seconds until a certificate of width 4096 is {what}", 20, row[what].median)
     if results.get("checkpoint"):
         yield at_most("peak memory of a checkpoint over a block", 3, results["checkpoint"]["peak_over_block"])
 

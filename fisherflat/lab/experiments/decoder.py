@@ -1,14 +1,19 @@
-"""A small variational autoencoder whose decoder says how sure it is, for `notebooks/07_families.ipynb`."""
+"""A small variational autoencoder whose decoder says how sure it is, for the notebooks on families and on training."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 #: points of the ring, their outputs, and the units between
 _POINTS, _OUTPUTS, _UNITS = 512, 8, 32
+#: codes that a penalty sees in a step, and steps over which the bound is averaged
+_PENALISED, _LAST = 16, 100
+
+Penalty = Callable[[Tensor], Tensor]
 
 
 def ring(seed: int = 0) -> Tensor:
@@ -34,16 +39,21 @@ class Decoder(nn.Module):
         return self.means(units), self.spreads(units)
 
 
-def trained(data: Tensor, steps: int = 600, seed: int = 0) -> tuple[Decoder, Tensor]:
+def trained(
+    data: Tensor, steps: int = 600, seed: int = 0, penalty: Callable[[Decoder], Penalty] | None = None
+) -> tuple[Decoder, Tensor, float]:
     """A decoder and the codes `[n, 2]` of the data, after some seconds of Adam on the evidence lower bound.
 
-    **Args:** `data` `[n, outputs]`.
+    **Args:** `data` `[n, outputs]`; `penalty`, which makes of the decoder a term of the loss that is called with some
+    codes in each step, such as a `fisherflat.training.CurvaturePenalty`.
 
-    **Returns:** the decoder, in double precision; the means of the encoder.
+    **Returns:** the decoder, in double precision; the means of the encoder; the negative bound of the last steps, in
+    nats for each point of the data, without the penalty.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         decoder, encoder = Decoder(), nn.Sequential(nn.Linear(_OUTPUTS, _UNITS), nn.Tanh(), nn.Linear(_UNITS, 4))
+        term, bounds = penalty(decoder) if penalty else None, list[float]()
         optimiser = torch.optim.Adam([*decoder.parameters(), *encoder.parameters()], lr=5e-3)
         for _ in range(steps):
             code, spread = encoder(data).chunk(2, -1)
@@ -52,8 +62,12 @@ def trained(data: Tensor, steps: int = 600, seed: int = 0) -> tuple[Decoder, Ten
             likely = (-(((data - means) / logs.exp()) ** 2) / 2 - logs).sum(-1)
             prior = (code**2 + (2 * spread).exp() - 2 * spread - 1).sum(-1) / 2
             optimiser.zero_grad()
-            (prior - likely).mean().backward()
+            loss = (prior - likely).mean()
+            bounds.append(loss.item())
+            if term is not None:
+                loss = loss + term(code[torch.randint(len(code), (_PENALISED,))].detach())
+            loss.backward()
             optimiser.step()
         with torch.no_grad():
             codes = encoder(data)[:, :2].double()
-    return decoder.double().requires_grad_(False).eval(), codes
+    return decoder.double().requires_grad_(False).eval(), codes, sum(bounds[-_LAST:]) / len(bounds[-_LAST:])
