@@ -83,7 +83,7 @@ def scalar(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*batch
 
 def ricci(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*batch k k"]:
     """`tr II . II_bc - sum_a II_ab . II_ac`."""
-    index = pair_index(k).to(framed.device)
+    index = pair_index(k, framed.device)
     rows = framed[..., index, :].flatten(-2)
     traced = (framed @ diagonal(framed, k).sum(-2)[..., None]).squeeze(-1)
     return traced[..., index] - rows @ rows.transpose(-1, -2)
@@ -93,7 +93,7 @@ def of_plane(
     framed: Float[Tensor, "*batch m D"], x: Float[Tensor, "*batch k"], y: Float[Tensor, "*batch k"]
 ) -> Float[Tensor, "*batch"]:
     """`II(x, x) . II(y, y) - |II(x, y)|^2`."""
-    whole = framed[..., pair_index(x.shape[-1]).to(framed.device), :]
+    whole = framed[..., pair_index(x.shape[-1], framed.device), :]
     along_x, along_y = (torch.einsum("...a,...abd->...bd", vector, whole) for vector in (x, y))
     terms = ((x, along_x), (y, along_x), (y, along_y))
     xx, xy, yy = (torch.einsum("...b,...bd->...d", *pair) for pair in terms)

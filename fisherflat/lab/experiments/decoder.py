@@ -26,7 +26,13 @@ def ring(seed: int = 0) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """From a code in the plane to means and logarithms of standard deviations, a pair `[outputs]`."""
+    """From a code in the plane to means and logarithms of standard deviations, a pair `[outputs]`.
+
+    **Attributes:** `bound`: the negative evidence lower bound of the last steps of training, without a penalty, in nats
+    for each point of the data.
+    """
+
+    bound: float = math.nan
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,14 +47,13 @@ class Decoder(nn.Module):
 
 def trained(
     data: Tensor, steps: int = 600, seed: int = 0, penalty: Callable[[Decoder], Penalty] | None = None
-) -> tuple[Decoder, Tensor, float]:
+) -> tuple[Decoder, Tensor]:
     """A decoder and the codes `[n, 2]` of the data, after some seconds of Adam on the evidence lower bound.
 
     **Args:** `data` `[n, outputs]`; `penalty`, which makes of the decoder a term of the loss that is called with some
     codes in each step, such as a `fisherflat.training.CurvaturePenalty`.
 
-    **Returns:** the decoder, in double precision; the means of the encoder; the negative bound of the last steps, in
-    nats for each point of the data, without the penalty.
+    **Returns:** the decoder, in double precision; the means of the encoder.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -70,4 +75,5 @@ def trained(
             optimiser.step()
         with torch.no_grad():
             codes = encoder(data)[:, :2].double()
-    return decoder.double().requires_grad_(False).eval(), codes, sum(bounds[-_LAST:]) / len(bounds[-_LAST:])
+    decoder.bound = sum(bounds[-_LAST:]) / len(bounds[-_LAST:])
+    return decoder.double().requires_grad_(False).eval(), codes
