@@ -11,6 +11,7 @@ from fisherflat.report._analyze import analyze
 from fisherflat.report._compare import compare, is_saved
 from fisherflat.report._comparison import Comparison
 from fisherflat.report._depth_study import DepthStudy, study_depth
+from fisherflat.report._large import LargeAnalysis
 from fisherflat.report._load import each, load, renew
 from fisherflat.report._page import CURVATURE, PAGE, cell, command, listed, number
 from fisherflat.report._plan import plan
@@ -29,6 +30,7 @@ __all__ = [
     "Comparison",
     "DepthStudy",
     "Figure",
+    "LargeAnalysis",
     "Proofs",
     "Result",
     "Stage",

@@ -57,6 +57,8 @@ class Analysed(Protocol):
 
 def kinds(found: Analysed) -> pd.DataFrame:
     """The estimates, and for each layer, part and reading one word for all of its rows."""
+    if "word" in found.estimates:
+        return found.estimates
     measured = found.table[found.table["verdict"].notna()]
     word = measured.groupby(KEYS, sort=False)["verdict"].agg(joint).rename("word").reset_index()
     unknown = (measured["verdict"] == Verdict.UNDECIDED).groupby([measured[name] for name in KEYS], sort=False).sum()

@@ -19,26 +19,19 @@ from fisherflat.parts import readings
 from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page
 from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
 from fisherflat.report._captions import OF_PART, caption, intervals, unit_of
+from fisherflat.report._columns import KEYS, columns_of, given, kinds_of
 from fisherflat.report._depth_study import DepthStudy
 from fisherflat.report._in_depth import depth_studies
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.report._xarray import dataset
-from fisherflat.studies.layers import CORNERS, QUANTITIES, SAMPLED
+from fisherflat.studies.layers import CORNERS, QUANTITIES
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray
     from rich.table import Table
 
-#: what tells rows apart, but for the reading
-KEYS = ("layer", "part", "prompt", "text", "position", "token", "point")
-#: the columns of the table, in order
-COLUMNS = (
-    "layer", "part", "roles", "reading", *KEYS[2:-1], "raw_token", "token_class", "point", "u", *QUANTITIES,
-    "scalar_curvature_error", "negligible_image", "rerouted", "moves", "covariance", "variance", "output",
-    "verdict", "error", "control",
-)  # fmt: skip
 #: column -> its name in tables of version 0.1.0
 _FORMER = {f"{name}_norm": name for name in ("second_fundamental_form", "mean_curvature")}
 #: what a verdict was called there, where no error decided on it
@@ -68,10 +61,7 @@ class Analysis(Result):
         studies: Sequence[DepthStudy] = (),
         versions: Mapping[str, str] | None = None,
     ) -> None:
-        own = ("family", *CORNERS) if settings.get("family") is not None else ()
-        every = (settings.get("moves", {}), *settings.get("others", ()))
-        sampled = SAMPLED if any(moves.get("dim") == "full" for moves in every) else ()
-        self.columns = [*COLUMNS[:4], *own[:1], *COLUMNS[4:-8], *own[1:], *sampled, *COLUMNS[-8:]]
+        self.columns = columns_of(settings)
         self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in self.columns} for row in rows]
         for row in self.rows:
             row["verdict"] = str(_FORMER_WORDS[row["verdict"]]) if row["verdict"] in _FORMER_WORDS else row["verdict"]
@@ -105,20 +95,7 @@ class Analysis(Result):
         """
         import pandas as pd
 
-        kinds: dict[str, Any] = {
-            "point": "Int64",
-            "position": "Int64",
-            "rerouted": "boolean",
-            "negligible_image": "boolean",
-        } | dict.fromkeys(
-            (
-                *(name for name in (*QUANTITIES, *CORNERS, *SAMPLED) if name in self.columns),
-                "scalar_curvature_error",
-                "variance",
-            ),
-            "float64",
-        )
-        return pd.DataFrame(self.rows, columns=self.columns).astype(kinds)  # also where every row failed
+        return pd.DataFrame(self.rows, columns=self.columns).astype(kinds_of(self.columns))  # also if every row failed
 
     def to_xarray(self) -> xarray.Dataset:
         """The table as arrays over layer, part, reading, prompt, position (-1: all words) and point, with units.
@@ -284,16 +261,7 @@ class Analysis(Result):
         files: dict[str, Content] = {
             "table.csv": self.table,
             "table.parquet": self.table,
-            self.document: {
-                "fisherflat": __version__,
-                "versions": self.versions,
-                "model": self.model,
-                "settings": self.settings,
-                "complete": self.complete,
-                "summary": self.sentences(),
-                "notes": self.notes,
-                "depth": self.depth,
-            },
+            self.document: self._document(),
         }
         if self.measured:
             files |= {"readings.csv": self.by_reading(), "estimates.csv": self.estimates, "gaps.csv": self.gaps}
@@ -316,6 +284,10 @@ class Analysis(Result):
         if heads.any():
             files["heads.png"] = self._map_of_heads(measured[heads])
         return files
+
+    def _document(self) -> dict[str, Any]:
+        about = {name: getattr(self, name) for name in ("versions", "model", "settings", "complete", "notes", "depth")}
+        return {"fisherflat": __version__, **about, "summary": self.sentences()}
 
     @property
     def folders(self) -> list[str]:
@@ -357,11 +329,13 @@ class Analysis(Result):
 
         with reading(folder, "a saved analysis") as place:
             content = read_json(place / cls.document)
+            if "rows" in content:
+                return next(kind for kind in cls.__subclasses__() if hasattr(kind, "opened")).opened(place, content)
             rows = pd.read_parquet(regular(place / "table.parquet")).to_dict("records")
             about = {name: content[name] for name in ("model", "settings", "complete", "notes", "depth")}
             about["versions"] = content.get("versions", {"fisherflat": content["fisherflat"]})
             studies = depth_studies(place)
-        rows = [{str(name): _given(value) for name, value in row.items()} for row in rows]
+        rows = [{str(name): given(value) for name, value in row.items()} for row in rows]
         return cls(rows, studies=studies, **about)
 
     def _card(self) -> Card:
@@ -389,12 +363,3 @@ def _of_cells(flat: bool, drawn: str, over: str, undecided: bool) -> str:
     """What the cells of a map of heads are."""
     marks = ["hatched: flat"] * flat + ["crossed out: undecided"] * undecided
     return "; ".join([f"means over {over}", *marks])
-
-
-def _given(value: Any) -> Any:
-    """A cell as it was in its row: no value is `None`, whatever the file made of it."""
-    import pandas as pd
-
-    if hasattr(value, "tolist"):  # an array or a number of NumPy
-        value = value.tolist()
-    return value if isinstance(value, list) or not pd.isna(value) else None

@@ -33,6 +33,15 @@ def opening(found: Analysed) -> list[str]:
     return [_flat(estimates), _curved(top, unit_of(found.settings.get("family"))), _made(found, estimates, top)]
 
 
+def of_estimates(estimates: pd.DataFrame, family: str | None) -> list[str]:
+    """The first two sentences, from estimates alone."""
+    if estimates.empty:
+        return ["Nothing could be measured: each row of the table says why."]
+    top = _most_curved(estimates)
+    said = "Nothing that was measured is known to be curved." if top is None else _curved(top, unit_of(family))
+    return [_flat(estimates), said]
+
+
 def scaled(found: Analysed) -> list[str]:
     """What curvature is, and what the one of the second sentence means, in lengths and among other models."""
     if not found.measured or found.settings.get("family") is not None:

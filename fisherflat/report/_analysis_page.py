@@ -27,21 +27,27 @@ _ILL = 1e6
 
 def sections(found: Analysed) -> list[Section]:
     """What is to be read of an analysis, from what matters most to how it was made."""
-    parts = []
+    parts, family = list[Section](), found.settings.get("family")
     if found.measured:
-        estimates, family = kinds(found), found.settings.get("family")
-        whole = estimates[estimates["part"].isin(NAMES)]
-        if len(whole):
-            parts += [_overview(whole, family), _by_layer(whole, family)]
-        if len(estimates) > len(whole):
-            parts.append(_heads(estimates[~estimates["part"].isin(NAMES)]))
+        parts += of_estimates(kinds(found), family)
         if len(found.gaps):
             parts.append(_gates(found.gaps, family))
     if "planes" in found.table and found.measured:
-        parts.append(_all_directions(found.table, found.settings.get("family")))
+        parts.append(_all_directions(found.table, family))
     if found.studies:
         parts.append(_through_depth(found.studies))
     return [*parts, _second_look(found), Section("All of it in sentences", [Points(found.sentences())])]
+
+
+def of_estimates(estimates: pd.DataFrame, family: str | None) -> list[Section]:
+    """What estimates by layer, part and reading show."""
+    parts = []
+    whole = estimates[estimates["part"].isin(NAMES)]
+    if len(whole):
+        parts += [_overview(whole, family), _by_layer(whole, family)]
+    if len(estimates) > len(whole):
+        parts.append(_heads(estimates[~estimates["part"].isin(NAMES)]))
+    return parts
 
 
 def _through_depth(studies: Sequence[Depth]) -> Section:

@@ -17,6 +17,7 @@ from fisherflat.models.covariances import Covariance
 from fisherflat.models.moves import Moves
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._in_depth import FOLDER, depth_studies, in_depth
+from fisherflat.report._large import LargeAnalysis
 from fisherflat.runners import Runner, one_process, processes
 from fisherflat.spaces.families import ParametricFamily
 from fisherflat.studies import as_prompts, begun
@@ -191,6 +192,11 @@ def _analyzed(
         more=sections,
         progress=progress,
     )
+    if not isinstance(found.rows, list):  # they stay on disk
+        assert folder is not None
+        return LargeAnalysis.written(
+            found.rows, folder, model=found.model, settings=found.settings, complete=found.complete, notes=found.notes
+        )
     said = {
         text: [row["sentence"] for row in found.more[key]]
         for text, key in zip(found.texts, sections, strict=False)

@@ -1,0 +1,233 @@
+"""Analyses that outgrow a table: their rows lie in parts on disk, and come into memory as they are asked for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fisherflat._files import made, whole
+from fisherflat.errors import InputError
+from fisherflat.pages import Points, Section
+from fisherflat.report import _analysis_opening, _analysis_page
+from fisherflat.report._analysed import KEYS, kinds
+from fisherflat.report._analysis import Analysis
+from fisherflat.report._columns import columns_of, given, kinds_of
+from fisherflat.report._page import CURVATURE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: the folder of the parts
+PARTS = "table"
+#: rows of a part, and of what is read at a time
+OF_PART, AT_A_TIME = 2**20, 2**16
+
+
+class LargeAnalysis(Analysis):
+    """An analysis of millions of rows, which `fisherflat.analyze` returns where there are as many.
+
+    Its table lies in parts (Parquet) in the folder. `scan` goes through it piece by piece, `where` takes some of its
+    rows as an `Analysis` with all that one has; `estimates` are made a layer and part at a time.
+
+    **Attributes:** `count`, how many rows there are; the others as in `Analysis`, but for those that need all rows.
+    """
+
+    def __init__(self, parts: Path, count: int, **about: Any) -> None:
+        super().__init__([], **about)
+        self.parts, self.count = parts, count
+
+    @classmethod
+    def written(cls, rows: Sequence[Mapping[str, Any]], folder: str | Path, **about: Any) -> LargeAnalysis:
+        """From rows that come one after the other, by layer and part."""
+        parts = made(Path(folder) / PARTS)
+        columns = columns_of(about["settings"])
+        for old in parts.glob("part-*.parquet"):
+            old.unlink()
+        for number, own in enumerate(_pieces(rows, OF_PART)):
+            with whole(parts / f"part-{number:05d}.parquet") as file:
+                _write(own, columns, file)
+        return cls(parts, len(rows), **about)
+
+    @classmethod
+    def opened(cls, place: Path, content: Mapping[str, Any]) -> LargeAnalysis:
+        """From a folder and what its document says; no row is read."""
+        about = {name: content[name] for name in ("model", "settings", "complete", "notes", "versions")}
+        return cls(place / PARTS, content["rows"], **about)
+
+    def scan(self, columns: Sequence[str] | None = None, **where: Any) -> Iterator[pd.DataFrame]:
+        """The table in pieces of some ten thousand rows, in its order.
+
+        **Args:** `columns`, some of them (default: all); `where`, values of columns, one or a list of each:
+        `layer=[0, 1], reading="live"`.
+
+        **Raises:** `InputError` for a column that is not there.
+        """
+        if unknown := sorted({*(columns or ()), *where} - set(self.columns)):
+            raise InputError(f"there is no column {unknown[0]!r}; there are {', '.join(self.columns)}")
+        import pyarrow.compute as compute
+        import pyarrow.parquet as parquet
+
+        condition = None
+        for name, value in where.items():
+            values = list(value) if isinstance(value, (list, tuple, range, set)) else [value]
+            one = compute.field(name).isin(values)
+            condition = one if condition is None else condition & one
+        wanted = list(columns or self.columns)
+        for path in sorted(self.parts.glob("part-*.parquet")):
+            with parquet.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    read = file.read_row_group(group, columns=[*dict.fromkeys((*wanted, *where))])
+                    found = read if condition is None else read.filter(condition)
+                    if len(found):
+                        yield found.select(wanted).to_pandas()
+
+    def where(self, **where: Any) -> Analysis:
+        """Some rows as an `Analysis`, such as `where(layer=3, part="mlp")`: they have to fit into memory.
+
+        **Raises:** `InputError` as `scan`, and where there are no such rows.
+        """
+        rows = [
+            {str(k): given(v) for k, v in row.items()}
+            for piece in self.scan(**where)
+            for row in piece.to_dict("records")
+        ]
+        if not rows:
+            raise InputError(f"no row has {', '.join(f'{name} {value!r}' for name, value in where.items())}")
+        return Analysis(
+            rows, model=self.model, settings=self.settings, complete=self.complete, notes=self.notes,
+            versions=self.versions,
+        )  # fmt: skip
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """**Raises:** `InputError`: the rows do not go into one table."""
+        raise InputError(
+            f"the {self.count:,} rows of this analysis are too many for one table; take some of them "
+            '(.where(layer=0, part="mlp")), go through them (.scan(["layer", "verdict"])), or look at .estimates'
+        )
+
+    @cached_property
+    def estimates(self) -> pd.DataFrame:
+        """As of `Analysis`, with the joint `word` of the verdicts and how many rows are `undecided`."""
+        import pandas as pd
+
+        needed = [name for name in _NEEDED if name in self.columns]
+        found, held, place = list[pd.DataFrame](), list[pd.DataFrame](), None
+        for piece in self.scan(needed):
+            for here, rows in piece.groupby(["layer", "part"], sort=False):
+                if here != place and held:
+                    found, held = [*found, self._of(pd.concat(held))], []
+                place = here
+                held.append(rows)
+        found += [self._of(pd.concat(held))] if held else []
+        return pd.concat([one for one in found if len(one)], ignore_index=True)
+
+    def _of(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The estimates of some rows of all that is known of a layer and part."""
+        records = [{str(k): v for k, v in row.items()} for row in rows[rows["verdict"].notna()].to_dict("records")]
+        if not records:
+            return rows.iloc[:0]
+        return kinds(Analysis(records, model=self.model, settings=self.settings, complete=True, versions=self.versions))
+
+    @property
+    def measured(self) -> bool:
+        """Whether any row holds numbers."""
+        return len(self.estimates) > 0
+
+    @cached_property
+    def moves(self) -> list[str]:
+        """What moved, by name: one of them."""
+        return [name for name in dict.fromkeys(next(self.scan(["moves"]))["moves"]) if name is not None]
+
+    @property
+    def shown(self) -> Analysis:
+        return self
+
+    def opening(self) -> list[str]:
+        """What is flat, and what is most curved and how sure that is."""
+        return _analysis_opening.of_estimates(self.estimates, self.settings.get("family"))
+
+    def scale(self) -> list[str]:
+        """What curvature is."""
+        return [CURVATURE]
+
+    def sentences(self) -> list[str]:
+        """What the estimates say, and the notes."""
+        return [f"{self.count:,} rows, in parts on disk.", *self.opening(), *self.notes]
+
+    def headline(self) -> str:
+        """What is most curved."""
+        return " ".join(self.opening())
+
+    def sections(self) -> list[Section]:
+        """The estimates, layer by layer."""
+        return [
+            *_analysis_page.of_estimates(self.estimates, self.settings.get("family")),
+            Section("All of it in sentences", [Points(self.sentences())]),
+        ]
+
+    def methods(self) -> list[Any]:
+        """How it was made."""
+        return []
+
+    def overview(self) -> list[Any]:
+        """No table for the terminal: `estimates.csv` holds what there is."""
+        return []
+
+    glance = overview
+
+    def files(self) -> dict[str, Any]:
+        """`analysis.json`, `estimates.csv`, and the parts of the table."""
+        about = {**self._document(), "rows": self.count}
+        parts = {f"{PARTS}/{path.name}": partial(_copied, path) for path in sorted(self.parts.glob("part-*.parquet"))}
+        return {self.document: about, "estimates.csv": self.estimates, **parts}
+
+    def __repr__(self) -> str:
+        return f"LargeAnalysis({self.model!r}, {self.count:,} rows{'' if self.complete else ', incomplete'})"
+
+
+#: what estimates are made of
+_NEEDED = (
+    *KEYS, "prompt", "text", "position", "point", "scalar_curvature", "scalar_curvature_error", "verdict", "moves",
+    "scalar_curvature_low", "scalar_curvature_high", "planes",
+)  # fmt: skip
+
+
+def _pieces(rows: Iterable[Mapping[str, Any]], count: int) -> Iterator[Iterator[Mapping[str, Any]]]:
+    """Stretches of so many rows, each to be gone through before the next."""
+    left = iter(rows)
+    for first in left:
+        yield iter([first, *()]) if count == 1 else _with(first, islice(left, count - 1))
+
+
+def _with(first: Mapping[str, Any], rest: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    yield first
+    yield from rest
+
+
+def _write(rows: Iterator[Mapping[str, Any]], columns: Sequence[str], file: Path) -> None:
+    """A part, in groups of rows."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    schema = pyarrow.schema([(name, _kind(name, pyarrow)) for name in columns])
+    with parquet.ParquetWriter(file, schema) as writer:
+        for piece in _pieces(rows, AT_A_TIME):
+            own = [{name: row.get(name) for name in columns} for row in piece]
+            writer.write_table(pyarrow.Table.from_pylist(own, schema))
+
+
+def _kind(name: str, arrow: Any) -> Any:
+    """The type of a column."""
+    known = {"float64": arrow.float64(), "Int64": arrow.int64(), "boolean": arrow.bool_()}
+    if name in ("layer", "prompt"):
+        return arrow.int64()
+    return arrow.list_(arrow.float64()) if name == "u" else known.get(kinds_of([name]).get(name, ""), arrow.string())
+
+
+def _copied(source: Path, to: Path) -> None:
+    shutil.copyfile(source, to)

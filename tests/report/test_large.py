@@ -1,0 +1,128 @@
+"""Analyses that outgrow a table."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import fisherflat as ff
+from fisherflat.errors import InputError
+from fisherflat.report import LargeAnalysis, load
+from fisherflat.studies.layers import _run as run
+
+SMALL: dict[str, Any] = {"layers": [2, 0], "points": 2, "parts": ["attention", "mlp"], "progress": False}
+PROMPTS = [[1, 2, 3], [5, 6, 7, 8]]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[ff.Analysis, LargeAnalysis, Path]:
+    folder = tmp_path_factory.mktemp("large")
+    whole = ff.analyze("python-llama", PROMPTS, **SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "MANY", 10)
+        large = ff.analyze("python-llama", PROMPTS, folder=folder, **SMALL)
+    assert isinstance(large, LargeAnalysis)
+    large.save(folder)
+    return whole, large, folder
+
+
+def test_its_parts_hold_the_same_table(both: Any) -> None:
+    whole, large, _ = both
+    found = pd.concat(large.scan(), ignore_index=True)
+    assert large.count == len(whole.rows) == len(found) and list(found) == large.columns == list(whole.table)
+    for name in found:
+        expected, here = whole.table[name].tolist(), found[name].tolist()
+        assert all(
+            ((a is None or a != a or a is pd.NA) and (b is None or b != b))
+            or (list(a) == list(b) if name == "u" else a == b)
+            for a, b in zip(expected, here, strict=True)
+        ), name
+
+
+def test_estimates_are_those_of_the_whole_table(both: Any) -> None:
+    whole, large, folder = both
+    columns = list(whole.estimates)
+    pd.testing.assert_frame_equal(large.estimates[columns], whole.estimates, check_dtype=False)
+    assert large.opening() == whole.opening()[:2]
+    written = pd.read_csv(folder / "estimates.csv")
+    assert written["mean"].tolist() == pytest.approx(whole.estimates["mean"].tolist(), rel=1e-12)
+
+
+def test_some_rows_are_an_analysis(both: Any) -> None:
+    whole, large, _ = both
+    part = large.where(layer=[0], part="mlp")
+    rows = whole.table[(whole.table.layer == 0) & (whole.table.part == "mlp")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(part.table, rows, check_dtype=False)
+    assert (
+        part.estimates["mean"].tolist()
+        == whole.estimates[(whole.estimates.layer == 0) & (whole.estimates.part == "mlp")]["mean"].tolist()
+    )
+    assert sum(map(len, large.scan(["verdict"], prompt=1))) == (whole.table.prompt == 1).sum()
+
+
+def test_it_is_opened_without_its_rows(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, large, folder = both
+    monkeypatch.setattr(LargeAnalysis, "scan", None)  # nothing is read
+    for found in (ff.Analysis.load(folder), load(folder)):
+        assert isinstance(found, LargeAnalysis) and found.count == large.count and found.complete
+        assert repr(found).startswith("LargeAnalysis('python-llama', ")
+
+
+def test_it_is_saved_elsewhere_and_has_a_page(both: Any, tmp_path: Path) -> None:
+    _, large, _ = both
+    large.save(tmp_path / "other")
+    again = ff.Analysis.load(tmp_path / "other")
+    pd.testing.assert_frame_equal(again.estimates, large.estimates)
+    assert "Layer by layer" in (tmp_path / "other" / "report.html").read_text()
+
+
+def test_what_would_need_all_rows_says_so(both: Any) -> None:
+    _, large, _ = both
+    with pytest.raises(InputError, match=r"too many for one table; take some of them \(\.where"):
+        large.table  # noqa: B018
+    with pytest.raises(InputError, match="there is no column 'depth'"):
+        list(large.scan(["depth"]))
+    with pytest.raises(InputError, match="no row has layer 7"):
+        large.where(layer=7)
+
+
+def test_resumed_it_is_the_same(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, large, folder = both
+    monkeypatch.setattr(run, "MANY", 10)
+    again = ff.analyze("python-llama", PROMPTS, folder=folder, resume=True, **SMALL)
+    assert isinstance(again, LargeAnalysis) and again.count == large.count
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times as many layers take no more of it while rows are written and gone through."""
+    monkeypatch.setattr("fisherflat.report._large.AT_A_TIME", 4000)
+
+    def peak(layers: int) -> int:
+        rows, about = Made(layers), {"model": "m", "settings": {}, "complete": True, "versions": {"fisherflat": "0"}}
+        tracemalloc.start()
+        large = LargeAnalysis.written(rows, tmp_path / str(layers), **about)
+        assert sum(map(len, large.scan(["layer"]))) == len(rows)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(8)  # what is loaded once
+    assert peak(64) < 1.3 * peak(16)
+
+
+class Made(Sequence[dict[str, Any]]):
+    """Rows that are made as they are asked for, a thousand a layer."""
+
+    def __init__(self, layers: int) -> None:
+        self.layers = layers
+
+    def __getitem__(self, index: Any) -> Any:
+        return {"layer": index // 1000, "part": "mlp", "reading": "live", "prompt": 0, "point": index % 1000}
+
+    def __len__(self) -> int:
+        return 1000 * self.layers

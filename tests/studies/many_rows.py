@@ -1,0 +1,77 @@
+"""What millions of rows take: `python tests/studies/many_rows.py --rows 10000000`.
+
+A journal is written as an analysis of 32 layers writes it, task by task, with made-up numbers; opened again, as a
+resumed one does; made into the parts of a table; and its estimates are computed. Each step says how long it took, and
+how much memory the process has held at most until then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from fisherflat.report import LargeAnalysis, load
+from fisherflat.studies import Journal
+from fisherflat.studies.layers import QUANTITIES, Task
+from fisherflat.studies.layers._run import Rows
+
+LAYERS, PARTS, READINGS, POSITIONS, POINTS = 32, ("attention", "mlp", "block"), ("live", "frozen pattern"), 5, 16
+
+
+def rows_of(task: Task, rng: random.Random) -> list[dict[str, Any]]:
+    """The rows of a task: readings, positions, points."""
+    about = {"layer": task.layer, "part": task.part, "prompt": task.prompt, "text": f"prompt number {task.prompt}"}
+    about |= {"control": None, "moves": "principal", "covariance": "words", "output": "all", "variance": 1.0}
+    about |= {"roles": "pattern", "token": "word", "raw_token": "word", "token_class": "content", "error": None}
+    about |= {"rerouted": False, "negligible_image": False, "verdict": "curved"}
+    numbers = {name: rng.gauss(1, 1) for name in (*QUANTITIES, "scalar_curvature_error")}
+    return [
+        {**about, **numbers, "reading": reading, "position": position, "point": point,
+         "scalar_curvature": rng.gauss(task.layer, 1), "u": [rng.random(), rng.random()]}
+        for reading in READINGS for position in range(POSITIONS) for point in range(POINTS)
+    ]  # fmt: skip
+
+
+def measured(count: int, folder: Path) -> None:
+    """Write, open, make a table, estimate."""
+    of_task = len(READINGS) * POSITIONS * POINTS
+    prompts = max(1, count // (LAYERS * len(PARTS) * of_task))
+    tasks = [Task(layer, part, prompt) for layer in range(LAYERS) for part in PARTS for prompt in range(prompts)]
+    rng, identity = random.Random(0), {"rows": count}
+    started = time.perf_counter()
+
+    def said(what: str) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{what}: {time.perf_counter() - started:.0f} s, at most {peak:.2f} GiB", flush=True)
+
+    said(f"{len(tasks) * of_task:,} rows in {len(tasks):,} tasks")
+    journal = Journal(folder, identity)
+    for task in tasks:
+        journal.write(task.key, rows_of(task, rng))
+    journal.close(True)
+    said(f"journal of {journal.path.stat().st_size / 2**30:.2f} GiB written")
+    journal = Journal(folder, identity, resume=True)
+    journal.close(True)
+    said("opened")
+    settings = {"moves": {"dim": 2}}
+    large = LargeAnalysis.written(Rows(tasks, journal.done), folder, model="m", settings=settings, complete=True)
+    size = sum(path.stat().st_size for path in (folder / "table").iterdir())
+    said(f"table of {size / 2**30:.2f} GiB in {len(list((folder / 'table').iterdir()))} parts")
+    print(len(large.estimates), "estimates")
+    said("estimated")
+    large.save(folder)
+    said("saved, with its page")
+    print(repr(load(folder)))
+    said("opened")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10**7)
+    with tempfile.TemporaryDirectory() as temporary:
+        measured(parser.parse_args().rows, Path(temporary))
