@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.jets import pair_index, pairs
+from fisherflat.jets import pair_index
 
 #: with so many coordinates, what has two indices is carried to the frame one index after the other
 MANY = 16
@@ -30,8 +30,8 @@ def on_frame(
     identity = torch.eye(k, dtype=triangular.dtype, device=triangular.device)
     w = torch.linalg.solve_triangular(triangular, identity.expand_as(triangular), upper=True)
     if k < MANY:
-        first, second_index = torch.tensor(pairs(k), device=w.device).T
-        i, j, a, b = first[None, :], second_index[None, :], first[:, None], second_index[:, None]
+        first, last = torch.triu_indices(k, k, device=w.device)
+        i, j, a, b = first[None, :], last[None, :], first[:, None], last[:, None]
         return (w[..., i, a] * w[..., j, b] + (i != j) * w[..., j, a] * w[..., i, b]) @ second
     batch, m, dim = second.shape[:-2], *second.shape[-2:]
     out = torch.empty_like(second, memory_format=torch.contiguous_format).reshape(-1, m, dim)
@@ -68,8 +68,8 @@ def _squares(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*bat
 
 def square(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*batch"]:
     """`|II|^2`: pairs `a < b` count twice."""
-    times = torch.tensor([1.0 + (a < b) for a, b in pairs(k)], dtype=framed.dtype, device=framed.device)
-    return (_squares(framed, k) * times).sum(-1)
+    first, last = torch.triu_indices(k, k, device=framed.device)
+    return (_squares(framed, k) * (1 + (first < last))).sum(-1)
 
 
 def scalar(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*batch"]:
