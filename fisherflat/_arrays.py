@@ -24,6 +24,8 @@ def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
     **Raises:** `InputError` for integer, boolean or complex tensors, for NaN or infinite entries and for what is not an
     array of numbers.
     """
+    if isinstance(value, Tensor):
+        check_dense(value, name)
     try:
         if isinstance(value, Tensor):
             tensor = value if tape and value.requires_grad and torch.is_grad_enabled() else value.detach()
@@ -63,6 +65,16 @@ def some(mask: Tensor) -> bool:
 def on_host(tensor: Tensor) -> bool:
     """Whether decisions by values cost nothing; elsewhere the host would wait for the device at each of them."""
     return tensor.is_cpu
+
+
+def check_dense(tensor: Tensor, name: str) -> None:
+    """**Raises:** `InputError` for a sparse, quantised or nested tensor."""
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        kind = "nested" if tensor.is_nested else "quantised" if tensor.is_quantized else "sparse"
+        raise InputError(
+            f"{name} is a tensor that is {kind}, where a plain one is needed; convert it, as by to_dense(), "
+            "dequantize(), or a list of its parts"
+        )
 
 
 def integer(value: Any, name: str, least: int | None = None) -> int:

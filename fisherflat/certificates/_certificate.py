@@ -12,6 +12,7 @@ from fisherflat._display import Card, displayed
 from fisherflat._version import __version__
 from fisherflat.certificates import files
 from fisherflat.certificates._weight import Weight
+from fisherflat.errors import CertificateError
 
 
 @displayed
@@ -57,6 +58,8 @@ class Certificate:
 
         **Raises:** `CertificateError` where the file is malformed or was edited; the message names the field.
         """
+        if not isinstance(path, (str, Path)):
+            raise CertificateError(f"a certificate is read from a path, got {type(path).__name__}")
         certificate: Certificate = files.load(Path(path))
         return certificate
 

@@ -29,7 +29,7 @@ from fisherflat.gated_mlp._extraction import (
 from fisherflat.gated_mlp._units import GatedUnits
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.layers import MLP_ACTIVATIONS, GatedMLP, KeyValueMemory
-from fisherflat.models import Part
+from fisherflat.models import Part, class_names
 from fisherflat.parts import trace
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def unembedding(model: Model) -> Float[Tensor, "vocabulary D"]:
     module: Any = model.module
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     output = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
-    causal = any(name.endswith("ForCausalLM") for name in getattr(model.config, "architectures", None) or ())
+    causal = any(name.endswith("ForCausalLM") for name in class_names(model.config))
     if output is None and causal and getattr(config, "tie_word_embeddings", False):
         output = module.get_input_embeddings()
     if output is None or not isinstance(getattr(output, "weight", None), Tensor):

@@ -10,14 +10,15 @@ from fisherflat.models._inspection import Inspection, inspect
 from fisherflat.models._loading import as_model, load
 from fisherflat.models._model import Model
 from fisherflat.models._part import PARTS, Part
-from fisherflat.models._prompts import BATCHED, Encoded, batch_of
+from fisherflat.models._prompts import Encoded
 from fisherflat.models._readout import READOUTS, Readout
 from fisherflat.models._recorded_calls import first_tensor
 from fisherflat.models._sections import Sections
+from fisherflat.models._several import as_prompts
+from fisherflat.models._task import class_names
 from fisherflat.models._training_run import Architecture, Checkpoint, architecture, checkpoints, common, fingerprint
 
 __all__ = [
-    "BATCHED",
     "CONTROLS",
     "PARTS",
     "READOUTS",
@@ -38,8 +39,9 @@ __all__ = [
     "Sections",
     "architecture",
     "as_model",
-    "batch_of",
+    "as_prompts",
     "checkpoints",
+    "class_names",
     "common",
     "control",
     "fingerprint",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import as_float64
+from fisherflat._arrays import as_float64, check_dense
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
@@ -82,12 +82,7 @@ BATCHED = ("input_ids", "pixel_values", "input_features", "input_values", "input
 
 
 def batch_of(shape: Sequence[int]) -> int:
-    """How many prompts a floating tensor of a shape is: `[b, n, d]` and `[b, ...]` are b, `[n, d]` and `[n, 1, d]` one.
-
-    >>> import fisherflat as ff
-    >>> ff.models.batch_of([4, 5, 8]), ff.models.batch_of([5, 8]), ff.models.batch_of([5, 1, 8])
-    (4, 1, 1)
-    """
+    """How many prompts a floating tensor is by its shape: `[b, n, d]` or `[b, ...]` b, `[n, d]` and `[n, 1, d]` one."""
     return 1 if len(shape) < 3 or (len(shape) == 3 and shape[1] == 1) else shape[0]
 
 
@@ -99,6 +94,9 @@ def floating(prompt: Any) -> Tensor | None:
         tensor = torch.as_tensor(prompt)
     except (TypeError, ValueError, RuntimeError):
         return None
+    check_dense(tensor, "a prompt")
+    if tensor.is_meta:
+        raise InputError("a prompt on the meta device is without values; give it on the device of the model")
     if not tensor.is_floating_point() or not tensor.numel() or tensor.dim() < 2:
         return None
     return as_float64(tensor, "hidden states")

@@ -34,6 +34,17 @@ class StoredRows:
         return self.tensor.read_slice(rows)
 
 
+def class_names(config: Any) -> list[str]:
+    """The classes that a configuration says a checkpoint is of; a damaged one says nothing.
+
+    >>> import fisherflat as ff
+    >>> ff.models.class_names(ff.load("python-llama").config)
+    ['LlamaForCausalLM']
+    """
+    names = getattr(config, "architectures", None)
+    return [name for name in names if isinstance(name, str)] if isinstance(names, (list, tuple)) else []
+
+
 @dataclass(eq=False)
 class Task:
     """A checkpoint as the model that it was trained as.
@@ -79,8 +90,11 @@ class Task:
         """The class that the configuration names, if transformers has it."""
         import transformers
 
-        names = getattr(self.config, "architectures", None) or [None]
-        return getattr(transformers, str(names[0]), None)
+        for name in class_names(self.config)[:1]:
+            found = getattr(transformers, name, None)
+            if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+                return found if isinstance(self.config, found.config_class or object) else None
+        return None
 
     @staticmethod
     def _unembedding(module: nn.Module) -> Any:

@@ -12,7 +12,7 @@ from fisherflat._arrays import integer
 from fisherflat._renamed import renamed
 from fisherflat.certificates import CurvatureCertificate, gaussian, given_prompt, outputs, placed
 from fisherflat.errors import CovarianceError
-from fisherflat.models import Encoded, Model, as_model
+from fisherflat.models import Encoded, Model, as_model, as_prompts
 from fisherflat.models.covariances import Covariance, called
 from fisherflat.models.covariances import covariance as covariance_of
 from fisherflat.models.covariances import output as output_of
@@ -66,7 +66,7 @@ def certify_layer(
     layer = integer(layer, "layer")
     if layer < 0:
         layer += len(model.blocks(encoded))
-    others = [model.encode(one) for one in ([among] if isinstance(among, str) else among or ())]
+    others = [] if among is None else [model.encode(one) for one in as_prompts(among)]
     subject, operator, chart = placed(model, layer, part, moving, encoded, place, others)
     subject |= {"output": output_of(output)}
     here = given_prompt(model, subject, encoded)

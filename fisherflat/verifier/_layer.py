@@ -24,7 +24,7 @@ from fisherflat.certificates import (
     placed,
 )
 from fisherflat.errors import CertificateError, FisherflatError, InputError
-from fisherflat.models import Encoded, Head, Model, Part, as_model
+from fisherflat.models import Encoded, Head, Model, Part, as_model, as_prompts
 from fisherflat.models.covariances import OUTPUTS, covariance
 from fisherflat.models.moves import tokens
 from fisherflat.parts import freeze
@@ -54,6 +54,8 @@ def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None, am
     >>> ff.verify_layer(certificate, model).ok
     True
     """
+    if not isinstance(certificate, Certificate):
+        raise CertificateError(f"a certificate is one of ff.Certificate.load, got {type(certificate).__name__}")
     subject = certificate.subject
     if subject is None:
         raise CertificateError("subject: the certificate does not name a layer; check it with fisherflat.verify")
@@ -130,7 +132,7 @@ def _placed(
 def _fitted_to(model: Model, subject: dict[str, Any], given: Any) -> list[Encoded]:
     """The prompts that directions and covariance are fitted to, where they are others."""
     names = _among(subject)
-    prompts = [None] * len(names) if given is None else list(given)
+    prompts = [None] * len(names) if given is None else as_prompts(given)
     if len(prompts) != len(names):
         raise InputError(f"among has {len(prompts)} prompts, and the certificate names {len(names)}")
     named = [name if isinstance(name, dict) else {"token_ids": name} for name in names]

@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,19 +67,27 @@ REFUSED: dict[str, Callable[[Model], Any]] = {
         ("dim", 1), ("positions", 1), ("positions", [0.5]), ("positions", "first"), ("heads", 1), ("heads", [0.5]),
         ("heads", []), ("parts", 1), ("parts", "mlp"), ("parts", None), ("readings", 1), ("readings", [1]),
         ("readings", "live"), ("moves", 3), ("moves", None), ("engine", 3), ("dtype", "float64"), ("jobs", 0),
-        ("jobs", 1.5), ("jobs", "2"), ("runner", 3),
+        ("jobs", 1.5), ("jobs", "2"), ("runner", 3), ("errors", ["all"]), ("errors", None), ("precision", ["auto"]),
+        ("precision", None), ("covariance", {}),
     )},
     **{f"depth, {name}={value!r}": depth(**{name: value}) for name, value in (
         ("points", 1.5), ("points", 0), ("resolution", 2.5), ("seed", "a"), ("readings", "live"), ("position", 0.5),
         ("budget_points", -1), ("k", 2.5),
     )},
     **{f"certificate, {name}={value!r}": certify(**{name: value}) for name, value in (
-        ("layer", 0.5), ("layer", 99), ("part", 3), ("reading", 3), ("covariance", "x"), ("covariance", -1),
+        ("layer", 0.5), ("layer", 99), ("layer", "0"), ("part", 3), ("part", None), ("part", "head 99"), ("among", 3),
+        ("reading", 3), ("covariance", "x"), ("covariance", -1),
         ("position", 0.5), ("precision", 64.5), ("precision", 0), ("k", "2"),
     )},
     **{f"memory={memory!r}": manifold(memory=memory) for memory in (0, -1, 1.5, "x")},
     **{f"device={device!r}": lambda _, device=device: ff.load("python-llama", device=device)
        for device in ("toaster", "cuda:99")},
+    **{f"prompts that are {kind}": lambda model, given=given: ff.analyze(model, given, **SMALL)
+       for kind, given in (("a set", {5, 6}), ("bytes", b"def"), ("a path", Path("x")), ("none", None),
+                           ("sparse", torch.ones(4, 96).to_sparse()), ("not there", torch.ones(4, 96, device="meta")),
+                           ("no number", torch.full((4, 96), torch.nan)), ("an empty batch", torch.ones(0, 4, 96)))},
+    "no certificate": lambda model: ff.verify_layer(None, model),
+    "a certificate from nowhere": lambda _: ff.Certificate.load(None),
     "a text that cannot be written": lambda _: ff.load("python-llama").encode("a\udcffb"),
     **{f"a map of extent {extent!r}": lambda _, extent=extent: ff.curvature_field(BOWL, extent, resolution=3)
        for extent in (0.3, None, "a", [1, 2], [0, 1, 0, "b"], (1, 0, 0, 1))},

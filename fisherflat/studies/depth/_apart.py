@@ -26,12 +26,13 @@ READOUT = "readout"
 
 
 class Amounts(NamedTuple):
-    """`traces`, `products` and `born` `[P, n, n]`, see `CurvatureBudget`; `skewness` `[P]` of the last tangents."""
+    """`traces`, `products`, `born` `[P, n, n]`, `size` `[P]`: see `CurvatureBudget`; `skewness` at the end."""
 
     traces: Tensor
     products: Tensor
     born: Tensor
     skewness: Tensor
+    size: Tensor
 
 
 class Apart:
@@ -122,7 +123,8 @@ class Apart:
             chunks = over_points(
                 partial(step, state, u), u, stage.footprint * (1 + k) + per_part * (group + 1), self._memory
             )
-            state, traces, products, around, skewness = (torch.cat(pieces) for pieces in zip(*chunks, strict=True))
+            joined = (torch.cat(pieces) for pieces in zip(*chunks, strict=True))
+            state, traces, products, around, skewness, size = joined
             if alone:
                 places = (alone, [wanted.index(index) for index in alone])
                 at, of = (torch.tensor(indices, device=born.device) for indices in places)
@@ -130,7 +132,7 @@ class Apart:
         if stack.lenses is not None:  # the last part has a trace alone
             traces, products = (torch.nn.functional.pad(x, (0, 1, 0, 1)) for x in (traces, products))
             traces[:, -1, -1] = around
-        return Amounts(traces, products, born, skewness)
+        return Amounts(traces, products, born, skewness, size)
 
     def _step(
         self,
@@ -151,7 +153,8 @@ class Apart:
         after = _through(graph, k, n, labels, group, state[chunk])
         if not wanted and not last:
             nothing = after.new_zeros(len(after), 0, 0)
-            return after, nothing, nothing, after.new_zeros(len(after)), after.new_ones(len(after))
+            zero = after.new_zeros(len(after))
+            return after, nothing, nothing, zero, zero + 1, zero
         seen = after
         if self._head is not None and self._head.graph is not None and not last:
             dropped = dict.fromkeys(self._head.graph.nodes, n)
@@ -162,10 +165,10 @@ class Apart:
             for part in wanted
         ]
         first = _padded(seen[:, : 1 + k], 1 + k)
-        shares, around, skewness = _shares(
+        shares, *rest = _shares(
             self._stack, depth, torch.cat([first, *kept], 1).flatten(2), k, last, degenerate, u[chunk]
         )
-        return after, _traces(shares, k), _products(shares, k), around, skewness
+        return after, _traces(shares, k), _products(shares, k), *rest
 
 
 def _padded(rows: Tensor, count: int) -> Tensor:
@@ -202,8 +205,8 @@ def _through(
 
 def _shares(
     stack: Stack, depth: int, jets: Float[Tensor, "P C D"], k: int, last: bool, degenerate: str, u: Tensor
-) -> tuple[Float[Tensor, "P w m X"], Float[Tensor, " P"], Float[Tensor, " P"]]:
-    """The parts' shares of II on the orthonormal frame, the scalar curvature around, and the tangents' skewness.
+) -> tuple[Float[Tensor, "P w m X"], Float[Tensor, " P"], Float[Tensor, " P"], Float[Tensor, " P"]]:
+    """The parts' shares of II on the orthonormal frame, the scalar curvature around, the tangents' skewness, and size.
 
     Of a family with a metric of its own its own terms are the last share, where that is wanted.
     """
@@ -225,7 +228,7 @@ def _shares(
     geometry = Geometry(surface, degenerate, u, ambient=ambient)
     shares = [geometry.share(second[:, part]) for part in range(second.shape[1])]
     found = torch.stack(shares, 1) if shares else torch.zeros_like(second)
-    return found, geometry.ambient_scalar_curvature, geometry.skewness
+    return found, geometry.ambient_scalar_curvature, geometry.skewness, geometry.size
 
 
 def _traces(shares: Float[Tensor, "P n m D"], k: int) -> Float[Tensor, "P n n"]:

@@ -129,18 +129,19 @@ def budget(
         full = _placed(torch.cat(list(matrices)), index, len(parts))
         return full.reshape(*shape, *full.shape[1:])
 
-    *matrices, skewness = zip(*pieces, strict=True)
+    *matrices, skewness, sizes = zip(*pieces, strict=True)
     traces, products, born = (placed(column, *points.shape[:-1]) for column in matrices)
     several = torch.tensor([found.births[part] > 1 for part in parts], dtype=torch.bool, device=born.device)
 
     def noisy(which: Tensor) -> Tensor:
         with Noise(0):
-            *columns, _ = found.measure(points.reshape(-1, k)[which].repeat(_RUNS, 1), "nan")
+            *columns, _, _ = found.measure(points.reshape(-1, k)[which].repeat(_RUNS, 1), "nan")
         return torch.stack([placed([column], _RUNS, len(which)) for column in columns])
 
     sampled = sample(torch.cat(skewness), ERRORS["sample"])
     again = noisy(sampled)
-    made = CurvatureBudget(tuple(parts), found.labels, traces, products, without(born, several), again, sampled)
+    size = torch.cat(sizes).reshape(points.shape[:-1])
+    made = CurvatureBudget(tuple(parts), found.labels, traces, products, without(born, several), again, sampled, size)
     odd = exceptional(made.verdicts.reshape(-1), sampled)
     if len(odd):
         made = replace(made, again=torch.cat([again, noisy(odd)], 2), sampled=torch.cat([sampled, odd]))

@@ -10,7 +10,7 @@ import torch
 from fisherflat._display import Card, displayed
 from fisherflat._typing import Bool, Float, Int, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry import ERRORS, Verdict, carried, decided
+from fisherflat.geometry import ERRORS, Verdict, carried, decided, turn
 from fisherflat.jets.engines import spread
 from fisherflat.jets.graph import ROLES
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 #: of what a budget knows the error
-ERRED = ("matrix", "attributed", "own", "interaction", "scalar_curvature")
+ERRED = ("matrix", "attributed", "own", "interaction", "scalar_curvature", "second_fundamental_form_norm")
 #: the parts of a family with a metric of its own: its second-order terms, and the curvature of its space
 EXTRAS = ("family", "ambient")
 _UNDECIDED = list(Verdict).index(Verdict.UNDECIDED)
@@ -53,7 +53,8 @@ class CurvatureBudget:
     - `born` `[*batch, n, n]`, symmetric: `<II_a, II_b>` after the map in which the sources of a and of b are born, zero
       where these are two maps, and NaN on the diagonal where those of a are born in several.
     - `again`: these three at s points from arithmetic with noise, for `error`; `sampled` `[s]`, at which, as positions
-      among all points in one row (`None`: the first). Older files lack both.
+      among all points in one row (`None`: the first). `size` `[*batch]`: the length of what comes out, in standard
+      deviations. Older files lack these.
     """
 
     parts: tuple[Part, ...]
@@ -63,6 +64,7 @@ class CurvatureBudget:
     born: Float[Tensor, "*batch n n"]
     again: Float[Tensor, "3 runs s n n"] | None = None
     sampled: Int[Tensor, " s"] | None = None
+    size: Float[Tensor, "*batch"] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -78,6 +80,11 @@ class CurvatureBudget:
     def scalar_curvature(self) -> Float[Tensor, "*batch"]:
         """The sum of the matrix."""
         return self.matrix.sum((-2, -1))
+
+    @property
+    def second_fundamental_form_norm(self) -> Float[Tensor, "*batch"]:
+        """`|II|` after the last map."""
+        return self.products.sum((-2, -1)).clamp_min(0).sqrt()
 
     @property
     def attributed(self) -> Float[Tensor, "*batch n"]:
@@ -118,7 +125,8 @@ class CurvatureBudget:
     def error(self, name: str = "attributed") -> Tensor:
         """How far off rounding may have put what is attributed, by entry: it loses digits before its total does.
 
-        **Args:** `name`: `"matrix"`, `"attributed"`, `"own"`, `"interaction"` or `"scalar_curvature"`, the sum.
+        **Args:** `name`: `"matrix"`, `"attributed"`, `"own"`, `"interaction"`, `"scalar_curvature"`, the sum, or
+        `"second_fundamental_form_norm"`.
 
         **Returns:** a tensor of its shape: estimated at a sample of the points (see docs/precision.md), carried over to
         the others.
@@ -130,11 +138,12 @@ class CurvatureBudget:
         if self.again is None:
             raise InputError("this budget was made without errors; make it anew")
         traces, products, born = self.again
-        noisy = getattr(replace(self, traces=traces, products=products, born=born, again=None), name)
+        noisy = getattr(replace(self, traces=traces, products=products, born=born, again=None, size=None), name)
         found, batch = getattr(self, name), self.traces.shape[:-2]
         flat = found.reshape(-1, *found.shape[len(batch) :])
         sampled = torch.arange(noisy.shape[1]) if self.sampled is None else self.sampled
         scale = (self.traces.abs() + self.products.abs()).sum((-2, -1)).reshape(-1).nan_to_num()
+        scale = scale.sqrt() if name == ERRED[-1] else scale
         own = spread(flat[sampled], noisy)
         first = -(
             -len(flat) // ERRORS["sample"]
@@ -155,9 +164,12 @@ class CurvatureBudget:
         if self.again is None:
             return torch.full_like(total, -1, dtype=torch.int64)
         scale = (self.traces + self.products).sum((-2, -1))
+        bend = torch.full_like(total, torch.inf)
         if self.parts and self.parts[-1].role == EXTRAS[-1]:  # which may be negative
             scale = scale + 2 * self.traces[..., -1, -1].clamp_max(0).abs()
-        return decided(total, self.error("scalar_curvature"), scale, torch.full_like(total, torch.inf))
+        elif self.size is not None:
+            bend = turn(self.second_fundamental_form_norm, self.error("second_fundamental_form_norm"), self.size)
+        return decided(total, self.error("scalar_curvature"), scale, bend)
 
     @property
     def decided(self) -> CurvatureBudget:
@@ -209,7 +221,8 @@ class CurvatureBudget:
         layers = [{part.layer for part, owner in zip(self.parts, owners, strict=True) if owner == one} for one in parts]
         mixed = [len(some) > 1 or part in extras for part, some in zip(parts, layers, strict=True)]
         several = torch.tensor(mixed, dtype=torch.bool, device=born.device)
-        return CurvatureBudget(parts, self.layers, traces, products, without(born, several), again, self.sampled)
+        born = without(born, several)
+        return CurvatureBudget(parts, self.layers, traces, products, born, again, self.sampled, self.size)
 
     @property
     def table(self) -> pandas.DataFrame:

@@ -225,7 +225,7 @@ def profile(
     stack: Stack, u: Any, *, degenerate: str = "raise", errors: str = "sample", memory: int | None = None
 ) -> DepthProfile:
     """The profile of a stack that has been traced; see `depth_profile`."""
-    if errors not in ERRORS:
+    if errors not in tuple(ERRORS):
         raise InputError(f'errors must be "sample" or "all", got {errors!r}')
     corners = () if stack.lenses is None else CORNERS
     plain = (name for name in QUANTITIES if "sectional" not in name)
