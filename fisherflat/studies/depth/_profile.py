@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fisherflat._arrays import choice
 from fisherflat._display import Card, displayed
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Int, Tensor
@@ -225,8 +226,7 @@ def profile(
     stack: Stack, u: Any, *, degenerate: str = "raise", errors: str = "sample", memory: int | None = None
 ) -> DepthProfile:
     """The profile of a stack that has been traced; see `depth_profile`."""
-    if errors not in tuple(ERRORS):
-        raise InputError(f'errors must be "sample" or "all", got {errors!r}')
+    choice(errors, "errors", ERRORS)
     corners = () if stack.lenses is None else CORNERS
     plain = (name for name in QUANTITIES if "sectional" not in name)
     names = dict.fromkeys((*plain, "sectional_extremes", *NEEDED, *corners))

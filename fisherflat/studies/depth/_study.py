@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from fisherflat._arrays import integer
+from fisherflat._arrays import choice, integer
 from fisherflat._progress import progress as bar
 from fisherflat.errors import DegenerateImmersionError, InputError
 from fisherflat.geometry import ERRORS, CurvatureField, Verdict
@@ -70,8 +70,7 @@ class Settings:
             raise InputError(f"readings must be a list, got {self.readings!r}")
         if self.points < 1 or self.budget_points < 0 or self.resolution < 0 or self.resolution == 1:
             raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
-        if self.errors not in tuple(ERRORS):
-            raise InputError(f'errors must be "sample" or "all", got {self.errors!r}')
+        choice(self.errors, "errors", ERRORS)
         asked(self.family)
         for reading in self.readings or ():
             named.canonical(reading)
