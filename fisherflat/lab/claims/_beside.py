@@ -139,7 +139,7 @@ def accuracies(models: pd.DataFrame) -> pd.DataFrame:
 def mlps(symmetries: pd.DataFrame) -> pd.DataFrame:
     """Gated MLPs by kind and optimizer, means over seeds and teachers: losses, defects, drifts and rank-one errors."""
     names = [name for name in symmetries.columns if name.endswith(("_loss", "_defect", "_drift", "_output", "_error"))]
-    groups = counted(symmetries).groupby(["side", "activation", "optimizer"], sort=False)
+    groups = counted(symmetries).groupby(["side", "activation", "optimizer"])
     return groups[names].mean().assign(models=groups.size()).reset_index()
 
 

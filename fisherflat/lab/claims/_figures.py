@@ -161,7 +161,9 @@ def _simpson(axes: Axes, tables: Tables, protocol: Mapping[str, Any], found: pd.
             color=colours[index % len(colours)], label=str(task).replace("_", " "), alpha=0.7,
         )  # fmt: skip
     axes.set_xscale("log")
-    axes.set_xlabel(measure(column), fontsize=8)
+    known = rows[column][rows[column] > 0]
+    axes.set_xlim(known.quantile(0.03) / 1.5, known.quantile(0.97) * 1.5)  # images that are nearly lines lie far beyond
+    axes.set_xlabel(f"{measure(column)}; 3 to 97 % of the models", fontsize=8)
     axes.set_ylabel("accuracy on test examples [%]", fontsize=8)
     value = wide.loc[column]
     axes.set_title(f"pooled {value['pooled']:+.2f}, within task {value['within task']:+.2f}", fontsize=8)
@@ -171,7 +173,7 @@ def _simpson(axes: Axes, tables: Tables, protocol: Mapping[str, Any], found: pd.
 def depth(tables: Tables) -> Figure:
     """How the measures of claim E grow with depth, by task and arm: geometric means over seeds, bars of one error."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
     found = tables["depths"]
     columns, tasks = (list(dict.fromkeys(found[name])) for name in ("column", "task"))
@@ -189,6 +191,9 @@ def depth(tables: Tables) -> Figure:
                     label=str(arm).replace("_", " "),
                 )  # fmt: skip
             axes.set(xscale="log", yscale="log", title=f"{task}" if column == columns[0] else "")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_locator(NullLocator())
             axes.set_xticks(sorted(own["depth"].unique()))
             axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_minor_formatter(NullFormatter())

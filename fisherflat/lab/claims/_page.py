@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: what makes the raw tables, and what makes the pages of them
-RUN, SETTLE = "python -m fisherflat.lab.claims --out DIR", "python -m fisherflat.lab.claims.page --runs DIR --docs docs"
+RUN, SETTLE = (
+    "python -m fisherflat.lab.claims --out DIR",
+    "python -m fisherflat.lab.claims.page --runs DIR --docs docs --report claims.html",
+)
 _TONES = {HOLDS: (0, "flat"), FAILS: (1, "curved"), UNDECIDED: (2, "undecided")}
 _HEAD = ("test", "what", "where", "asked", "found", "p (Holm)", "detectable", "verdict")
 
@@ -71,7 +74,8 @@ def rows_of(tests: pd.DataFrame, claim: str) -> list[list[str]]:
     found = []
     for row in tests[tests["claim"] == claim].to_dict("records"):
         verdict = row["verdict"] + (f": {row['why']}" if row["verdict"] == UNDECIDED else "")
-        verdict = verdict if row["role"] == "primary" else f"({verdict}{', given' if row['role'] == 'given' else ''})"
+        verdict += "; it is given by a theorem" if row["role"] == "given" else ""
+        verdict = verdict if row["role"] == "primary" else f"({verdict})"
         p = f"{row['p_holm']:.2g}" if row["units"] > 1 else ""
         name = row["id"].split(" ")[0]
         found.append([name, subject(row), where(row), asked(row), effect(row), p, detectable(row), verdict])
@@ -361,7 +365,8 @@ that no model is at the ceiling. `accuracies.parquet` has all other forms, train
 
 def _count(tables: Tables) -> str:
     models = tables["models"]
-    return f"{len(models)} trained models on {models['task'].nunique()} tasks"
+    more = f", and {len(tables['symmetries'])} gated MLPs" if "symmetries" in tables else ""
+    return f"{len(models)} trained models on {models['task'].nunique()} tasks{more}"
 
 
 def _counts(table: pd.DataFrame) -> dict[str, int]:
@@ -377,8 +382,12 @@ def _level(tests: pd.DataFrame, claim: str) -> str:
     return f"{100 * own['confidence'].iloc[0]:.2f} %"
 
 
+#: what tells runs that count from others, and is the same in all of them
+_OF_PILOTS = ("files", "pilot", "steps")
+
+
 def _files(about: Mapping[str, Any]) -> str:
-    lines = [f"- {name.replace('_', ' ')}: `{value}`" for name, value in about.items() if name != "files"]
+    lines = [f"- {name.replace('_', ' ')}: `{value}`" for name, value in about.items() if name not in _OF_PILOTS]
     lines += [f"- `docs/data/claims/{name}`, sha256 `{digest}`" for name, digest in about.get("files", {}).items()]
     return "\n".join(lines)
 

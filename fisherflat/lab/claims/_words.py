@@ -67,7 +67,9 @@ def printed(kind: str, value: float) -> str:
         return f"{10**value:.3g}"
     if kind == "points":
         return signed(100 * value)
-    return signed(value) if kind in ("correlation", "exponent") else f"{value:.2g}"
+    if kind in ("correlation", "exponent"):
+        return signed(value)
+    return ("−" if value < 0 else "") + f"{abs(value):.2g}"
 
 
 def signed(value: float) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fisherflat._files import read_json, whole
 from fisherflat.errors import InputError
 from fisherflat.lab.claims._beside import accuracies, correlations, depths, gauge, measures, mlps
 from fisherflat.lab.claims._figures import figures
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 RAW, MADE = ("models", "symmetries"), ("tests", "correlations", "gauge", "measures", "accuracies", "depths", "mlps")
 #: where they ship, below the documentation
 DATA = Path("data") / "claims"
+#: beside them, on what machine they were made
+MACHINE = "machine.json"
 
 
 def raw(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
@@ -46,6 +49,8 @@ def raw(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
             found[name], made = load(path)
             about = {**made, **about}
             about.setdefault("files", {})[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    if (folder / MACHINE).is_file():
+        about |= read_json(folder / MACHINE)
     return found, about
 
 
@@ -87,6 +92,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, metavar="DIR", help="folder with models.parquet (default: what ships)")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the documentation (default: docs)")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the page of one file, report.html, here too")
+    parser.add_argument("--machine", help="on what machine the tables were made, to be kept with them")
     given = parser.parse_args()
     protocol = Protocol.load()
     found, about = raw(given.runs or given.docs / DATA)
@@ -98,6 +104,10 @@ def main() -> int:
         (given.docs / DATA).mkdir(parents=True, exist_ok=True)
         for name in found:
             (given.docs / DATA / f"{name}.parquet").write_bytes((given.runs / f"{name}.parquet").read_bytes())
+    if given.machine is not None:
+        about["machine"] = given.machine
+        with whole(given.docs / DATA / MACHINE) as part:
+            part.write_text(json.dumps({"machine": given.machine}) + "\n", encoding="utf-8")
     tables = made(found, protocol.tables)
     write(tables, protocol.tables, about, given.docs)
     if given.report is not None:
