@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-import numpy as np
 import torch
 
 from fisherflat._typing import Float, Tensor
+from fisherflat.geometry._chebyshev import coefficients, derivative, interpolation, nodes, table
+from fisherflat.geometry._interpolated import Local
 
 #: how many intervals are tried, one after the other
 _ORDERS = (12, 24, 48)
@@ -30,21 +29,41 @@ _DECAYED = 3e-12
 _DIFFERENCE = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Curves:
     """Paths `[P]` by their places `[P, N + 1, k]` at Chebyshev nodes of time 0 to 1, NaN where none was found.
 
-    **Attributes:** `shot` `[P, k]`, first velocities of paths that are no such polynomials, NaN for those that are.
+    **Attributes:** `shot` `[P, k]`, first velocities of paths that are no such polynomials, NaN for those that are;
+    `local`, an interpolation of the metric on which some of them were found.
     """
 
     places: Float[Tensor, "P n k"]
-    shot: Float[Tensor, "P k"] | None = None
+    shot: Float[Tensor, "P k"]
+    local: Local | None = None
+
+    @classmethod
+    def through(cls, places: Float[Tensor, "P n k"]) -> Curves:
+        """Polynomials."""
+        return cls(places, torch.full_like(places[:, 0], math.nan))
+
+    @classmethod
+    def unknown(cls, u0: Float[Tensor, "P k"]) -> Curves:
+        """Paths from points, none of which is found yet."""
+        return cls.through(u0.new_full((len(u0), _ORDERS[-1] + 1, u0.shape[1]), math.nan))
+
+    @property
+    def missed(self) -> Tensor:
+        """Those that were not found, `[P]`."""
+        return self.places.isnan().flatten(1).any(1)
+
+    def put(self, at: Tensor, found: Curves) -> None:
+        """Write some of the paths."""
+        self.places[at], self.shot[at] = found.places, found.shot
 
     @property
     def velocity(self) -> Float[Tensor, "P k"]:
         """At the start."""
-        found = self.velocities[:, 0]
-        return found if self.shot is None else torch.where(self.shot.isnan(), found, self.shot)
+        return torch.where(self.shot.isnan(), self.velocities[:, 0], self.shot)
 
     @property
     def velocities(self) -> Float[Tensor, "P n k"]:
@@ -59,7 +78,7 @@ class Curves:
 
     def resampled(self, order: int) -> Curves:
         """The same polynomials by more nodes."""
-        return self if self.places.shape[1] == order + 1 else Curves(self.at(nodes(order).tolist()))
+        return self if self.places.shape[1] == order + 1 else Curves.through(self.at(nodes(order).tolist()))
 
 
 def between(christoffel: Callable[[Tensor], Tensor], u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
@@ -71,19 +90,19 @@ def between(christoffel: Callable[[Tensor], Tensor], u0: Float[Tensor, "P k"], u
     missed = found.isnan().flatten(1).any(1).nonzero()[:, 0]
     if len(missed):
         found[missed] = _in_stages(christoffel, u0[missed], u1[missed])
-    return Curves(found)
+    return Curves.through(found)
 
 
 def _refined(christoffel: Callable[[Tensor], Tensor], guess: Float[Tensor, "P n k"]) -> Float[Tensor, "P m k"]:
     """From guesses, with as many nodes as it takes; NaN where there are too few, or Newton's method is lost."""
     found = torch.full((len(guess), _ORDERS[-1] + 1, guess.shape[2]), math.nan, dtype=guess.dtype, device=guess.device)
-    left, start = torch.arange(len(guess), device=guess.device), Curves(guess)
+    left, start = torch.arange(len(guess), device=guess.device), Curves.through(guess)
     for order in (order for order in _ORDERS if order >= guess.shape[1] - 1):
         curves, converged = _newton(christoffel, start.resampled(order).places)
         done = converged & _decayed(curves)
-        found[left[done]] = Curves(curves[done]).resampled(_ORDERS[-1]).places
+        found[left[done]] = Curves.through(curves[done]).resampled(_ORDERS[-1]).places
         open_ = converged & ~done  # what did not converge will not with more nodes
-        left, start = left[open_], Curves(curves[open_])
+        left, start = left[open_], Curves.through(curves[open_])
         if not len(left):
             break
     return found
@@ -155,54 +174,10 @@ def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n 
 def _decayed(places: Float[Tensor, "P n k"]) -> Tensor:
     """Whether the last coefficients of the polynomials vanish."""
     n = places.shape[1] - 1
-    coefficients = torch.einsum("mn,pnk->pmk", table(_coefficients, places, n), places).norm(dim=-1)
+    sizes = torch.einsum("mn,pnk->pmk", table(coefficients, places, n), places).norm(dim=-1)
     reach = (places[:, -1] - places[:, 0]).norm(dim=-1)
-    return coefficients[:, -3:].amax(1) <= _DECAYED * reach
+    return sizes[:, -3:].amax(1) <= _DECAYED * reach
 
 
 def _line(u0: Tensor, u1: Tensor, order: int) -> Tensor:
     return u0[:, None] + table(nodes, u0, order)[:, None] * (u1 - u0)[:, None]
-
-
-def table(make: Callable[..., Tensor], like: Tensor, *args: Any) -> Tensor:
-    """What `make(*args)` gives, where `like` is and in its precision; made once, and moved there once."""
-    return _table(make, like.device, like.dtype, *args)
-
-
-@cache
-def _table(make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *args: Any) -> Tensor:
-    with torch.inference_mode(False):  # tables made in that mode cannot be kept for a gradient
-        return make(*args).to(device, dtype)
-
-
-@cache
-def nodes(order: int) -> Tensor:
-    """Chebyshev nodes on 0 to 1."""
-    return (1 - torch.cos(math.pi * torch.arange(order + 1, dtype=torch.float64) / order)) / 2
-
-
-@cache
-def derivative(order: int) -> Tensor:
-    """What makes derivatives at the nodes of values there."""
-    t = nodes(order)
-    c = torch.ones(order + 1, dtype=torch.float64)
-    c[0] = c[-1] = 2
-    c = c * (-1.0) ** torch.arange(order + 1)
-    apart = t[:, None] - t + torch.eye(order + 1, dtype=torch.float64)
-    found = c[:, None] / c / apart
-    return found - torch.diag(found.sum(1))
-
-
-@cache
-def _coefficients(order: int) -> Tensor:
-    """What makes Chebyshev coefficients of values at the nodes."""
-    n = torch.arange(order + 1, dtype=torch.float64)
-    values = torch.cos(math.pi * n[:, None] * (1 - n / order))  # of the n-th polynomial at the nodes
-    return torch.from_numpy(np.linalg.inv(values.T.numpy()))
-
-
-@cache
-def interpolation(order: int, times: tuple[float, ...]) -> Tensor:
-    """What makes values at times of values at the nodes."""
-    angle = torch.acos((2 * torch.tensor(times, dtype=torch.float64) - 1).clamp(-1, 1))
-    return torch.cos(torch.arange(order + 1, dtype=torch.float64) * angle[:, None]) @ _coefficients(order)

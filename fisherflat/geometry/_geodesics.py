@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,9 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry._collocation import Curves, between, derivative, nodes, table
+from fisherflat.geometry._chebyshev import derivative, nodes, table
+from fisherflat.geometry._collocation import Curves, between
+from fisherflat.geometry._interpolated import Interpolated, Local, interpolated
 
 #: of the integrator, relative to the length of the step that a path makes in coordinates
 _TOLERANCE = 1e-11
@@ -31,8 +33,14 @@ _PATIENCE = 4500
 #: nodes of the quadrature of the length of a straight line
 _NODES = 32
 
-#: a quantity at points `[P, k]`, NaN where there is none
-Local = Callable[[Tensor], Tensor]
+#: how much larger than what the points span the box is in which paths are looked for, and then that for the others,
+#: along each axis and, as a share of the longest, along all
+_CLOSE, _WIDE = (0.05, 0.02), (0.5, 0.2)
+#: places for each path, and each of its directions and one, at which the metric may be asked for to interpolate it; and
+#: for all paths that are not found in this way
+_PLACES, _MORE = 100, 4400
+#: how far it may be off along a path
+_AGREES = 1e-10
 
 
 class _Stuck(Exception):
@@ -47,7 +55,7 @@ def _counted(function: Local, most: int) -> Local:
     """The function, that many times."""
     left = most
 
-    def call(u: Tensor) -> Tensor:
+    def call(u: Tensor) -> tuple[Tensor, Tensor]:
         nonlocal left
         left -= 1
         if left < 0:
@@ -71,10 +79,17 @@ class Distance(NamedTuple):
 
 @dataclass(frozen=True)
 class Geodesics:
-    """Geodesics of a manifold, given its Christoffel symbols `[P, k, k, k]` and its metric `[P, k, k]`."""
+    """Geodesics of a manifold, given its metric and Christoffel symbols."""
 
-    christoffel: Local
-    metric: Local
+    local: Local
+
+    def metric(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P k k"]:
+        """NaN where there is none."""
+        return self.local(u)[0]
+
+    def christoffel(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P k k k"]:
+        """NaN where there are none."""
+        return self.local(u)[1]
 
     def flow(
         self,
@@ -139,27 +154,62 @@ class Geodesics:
 
     def join(self, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
         """Geodesics from `u0` to `u1`, NaN where none was found."""
-        found = between(self.christoffel, u0, u1)
-        missed = found.places.isnan().flatten(1).any(1)
-        if missed.any():
-            patient = replace(self, christoffel=_counted(self.christoffel, _PATIENCE))
-            try:
-                v = patient.shoot(u0[missed], u1[missed])
-            except _Spent:
-                v = torch.full_like(u0[missed], math.nan)
-            times = nodes(found.places.shape[1] - 1).tolist()
-            there = ~v.isnan().any(-1)
-            at, shot = missed.nonzero()[:, 0][there], torch.full_like(u0, math.nan)
+        found = Curves.unknown(u0)
+        most = _PLACES * (1 + u0.shape[1]) * len(u0)
+
+        def tried(find: Callable[[Geodesics, Tensor, Tensor], Curves], near: Interpolated | None) -> None:
+            at = found.missed.nonzero()[:, 0]
             if len(at):
-                path = self.flow(u0[at], v[there], times[1:])[0].movedim(0, 1)
-                found.places[at], shot[at] = torch.cat([u0[at, None], path], 1), v[there]
-            return Curves(found.places, shot)
+                curves = find(self if near is None else Geodesics(near), u0[at], u1[at])
+                if near is None or self._agree(near, curves):
+                    found.put(at, curves)
+                    found.local = found.local or near
+
+        near = _around(self.local, u0, u1, _CLOSE, most)
+        if near is not None:
+            tried(Geodesics._collocated, near)
+        tried(Geodesics._collocated, None)
+        if len(at := found.missed.nonzero()[:, 0]):
+            near = _around(self.local, u0[at], u1[at], _WIDE, max(most, _MORE)) or near
+            if near is not None:
+                tried(Geodesics._shot, near)
+            tried(Geodesics._shot, None)
+        return found
+
+    def _agree(self, near: Interpolated, curves: Curves) -> bool:
+        """Whether an interpolation is right at a place on each of the paths that were found on it."""
+        there = ~curves.missed
+        if not there.any():
+            return True
+        places, velocities = curves.places[there], curves.velocities[there]
+        which = torch.arange(len(places), device=places.device)
+        node = (0.618034 * (which + 1) % 1 * places.shape[1]).long()
+        u, v = places[which, node], velocities[which, node]
+        (metric, symbols), (metric_near, symbols_near) = self.local(u), near(u)
+        bend, off = (torch.einsum("pmij,pi,pj->pm", s, v, v).norm(dim=-1) for s in (symbols, symbols_near - symbols))
+        same = (metric_near - metric).flatten(1).norm(dim=-1) <= _AGREES * metric.flatten(1).norm(dim=-1)
+        return bool((same & (off <= _AGREES * (v.norm(dim=-1) + bend))).all())
+
+    def _collocated(self, u0: Tensor, u1: Tensor) -> Curves:
+        return between(self.christoffel, u0, u1)
+
+    def _shot(self, u0: Tensor, u1: Tensor) -> Curves:
+        found = Curves.unknown(u0)
+        patient = Geodesics(_counted(self.local, _PATIENCE))
+        try:
+            v = patient.shoot(u0, u1)
+        except _Spent:
+            return found
+        if len(at := (~v.isnan().any(-1)).nonzero()[:, 0]):
+            times = nodes(found.places.shape[1] - 1).tolist()
+            path = self.flow(u0[at], v[at], times[1:])[0].movedim(0, 1)
+            found.places[at], found.shot[at] = torch.cat([u0[at, None], path], 1), v[at]
         return found
 
     def places(self, u0: Tensor, curves: Curves, times: list[float]) -> Float[Tensor, "P T k"]:
         """Where paths are at times, the first of which is 0."""
         found = curves.at(times)
-        if curves.shot is not None and (shot := ~curves.shot.isnan().any(-1)).any():
+        if (shot := ~curves.shot.isnan().any(-1)).any():
             found[shot] = self.flow(u0[shot], curves.shot[shot], times)[0].movedim(0, 1)
         return found
 
@@ -229,15 +279,16 @@ class Geodesics:
         """The lengths of geodesics from `u0` to `u1`."""
         places = curves.places
         count = places.shape[1]
-        speeds = self._norm(places.flatten(0, 1), curves.velocities.flatten(0, 1)).reshape(-1, count)
+        quick = self if curves.local is None else Geodesics(_instead(curves.local, self.local))
+        speeds = quick._norm(places.flatten(0, 1), curves.velocities.flatten(0, 1)).reshape(-1, count)
         value = self._norm(u0, curves.velocity)  # the same all along
-        error = (speeds - value[:, None]).abs().amax(1) + self._norm(u1, places[:, -1] - u1) + _TOLERANCE * value
-        return Distance(value, error, self.straight(u0, u1))
+        error = (speeds - value[:, None]).abs().amax(1) + quick._norm(u1, places[:, -1] - u1) + _TOLERANCE * value
+        return Distance(value, error, quick.straight(u0, u1))
 
     def carried(self, u0: Tensor, curves: Curves, w: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         """What parallel transport along paths makes of vectors at their starts: one linear system each."""
-        if curves.shot is not None and (shot := ~curves.shot.isnan().any(-1)).any():
-            found = self.carried(u0, Curves(curves.places), w)
+        if (shot := ~curves.shot.isnan().any(-1)).any():
+            found = self.carried(u0, Curves.through(curves.places), w)
             found[shot] = self.flow(u0[shot], curves.shot[shot], [1.0], w[shot])[2][-1]
             return found
         places, velocities = curves.places, curves.velocities
@@ -268,6 +319,28 @@ class Geodesics:
 
     def _norm(self, u: Tensor, v: Tensor) -> Tensor:
         return torch.einsum("pij,pi,pj->p", self.metric(u), v, v).clamp_min(0).sqrt()
+
+
+def _around(local: Local, u0: Tensor, u1: Tensor, margins: tuple[float, float], most: int) -> Interpolated | None:
+    """`local` on a box around points, `None` where that cannot be had."""
+    low, high = torch.minimum(u0, u1).amin(0), torch.maximum(u0, u1).amax(0)
+    sides = high - low
+    margin = margins[0] * sides + margins[1] * sides.amax()
+    return interpolated(local, low - margin, high + margin, most) if (margin > 0).all() else None
+
+
+def _instead(near: Local, local: Local) -> Local:
+    """`local`, by an interpolation where there is one."""
+
+    def call(u: Tensor) -> tuple[Tensor, Tensor]:
+        found = near(u)
+        outside = found[0].isnan().flatten(1).any(1).nonzero()[:, 0]
+        if len(outside):
+            for part, known in zip(found, local(u[outside]), strict=True):
+                part[outside] = known
+        return found
+
+    return call
 
 
 def no_geodesic(bad: Tensor, u0: Tensor, u1: Tensor, what: str) -> InputError:

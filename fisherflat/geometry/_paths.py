@@ -38,20 +38,21 @@ class Paths:
         def ricci(self, u: Any) -> Tensor: ...
         def scalar_curvature(self, u: Any) -> Tensor: ...
 
-    def _local(self, name: str) -> Callable[[Tensor], Tensor]:
-        """A quantity at points `[P, k]`, NaN where there is none."""
+    @cached_property
+    def _geodesics(self) -> Geodesics:
         tolerant = copy(self)
         # the engine is that of the live weights, also without a tape
         tolerant.engine, tolerant.degenerate, tolerant.differentiable = self.engine, "nan", False
 
         def read(jet: Tensor, points: Tensor) -> tuple[Tensor, ...]:
-            return (getattr(tolerant._geometry(jet, points), name).double(),)
+            geometry = tolerant._geometry(jet, points)
+            return geometry.metric.double(), geometry.christoffel.double()
 
-        return lambda u: tolerant._mapped(read, u.to(self.dtype))[0]
+        def local(u: Tensor) -> tuple[Tensor, Tensor]:
+            metric, symbols = tolerant._mapped(read, u.to(self.dtype))
+            return metric, symbols
 
-    @cached_property
-    def _geodesics(self) -> Geodesics:
-        return Geodesics(self._local("christoffel"), self._local("metric"))
+        return Geodesics(local)
 
     def _paired(self, u0: Any, u1: Any, name: str) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         first, second = self._points(u0), self._points(u1, name)
@@ -73,7 +74,7 @@ class Paths:
         else:
             curves = self._geodesics.join(start, end)
         self.__dict__["_joined"] = None if self.differentiable else (start, end, curves)
-        missed = curves.places.isnan().flatten(1).any(1)
+        missed = curves.missed
         if missed.any() and self.degenerate == "raise":
             raise no_geodesic(missed, start, end, "no geodesic was found")
         return start, end, curves, batch
