@@ -19,6 +19,7 @@ from fisherflat.certificates._layer import (
     operator,
     outputs,
     placed,
+    read_by_head,
 )
 from fisherflat.certificates._steps import Analytic, HeldNode, Numbers, Step
 from fisherflat.certificates._symmetry import FACTOR, UNNAMED, Counterexample, Finding, SymmetryCertificate
@@ -52,6 +53,7 @@ __all__ = [
     "operator",
     "outputs",
     "placed",
+    "read_by_head",
     "rounded",
     "versions",
 ]

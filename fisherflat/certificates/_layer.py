@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fisherflat.certificates import digests
+from fisherflat.certificates._curvature import CERTIFIED
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.gated_mlp import experts
 from fisherflat.jets.graph import followed
@@ -17,13 +18,13 @@ from fisherflat.models.covariances import Covariance, fitted, of_tokens
 from fisherflat.models.moves import Moves, Position, Principal, Random, Words, tokens
 from fisherflat.parts import trace
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Categorical, Gaussian, NextToken, ParametricFamily
 
-#: what every subject about curvature says, beside the name of its prompt, which is under one of `PROMPTS`;
-#: `covariance`, `output` and `among` are missing in older ones
+#: what every subject about curvature says, beside the name of its prompt, which is under one of `PROMPTS`; the others of
+#: some, and not of older ones
 FIELDS = frozenset({"layer", "part", "position", "moves"})
 PROMPTS = frozenset({"token_ids", "inputs"})
-SINCE = frozenset({"covariance", "output", "among"})
+SINCE = frozenset({"covariance", "output", "among", "family"})
 #: a head, before its number
 HEAD = "head "
 
@@ -136,6 +137,55 @@ def gaussian(
         outputs = [part(part.input) for part in parts]
     count = len(tokens(encoded, subject["position"])) if subject.get("output") == "moved" else len(encoded.ids)
     return of_tokens(fitted(what, outputs, prompts), outputs[0].shape[-1], count)
+
+
+class _Read(nn.Module):
+    """A block, what a head makes of its states, and all logits of these where it stops before them."""
+
+    def __init__(self, block: Callable[[Tensor], Tensor], lens: nn.Module, family: ParametricFamily) -> None:
+        super().__init__()
+        self.block, self.lens = block, lens
+        self.unembedding = family if isinstance(family, NextToken) else None
+        if self.unembedding is not None:
+            weight, bias = torch.as_tensor(self.unembedding.weight[:]), self.unembedding.bias
+            self.weight = nn.Parameter(weight.detach().double(), requires_grad=False)
+            self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The parameters of the family."""
+        found, words = self.lens(self.block(x)), self.unembedding
+        if words is None:
+            return found
+        found = nn.functional.linear(found, self.weight, self.bias)
+        found = found if words.scale == 1.0 else found * words.scale
+        return found if words.softcap is None else words.softcap * torch.tanh(found / words.softcap)
+
+
+def read_by_head(
+    model: Model, part: Part | Head, subject: dict[str, Any], encoded: Encoded, asked: str | ParametricFamily
+) -> tuple[nn.Module, ParametricFamily]:
+    """The map from what enters a block to the parameters of a family, by the model's own head, and that family.
+
+    **Args:** `asked`, as in `Model.readout`. Of next tokens all logits are outputs.
+
+    **Raises:** `InputError` for a part that is no block, and a family in which nothing can be proved; `CheckpointError`
+    where the model has no such head.
+    """
+    if subject["part"] != "block":
+        raise InputError(f'a family is that of the states after a block: give part="block", not {subject["part"]!r}')
+    if not isinstance(asked, str | ParametricFamily):
+        raise InputError(f"family must be a name, such as 'next-token', or one of ff.families; got {asked!r}")
+    if isinstance(asked, NextToken):
+        raise InputError(
+            'a certificate names no unembedding but the model\'s own: give family="next-token", or certify a map to '
+            "all logits by fisherflat.certify"
+        )
+    readout = model.readout(asked, encoded)
+    family = Categorical() if isinstance(readout.family, NextToken) else readout.family
+    if not isinstance(family, CERTIFIED):
+        known = ", ".join(one.__name__ for one in CERTIFIED)
+        raise InputError(f"nothing can be proved in {family!r}, only in Gaussian, {known}; measure it with analyze")
+    return _Read(part, readout.of(tokens(encoded, subject["position"])), readout.family), family
 
 
 def outputs(part: Part | Head, subject: dict[str, Any], encoded: Encoded) -> Callable[[Tensor], Tensor]:

@@ -43,12 +43,14 @@ def certify(
     dim: options.Dim = None,
     covariance: options.Covariance = "words",
     output: options.Output = "all",
+    family: options.Family = None,
     precision: Annotated[int, typer.Option("--precision", help="Bits of the ball arithmetic.", min=24)] = 128,
 ) -> None:
     """Prove that a part of a layer is flat, or curved, and write the certificate.
 
-    By default of the live attention, the last word moving; 'head 2' is a part, too. Of several layers, parts, readings,
-    prompts or positions there is a certificate for each combination, with directions and covariance of all prompts.
+    By default of the live attention, the last word moving; 'head 2' is a part, too, and --family reads what --part
+    block makes. Of several layers, parts, readings, prompts or positions there is a certificate for each combination,
+    with directions and covariance of all prompts.
     """
     from fisherflat.provers import certify_layer
     from fisherflat.report import renew
@@ -72,6 +74,7 @@ def certify(
             k=dim,
             covariance=options.covariance(covariance),
             output=output,
+            family=family,
             among=texts if len(texts) > 1 else None,
             precision=precision,
         )

@@ -10,8 +10,8 @@ import torch
 
 from fisherflat._arrays import integer
 from fisherflat._renamed import renamed
-from fisherflat.certificates import CurvatureCertificate, gaussian, given_prompt, outputs, placed
-from fisherflat.errors import CovarianceError
+from fisherflat.certificates import CurvatureCertificate, gaussian, given_prompt, outputs, placed, read_by_head
+from fisherflat.errors import CovarianceError, InputError
 from fisherflat.models import Encoded, Model, as_model, as_prompts
 from fisherflat.models.covariances import Covariance, called
 from fisherflat.models.covariances import covariance as covariance_of
@@ -36,6 +36,7 @@ def certify_layer(
     covariance: Covariance = "words",
     output: str = "all",
     among: Any = None,
+    family: Any = None,
     precision: int = 128,
 ) -> CurvatureCertificate:
     """A certificate about a part of a layer, on a chart of what entered it.
@@ -48,11 +49,14 @@ def certify_layer(
     one of the words stands that move); `covariance` and `output`, as in `fisherflat.analyze`, so that the number is
     that of its table: `"words"`, `"all"`, `"diagonal"`, `"full"`, a number or a `Gaussian`; the outputs of `"all"`
     tokens, or of those that `"moved"`; `among`, a list of the prompts of that analysis, to which directions and
-    covariance are fitted (default: the prompt alone); `precision`. Curvature is proved at the chart's origin, the
-    tokens' own state, which is the first point of an analysis.
+    covariance are fitted (default: the prompt alone); `family`, for `part="block"`, as what the model's own head reads
+    the states after it: `"next-token"`, `"class"`, or one of the families that `fisherflat.certify` knows;
+    `precision`. Curvature is proved at the chart's origin, the tokens' own state, which is the first point of an
+    analysis.
 
-    **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none;
-    `CovarianceError` for a covariance that is none.
+    **Raises:** `InputError` for a layer, part or position that is not there, a reading or movement that is none, and a
+    family in which nothing can be proved; `CovarianceError` for a covariance that is none; `CheckpointError` where the
+    model has no head for the family.
 
     >>> import fisherflat as ff
     >>> model = ff.load("python-llama")
@@ -68,12 +72,25 @@ def certify_layer(
         layer += len(model.blocks(encoded))
     others = [] if among is None else [model.encode(one) for one in as_prompts(among)]
     subject, operator, chart = placed(model, layer, part, moving, encoded, place, others)
-    subject |= {"output": output_of(output)}
+    mean: Any
     here = given_prompt(model, subject, encoded)
-    held, mean = readings.roles(reading), outputs(operator, subject, here)
+    if family is None:
+        subject |= {"output": output_of(output)}
+        mean = outputs(operator, subject, here)
+        measured: Any = _measured_in(model, subject, covariance_of(covariance), here, others)
+    else:
+        if called(covariance) != "words" or output != "all":
+            raise InputError("a family has its own metric, and reads the tokens that move: no covariance, no output")
+        mean, measured = read_by_head(model, operator, subject, here, family)
+        subject["family"] = family if isinstance(family, str) else "given"
+    held = readings.roles(reading)
     mean = freeze(mean, chart.point, held) if held else mean
-    family = _measured_in(model, subject, covariance_of(covariance), here, others)
-    found = certify(mean, chart, family, at=torch.zeros(moving.k), precision=precision)
+    if family is not None and held and any(one.module_path.startswith("lens") for one in mean.held):
+        raise InputError(
+            f"{reading!r} would hold something in the model's head, too, which analyze leaves live: prove it live, or "
+            "with what only blocks have held"
+        )
+    found = certify(mean, chart, measured, at=torch.zeros(moving.k), precision=precision)
     return replace(found, subject=subject)
 
 

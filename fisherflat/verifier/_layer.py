@@ -22,13 +22,14 @@ from fisherflat.certificates import (
     operator,
     outputs,
     placed,
+    read_by_head,
 )
 from fisherflat.errors import CertificateError, FisherflatError, InputError
-from fisherflat.models import Encoded, Head, Model, Part, as_model, as_prompts
+from fisherflat.models import READOUTS, Encoded, Head, Model, Part, as_model, as_prompts
 from fisherflat.models.covariances import OUTPUTS, covariance
 from fisherflat.models.moves import tokens
 from fisherflat.parts import freeze
-from fisherflat.spaces.families import Gaussian
+from fisherflat.spaces.families import Gaussian, ParametricFamily
 from fisherflat.verifier._verify import Verification, verify
 
 #: how far the hidden states and directions of a model may be from those of a certificate, relative to the largest
@@ -83,7 +84,7 @@ def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None, am
     chart = certificate.chart
     base = chart.point if certificate.base is None else certificate.base
     try:
-        mean = outputs(part, subject, here)
+        mean = _read(certificate, loaded, part, subject, here)
         mean = freeze(mean, base, certificate.frozen) if certificate.frozen else mean
     except FisherflatError as error:
         return Verification(False, (f"graph: the part could not be traced: {error}",))
@@ -94,6 +95,24 @@ def _among(subject: dict[str, Any]) -> list[Any]:
     """The names of the prompts that directions and covariance are fitted to, where they are others."""
     named = subject.get("among", [])
     return named if isinstance(named, list) else []
+
+
+def _read(c: CurvatureCertificate, model: Model, part: Part | Head, subject: dict[str, Any], encoded: Encoded) -> Any:
+    """The map that the subject is about.
+
+    **Raises:** `FisherflatError` where there is none such, or it makes parameters of another family.
+    """
+    if "family" not in subject:
+        return outputs(part, subject, encoded)
+    asked = subject["family"]
+    if asked != "given" and asked not in READOUTS:
+        raise CertificateError(f"subject: family is one of {', '.join(READOUTS)}, or 'given', not {asked!r}")
+    if asked == "given" and not isinstance(c.family, ParametricFamily):
+        raise CertificateError(f"subject: it is about a family, and the certificate about {c.family!r}")
+    mean, family = read_by_head(model, part, subject, encoded, c.family if asked == "given" else asked)  # type: ignore[arg-type]
+    if type(family) is not type(c.family):
+        raise CertificateError(f"subject: the model reads its states as {family!r}, not as {c.family!r}")
+    return mean
 
 
 def _without_note(checked: Verification) -> Verification:
@@ -120,7 +139,7 @@ def _placed(
         return part, [*_same_point(c, part), *_same_covariance(c, model, subject, encoded, among), *vectors]
     named, part, chart = placed(model, subject["layer"], subject["part"], moving, encoded, place, among)
     reasons = [*_same_point(c, part), *_same_covariance(c, model, subject, encoded, among)]
-    if named != {name: value for name, value in subject.items() if name not in ("covariance", "output")}:
+    if named != {name: value for name, value in subject.items() if name not in ("covariance", "output", "family")}:
         reasons.append("the prompt is not the one that is moved on")
     if c.chart.kind != chart.kind:
         reasons.append(f"the chart is called {c.chart.kind!r}, and what moves makes {chart.kind!r}")

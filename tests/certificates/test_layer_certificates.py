@@ -105,3 +105,49 @@ def test_a_subject_is_the_provers_word_where_no_model_is_given() -> None:
     verification = ff.verify(made, ff.freeze(part, made.chart.point), made.chart)
     assert verification.ok
     assert any(note.startswith("subject:") for note in verification.notes)
+
+
+@cache
+def next_tokens() -> CurvatureCertificate:
+    return ff.certify_layer(model(), 0, "block", prompt=PROMPT, family="next-token")
+
+
+def test_a_family_is_proved_at_the_number_of_the_table() -> None:
+    """Twice the Gauss curvature is the scalar curvature, which analyze takes from floats, block by block over V."""
+    made = next_tokens()
+    assert made.subject is not None and made.subject["family"] == "next-token"
+    assert made.enclosure is not None and ff.verify_layer(made, model()) and not ff.verify_layer(made, model()).notes
+    row = ff.analyze(
+        model(), PROMPT, family="next-token", layers=[0], points=1, positions="last", readings=["live"], progress=False
+    ).table.iloc[0]
+    assert row["position"] == made.subject["position"]
+    assert 2 * float(made.enclosure[0]) == pytest.approx(row["scalar_curvature"], rel=1e-9)
+
+
+@pytest.mark.parametrize("change", [{"family": "class"}, {"family": "given"}, {"family": 3}, {"family": None}, {}])
+def test_another_family_in_the_subject_is_refused(change: dict[str, object]) -> None:
+    subject = {name: value for name, value in (next_tokens().subject or {}).items() if name != "family"}
+    assert not ff.verify_layer(replace(next_tokens(), subject=subject | change), model())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"part": "mlp", "family": "next-token"}, "part=\"block\", not 'mlp'"),
+        ({"part": "head 0", "family": "next-token"}, "part=\"block\", not 'head 0'"),
+        ({"part": "block", "family": "direction"}, "nothing can be proved in VonMisesFisher"),
+        ({"part": "block", "family": "class"}, "no head for classes"),
+        ({"part": "block", "family": "tokens"}, "next-token"),
+        ({"part": "block", "family": 3}, "family must be a name"),
+        ({"part": "block", "family": ff.families.NextToken(torch.eye(3))}, "names no unembedding"),
+        ({"part": "block", "family": "next-token", "covariance": 2.0}, "no covariance, no output"),
+        ({"part": "block", "family": "next-token", "output": "moved"}, "no covariance, no output"),
+        (
+            {"part": "block", "family": "next-token", "reading": "frozen norm"},
+            "would hold something in the model's head",
+        ),
+    ],
+)
+def test_what_cannot_be_proved_of_a_family_is_refused(arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(ff.errors.FisherflatError, match=said):
+        ff.certify_layer(model(), 0, prompt=PROMPT, **arguments)  # type: ignore[arg-type]
