@@ -20,8 +20,8 @@ from fisherflat.parts import trace
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Categorical, Gaussian, NextToken, ParametricFamily
 
-#: what every subject about curvature says, beside the name of its prompt, which is under one of `PROMPTS`; the others of
-#: some, and not of older ones
+#: what every subject about curvature says, beside the name of its prompt, which is under one of `PROMPTS`; the
+#: others are of some, and not of older ones
 FIELDS = frozenset({"layer", "part", "position", "moves"})
 PROMPTS = frozenset({"token_ids", "inputs"})
 SINCE = frozenset({"covariance", "output", "among", "family"})

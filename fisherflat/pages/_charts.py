@@ -21,6 +21,10 @@ _WRITTEN = 14
 
 Rows = Sequence[Mapping[str, Any]]
 
+#: what a cell that has no number says, where there is little room and where there is some
+_SIGNS = {"flat": "·", "undecided": "?", "small": "○"}
+_SHORT = {"flat": "flat", "undecided": "?", "small": "tiny"}
+
 
 def ranges(
     title: str, rows: Rows, *, x: str, series: str, about: str, said: str, order: Sequence[str], table: str = "",
@@ -127,7 +131,7 @@ def cells(
     }})  # fmt: skip
     end = max((abs(row["mean"]) for row in rows if _finite(row["mean"])), default=0.0)
     data = [
-        {**row, "short": _short(row), "sign": {"flat": "·", "undecided": "?"}.get(row["tone"], ""),
+        {**row, "short": _short(row), "sign": _SIGNS.get(row["tone"], ""),
          "ink": _ink(row["mean"], end, rows)}
         for row in rows
     ]  # fmt: skip
@@ -233,8 +237,8 @@ def _ink(value: Any, end: float, rows: Rows) -> str:
 
 
 def _short(row: Mapping[str, Any]) -> str:
-    if row["tone"] in ("flat", "undecided"):
-        return "flat" if row["tone"] == "flat" else "?"
+    if row["tone"] in _SHORT:
+        return _SHORT[row["tone"]]
     return f"{row['mean']:.2g}" if _finite(row["mean"]) else ""
 
 

@@ -172,6 +172,7 @@ def heads(table: pd.DataFrame, *, reading: str = "live", ax: Axes | None = None)
     """A map of the heads of all layers: the mean scalar curvature of each, on a symmetric logarithmic scale.
 
     Heads that are flat, proved or to their error, are hatched; those of which some point is undecided are crossed out.
+    Points whose image is negligible, by that column of the table, are left out; heads that have no others are dotted.
 
     **Args:**
 
@@ -228,26 +229,31 @@ def heads_by_reading(
 class _Heads(NamedTuple):
     """The heads of one reading, a row a layer and a column a head.
 
-    **Attributes:** the means, zero where they are flat or undecided, and which are.
+    **Attributes:** the means, zero where they are flat, undecided or of negligible images alone, and which are.
     """
 
     mean: pd.DataFrame
     flat: pd.DataFrame
     unknown: pd.DataFrame
+    small: pd.DataFrame
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> _Heads:
-        rows = rows.assign(head=rows["part"].str.removeprefix("head ").astype(int))
+        tiny = rows["negligible_image"].fillna(False).astype(bool) if "negligible_image" in rows else False
+        rows = rows.assign(head=rows["part"].str.removeprefix("head ").astype(int), tiny=tiny)
+        rows["tiny"] &= rows["verdict"] == Verdict.CURVED  # the others have no size of their own
+        rows["scalar_curvature"] = rows["scalar_curvature"].where(~rows["tiny"])
         places = rows.groupby(["layer", "head"])
         mean = places["scalar_curvature"].mean().unstack("head")
-        flat, unknown = (
+        flat, unknown, small = (
             found.unstack("head").reindex_like(mean).fillna(False).astype(bool)
             for found in (
                 places["verdict"].agg(lambda w: w.isin(FLAT_WORDS).all()),
                 places["verdict"].agg(lambda w: (w == Verdict.UNDECIDED).any()),
+                places["tiny"].all(),
             )
         )
-        return cls(mean.where(~flat & ~unknown, 0.0), flat, unknown)
+        return cls(mean.where(~flat & ~unknown & ~small, 0.0), flat, unknown, small)
 
 
 def _norm_of_heads(maps: Sequence[np.ndarray]) -> Normalize:
@@ -265,7 +271,7 @@ def _draw_heads(found: _Heads, ax: Axes, norm: Normalize) -> AxesImage:
 
     values = found.mean
     image = ax.imshow(values, cmap=COLOURS, norm=norm, aspect="auto", interpolation="none")
-    for drawn, hatch in ((found.flat, "////"), (found.unknown, "xxxx")):
+    for drawn, hatch in ((found.flat, "////"), (found.unknown, "xxxx"), (found.small, "....")):
         for row, column in zip(*np.nonzero(drawn.to_numpy(dtype=bool)), strict=True):
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, hatch=hatch, lw=0, ec="0.6"))
     step = -(-values.shape[1] // 16)

@@ -300,7 +300,8 @@ class Analysis(Result):
         found = list(dict.fromkeys((curved if len(curved) else heads)["reading"]))
         shown = heads[heads["reading"].isin(found)]
         height = len(found) * (0.8 + 0.18 * max(2, min(shown["layer"].nunique(), 24)))
-        flat = partial(_of_cells, bool(shown["verdict"].isin(FLAT_WORDS).any()))
+        small = bool((shown["negligible_image"].fillna(False) & (shown["verdict"] == Verdict.CURVED)).any())
+        flat = partial(_of_cells, bool(shown["verdict"].isin(FLAT_WORDS).any()), small)
         about = self._about("scalar curvature by head", shown, flat)
         return Figure.of_panels(
             lambda axes: plot.heads_by_reading(shown, found, axes=axes), height, len(found), about=about
@@ -359,7 +360,8 @@ def _mean_error(rows: pd.DataFrame) -> float:
     return float(rows["scalar_curvature_error"].where(rows["scalar_curvature"].notna()).mean())
 
 
-def _of_cells(flat: bool, drawn: str, over: str, undecided: bool) -> str:
+def _of_cells(flat: bool, small: bool, drawn: str, over: str, undecided: bool) -> str:
     """What the cells of a map of heads are."""
     marks = ["hatched: flat"] * flat + ["crossed out: undecided"] * undecided
+    marks += ["negligible images left out, dotted: nothing else"] * small
     return "; ".join([f"means over {over}", *marks])

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from fisherflat.studies.depth import Depth
 
+_OF_HEADS = (
+    "What each head gives to the output projection, by itself. Points at which the image of a head is negligible (the "
+    "column negligible_image) are left out; where all are, the cell says so."
+)
 #: where the metric is worse conditioned than this, a reader may want to look again
 _ILL = 1e6
 
@@ -29,7 +33,7 @@ def sections(found: Analysed) -> list[Section]:
     """What is to be read of an analysis, from what matters most to how it was made."""
     parts, family = list[Section](), found.settings.get("family")
     if found.measured:
-        parts += of_estimates(kinds(found), family)
+        parts += of_estimates(kinds(found), family, found.table)
         if len(found.gaps):
             parts.append(_gates(found.gaps, family))
     if "planes" in found.table and found.measured:
@@ -39,14 +43,14 @@ def sections(found: Analysed) -> list[Section]:
     return [*parts, _second_look(found), Section("All of it in sentences", [Points(found.sentences())])]
 
 
-def of_estimates(estimates: pd.DataFrame, family: str | None) -> list[Section]:
-    """What estimates by layer, part and reading show."""
+def of_estimates(estimates: pd.DataFrame, family: str | None, table: pd.DataFrame | None = None) -> list[Section]:
+    """What estimates by layer, part and reading show; the whole `table`, where it is at hand, tells what is small."""
     parts = []
     whole = estimates[estimates["part"].isin(NAMES)]
     if len(whole):
         parts += [_overview(whole, family), _by_layer(whole, family)]
     if len(estimates) > len(whole):
-        parts.append(_heads(estimates[~estimates["part"].isin(NAMES)]))
+        parts.append(_heads(estimates[~estimates["part"].isin(NAMES)], table))
     return parts
 
 
@@ -161,14 +165,34 @@ def _all_directions(table: pd.DataFrame, family: str | None) -> Section:
     ])  # fmt: skip
 
 
-def _heads(kinds: pd.DataFrame) -> Section:
-    items = []
+def _without_negligible(table: pd.DataFrame) -> tuple[pd.Series, set[Any]]:
+    """Means over points whose image is not negligible, by layer, part and reading; and what has points that are."""
+    curved = table[table["verdict"] == Verdict.CURVED]
+    small = curved["negligible_image"].fillna(False).astype(bool)
+    keys = ["layer", "part", "reading"]
+    return curved[~small].groupby(keys)["scalar_curvature"].mean(), set(curved[small].groupby(keys).groups)
+
+
+def _heads(kinds: pd.DataFrame, table: pd.DataFrame | None) -> Section:
+    """Heads that hardly move their outputs have no colour: curvatures of nothing would take it from all others."""
+    items: list[Any] = []
+    means, small = _without_negligible(table) if table is not None else (pd.Series(dtype=float), set[Any]())
+
+    def seen(row: dict[str, Any]) -> dict[str, Any]:
+        key = row["layer"], row["part"], row["reading"]
+        told = _row(row) | {"head": row["part"].removeprefix("head ")}
+        if key not in small or told["tone"] != "curved":
+            return told
+        if key in means.index:
+            return told | {"mean": means[key], "shown": f"{means[key]:+.3g} without negligible images", "interval": ""}
+        return told | {"mean": math.nan, "word": "negligible image", "tone": "small"}
+
     for reading in sorted(set(kinds["reading"]), key=readings.order):
         rows = kinds[kinds["reading"] == reading]
-        ordered = [_row(row) | {"head": row["part"].removeprefix("head ")} for row in _ordered(rows)]
+        ordered = [seen(row) for row in _ordered(rows)]
         items.append(cells(
             f"Heads, {reading}", [row | {"layer": f"layer {row['layer']}"} for row in ordered], x="head", y="layer",
-            about="What each head gives to the output projection, by itself.", said=_in_brief(rows),
+            about=_OF_HEADS, said=_in_brief(rows),
             table="estimates.csv",
         ))  # fmt: skip
     return Section("Heads", items)

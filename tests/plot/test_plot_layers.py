@@ -86,3 +86,17 @@ def test_heads_are_cells_and_flat_ones_are_hatched() -> None:
     assert low == -high and math.isclose(high, 20.0)
     with pytest.raises(InputError, match="no heads in the reading 'frozen gate'"):
         plot.heads(pd.DataFrame(rows), reading="frozen gate")
+
+
+def test_a_head_of_negligible_image_takes_no_colour_from_the_others() -> None:
+    rows = [
+        {"layer": 0, "part": f"head {head}", "reading": "live", "prompt": prompt, "verdict": "curved",
+         "scalar_curvature": -1e6 if small else -2.0 * (1 + head), "negligible_image": small}
+        for head, of in enumerate([(False, False), (True, True), (True, False)])
+        for prompt, small in enumerate(of)
+    ]  # fmt: skip
+    ax = plot.heads(pd.DataFrame(rows))
+    np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), [[-2.0, 0.0, -6.0]])
+    assert ax.images[0].get_clim() == (-6.0, 6.0)
+    (dotted,) = ax.patches
+    assert dotted.get_x() == 0.5 and set(dotted.get_hatch()) == {"."}

@@ -204,6 +204,11 @@ def test_a_part_that_is_missing_is_a_row_with_its_error(tmp_path: Path) -> None:
     missing = rows[rows.part == "attention"]
     assert len(missing) == 2 and missing.error.str.contains("no attention part was found").all()
     assert missing.scalar_curvature.isna().all() and missing.verdict.isna().all()
+    there = rows[rows.part == "mlp"]
+    where = ["layer", "position", "token", "raw_token", "token_class"]
+    pd.testing.assert_frame_equal(
+        missing[where].drop_duplicates().reset_index(drop=True), there[where].drop_duplicates().reset_index(drop=True)
+    )
     assert rows[rows.part == "mlp"].scalar_curvature.notna().all()
     assert any("rows have no result; the first is layer 0, attention: " in said for said in analysis.sentences())
     assert {path.name for path in analysis.save(tmp_path)} == {

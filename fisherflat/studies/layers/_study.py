@@ -121,7 +121,8 @@ class Study:
         try:
             return [about | row for row in self._rows(task)]
         except Exception as error:  # one part that fails must not end the run; its row says why
-            return [about | {"error": _said(error)}]
+            places = ({"position": at, **token_columns(prompt, at)} for at in self.positions[task.prompt])
+            return [about | place | {"error": _said(error)} for place in places]
 
     def _rows(self, task: Task) -> list[Row]:
         prompt, moves = self.prompts[task.prompt], self.settings.moves
