@@ -583,6 +583,12 @@ CASES: dict[str, Calls] = {
         "a reading": lambda: ff.certify_layer(S.model, 0, prompt=IDS, reading="nonsense"),
         "movement that is none": lambda: ff.certify_layer(S.model, 0, prompt=IDS, moves="nonsense"),
         "for a covariance that is none": lambda: ff.certify_layer(S.model, 0, prompt=IDS, covariance=-1.0),
+        "a family in which nothing can be proved": lambda: ff.certify_layer(
+            S.model, 0, "block", prompt=IDS, family="direction"
+        ),
+        "the model has no head for the family": lambda: ff.certify_layer(
+            S.model, 0, "block", prompt=IDS, family="class"
+        ),
     },
     "compare": {
         "for fewer than two": lambda: ff.compare(S.analysis, progress=False),

@@ -127,5 +127,52 @@ def test_a_geodesic_longer_than_the_straight_line_is_no_distance() -> None:
     assert tolerant.distance(a, b).isnan()
 
 
+def counted(manifold: Any) -> list[int]:
+    """How many points the metric is asked for from now on."""
+    geodesics, asked = manifold._geodesics, [0]
+    local = geodesics.local
+
+    def call(u: Tensor) -> Any:
+        asked[0] += len(u)
+        return local(u)
+
+    object.__setattr__(geodesics, "local", call)
+    return asked
+
+
+def test_many_geodesics_share_what_the_metric_is_asked_for() -> None:
+    """Fewer places than the nodes of one step of Newton's method, and yet distances are those of great circles."""
+    draw = torch.Generator().manual_seed(3)
+    a, b = (torch.rand(60, 2, generator=draw, dtype=D) + torch.tensor([0.7, 0.0]) for _ in range(2))
+    sphere = ff.StatisticalManifold(on_sphere, ff.charts.identity(2))
+    asked = counted(sphere)
+    exact = 2 * torch.acos((on_sphere(a) * on_sphere(b)).sum(-1) / 4)
+    found = sphere.distance(a, b, error=True)
+    assert asked[0] < 11 * 60
+    assert ((found.value - exact).abs() <= found.error + 1e-14).all() and (found.error <= 1e-9 * found.value).all()
+
+
+def test_what_a_grid_does_not_see_is_seen_on_the_paths() -> None:
+    """A bowl that is a plane at every node of the grid: no path on its polynomials agrees with it."""
+    a = torch.tensor([[0.2, 0.3], [0.9, 0.3], [0.3, 0.7], [0.5, 0.5]], dtype=D)
+    b = torch.tensor([[0.8, 0.6], [0.6, 0.8], [0.5, 0.2], [0.6, 0.4]], dtype=D)
+    plane = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
+    bowl = plane._geodesics
+    wrong, calls = bowl.local, []
+
+    def local(u: Tensor) -> Any:
+        metric, symbols = wrong(u)
+        calls.append(len(u))
+        if len(calls) == 1:  # the first grid
+            return torch.eye(2, dtype=D).expand_as(metric).clone(), torch.zeros_like(symbols)
+        return metric, symbols
+
+    right = plane.distance(a, b)
+    plane.__dict__.pop("_joined")
+    object.__setattr__(bowl, "local", local)
+    assert calls == [] and plane.log(a, b).shape == (4, 2) and calls[0] == 81
+    torch.testing.assert_close(plane.distance(a, b), right, rtol=1e-9, atol=0)
+
+
 def test_a_point_is_at_no_distance_from_itself() -> None:
     assert SPHERE.distance(A, A).tolist() == [0.0, 0.0, 0.0] and SPHERE.log(A, A).tolist() == [[0.0, 0.0]] * 3
