@@ -36,7 +36,7 @@ def compare(
 
     texts, what = prompts.given(), measuring.arguments()
     if plan:
-        planned([path for path in paths if not is_saved(path)], texts, loading, what)
+        planned([path for path in paths if not is_saved(path)], texts, loading, what, running.jobs)
         return
     with room_for(Comparison, out, overwrite=overwrite or resume):
         found = compare(
@@ -85,7 +85,7 @@ def track(
     if plan:
         left = to_measure(runs, out if resume else None)
         first = [plan_of(loading.load(str(paths[0])), texts, **what).times(len(paths)) for paths in left]
-        tell(sum(first[1:], first[0]) if first else None)
+        tell(sum(first[1:], first[0]) if first else None, running.jobs)
         return
     with room_for(Track, out, overwrite=overwrite or resume):
         found = track(

@@ -67,7 +67,7 @@ def analyze(
 
     texts, what = prompts.given(), measuring.arguments()
     if plan:
-        planned([path], texts, loading, what)
+        planned([path], texts, loading, what, running.jobs)
         return
     with room_for(Analysis, out, overwrite=overwrite or resume), begun(out, resume, overwrite):
         found = analyze(

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def planned(
-    paths: Iterable[str | Path], prompts: Sequence[Any], loading: options.Loading, what: Mapping[str, Any]
+    paths: Iterable[str | Path],
+    prompts: Sequence[Any],
+    loading: options.Loading,
+    what: Mapping[str, Any],
+    workers: int = 1,
 ) -> None:
     """Say what it would take to analyse some models, one after the other."""
     from fisherflat.report import plan
@@ -24,13 +28,13 @@ def planned(
     for path in paths:
         one = plan(loading.load(str(path)), prompts, **what)
         found = one if found is None else found + one
-    tell(found)
+    tell(found, workers)
 
 
-def tell(found: Plan | None) -> None:
+def tell(found: Plan | None, workers: int = 1) -> None:
     """Say what a plan is; nothing is left to do where there is none."""
     if found is None:
         say("nothing is left to measure")
         return
-    say(f"plan: {found}")
+    say(f"plan: {found.in_words(workers)}")
     answer({"kind": "Plan", **asdict(found)})

@@ -16,7 +16,7 @@ from fisherflat.errors import DegenerateImmersionError, DegenerateImmersionWarni
 from fisherflat.geometry import Bounded
 
 #: enough for a bias of a tenth of a standard error of one run
-SEEDS = 300
+SEEDS = 1000
 
 
 def sphere(radius: float) -> object:

@@ -14,6 +14,7 @@ import fisherflat as ff
 from fisherflat.cli import app
 from fisherflat.errors import InputError
 from fisherflat.models import Model
+from fisherflat.studies.layers import Plan
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,10 @@ def test_from_the_shell_nothing_is_written(tmp_path: Path) -> None:
         done = CliRunner().invoke(app, [*map(str, command), *given], input="the cat sat\n")
         assert done.exit_code == 0, done.output
         assert f"{count * rows:,} rows" in done.stdout and not (tmp_path / "out").exists()
+
+
+def test_several_workers_take_their_share_and_no_less_than_a_task() -> None:
+    plan = Plan(1, 10, 100, 600.0, 2**30, 5.0)
+    assert plan.seconds_with(1) == 600 and plan.seconds_with(4) == 150 and plan.seconds_with(50) == 60
+    assert plan.in_words() == str(plan)
+    assert plan.in_words(4) == f"{plan} With 4 workers about 2 min and 4.0 GiB together."

@@ -106,7 +106,12 @@ def test_it_is_saved_read_and_shown(tmp_path: Path) -> None:
     found = analyzed(Stack(Mixing(0), Mixing(1)).double(), layers=[0])
     found.save(tmp_path)
     pd.testing.assert_frame_equal(ff.Analysis.load(tmp_path).table, found.table)
-    assert "in all directions" in Path(found.report(tmp_path / "page.html")).read_text()
+    page = Path(found.report(tmp_path / "page.html")).read_text()
+    assert "in all directions" in page and "place by place" in page and "random planes" in page
+    # one value stands for the layer: its interval is that of its sampling
+    (estimate,) = found.estimates.to_dict("records")
+    assert (estimate["level"], estimate["clusters"]) == ("plane", found.rows[0]["planes"])
+    assert estimate["low"] == found.rows[0]["scalar_curvature_low"] < estimate["mean"] < estimate["high"]
 
 
 def test_all_directions_beside_two() -> None:

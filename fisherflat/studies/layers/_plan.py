@@ -58,6 +58,17 @@ class Plan:
             self.models * count, self.tasks * count, self.rows * count, self.seconds * count, self.memory, self.pilot
         )
 
+    def seconds_with(self, workers: int) -> float:
+        """How long so many workers would take at least: none does less than a task."""
+        return max(self.seconds / workers, self.seconds / max(self.tasks, 1))
+
+    def in_words(self, workers: int = 1) -> str:
+        """In a sentence, also for several workers."""
+        if workers <= 1:
+            return str(self)
+        time, memory = _duration(self.seconds_with(workers)), workers * self.memory / 2**30
+        return f"{self} With {workers} workers about {time} and {memory:.1f} GiB together."
+
     def __str__(self) -> str:
         """In a sentence."""
         of = "" if self.models == 1 else f"{self.models} models, "
