@@ -103,7 +103,7 @@ def test_a_budget_that_ends_first_is_a_note(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_it_is_saved_read_and_shown(tmp_path: Path) -> None:
-    found = analyzed(Stack(Mixing(0), Mixing(1)).double(), layers=[0])
+    found = analyzed(Stack(Mixing(2), Mixing(1)).double(), layers=[0])
     found.save(tmp_path)
     pd.testing.assert_frame_equal(ff.Analysis.load(tmp_path).table, found.table)
     page = Path(found.report(tmp_path / "page.html")).read_text()
