@@ -44,8 +44,6 @@ WORTH = 48
 
 Array = np.ndarray
 
-ZERO: Any = arb(0)
-
 
 @dataclass
 class Rows:
@@ -147,10 +145,6 @@ def _checked(rows: Array) -> tuple[list[Array], None, Array]:
 def _floats(rows: Array) -> tuple[list[Array], Array | None, Array]:
     """Balls as sums of floats and a radius, whatever Arb rounds on the way: what is left over is a ball as well."""
     shape, flat = rows.shape, rows.ravel().tolist()
-    size, zero = _sizes(flat, shape)
-    odd = ~(zero | ((size > 2.0**-RANGE) & (size < 2.0**RANGE))).all(1)
-    if odd.any():
-        flat = np.where(odd[:, None], ZERO, rows).ravel().tolist()
     pieces: list[Array] = []
     left = arb_mat(shape[0], shape[1], flat)
     for _ in range(ctx.prec // 53 + 2):
@@ -162,7 +156,12 @@ def _floats(rows: Array) -> tuple[list[Array], Array | None, Array]:
         left = left - arb_mat(shape[0], shape[1], piece.ravel().tolist())
         flat = left.entries()
     radius, exact = _sizes(flat, shape)
-    return pieces, None if exact.all() else np.where(exact, 0.0, np.maximum(radius * (1 + 2.0**-50), 2.0**LEAST)), odd
+    radius = np.where(exact, 0.0, np.maximum(radius * (1 + 2.0**-50), 2.0**LEAST))
+    size = np.abs(pieces[0]) + radius
+    odd = ~(((size > 2.0**-RANGE) & (size < 2.0**RANGE)) | ((pieces[0] == 0) & exact)).all(1)
+    for part in (*pieces, radius):
+        part[odd] = 0
+    return pieces, radius if radius.any() else None, odd
 
 
 def _sizes(entries: Sequence[Any], shape: tuple[int, ...]) -> tuple[Array, Array]:
