@@ -10,6 +10,7 @@ import typer
 
 from fisherflat._files import made, tried
 from fisherflat.cli import _options as options
+from fisherflat.cli import _places
 from fisherflat.cli._grammar import command
 from fisherflat.cli._output import answer, ended, progress, report, say, show, written
 from fisherflat.cli._planning import planned
@@ -127,7 +128,7 @@ def depth(
     texts, where, k = prompts.given(), options.positions(position), options.directions(dim)
     with room_for(DepthStudy, out, overwrite=overwrite):
         model = loading.load(path)
-        for place in options.places(model, texts, where, moves, k):
+        for place in _places.places(model, texts, where, moves, k):
             with room_for(DepthStudy, out / place.name, overwrite=overwrite) as folder:
                 found = study_depth(
                     model,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -372,14 +372,6 @@ def counted(given: Sequence[int] | str, count: int, option: str) -> list[int]:
     return list(dict.fromkeys(index % count for index in given))
 
 
-class Place(NamedTuple):
-    """Where something moves. **Attributes:** `prompt`; `position`; `name`, which tells it from others, or empty."""
-
-    prompt: Any
-    position: int | str | None
-    name: str
-
-
 def directions(given: str | None) -> int | str | None:
     """How many directions move: a number, or `full`."""
     if given is None or given == "full":
@@ -387,19 +379,3 @@ def directions(given: str | None) -> int | str | None:
     if not given.isdecimal() or int(given) < 1:
         raise typer.BadParameter(f"{given!r} is neither a number from 1 on nor 'full'", param_hint="--dim")
     return int(given)
-
-
-def places(model: Model, prompts: Sequence[Any], where: Any, moves: str, dim: int | str | None) -> list[Place]:
-    """Each position of each prompt, for what is measured at one of them; by default the last word."""
-    from fisherflat.models.moves import Whole, parse
-
-    moving, found = Whole() if isinstance(dim, str) else parse(moves, dim), []
-    for number, prompt in enumerate(prompts):
-        name = f"prompt-{number}" if len(prompts) > 1 else ""
-        at: list[Any] = [where]
-        if where not in (None, "last", "together"):
-            at = list(moving.positions(model, model.encode(prompt), where))
-        for position in at:
-            parts = [name, f"position-{position}" if len(at) > 1 else ""]
-            found.append(Place(prompt, position, "-".join(filter(None, parts))))
-    return found

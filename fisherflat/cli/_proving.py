@@ -10,6 +10,7 @@ import typer
 
 from fisherflat._files import tried
 from fisherflat.cli import _options as options
+from fisherflat.cli import _places
 from fisherflat.cli._grammar import command
 from fisherflat.cli._output import answer, say, written
 
@@ -60,7 +61,7 @@ def certify(
     tried(out)
     parts, readings = options.words(part), options.readings(reading) or ["live"]
     model = loading.load(path)
-    places = options.places(model, texts, where, moves, dim)
+    places = _places.places(model, texts, where, moves, dim)
     layers = options.counted(chosen, len(model.blocks(places[0].prompt)), "--layer")
     for index, what, held, place in product(layers, parts, readings, places):
         certificate = certify_layer(

@@ -205,8 +205,6 @@ class Graph(Shown):
 
         It is this one where they are so already, unless it follows its weights.
         """
-        if self.program is None and self._is(dtype, device):
-            return self
         moved: dict[int, Tensor] = {}
         names: dict[int, str] = {}
 
@@ -223,23 +221,13 @@ class Graph(Shown):
             return moved[id(leaf)]
 
         if self.program is None:
-            return self._rebuilt(convert, names)
+            everything = leaves(([(node.args, node.kwargs) for node in self.nodes], self.output))
+            return self if all(convert(leaf) is leaf for leaf in everything) else self._rebuilt(convert, names)
         program = self.program.ended(leaf for _, leaf in self.constants())
         with program.written():
             found = self._rebuilt(convert, names)
         found.program = program.ended(leaf for _, leaf in found.constants())
         return found
-
-    def _is(self, dtype: torch.dtype, device: torch.device) -> bool:
-        given = [leaf for node in self.nodes for leaf in leaves((node.args, node.kwargs))]
-        if isinstance(self.output, Tensor):
-            given.append(self.output)
-        return all(
-            leaf.device == device and (leaf.dtype == dtype or not leaf.is_floating_point())
-            if isinstance(leaf, Tensor)
-            else not (isinstance(leaf, torch.dtype) and leaf.is_floating_point and leaf != dtype)
-            for leaf in given
-        )
 
     def _rebuilt(self, convert: Callable[[Any], Any], names: dict[int, str]) -> Graph:
         copies: dict[Node, Node] = {}
