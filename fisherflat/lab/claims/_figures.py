@@ -11,7 +11,7 @@ import numpy as np
 from fisherflat.lab.claims._selection import counted, of_groups
 from fisherflat.lab.claims._statistics import POOLINGS
 from fisherflat.lab.claims._verdicts import FAILS, HOLDS, UNDECIDED
-from fisherflat.lab.claims._words import kind_of, measure, subject, where
+from fisherflat.lab.claims._words import kind_of, measure, signed, subject, where
 from fisherflat.plot import MARKERS, OKABE_ITO
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, An
             continue
         if title != last:
             found.append((title, None))
-        label = " ".join(row["id"].split(" ")[1:]).replace("_", " ") or where(row) or str(row["where"])
+        label = " ".join(row["id"].split(" ")[1:]).replace("_", " ") or where(row)
         found.append(("mean over tasks" if label.startswith("all") else label, row))
         last = title
     return found
@@ -163,10 +163,11 @@ def _simpson(axes: Axes, tables: Tables, protocol: Mapping[str, Any], found: pd.
     axes.set_xscale("log")
     known = rows[column][rows[column] > 0]
     axes.set_xlim(known.quantile(0.03) / 1.5, known.quantile(0.97) * 1.5)  # images that are nearly lines lie far beyond
-    axes.set_xlabel(f"{measure(column)}; 3 to 97 % of the models", fontsize=8)
+    axes.set_xlabel(measure(column), fontsize=8)
     axes.set_ylabel("accuracy on test examples [%]", fontsize=8)
     value = wide.loc[column]
-    axes.set_title(f"pooled {value['pooled']:+.2f}, within task {value['within task']:+.2f}", fontsize=8)
+    said = f"pooled {signed(value['pooled'])}, within task {signed(value['within task'])}"
+    axes.set_title(f"{said}; drawn: 3 to 97 % of the models", fontsize=8)
     axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, markerscale=2)
 
 

@@ -7,6 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fisherflat.lab.claims._figures import Tables, alone, figures
+from fisherflat.lab.claims._prose import (
+    ACCURACIES,
+    CEILING,
+    CORRELATIONS,
+    GAUGE,
+    INTRODUCTION,
+    MEASURES,
+    MLPS,
+    RULES,
+    SHOWN,
+)
 from fisherflat.lab.claims._selection import PLAIN
 from fisherflat.lab.claims._statistics import POOLINGS
 from fisherflat.lab.claims._verdicts import FAILS, HOLDS, UNDECIDED, verdicts
@@ -153,6 +164,18 @@ def accuracy_rows(table: pd.DataFrame) -> list[list[str]]:
     return found
 
 
+def ceiling(table: pd.DataFrame, protocol: Mapping[str, Any]) -> str:
+    """How close to the best possible accuracy the models of claim C are."""
+    best, found = 1 - protocol["data"]["noise"], []
+    for test in protocol["claims"]["C"]["tests"]:
+        own = table[table["task"].isin(test["tasks"]) & table["arm"].isin([test["arm"], test["against"]])]
+        for name, value in test["where"].items():
+            own = own[own[name] == value]
+        found += list(own["test_accuracy"])
+    short = max((best - accuracy for accuracy in found), default=math.nan)
+    return CEILING.format(best=f"{100 * best:.0f}", short=f"{100 * short:.1f}")
+
+
 def accuracy_tables(table: pd.DataFrame, protocol: Mapping[str, Any]) -> list[str]:
     """The groups of runs that claims B, C and D are about: a line an arm, a column a task."""
     found = []
@@ -218,9 +241,9 @@ def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, An
     ]
     parts = [
         "# The claims, settled",
-        _INTRODUCTION.format(models=_count(tables), hash=about["protocol_sha256"][:12], run=RUN, settle=SETTLE),
+        INTRODUCTION.format(models=_count(tables), hash=about["protocol_sha256"][:12], run=RUN, settle=SETTLE),
         _table(["", "claim", "source", "verdict", "why"], claims),
-        _RULES.format(
+        RULES.format(
             confidence=f"{100 * rules['confidence']:.0f} %", seeds=rules["least_seeds"], tasks=rules["least_tasks"]
         ),
     ]
@@ -241,20 +264,22 @@ def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, An
         ]
         if claim == "A":
             shown = _calibrated(tables["measures"])
-            parts += [_MEASURES, _SHOWN, _table(["measure", *_tasks(shown)], measure_rows(shown))]
+            parts += [MEASURES, SHOWN, _table(["measure", *_tasks(shown)], measure_rows(shown))]
         if claim == "B":
             parts.append(language())
+        if claim == "C":
+            parts.append(ceiling(tables["accuracies"], protocol))
         if claim == "F" and "mlps" in tables:
-            parts += [_MLPS, _table(_MLP_HEAD, mlp_rows(tables["mlps"]))]
+            parts += [MLPS, _table(_MLP_HEAD, mlp_rows(tables["mlps"]))]
         if claim == "D":
             parts += [
-                _CORRELATIONS.format(**_counts(tables["correlations"])),
+                CORRELATIONS.format(**_counts(tables["correlations"])),
                 _table(_LEVELS, correlation_rows(tables["correlations"])),
-                _GAUGE,
+                GAUGE,
                 _table(_STRETCHED, gauge_rows(tables["gauge"])),
             ]
     parts += [
-        "## Accuracies", _ACCURACIES, *accuracy_tables(tables["accuracies"], protocol),
+        "## Accuracies", ACCURACIES, *accuracy_tables(tables["accuracies"], protocol),
         "## What it was made with", _files(about),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
@@ -278,60 +303,31 @@ def page(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
         items.append(Grid(f"Tests of claim {claim}", _HEAD, rows_of(tests, claim), "tests.parquet"))
         if claim == "A":
             heads = ["measure", *_tasks(tables["measures"])]
-            items += [_MEASURES, Grid("Every measure", heads, measure_rows(tables["measures"]), "measures.parquet")]
+            items += [MEASURES, Grid("Every measure", heads, measure_rows(tables["measures"]), "measures.parquet")]
         if claim == "B":
             items.append(language())
+        if claim == "C":
+            items.append(ceiling(tables["accuracies"], protocol))
         if claim == "F" and "mlps" in tables:
-            items += [_MLPS, Grid("Gated MLPs", _MLP_HEAD, mlp_rows(tables["mlps"]), "mlps.parquet")]
+            items += [MLPS, Grid("Gated MLPs", _MLP_HEAD, mlp_rows(tables["mlps"]), "mlps.parquet")]
         if claim == "D":
             items += [
-                _CORRELATIONS.format(**_counts(tables["correlations"])),
+                CORRELATIONS.format(**_counts(tables["correlations"])),
                 Grid("Correlations", _LEVELS, correlation_rows(tables["correlations"]), "correlations.parquet"),
-                _GAUGE,
+                GAUGE,
                 Grid("Stretched", _STRETCHED, gauge_rows(tables["gauge"]), "gauge.parquet"),
             ]  # fmt: skip
         mind = " ".join(protocol["claims"][claim]["mind"].split())
         sections.append(Section(f"{claim}. {said}", [*items, f"What would change our mind. {mind}"]))
     heads = ["task", "arm", "form", "test [%], ± sd over seeds", "training [%]", "parameters", "seeds"]
     grid = Grid("Every form of every arm", heads, accuracy_rows(tables["accuracies"]), "accuracies.parquet")
-    sections.append(Section("Accuracies", [_ACCURACIES, grid]))
+    sections.append(Section("Accuracies", [ACCURACIES, grid]))
     made = Section(
         "How it was made", [Facts({key: str(value) for key, value in about.items()}), Code(f"{RUN}\n{SETTLE}")]
     )
     return Page("Claims about gates, curvature and symmetry", "What was asked before, and what was found",
                 opening(tests, protocol)[:3], [*sections, made])  # fmt: skip
 
-
-_INTRODUCTION = """What two papers claim of gates, curvature and symmetry, *Gating Enables Curvature* (arXiv
-2604.14702) and *Gated MLPs as Symmetry-Broken Rank-1 Bilinear Attention* (arXiv 2606.22172), asked by a protocol
-that was written and committed before any run that counts, and answered as it fell: {models}. The protocol is
-`fisherflat/lab/claims/protocol.toml` (sha256 `{hash}…`); it names the tasks, arms, seeds, measures, margins and
-tests, and no number below comes from anything else. To make the tables again, and the pages of them (with
-the extra `reproduce`):
-
-```sh
-{run}
-{settle}
-```"""
-
-_RULES = """A test *holds* or *does not hold* where the interval of its effect lies wholly on one side of the margin
-that was named before, and its p value, corrected after Holm for all tests that decide the claim, is below 5 %; all
-else is *undecided*. A claim holds where all of them hold, and does not hold where one does not. Intervals of
-differences are BCa bootstrap intervals over seeds, paired by seed, with p values from flipping signs; those over
-several tasks are Student's t over tasks; those of correlations resample whole tasks. Together the tests that decide
-a claim are wrong in at most one of twenty such experiments: each interval is as wide as that asks for ({confidence}
-for all of them together). Fewer than {seeds} seeds, or {tasks} tasks, give no verdict. *Detectable* is the distance
-from the margin that so many seeds with this spread show in four experiments of five. *Live*: nothing is held;
-*held*: attention patterns are held at the point itself. *Unit*: distances between representations as they are;
-*calibrated*: in units of their spread over the test examples; *whitened*: of their covariance."""
-
-_MEASURES = """Every measure that was taken, gated next to ungated in the models of the tests that decide: the ratio
-of the geometric means over seeds and, in brackets, in how many of the seeds the gated model has more. Where a
-measure has no logarithm, the share alone. No verdict rests on these but on those above."""
-
-_SHOWN = (
-    """Here in the calibrated metric, and the paper's proxy as it defines it; `measures.parquet` has all of them."""
-)
 
 _LEVELS = [
     "measure", *(f"Spearman, {level}" for level in POOLINGS), "Pearson, pooled",
@@ -342,25 +338,8 @@ _MLP_HEAD = (
     "nonlinearity on", "activation", "optimizer", "test loss", "exchange", "inverse scaling", "drift of |g|² − |u|²",
     "rank-one error", "test loss with rank-one slots", "models",
 )  # fmt: skip
-_MLPS = """All kinds that were trained, means over seeds and teachers; losses are relative to the variance of the
-targets. *slots* is bilinear attention of rank 3, whose slots are replaced by their best gated units: the rank-one form
-of the paper is an approximation of it, with the error of the last columns."""
 
 _STRETCHED = ["measure", "within task", "after a stretch"]
-
-_CORRELATIONS = """The correlation of each measure with accuracy, {models} models on {tasks} tasks, with 95 %
-intervals from resampling tasks. *Pooled*: all models together; *within task (and arm)*: the mean of the
-correlations in each; *across task means*: of the means of the tasks. The mixed model has a level and a slope for
-each task and a level for each arm. Where the levels disagree, a pooled correlation says which tasks are easy, and
-not what curvature does."""
-
-_GAUGE = """A read-out that is divided by what multiplies the representation classifies every example as before.
-Multiply each representation by a factor between 1/2 and 2, and the correlation of measures in the metric *unit*
-goes anywhere between the two ends below, while no prediction changes; the other two metrics do not notice, and only
-*whitened* ones do not notice stretches in some directions either."""
-
-_ACCURACIES = """On test examples, in per cent, with the standard deviation over seeds; the protocol flips labels so
-that no model is at the ceiling. `accuracies.parquet` has all other forms, training accuracies and parameters."""
 
 
 def _count(tables: Tables) -> str:

@@ -106,7 +106,7 @@ def detectable(row: Mapping[str, Any]) -> str:
 def asked(row: Mapping[str, Any]) -> str:
     """What would have to be so for the test to hold."""
     kind = kind_of(row)
-    at = printed(kind, row["margin"]).lstrip("+")
+    at = "0" if row["margin"] == 0 and kind != "times" else printed(kind, row["margin"]).lstrip("+")
     unit = {"points": " points", "times": " times"}.get(kind, "")
     if row["kind"] == "equivalence":
         return f"within ±{at}{unit}"
@@ -146,7 +146,7 @@ def where(row: Mapping[str, Any]) -> str:
     """The tasks of a test."""
     tasks = [task for task in str(row["tasks"]).split(", ") if task]
     if not tasks:
-        return str(row["where"]) if row["kind"] in ("above", "below") else f"{row['units']} {row['over']}"
+        return _values(row["where"]) if row["kind"] in ("above", "below") else f"{row['units']} {row['over']}"
     return tasks[0].replace("_", " ") if len(tasks) == 1 else f"all {len(tasks)}"
 
 
@@ -166,4 +166,9 @@ def language() -> str:
 
 
 def _arm(name: str) -> str:
-    return str(name).replace("_", " ")
+    return _values(name) if ", " in str(name) else str(name).replace("_", " ")
+
+
+def _values(pairs: str) -> str:
+    """Of names with their values, the values alone."""
+    return ", ".join(pair.partition(" ")[2] for pair in str(pairs).split(", "))
