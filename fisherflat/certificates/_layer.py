@@ -162,7 +162,7 @@ class _Read(nn.Module):
 
 
 def read_by_head(
-    model: Model, part: Part | Head, subject: dict[str, Any], encoded: Encoded, asked: str | ParametricFamily
+    model: Model, part: Part | Head, subject: dict[str, Any], encoded: Encoded, asked: Any
 ) -> tuple[nn.Module, ParametricFamily]:
     """The map from what enters a block to the parameters of a family, by the model's own head, and that family.
 

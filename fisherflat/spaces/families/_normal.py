@@ -68,8 +68,14 @@ class DiagonalGaussian(ParametricFamily):
 
         def curvature(x: Tensor) -> Tensor:
             m, t = (part.flatten(2) for part in halves(x))
-            area = m[:, :, None] * t[:, None] - t[:, :, None] * m[:, None]
-            return torch.einsum("pabn,pcdn->pabcd", area, area) / 2
+            i, j = torch.triu_indices(x.shape[1], x.shape[1], 1, device=x.device)  # areas are antisymmetric
+            area = m[:, i] * t[:, j] - t[:, i] * m[:, j]
+            found = x.new_zeros(len(x), *[x.shape[1]] * 4)
+            gram = area @ area.mT / 2
+            (a, c), (b, d) = (torch.meshgrid(side, side, indexing="ij") for side in (i, j))
+            for one, two, three, four in ((a, b, c, d), (b, a, d, c)):
+                found[:, one, two, three, four], found[:, one, two, four, three] = gram, -gram
+            return found
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:
             (m, t), (n, s) = halves(x), halves(y)
