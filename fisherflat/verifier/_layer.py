@@ -109,7 +109,7 @@ def _read(c: CurvatureCertificate, model: Model, part: Part | Head, subject: dic
         raise CertificateError(f"subject: family is one of {', '.join(READOUTS)}, or 'given', not {asked!r}")
     if asked == "given" and not isinstance(c.family, ParametricFamily):
         raise CertificateError(f"subject: it is about a family, and the certificate about {c.family!r}")
-    mean, family = read_by_head(model, part, subject, encoded, c.family if asked == "given" else asked)  # type: ignore[arg-type]
+    mean, family = read_by_head(model, part, subject, encoded, c.family if asked == "given" else asked)
     if type(family) is not type(c.family):
         raise CertificateError(f"subject: the model reads its states as {family!r}, not as {c.family!r}")
     return mean
