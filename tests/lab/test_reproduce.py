@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -297,3 +298,18 @@ def test_a_section_of_parts_goes_on_part_by_part(tmp_path: Path, monkeypatch: py
     (tmp_path / "parts" / "section.json").unlink()  # all its parts are there
     assert reproduce(tmp_path, progress=False) and len(measured) == 4
     assert (tmp_path / "parts" / "section.json").is_file()
+
+
+def test_the_claims_are_settled_from_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seeds of what ships: figures and tables of all claims, and no verdict."""
+    shipped = Path(__file__).parents[2] / "docs" / "data" / "claims"
+    paths = [tmp_path / f"{name}.parquet" for name in ("models", "symmetries")]
+    for path in paths:
+        table = pd.read_parquet(shipped / path.name)
+        table[table["seed"] < 2].to_parquet(path)
+    monkeypatch.setattr(claims, "collect", lambda run: paths)
+    found = claims.measure(claims.Settings(seeds=2), tmp_path)
+    assert [claim.verdict for claim in found.claims] == ["open"] * 7
+    assert set(found.figures) == {f"{name}.png" for name in "ABCDEFG"}
+    assert all((tmp_path / figure).read_bytes().startswith(b"\x89PNG") for figure in found.figures)
+    assert {row["verdict"] for row in found.tables["tests"]} == {"undecided"}

@@ -61,7 +61,8 @@ def _reproduced(folder: Path, chosen: Mapping[str, Any], asked: Sequence[str], r
     work = _Sections(chosen)
     parts = {name: work.left(name, folder / name) for name in asked if not found[name]}
     left = [task for tasks in parts.values() for task in tasks]
-    done, total = len(asked) - len(parts), len(asked) - len(parts) + len(left)
+    done = sum(not parts.get(name) for name in asked)  # where all parts are there, they are but to be joined
+    total = done + len(left)
     with shown(progress) as moved:
         try:
             _write(found, folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fisherflat.lab.claims import Protocol, Run, collect, load, train_part, units
+from fisherflat.lab.claims.page import made
 from fisherflat.lab.claims.settled import figures, settle, summary, verdicts
 from fisherflat.lab.reproduce._section import Claim, Section
 
@@ -48,14 +49,15 @@ def part(settings: Settings, folder: Path, name: str) -> None:
 def measure(settings: Settings, folder: Path) -> Section:
     """Join what was trained, and give verdicts."""
     run = _run(settings, folder)
-    tables = {path.stem: load(path)[0] for path in collect(run)}
+    raw = {path.stem: load(path)[0] for path in collect(run)}
     protocol = run.protocol.tables
-    tests = settle(tables, protocol)
-    drawn = _drawn({**tables, "tests": tests}, protocol, folder)
+    tables = made(raw, protocol) if "models" in raw else {**raw, "tests": settle(raw, protocol)}
+    tests = tables["tests"]
+    drawn = _drawn(tables, protocol, folder)
     words = verdicts(tests)
     return Section(
         "The claims, settled",
-        f"{sum(map(len, tables.values()))} models after the protocol {run.protocol.sha256[:12]}, which names tasks, "
+        f"{sum(map(len, raw.values()))} models after the protocol {run.protocol.sha256[:12]}, which names tasks, "
         "arms, seeds, measures, margins and what each claim asks of them. A claim agrees where all tests that decide "
         "it hold beyond their margins, does not where one fails beyond its margin, and is open otherwise; fewer than "
         f"{protocol['statistics']['least_seeds']} seeds give no verdict.",
