@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: the folder of the parts
 PARTS = "table"
 #: rows of a part, and of what is read at a time
-OF_PART, AT_A_TIME = 2**20, 2**16
+OF_PART, AT_A_TIME = 2**20, 2**14
 
 
 class LargeAnalysis(Analysis):
@@ -217,8 +217,7 @@ def _write(rows: Iterator[Mapping[str, Any]], columns: Sequence[str], file: Path
     schema = pyarrow.schema([(name, _kind(name, pyarrow)) for name in columns])
     with parquet.ParquetWriter(file, schema) as writer:
         for piece in _pieces(rows, AT_A_TIME):
-            own = [{name: row.get(name) for name in columns} for row in piece]
-            writer.write_table(pyarrow.Table.from_pylist(own, schema))
+            writer.write_table(pyarrow.Table.from_pylist(list(piece), schema))
 
 
 def _kind(name: str, arrow: Any) -> Any:

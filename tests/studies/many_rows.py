@@ -1,8 +1,8 @@
 """What millions of rows take: `python tests/studies/many_rows.py --rows 10000000`.
 
-A journal is written as an analysis of 32 layers writes it, task by task, with made-up numbers; opened again, as a
+A journal is written task by task, as an analysis of 32 layers writes it, with made-up numbers; opened again, as a
 resumed one does; made into the parts of a table; and its estimates are computed. Each step says how long it took, and
-how much memory the process has held at most until then.
+how much memory the process has held at most until then. With `--layers 1` a thirtieth of the rows need as much memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fisherflat.studies import Journal
 from fisherflat.studies.layers import QUANTITIES, Task
 from fisherflat.studies.layers._run import Rows
 
-LAYERS, PARTS, READINGS, POSITIONS, POINTS = 32, ("attention", "mlp", "block"), ("live", "frozen pattern"), 5, 16
+PARTS, READINGS, POSITIONS, POINTS = ("attention", "mlp", "block"), ("live", "frozen pattern"), 5, 16
 
 
 def rows_of(task: Task, rng: random.Random) -> list[dict[str, Any]]:
@@ -37,11 +37,11 @@ def rows_of(task: Task, rng: random.Random) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def measured(count: int, folder: Path) -> None:
+def measured(count: int, layers: int, folder: Path) -> None:
     """Write, open, make a table, estimate."""
     of_task = len(READINGS) * POSITIONS * POINTS
-    prompts = max(1, count // (LAYERS * len(PARTS) * of_task))
-    tasks = [Task(layer, part, prompt) for layer in range(LAYERS) for part in PARTS for prompt in range(prompts)]
+    prompts = max(1, count // (layers * len(PARTS) * of_task))
+    tasks = [Task(layer, part, prompt) for layer in range(layers) for part in PARTS for prompt in range(prompts)]
     rng, identity = random.Random(0), {"rows": count}
     started = time.perf_counter()
 
@@ -73,5 +73,7 @@ def measured(count: int, folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10**7)
+    parser.add_argument("--layers", type=int, default=32, help="what is in memory is one part of one of them")
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        measured(parser.parse_args().rows, Path(temporary))
+        measured(chosen.rows, chosen.layers, Path(temporary))
