@@ -54,7 +54,7 @@ def keep_memory() -> None:
     seen freed, up to 32 MiB, as the threshold from then on. Pages that come and go with every op are up to half of the
     time of small maps. Nothing is written into the block, so that it takes no memory.
     """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
 def in_chunks(
