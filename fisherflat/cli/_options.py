@@ -234,8 +234,9 @@ class Running:
 
     jobs: Jobs = 1
     runner: Annotated[
-        str, typer.Option("--runner", help="What measures: processes of this machine (--jobs), or ray.")
-    ] = "processes"
+        str | None,
+        typer.Option("--runner", help="What measures: 'processes' of this machine (--jobs; the default), or 'ray'."),
+    ] = None
     ray_address: Annotated[
         str | None,
         typer.Option(
@@ -255,7 +256,7 @@ class Running:
             if self.jobs != 1:
                 raise typer.BadParameter("Ray knows how many tasks a machine takes: --ray-cpus", param_hint="--jobs")
             return ray(self.ray_address, self.ray_cpus, self.ray_gpus)
-        if self.runner != "processes":
+        if self.runner not in (None, "processes"):
             raise typer.BadParameter(f"{self.runner!r} is neither processes nor ray", param_hint="--runner")
         if (self.ray_address, self.ray_cpus, self.ray_gpus) != (None, 1, 0):
             raise typer.BadParameter("an option of --runner ray, which is not asked for", param_hint="--ray-...")
