@@ -7,10 +7,10 @@ it. So the scores of queries `i` and keys `t` have two numberings, that of `i` a
 token axis is one whose two operands have the same numbering along the axis that is summed.
 
 Of two numberings that vary along the same axes the later one counts: `x_t + x_(t-1)` belongs to token `t`, and so do
-values of which some heads are of `x_t` and others of `x_(t-1)`. Rows that
-have no number, because the input is a vector or they were mixed in an unknown way, are numbered where the next
-product with constants applies the same weights to each of them. The columns of such a product are numbered too, with
-the constant as their origin: they are the keys or queries of another input, should that constant be made of one.
+values of which some heads are of `x_t` and others of `x_(t-1)`. Rows that have no number, because the input is a vector
+or they were mixed in an unknown way, are numbered where the next product with constants applies the same weights to
+each of them, a single one too: it may be the only query. The columns of such a product are numbered as well, with the
+constant as their origin: they are the keys or queries of another input, should that constant be made of one.
 """
 
 from __future__ import annotations
@@ -156,8 +156,11 @@ class Tokens:
             constant = right if operand is left else left
             if isinstance(constant, Node):
                 continue
-            if node.shape[kept] > 1 and not any(n.origin is None and n.along(kept) is not None for n in own):
-                found.append(_rows(node.shape, kept))
+            if not any(n.origin is None and n.along(kept) is not None for n in own):
+                if node.shape[kept] > 1:
+                    found[:] = [n for n in found if n.dims]  # they are the tokens, and no longer one of others
+                if node.shape[kept] > 1 or not any(n.origin is None for n in own):
+                    found.append(_rows(node.shape, kept))
             columns = -3 - kept  # the axis that comes from the constant
             origin = self._origins.get(id(constant))
             if origin is not None and node.shape[columns] > 1:

@@ -276,6 +276,24 @@ def last_query(x: Tensor, keep: Keep) -> Tensor:
     return keep("pattern", ((x[-1:] @ Q) @ (x @ K).T).softmax(-1)) @ (x @ V) @ P
 
 
+def the_token_that_moves_asks(u: Tensor, keep: Keep) -> Tensor:
+    """Coordinates become one token beside others that stand still, and it alone is read."""
+    x = torch.cat([(u @ BASIS[:, :D])[None], X[1:]])
+    return keep("pattern", ((x[:1] @ Q) @ (x @ K).T).softmax(-1)) @ (x @ V) @ P
+
+
+def a_vector_asks(u: Tensor, keep: Keep) -> Tensor:
+    """The query is the first token as a vector, in two heads."""
+    x = torch.cat([(u @ BASIS[:, :D])[None], X[1:]])
+    q, k, v = (x[0] @ Q).view(2, 1, 2), (x @ K).view(N, 2, 2).movedim(0, 2), (x @ V).view(N, 2, 2).movedim(0, 1)
+    return (keep("pattern", (q @ k).softmax(-1)) @ v).flatten()
+
+
+def tokens_of_one_row(u: Tensor, keep: Keep) -> Tensor:
+    """A single row of features becomes the tokens."""
+    return plain((u[None] @ BASIS).view(N, D), keep)
+
+
 def token_by_token(x: Tensor, keep: Keep) -> Tensor:
     """Each query in turn, over the tokens up to its own."""
     rows = [x[:1] @ V]
@@ -610,6 +628,9 @@ INPUTS: dict[str, Any] = {
     "three_inputs": weight(3, N, D, seed=101),
     "flattened": X.reshape(-1),
     "from_coordinates": weight(2, seed=102) / 3,
+    "the_token_that_moves_asks": weight(2, seed=102) / 3,
+    "a_vector_asks": weight(2, seed=102) / 3,
+    "tokens_of_one_row": weight(2, seed=102) / 3,
     "batched": weight(2, N, D, seed=103),
     "channels_first": X.T.clone(),
 }
@@ -620,7 +641,8 @@ LAYERS: dict[str, Layer] = {
         kernel, cosine, cosine_of_scores, talking_heads, alibi, sink_column, sink_of_one, sink_as_factor, sparse,
         over_queries, product_pattern, product_of_scores, composed_pattern, differential, rotary, capped,
         with_bias_of_keys, disentangled, by_entries, columns, bare, glimpses,
-        sink_that_moves, written_in_place, last_query, token_by_token, windows, convolved,
+        sink_that_moves, written_in_place, last_query, the_token_that_moves_asks, a_vector_asks, tokens_of_one_row,
+        token_by_token, windows, convolved,
         cross, cross_with_bare_values, queries_of_another_input, values_of_another_input, self_and_cross, three_inputs,
         flattened, from_coordinates, batched, channels_first, two_layers, tanh_behind, relu_behind_projection,
         softmax_behind, normed_values, parallel, output_gate, linear_output_gate, value_gate, projected_gate,

@@ -179,8 +179,7 @@ class Graph(Shown):
         """Node -> the nodes whose value is not needed after it; found once, for a graph does not change."""
         if (known := vars(self).get("_last_use")) is not None:
             return known
-        assert isinstance(self.output, Node)
-        self._last_use = last_uses(self.nodes, {self.output})
+        self._last_use = last_uses(self.nodes, {self.output} if isinstance(self.output, Node) else ())
         return self._last_use
 
     def users(self) -> dict[Node, list[Node]]:
