@@ -369,7 +369,7 @@ def test_where_there_is_no_geometry_there_is_no_error() -> None:
 # -- more bits ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [27, 67, 99])  # of those whose digits are poor
+@pytest.mark.parametrize("seed", [67, 115, 235, 331])  # whose digits are poor by a factor of ten or more
 def test_points_with_poor_digits_are_right_to_the_last_places_in_more_bits(seed: int) -> None:
     manifold = stressed(seed).manifold
     u = torch.zeros(manifold.k)
