@@ -128,10 +128,12 @@ class LargeAnalysis(Analysis):
 
     def _of(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The estimates of some rows of all that is known of a layer and part."""
-        records = [{str(k): v for k, v in row.items()} for row in rows[rows["verdict"].notna()].to_dict("records")]
-        if not records:
-            return rows.iloc[:0]
-        return kinds(Analysis(records, model=self.model, settings=self.settings, complete=True, versions=self.versions))
+        measured = rows[rows["verdict"].notna()]
+        if measured.empty:
+            return measured
+        of = Analysis([], model=self.model, settings=self.settings, complete=True, versions=self.versions)
+        of.table = measured
+        return kinds(of)
 
     @property
     def measured(self) -> bool:
