@@ -122,6 +122,8 @@ class Made(Sequence[dict[str, Any]]):
         self.layers = layers
 
     def __getitem__(self, index: Any) -> Any:
+        if index >= len(self):
+            raise IndexError(index)
         return {"layer": index // 1000, "part": "mlp", "reading": "live", "prompt": 0, "point": index % 1000}
 
     def __len__(self) -> int:
