@@ -97,9 +97,7 @@ Overwrite = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the points.")]
 Errors = Annotated[str, typer.Option("--errors", help="Estimate errors at a sample of points, or at all.")]
-Precision = Annotated[
-    str, typer.Option("--precision", help="working, or auto: more bits where digits of a point are poor.")
-]
+MoreBits = Annotated[bool, typer.Option("--more-bits", help="Compute points of which few digits are right once more.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float64, or float32 for a rougher result.")]
 Points = Annotated[int, typer.Option("--points", help="Points of each chart.", min=1)]
 Jobs = Annotated[int, typer.Option("--jobs", help="Processes that measure at a time.", min=1)]
@@ -195,7 +193,7 @@ class Measuring:
     seed: Seed = 0
     dtype: Dtype = "float64"
     errors: Errors = "sample"
-    precision: Precision = "working"
+    more_bits: MoreBits = False
     family: Family = None
     covariance: Covariance = "words"
     output: Output = "all"
@@ -221,7 +219,7 @@ class Measuring:
             "seed": self.seed,
             "dtype": getattr(torch, self.dtype),
             "errors": self.errors,
-            "precision": self.precision,
+            "precision": "auto" if self.more_bits else "working",
             "family": self.family,
             "covariance": covariance(self.covariance),
             "output": self.output,

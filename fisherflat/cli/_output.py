@@ -90,8 +90,8 @@ def answer(document: Mapping[str, Any]) -> None:
 
 
 def files_written() -> list[Path]:
-    """What the command has written until now."""
-    return list(_running.get().files)
+    """What the command has written until now, and what is still there."""
+    return [file for file in _running.get().files if file.exists()]
 
 
 def written(files: Iterable[Path]) -> None:

@@ -78,7 +78,7 @@ def _repeat(found: Analysed) -> list[Item]:
         points=settings["points"], seed=settings["seed"] or None,
         dtype=None if settings["dtype"] == "float64" else settings["dtype"],
         family=settings.get("family"), errors=None if settings["errors"] == "sample" else settings["errors"],
-        precision=None if settings.get("precision", "working") == "working" else settings["precision"],
+        more_bits=settings.get("precision") == "auto" or None,
         covariance=None if covariance == "words" else covariance, output=None if output == "all" else output,
         depth=bool(found.depth) or None, out="again",
     ), "To repeat it:"), *only]  # fmt: skip

@@ -138,7 +138,7 @@ def test_what_a_study_of_a_gated_model_says(gated: DepthStudy) -> None:
 def test_shares_are_given_of_a_total_that_does_not_cancel(gated: DepthStudy) -> None:
     """Where all contributions have one sign; and with as many points of either sign they are not."""
     finest = gated.budgets["layer-role"]
-    finest = replace(finest, traces=finest.matrix.abs(), products=0 * finest.products, again=None)
+    finest = replace(finest, traces=finest.matrix.abs(), products=0 * finest.products, again=None, size=None)
     whole = {"role": finest.by("role"), "layer": finest.by("layer"), "layer-role": finest}
     said = " ".join(DepthStudy(**{**vars(gated), "budgets": whole}).sentences())
     paid = whole["role"].matrix.sum(-1).mean(0)
@@ -149,7 +149,9 @@ def test_shares_are_given_of_a_total_that_does_not_cancel(gated: DepthStudy) -> 
 
     signs = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -0.9], dtype=torch.float64)[:, None, None]
     uncertain = {
-        name: replace(b, traces=signs * b.traces[:1], products=0 * signs * b.products[:1], born=signs * b.born[:1])
+        name: replace(
+            b, traces=signs * b.traces[:1], products=0 * signs * b.products[:1], born=signs * b.born[:1], size=None
+        )
         for name, b in whole.items()
     }
     said = " ".join(DepthStudy(**{**vars(gated), "budgets": uncertain}).sentences())

@@ -68,6 +68,7 @@ class Prefix:
 
     def __init__(self, graph: Graph) -> None:
         assert isinstance(graph.output, Node)
+        self._graph = graph
         self._input, self._output = graph.input, graph.output
         self._degrees = degree = degrees(graph)
         self._rest = [node for node in graph.nodes if node not in degree]
@@ -81,6 +82,9 @@ class Prefix:
         self._first = _needed(graph, self._kept, ())
         self._last = last_uses(self._rest, {graph.output})
         self.saves = bool(self._products) or any(degree[node] == 2 for node in self._read)
+
+    def __reduce__(self) -> tuple[type[Prefix], tuple[Graph]]:
+        return Prefix, (self._graph,)  # a copy is of the copied graph's nodes
 
     def coefficients(self, k: int) -> int:
         """The largest number of coefficients alive at a time at each point, in k coordinates."""

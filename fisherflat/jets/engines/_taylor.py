@@ -63,6 +63,9 @@ class TaylorEngine:
         """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
         return self._bytes * size(self._chart.k)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_polynomials": None}  # they are of this graph's own nodes, and soon found again
+
     @property
     def tape_per_point(self) -> int:
         """What a tape keeps of one point, in bytes: about two tensors a node."""
