@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from fisherflat._arrays import integer
+from fisherflat._arrays import integer, number
 from fisherflat._display import displayed
 from fisherflat.errors import InputError
 from fisherflat.spaces.charts import Chart
@@ -57,7 +57,7 @@ class CurvatureCallback:
         **options: Any,
     ) -> None:
         self._watch = Watch(parts, **options)
-        self._every, self._share, self._prefix = integer(every, "every", 1), float(share), prefix
+        self._every, self._share, self._prefix = integer(every, "every", 1), number(share, "share"), prefix
         if not 0 < self._share <= 1:
             raise InputError(f"share is a part of the run's time, above 0 and at most 1; got {share!r}")
         self.history: list[tuple[int, dict[str, float]]] = []
