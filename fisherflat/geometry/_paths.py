@@ -82,7 +82,7 @@ class Paths:
     def exp(self, u: Any, v: Any) -> Float[Tensor, "*batch k"]:
         """Where the geodesic from `u` with velocity `v` is after unit time; NaN where it left the domain.
 
-        **Raises:** as other quantities do where there is no geometry at `u`.
+        **Raises:** `DegenerateImmersionError` where there is no geometry at `u`.
 
         >>> import fisherflat as ff
         >>> M = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2))

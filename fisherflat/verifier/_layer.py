@@ -46,8 +46,8 @@ def verify_layer(certificate: Certificate, model: Any, *, prompt: Any = None, am
     that was hidden states or inputs of its own: a certificate holds token ids, and of other prompts digests; `among`,
     likewise the list of prompts to which directions and covariance were fitted.
 
-    **Raises:** `CertificateError` where the certificate does not say which layer it is about, or it takes a `prompt`
-    or `among` that was not given.
+    **Raises:** `CertificateError` where the certificate does not say which layer it is about, it takes a `prompt` that
+    was not given, or an `among` that was not given.
 
     >>> import fisherflat as ff
     >>> model = ff.load("python-llama")

@@ -708,10 +708,16 @@ CASES: dict[str, Calls] = {
         "where a chart is missing": lambda: ff.verify(S.certificate, bowl),
         "is given for symmetries": lambda: ff.verify(S.proof, S.gated, S.chart),
     },
+    "StatisticalManifold.exp": {
+        "where there is no geometry at `u`": lambda: ff.StatisticalManifold(flat, ff.charts.identity(2)).exp(ZERO, ZERO)
+    },
     "verify_layer": {
         "where the certificate does not say which layer it is about": lambda: ff.verify_layer(S.certificate, S.model),
         "it takes a `prompt` that was not given": lambda: ff.verify_layer(
             symmetry.study(S.model, S.states, progress=False).certificates[0], S.model
+        ),
+        "an `among` that was not given": lambda: ff.verify_layer(
+            ff.certify_layer(S.model, 0, prompt=IDS, among=[S.states], reading="frozen pattern"), S.model
         ),
     },
     "charts.Chart": {
