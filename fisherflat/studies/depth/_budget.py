@@ -191,7 +191,7 @@ class CurvatureBudget:
         **Args:** `name`, as in `error`.
         """
         found = getattr(self, name)
-        away = self.undecided.reshape(*self.undecided.shape, *(1,) * (found.dim() - self.undecided.dim()))
+        away = self.undecided.reshape((*self.undecided.shape, *(1,) * (found.dim() - self.undecided.dim())))
         errors = torch.full_like(found, torch.nan) if self.again is None else self.error(name)
         return self._averaged(errors.masked_fill(away, float("nan")))
 

@@ -113,13 +113,12 @@ class _Pilot:
     """One task of a kind.
 
     **Attributes:** `charts`, rows of it at one point of one position that have numbers, and `failed`, others a
-    position; `whole`, whether the task as a whole failed; `first`, seconds at one point of one position; `point`,
-    `position`, those of each more, not a number where unknown; `memory`, bytes of the jets.
+    position; `first`, seconds at one point of one position; `point`, `position`, those of each more, not a number where
+    unknown; `memory`, bytes of the jets.
     """
 
     charts: int
     failed: int
-    whole: bool
     first: float
     point: float
     position: float
@@ -153,7 +152,6 @@ class _Pilot:
         return cls(
             len(numbers),
             len(lost),
-            bool(lost) and lost[0].get("reading") is None,
             first,
             max(point - first, 0.0) / (FEW - 1) if point == point else nan,
             max(position - first, 0.0) if position == position else nan,
@@ -161,7 +159,7 @@ class _Pilot:
         )
 
     def rows(self, positions: int, points: int) -> int:
-        return 1 if self.whole else positions * (self.charts * points + self.failed)
+        return positions * (self.charts * points + self.failed)
 
     def seconds(self, positions: int, points: int) -> float:
         return self.first + (positions - 1) * self.position + positions * (points - 1) * self.point
