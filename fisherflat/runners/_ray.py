@@ -28,7 +28,7 @@ from fisherflat.runners._packed import Packed, packed, unpacked
 from fisherflat.runners._protocol import Task, Work
 
 #: seconds within which a cluster has to answer
-PATIENCE = 30.0
+PATIENCE = 90.0
 #: how often a task is begun before it is taken for one that no worker survives
 _TRIES = 3
 #: tasks that are sent for each that can run, so that no worker waits for the next
