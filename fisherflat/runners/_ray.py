@@ -54,8 +54,8 @@ def ray(address: str | None = None, cpus: float = 1, gpus: float = 0) -> Ray:
 
     **Returns:** a runner, for `fisherflat.analyze` and all that takes its options. When it runs, it is a `ClusterError`
     where nothing answers at the address within a minute and a half, no machine has what a task takes, versions differ
-    there, or the model cannot be read there; and an `OutOfMemoryError` where the model does not fit into Ray's object store,
-    or a task is lost with its worker three times. What was done is kept in the `folder` of the analysis.
+    there, or the model cannot be read there; and an `OutOfMemoryError` where the model does not fit into Ray's object
+    store, or a task is lost with its worker three times. What was done is kept in the `folder` of the analysis.
 
     **Raises:** `InputError` for an address or numbers that are none, and where Ray is not installed.
 
