@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import fisherflat as ff
 from fisherflat._arrays import some
-from fisherflat.geometry import Geometry, _collocation, _sectional
+from fisherflat.geometry import Geometry, _chebyshev, _sectional
 from fisherflat.jets import pair_index, size
 from fisherflat.lab.bench import gpu
 from fisherflat.lab.bench.maps import subject
@@ -141,7 +141,7 @@ def test_nothing_is_known_of_values_that_are_not_there():
 TABLES = [
     pair_index,
     _sectional._starts,
-    *(getattr(_collocation, name) for name in ("_table", "nodes", "derivative", "_coefficients", "interpolation")),
+    *(getattr(_chebyshev, name) for name in ("_table", "nodes", "derivative", "coefficients", "interpolation")),
 ]
 CHECKS = [check for check in gpu.checks() if "256" not in check.name]
 
