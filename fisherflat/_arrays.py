@@ -120,10 +120,10 @@ def integers(values: Any, name: str) -> tuple[int, ...]:
     return found
 
 
-def number(value: Any, name: str, most: float = sys.float_info.max, least: float | None = None) -> float:
-    """A real number, NaN among them where no `least` is asked for.
+def number(value: Any, name: str, most: float = sys.float_info.max) -> float:
+    """A real number, NaN among them.
 
-    **Raises:** `InputError` for anything else, for one that is larger in size than `most`, and for one below `least`.
+    **Raises:** `InputError` for anything else, and for one that is larger in size than `most`.
     """
     try:
         if isinstance(value, (str, bytes, bool)):
@@ -132,9 +132,7 @@ def number(value: Any, name: str, most: float = sys.float_info.max, least: float
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(f"{name} must be a number, got {value!r}") from error
     if abs(found) > most:
-        raise InputError(f"{name} must be {'finite' if most >= 1e300 else f'at most {most:g}'}, got {found}")
-    if least is not None and not found >= least:
-        raise InputError(f"{name} must be at least {least:g}, got {found}")
+        raise InputError(f"{name} must be finite, got {found}")
     return found
 
 

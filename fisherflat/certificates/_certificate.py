@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fisherflat._display import Card, displayed
-from fisherflat._version import __version__
+from fisherflat._versions import versions as installed
 from fisherflat.certificates import files
 from fisherflat.certificates._weight import Weight
 from fisherflat.errors import CertificateError
@@ -70,8 +67,4 @@ class Certificate:
 
 def versions() -> dict[str, str]:
     """What a certificate was made with: what computes, and what the code of layers is from."""
-    found = {"fisherflat": __version__, "python": platform.python_version()}
-    for name in ("torch", "python-flint", "numpy", "transformers"):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    return installed("torch", "python-flint", "numpy", "transformers")

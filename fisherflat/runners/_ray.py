@@ -18,11 +18,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
 from fisherflat._display import displayed
-from fisherflat._version import __version__
+from fisherflat._versions import versions
 from fisherflat.errors import ClusterError, InputError, OutOfMemoryError
 from fisherflat.runners._packed import Packed, packed, unpacked
 from fisherflat.runners._protocol import Task, Work
@@ -294,12 +293,7 @@ def _fetched(reference: Any) -> Packed:
 
 def _versions() -> dict[str, str]:
     """What the numbers may depend on, and what has to understand the work."""
-    return {
-        "fisherflat": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "Python": platform.python_version(),
-    }
+    return versions("torch", "numpy")
 
 
 def _own(error: Any) -> Exception:

@@ -26,6 +26,41 @@ class Residual(nn.Module):
         return x if self.mlp is None else x + self.mlp(self.norm(x))
 
 
+class Bypassed(nn.Module):
+    """`x + inner(x)`."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class Alone(nn.Module):
+    """Each number by itself, through a bijection."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.factor * x**3
+
+
+class Stack(nn.Module):
+    """Layers in a list, one after the other, as models hold their blocks."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
 def residual_stack(depth: int, dim: int = 8, gate: ff.layers.Gate | None = None, mlp: bool = True) -> list[Map]:
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases.differences import dyadic
 from cases.rules import c
+from cases.stacks import Bypassed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -42,15 +43,6 @@ def assert_engines_agree(
 
 
 # -- random stacks -----------------------------------------------------------------------------------------------------
-
-
-class Residual(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
 
 
 class Gated(nn.Module):
@@ -118,7 +110,7 @@ layers = st.deferred(
         st.builds(Gated, activations),
         st.builds(Convolution, st.sampled_from([1, 2])),
         st.builds(nn.Softmax, st.just(-1)),
-        st.builds(Residual, layers),
+        st.builds(Bypassed, layers),
     )
 )
 

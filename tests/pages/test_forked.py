@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 FORKED = """
 import os
@@ -23,7 +21,6 @@ os._exit(0 if svg(spec) == before else 3)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
 def test_a_forked_process_draws_the_same_and_does_not_wait_for_threads_that_it_has_not() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKED], env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -11,7 +11,6 @@ import pytest
 import fisherflat as ff
 from fisherflat.errors import InputError
 
-xarray = pytest.importorskip("xarray", reason="the extra `xarray`, which CI installs")
 AXES = ["layer", "part", "reading", "prompt", "position", "point"]
 SMALL: dict[str, Any] = {"layers": [2, 0], "points": 2, "parts": ["attention", "block"], "progress": False}
 

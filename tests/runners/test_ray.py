@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import ray
 import torch
 from torch import nn
 from typer.testing import CliRunner
@@ -24,7 +25,6 @@ from fisherflat.errors import ClusterError, InputError, OutOfMemoryError
 from fisherflat.runners import Ray, _ray, one_process
 from fisherflat.runners._packed import packed, unpacked
 
-ray = pytest.importorskip("ray", reason="the extra `ray`, which CI installs")
 #: bytes of the object store of each node: Ray takes no less than 75 MiB
 STORE = 80 * 2**20
 #: one cluster for all of them, whatever spreads the tests over processes; in this order: most share one connection

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases.stacks import Alone, Bypassed, Stack
 from cases.surfaces import random
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -20,42 +21,11 @@ STATES = random(N, D, seed=5)
 CHART = ff.charts.token(STATES, 1, torch.linalg.qr(random(D, D, seed=6)).Q[:K])
 
 
-class Residual(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
-
-
-class Stack(nn.Module):
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
 def layers() -> list[nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         found = [ff.layers.SelfAttention(D, heads=2), ff.layers.GatedMLP(D, 12), ff.layers.SelfAttention(D)]
-    return [Residual(layer.double()) for layer in found]
-
-
-class Alone(nn.Module):
-    """Each number by itself, through a bijection."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.ones(D))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.factor * x**3
+    return [Bypassed(layer.double()) for layer in found]
 
 
 LAYERS = layers()
@@ -162,7 +132,7 @@ def test_every_depth_has_its_curvature_and_the_interval(tmp_path: Path) -> None:
 
 def test_behind_a_norm_it_says_what_is_left() -> None:
     """A token alone before a norm: as many outputs as directions, two of which are lost."""
-    found = studied(nn.LayerNorm(D, eps=0.0), Alone())
+    found = studied(nn.LayerNorm(D, eps=0.0), Alone(D))
     profile = found.profiles["live"]
     assert profile.verdicts.flatten().tolist() == [0, -1, -1] and profile.scalar_curvature[1:].isnan().all()
     assert "8 directions: the output tells 6 of them apart" in profile.said[1]
@@ -170,7 +140,7 @@ def test_behind_a_norm_it_says_what_is_left() -> None:
 
 
 def test_as_many_outputs_as_directions_are_flat_whatever_the_map_is() -> None:
-    profile = studied(Alone(), Alone()).profiles["live"]
+    profile = studied(Alone(D), Alone(D)).profiles["live"]
     assert profile.scalar_curvature.flatten().tolist() == [0, 0, 0] and "open piece of space" in profile.said[1]
 
 

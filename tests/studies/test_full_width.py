@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from cases.stacks import Alone, Stack
 from cases.surfaces import random
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -26,28 +27,6 @@ class Mixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + (x @ self.weight + x.mean(0)).tanh()
-
-
-class Alone(nn.Module):
-    """Each token by itself, through a bijection."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.ones(6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.factor * x**3
-
-
-class Stack(nn.Module):
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
 
 
 STATES = random(5, 6, seed=3)
@@ -85,7 +64,7 @@ def test_what_a_norm_leaves_is_said() -> None:
 
 
 def test_a_bijection_of_each_token_is_flat() -> None:
-    model = Stack(Alone(), Alone()).double()
+    model = Stack(Alone(6), Alone(6)).double()
     assert set(analyzed(model).table["verdict"]) == {"flat to its error"}
 
 

@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fisherflat._version import __version__
+from fisherflat._versions import versions
 from fisherflat.lab.bench import certificates, checkpoint, depth, floor, gpu, gradient, jets, memory, minilm, wide
 from fisherflat.lab.bench._growth import SERIES, growth
 from fisherflat.lab.bench._plan import DTYPES, Plan
@@ -169,16 +168,15 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
 }
 
 
+#: whose versions stand beside the figures, where they are installed
+_COMPARED = ("numpy", "transformers", "omnibias-geometry", "geomstats", "jax", "folx")
+
+
 def environment(plan: Plan) -> dict[str, Any]:
     """Machine, versions and settings, without which no figure means anything."""
     return {
-        "fisherflat": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{
-            package: _version(package)
-            for package in ("numpy", "transformers", "omnibias-geometry", "geomstats", "jax", "folx")
-        },
+        **dict.fromkeys(_COMPARED),
+        **versions("torch", *_COMPARED),
         "processor": _processor(),
         "gpu": torch.cuda.get_device_name() if plan.gpu else None,
         "device": plan.device,
@@ -187,13 +185,6 @@ def environment(plan: Plan) -> dict[str, Any]:
         "quick": plan.quick,
         "load_at_start": os.getloadavg()[0],
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _processor() -> str:

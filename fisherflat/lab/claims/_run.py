@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import platform
 import time
 import traceback
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import torch
 
 from fisherflat._files import made, whole
 from fisherflat._progress import Step
-from fisherflat._version import __version__
+from fisherflat._versions import versions as installed
 from fisherflat.lab.claims._measures import described, measure
 from fisherflat.lab.claims._models import parameters
 from fisherflat.lab.claims._protocol import Protocol, Unit
@@ -75,7 +74,7 @@ class Run:
 
 def versions() -> dict[str, str]:
     """What the numbers may depend on."""
-    return {"fisherflat": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return installed("torch")
 
 
 def about(schema: Any) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import nn
 
 from fisherflat._typing import Tensor
-from fisherflat._version import __version__
+from fisherflat._versions import versions
 from fisherflat.geometry import StatisticalManifold, curvature_field
 from fisherflat.lab.experiments.half_plane import half_plane_data
 from fisherflat.lab.experiments.ring import HALF_WIDTH, INNER_RADIUS, OUTER_RADIUS, SQUARE, ring_data
@@ -161,7 +160,7 @@ def main() -> None:
     record = {
         "about": "Two attention classifiers of points in the plane, one gated and one not; see fisherflat.zoo.",
         "command": f"python -m fisherflat.lab.experiments.train --seeds {arguments.seeds}",
-        "versions": {"fisherflat": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions("torch"),
         "task": {
             "data": "fisherflat.lab.experiments.ring_data: uniform in a square, label 1 inside a ring, no noise",
             "half_width": HALF_WIDTH,

@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import math
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from torch import nn
 
 from fisherflat._files import made, whole
 from fisherflat._typing import Int, Tensor
-from fisherflat._version import __version__
+from fisherflat._versions import versions
 from fisherflat.lab.experiments.language import (
     CONSTANT_GATE,
     CONTEXT,
@@ -194,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = time.perf_counter()
         model = rounded(train(name, seed, stream, recipe))
         seconds = round(time.perf_counter() - start)
-        found: dict[str, Any] = {"seconds": seconds, "versions": _versions()} | {
+        found: dict[str, Any] = {"seconds": seconds, "versions": versions("torch", "transformers")} | {
             when: measure(chosen, tokenizer, standard_library(HELD_OUT), training[SEEN])
             for when, chosen in (("trained", model), ("untrained", untrained(name, seed)))
         }
@@ -211,17 +210,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _sha256(texts: dict[str, str]) -> str:
     return hashlib.sha256("".join(texts.values()).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    import transformers
-
-    return {
-        "fisherflat": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 if __name__ == "__main__":

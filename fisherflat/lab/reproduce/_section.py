@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fisherflat._version import __version__
+from fisherflat._versions import versions as installed
 from fisherflat.report import write
 from fisherflat.studies import kept
 
@@ -70,7 +67,7 @@ class Section:
 
 def versions() -> dict[str, str]:
     """What the numbers may depend on."""
-    return {"fisherflat": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return installed("torch")
 
 
 def verdict(agrees: bool | None) -> str:
