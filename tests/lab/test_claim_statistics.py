@@ -75,7 +75,7 @@ def test_pooling_over_tasks_turns_the_sign_and_the_levels_show_it() -> None:
     x = task + 0.3 * noise
     y = task - 0.3 * noise + 0.05 * rng.normal(size=len(x))
     found = {p: correlation_over_tasks(x, y, task, arm, pooling=p) for p in POOLINGS}
-    assert found["pooled"].low > 0.5 and found["across task means"].value > 0.9
+    assert found["pooled"].low > 0.5 and found["task means"].value > 0.9
     assert found["within task"].high < -0.8 and found["within task and arm"].high < -0.8
 
 

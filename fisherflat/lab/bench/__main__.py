@@ -20,7 +20,7 @@ def main() -> None:
     add("--out", type=Path, metavar="FILE", help="write the results there, as JSON")
     add("--device", default="cpu", help="cpu, or cuda (float64 and float32)")
     add("--quick", action="store_true", help="a small run, half a minute")
-    add("--only", action="append", choices=SECTIONS + ON_REQUEST, help="run this section; may be given several times")
+    add("--only", action="append", metavar="SECTION", help=f"{', '.join(SECTIONS + ON_REQUEST)}; several: with commas")
     add("--map", action="append", dest="maps", metavar="NAME", help=f"{', '.join(NAMES)}, block-64x4, minilm-0 ...")
     add("--k", action="append", type=int, dest="dims", metavar="K", help="dimension of the chart")
     add("--dtype", action="append", dest="dtypes", choices=DTYPES)
@@ -31,6 +31,8 @@ def main() -> None:
     given = vars(parser.parse_args())
     names = {field.name for field in fields(Plan)}
     chosen = {name: value for name, value in given.items() if name in names and value is not None}
+    for name in ("only", "maps"):
+        chosen |= {name: [word for item in chosen[name] for word in item.split(",")]} if name in chosen else {}
     chosen |= {name: tuple(value) for name, value in chosen.items() if isinstance(value, list)}
     try:
         bench(Plan(**chosen), given["out"])

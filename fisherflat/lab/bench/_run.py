@@ -168,15 +168,11 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
 }
 
 
-#: whose versions stand beside the figures, where they are installed
-_COMPARED = ("numpy", "transformers", "omnibias-geometry", "geomstats", "jax", "folx")
-
-
 def environment(plan: Plan) -> dict[str, Any]:
     """Machine, versions and settings, without which no figure means anything."""
     return {
-        **dict.fromkeys(_COMPARED),
-        **versions("torch", *_COMPARED),
+        **dict.fromkeys(PACKAGES),
+        **versions("torch", *PACKAGES),
         "processor": _processor(),
         "gpu": torch.cuda.get_device_name() if plan.gpu else None,
         "device": plan.device,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fisherflat.lab.claims._measures import UNITS
 from fisherflat.lab.claims._selection import chosen, counted, of_groups, transformed
 from fisherflat.lab.claims._statistics import (
     POOLINGS,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: the power of c by which a quantity changes where a representation is multiplied by c, in the metric "unit"
-STRETCHED = {"scalar_mean": -2, "scalar_median": -2, "second_fundamental_norm": -1, "mean_second_fundamental_norm": -1}
+STRETCHED = {name: -2 * power for name, power in UNITS.items()}
 #: the largest factor in the test of the gauge
 FACTOR = 2.0
 
@@ -128,7 +129,7 @@ def measures(models: pd.DataFrame, protocol: Mapping[str, Any]) -> pd.DataFrame:
 
 def accuracies(models: pd.DataFrame) -> pd.DataFrame:
     """Each arm on each task in each form: mean accuracy on test and training examples, its spread, and parameters."""
-    keys = ["task", "boundary", "depth", "heads", "residual", "norm", "weight_decay", "arm"]
+    keys = ["task", "family", "boundary", "depth", "heads", "residual", "norm", "weight_decay", "arm"]
     groups = counted(models).groupby([name for name in keys if name in models.columns], sort=False)
     return groups.agg(
         seeds=("seed", "nunique"), test_accuracy=("test_accuracy", "mean"), sd=("test_accuracy", "std"),

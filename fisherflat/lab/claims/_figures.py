@@ -95,11 +95,16 @@ def _forest(axes: Axes, kind: str, lines: Sequence[tuple[str, Mapping[str, Any] 
         axes.axvline(1.0 if kind == "times" else 0.0, color="black", lw=0.6, ls=":", zorder=0)
     axes.set_yticks(range(len(lines)), ["" if row is None else label for label, row in lines], fontsize=7)
     axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.tick_params("x", labelsize=7)
+    plain(axes)
     axes.tick_params("y", length=0)
     axes.set_xlabel(_AXES[kind], fontsize=8)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    axes.spines["left"].set_visible(False)
+
+
+def plain(axes: Axes) -> None:
+    """Small numbers, and no frame on the sides that say nothing."""
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _legend(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -140,10 +145,8 @@ def correlation(tables: Tables, protocol: Mapping[str, Any]) -> Figure:
     left.set_xlabel("Spearman's correlation with accuracy; line: margin", fontsize=8)
     left.legend(fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.3, 1.0), frameon=False)
     _simpson(right, tables, protocol, found)
-    for axes in (left, right):
-        axes.tick_params(labelsize=7)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+    plain(left)
+    plain(right)
     return figure
 
 
@@ -198,9 +201,7 @@ def depth(tables: Tables) -> Figure:
             axes.set_xticks(sorted(own["depth"].unique()))
             axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.tick_params(labelsize=7)
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
+            plain(axes)
         line[0].set_ylabel(measure(column), fontsize=8)
     for axes in grid[-1]:
         axes.set_xlabel("depth [layers]", fontsize=8)

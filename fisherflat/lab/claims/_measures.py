@@ -125,7 +125,7 @@ def measure(protocol: Protocol, task: str, encoder: nn.Module, inputs: Tensor) -
             spread = variance.mean().item()
             metrics = {
                 "unit": unit,
-                "calibrated": {name: value * spread ** _UNITS.get(name, 0.0) for name, value in unit.items()},
+                "calibrated": {name: value * spread ** UNITS.get(name, 0.0) for name, value in unit.items()},
                 "whitened": _whitened(encoder, where, reading == "held", whitening),
             }
             metrics["calibrated"]["log_volume"] = unit["log_volume"] - math.log(spread)
@@ -138,7 +138,7 @@ def measure(protocol: Protocol, task: str, encoder: nn.Module, inputs: Tensor) -
 
 
 #: the power of the variance by which quantities are multiplied where it is the unit
-_UNITS = {"scalar_mean": 1.0, "scalar_median": 1.0, "second_fundamental_norm": 0.5, "mean_second_fundamental_norm": 0.5}
+UNITS = {"scalar_mean": 1.0, "scalar_median": 1.0, "second_fundamental_norm": 0.5, "mean_second_fundamental_norm": 0.5}
 
 
 class _Whitened(nn.Module):

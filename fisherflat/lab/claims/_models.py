@@ -32,29 +32,19 @@ class Attention(SelfAttention):
     def weights(self, x: Tensor, count: int | None = None) -> Tensor:
         """The attention weights `[..., heads, count, n]` of the first tokens of `x` `[..., n, d]`, by default all."""
         first = x[..., :count, :]
-        query, key = rowwise(self.query, first), rowwise(self.key, x)
-        if self.gate is not None and self.gate.position == "query":
-            query = query * rowwise(self.gate, first)
-        if self.gate is not None and self.gate.position == "key":
-            key = key * rowwise(self.gate, x)
-        query, key = self._heads(query), self._heads(key)
+        query = self._split(self._gated("query", rowwise(self.query, first), first))
+        key = self._split(self._gated("key", rowwise(self.key, x), x))
         return (query @ key.transpose(-2, -1) / math.sqrt(self.width // self.heads)).softmax(-1)
 
     def read(self, x: Tensor, weights: Tensor) -> Tensor:
         """What tokens `x` `[..., n, d]` give with attention weights `[..., heads, count, n]`."""
-        value = rowwise(self.value, x)
-        if self.gate is not None and self.gate.position == "value":
-            value = value * rowwise(self.gate, x)
-        mixed = (weights @ self._heads(value)).transpose(-3, -2).flatten(-2)
-        if self.gate is None or self.gate.position in ("query", "key", "value"):
-            return rowwise(self.output, mixed)
-        factor = rowwise(self.gate, x[..., : weights.shape[-2], :])
-        if self.gate.position == "output":
-            return rowwise(self.output, mixed * factor)
-        return rowwise(self.output, mixed) * factor
+        first = x[..., : weights.shape[-2], :]
+        value = self._split(self._gated("value", rowwise(self.value, x), x))
+        mixed = (weights @ value).transpose(-3, -2).flatten(-2)
+        return self._gated("projection", rowwise(self.output, self._gated("output", mixed, first)), first)
 
-    def _heads(self, y: Tensor) -> Tensor:
-        return y.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+    def _gated(self, position: str, y: Tensor, x: Tensor) -> Tensor:
+        return y * rowwise(self.gate, x) if self.gate is not None and self.gate.position == position else y
 
 
 class Layer(nn.Module):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fisherflat.lab.claims._figures import Tables, alone, figures
 from fisherflat.lab.claims._prose import (
@@ -18,7 +18,8 @@ from fisherflat.lab.claims._prose import (
     RULES,
     SHOWN,
 )
-from fisherflat.lab.claims._selection import PLAIN
+from fisherflat.lab.claims._protocol import PLAIN
+from fisherflat.lab.claims._selection import chosen
 from fisherflat.lab.claims._statistics import POOLINGS
 from fisherflat.lab.claims._verdicts import FAILS, HOLDS, UNDECIDED, verdicts
 from fisherflat.lab.claims._words import asked, detectable, effect, language, measure, signed, subject, where
@@ -51,15 +52,24 @@ def because(tests: pd.DataFrame, claim: str) -> str:
     word = verdicts(tests)[claim]
     own = tests[(tests["claim"] == claim) & (tests["role"] == "primary") & (tests["verdict"] == word)]
     rows = own.to_dict("records")
-    rows.sort(key=lambda row: row["p_holm"])  # of a verdict the surest first
-    chosen, lead = {
-        HOLDS: (rows[-1:], "The least sure of them: "),
+    rows.sort(key=lambda row: (row["p_holm"], -_apart(row)))  # of a verdict the surest first
+    some, lead = {
+        HOLDS: ([min(rows, key=_apart)] if rows else [], "The closest to its margin: "),
         FAILS: (rows[:3], "Against it: "),
         UNDECIDED: (rows[:3], "Among those: "),
     }[word]
-    said = [f"{subject(row)}, {where(row)}: {effect(row)}, asked {asked(row)}" for row in chosen]
+    said = [f"{subject(row)}, {where(row)}: {effect(row)}, asked {asked(row)}" for row in some]
     more = f"; and {len(rows) - 3} more" if word != HOLDS and len(rows) > 3 else ""
     return f"{lead}{'; '.join(said)}{more}."
+
+
+def _apart(row: Mapping[str, Any]) -> float:
+    """How far an interval is from the margin, on whichever side of it, in its own widths."""
+    low, high, margin = row["low"], row["high"], row["margin"]
+    gap = max(low - margin, margin - high)
+    if row["kind"] == "equivalence":
+        gap = max(min(margin - high, low + margin), low - margin, -margin - high)
+    return gap / (high - low) if high > low else math.copysign(math.inf, gap)
 
 
 #: verdict -> what one test, or several, do
@@ -168,10 +178,8 @@ def ceiling(table: pd.DataFrame, protocol: Mapping[str, Any]) -> str:
     """How close to the best possible accuracy the models of claim C are."""
     best, found = 1 - protocol["data"]["noise"], []
     for test in protocol["claims"]["C"]["tests"]:
-        own = table[table["task"].isin(test["tasks"]) & table["arm"].isin([test["arm"], test["against"]])]
-        for name, value in test["where"].items():
-            own = own[own[name] == value]
-        found += list(own["test_accuracy"])
+        sides = {"task": test["tasks"], "arm": [test["arm"], test["against"]]}
+        found += list(chosen(table, protocol, {**test["where"], **sides})["test_accuracy"])
     short = max((best - accuracy for accuracy in found), default=math.nan)
     return CEILING.format(best=f"{100 * best:.0f}", short=f"{100 * short:.1f}")
 
@@ -181,10 +189,8 @@ def accuracy_tables(table: pd.DataFrame, protocol: Mapping[str, Any]) -> list[st
     found = []
     for group in protocol["groups"]:
         if group["name"] in protocol["claims"]["D"]["groups"]:
-            own = table
-            for key, value in PLAIN.items():
-                own = own[own[key].isin(group.get(key, value))]
-            own = own.sort_values("seeds", ascending=False).drop_duplicates(["arm", "task"]).set_index(["arm", "task"])
+            form = {key: group.get(key, value) for key, value in PLAIN.items()}
+            own = chosen(table, protocol, form).set_index(["arm", "task"])
             rows = [
                 [arm.replace("_", " "), *(_accuracy(own, arm, task) for task in group["tasks"])]
                 for arm in group["arms"]
@@ -201,25 +207,52 @@ def _accuracy(table: pd.DataFrame, arm: str, task: str) -> str:
 
 
 def _calibrated(table: pd.DataFrame) -> pd.DataFrame:
-    """In the calibrated metric; the proxy as the paper has it."""
+    """In the calibrated metric, in which the size of the image is given; the proxy as the paper has it."""
     names = table["column"]
     proxies = names.str.startswith("proxy")
-    return table[(names.str.endswith(":calibrated") & ~proxies) | (proxies & names.str.endswith(":live:unit"))]
+    calibrated = names.str.endswith(":calibrated") & ~names.str.startswith(("proxy", "image_size"))
+    return table[calibrated | (proxies & names.str.endswith(":live:unit"))]
 
 
 def opening(tests: pd.DataFrame, protocol: Mapping[str, Any]) -> list[str]:
     """Which claims hold, which do not, and which are undecided."""
     words = verdicts(tests)
     said = []
-    for verdict, verb in ((HOLDS, "hold"), (FAILS, "do not hold"), (UNDECIDED, "are undecided")):
+    for verdict, verbs in _COUNTED.items():
         names = [f"{claim} ({statement(protocol, claim)})" for claim, word in words.items() if word == verdict]
         if names:
-            said.append(f"{_joined(names)} {verb if len(names) > 1 else _single(verdict)}.")
+            said.append(f"{_joined(names)} {verbs[len(names) > 1]}.")
     return said
 
 
-def _single(verdict: str) -> str:
-    return "is undecided" if verdict == UNDECIDED else verdict
+class _Shown(NamedTuple):
+    """A table beside the tests of a claim, and the file that has it."""
+
+    title: str
+    head: Sequence[str]
+    rows: list[list[str]]
+    file: str
+
+
+def _beside(claim: str, tables: Tables, protocol: Mapping[str, Any]) -> Iterator[str | _Shown]:
+    """What is shown of a claim beside its tests."""
+    if claim == "A":
+        shown = _calibrated(tables["measures"])
+        yield from (MEASURES, SHOWN)
+        yield _Shown("Measures", ["measure", *_tasks(shown)], measure_rows(shown), "measures.parquet")
+    if claim == "B":
+        yield language()
+    if claim == "C":
+        yield ceiling(tables["accuracies"], protocol)
+    if claim == "D":
+        found = tables["correlations"]
+        yield CORRELATIONS.format(**_counts(found))
+        yield _Shown("Correlations", _LEVELS, correlation_rows(found), "correlations.parquet")
+        yield GAUGE
+        yield _Shown("Stretched", _STRETCHED, gauge_rows(tables["gauge"]), "gauge.parquet")
+    if claim == "F" and "mlps" in tables:
+        yield MLPS
+        yield _Shown("Gated MLPs", _MLP_HEAD, mlp_rows(tables["mlps"]), "mlps.parquet")
 
 
 def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -262,22 +295,9 @@ def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, An
             _table(_HEAD, rows_of(tests, claim)),
             f"*What would change our mind.* {' '.join(about_claim['mind'].split())}",
         ]
-        if claim == "A":
-            shown = _calibrated(tables["measures"])
-            parts += [MEASURES, SHOWN, _table(["measure", *_tasks(shown)], measure_rows(shown))]
-        if claim == "B":
-            parts.append(language())
-        if claim == "C":
-            parts.append(ceiling(tables["accuracies"], protocol))
-        if claim == "F" and "mlps" in tables:
-            parts += [MLPS, _table(_MLP_HEAD, mlp_rows(tables["mlps"]))]
-        if claim == "D":
-            parts += [
-                CORRELATIONS.format(**_counts(tables["correlations"])),
-                _table(_LEVELS, correlation_rows(tables["correlations"])),
-                GAUGE,
-                _table(_STRETCHED, gauge_rows(tables["gauge"])),
-            ]
+        parts += [
+            item if isinstance(item, str) else _table(item.head, item.rows) for item in _beside(claim, tables, protocol)
+        ]
     parts += [
         "## Accuracies", ACCURACIES, *accuracy_tables(tables["accuracies"], protocol),
         "## What it was made with", _files(about),
@@ -301,22 +321,10 @@ def page(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
             title = f"Claim {claim}: effects with their intervals"
             items.append(Drawing(title, f"{said}. Intervals at {_level(tests, claim)}.", alone(claim), drawn[claim]))
         items.append(Grid(f"Tests of claim {claim}", _HEAD, rows_of(tests, claim), "tests.parquet"))
-        if claim == "A":
-            heads = ["measure", *_tasks(tables["measures"])]
-            items += [MEASURES, Grid("Every measure", heads, measure_rows(tables["measures"]), "measures.parquet")]
-        if claim == "B":
-            items.append(language())
-        if claim == "C":
-            items.append(ceiling(tables["accuracies"], protocol))
-        if claim == "F" and "mlps" in tables:
-            items += [MLPS, Grid("Gated MLPs", _MLP_HEAD, mlp_rows(tables["mlps"]), "mlps.parquet")]
-        if claim == "D":
-            items += [
-                CORRELATIONS.format(**_counts(tables["correlations"])),
-                Grid("Correlations", _LEVELS, correlation_rows(tables["correlations"]), "correlations.parquet"),
-                GAUGE,
-                Grid("Stretched", _STRETCHED, gauge_rows(tables["gauge"]), "gauge.parquet"),
-            ]  # fmt: skip
+        items += [
+            item if isinstance(item, str) else Grid(item.title, item.head, item.rows, item.file)
+            for item in _beside(claim, tables, protocol)
+        ]
         mind = " ".join(protocol["claims"][claim]["mind"].split())
         sections.append(Section(f"{claim}. {said}", [*items, f"What would change our mind. {mind}"]))
     heads = ["task", "arm", "form", "test [%], ± sd over seeds", "training [%]", "parameters", "seeds"]

@@ -6,7 +6,7 @@ INTRODUCTION = """What two papers claim of gates, curvature and symmetry, *Gatin
 2604.14702) and *Gated MLPs as Symmetry-Broken Rank-1 Bilinear Attention* (arXiv 2606.22172), asked by a protocol
 that was written and committed before any run that counts, and answered as it fell: {models}. The protocol is
 `fisherflat/lab/claims/protocol.toml` (sha256 `{hash}…`); it names the tasks, arms, seeds, measures, margins and
-tests, and no number below comes from anything else. To make the tables again, and the pages of them (with
+tests, and no verdict rests on anything else. To make the tables again, and the pages of them (with
 the extra `reproduce`):
 
 ```sh
@@ -33,7 +33,7 @@ SHOWN = """Here in the calibrated metric, and the paper's proxy as it defines it
 
 CORRELATIONS = """The correlation of each measure with accuracy, {models} models on {tasks} tasks, with 95 %
 intervals from resampling tasks. *Pooled*: all models together; *within task (and arm)*: the mean of the
-correlations in each; *across task means*: of the means of the tasks. The mixed model has a level and a slope for
+correlations in each; *task means*: of the means of the tasks. The mixed model has a level and a slope for
 each task and a level for each arm. Where the levels disagree, a pooled correlation says which tasks are easy, and
 not what curvature does."""
 

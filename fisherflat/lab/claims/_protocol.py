@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -127,5 +127,9 @@ class Protocol:
         return [unit for start in sorted(waves) for unit in waves[start]]
 
 
-#: the axes of a group that it need not name
-_DEFAULTS: dict[str, Any] = {"depth": 1, "heads": 1, "residual": False, "norm": False, "shuffled": False}
+#: the axes of a group that it need not name; weight decay is that of the family of tasks
+_DEFAULTS: dict[str, Any] = {
+    field.name: field.default for field in fields(Cell) if field.default is not MISSING and field.name != "weight_decay"
+}
+#: what a group of runs has, of what tells forms of a model apart, where it does not say
+PLAIN = {name: [value] for name, value in _DEFAULTS.items() if name != "shuffled"}

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fisherflat.lab.claims._asked import Test
+from fisherflat.lab.claims._protocol import PLAIN
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: what a group of runs has where it does not say
-PLAIN = {"depth": [1], "heads": [1], "residual": [False], "norm": [False]}
 #: what tells one trained model from another
 KEYS = ("task", "arm", "depth", "heads", "width", "residual", "norm", "weight_decay", "shuffled", "seed")
 

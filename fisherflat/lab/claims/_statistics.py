@@ -18,7 +18,7 @@ import numpy as np
 from fisherflat.errors import InputError
 
 #: what a correlation is of: all models together, or with what tasks, or tasks and arms, have in common taken away
-POOLINGS = ("pooled", "within task", "within task and arm", "across task means")
+POOLINGS = ("pooled", "within task", "within task and arm", "task means")
 
 
 @dataclass(frozen=True)
@@ -251,9 +251,9 @@ def _of_tasks(
     x: np.ndarray, y: np.ndarray, task: np.ndarray, arm: np.ndarray, tasks: int, pooling: str, method: str
 ) -> Callable[..., Any]:
     """The correlation as a function of the tasks that are drawn, `[..., draws]` -> `[...]`."""
-    if pooling in ("pooled", "across task means"):
+    if pooling in ("pooled", "task means"):
         where = task
-        if pooling == "across task means":
+        if pooling == "task means":
             counts = np.bincount(task, minlength=tasks)
             x, y = (np.bincount(task, values, minlength=tasks) / counts for values in (x, y))
             where = np.arange(tasks)
@@ -281,16 +281,16 @@ def _of_tasks(
 
 def _weighted(x: np.ndarray, y: np.ndarray, weights: np.ndarray, method: str) -> Any:
     """A correlation in which each pair counts as often as its weight says, `[..., pairs]` -> `[...]`."""
-    if method == "spearman":
-        a, b = _ranks(x, weights), _ranks(y, weights)
-    else:
-        a, b = (np.broadcast_to(values, weights.shape) for values in (x, y))
-    total = weights.sum(-1, keepdims=True)
+    given = [_ranks(v, weights) if method == "spearman" else np.broadcast_to(v, weights.shape) for v in (x, y)]
+    total = weights.sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        a, b = (values - (weights * values).sum(-1, keepdims=True) / total for values in (a, b))
-        squares = (weights * a * a).sum(-1) * (weights * b * b).sum(-1)
-        enough = squares > (1e-12 * total[..., 0]) ** 2 * np.finfo(float).tiny
-        return np.where(enough, (weights * a * b).sum(-1) / np.sqrt(squares), np.nan)
+        a, b = (values - ((weights * values).sum(-1) / total)[..., None] for values in given)
+        squares = [(weights * centred * centred).sum(-1) for centred in (a, b)]
+        # what differs by rounding alone is constant, and has no correlation
+        sizes = (np.where(weights > 0, np.abs(values), 0.0).max(-1) for values in given)
+        least = [total * (16 * np.finfo(float).eps * size) ** 2 for size in sizes]
+        enough = (squares[0] > least[0]) & (squares[1] > least[1])
+        return np.where(enough, (weights * a * b).sum(-1) / np.sqrt(squares[0] * squares[1]), np.nan)
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ one side of the margin and its p value, corrected after Holm for the tests that 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
-#: level of a correlation in the protocol -> pooling
-_LEVELS = {"task means": "across task means"}
 
 
 def settle(tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any]) -> pd.DataFrame:
@@ -33,7 +31,8 @@ def settle(tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any]) -> p
     **Args:** `tables`, the raw results: `models`, and any other that a claim names; `protocol`, as read from its file.
 
     **Returns:** a row a test: its fields, the effect with `low` and `high` at `confidence`, `units` and what they are
-    `over`, `seeds` (of the task that has fewest), how many of them were `missing`, `p`, `p_holm`, `detectable`,
+    `over`, `seeds` (of the task that has fewest), how many of `models` have no value and are `missing` (of the task
+    where the share is largest; a model and the one it is compared with are one), `p`, `p_holm`, `detectable`,
     `verdict` and `why`.
     """
     import pandas as pd
@@ -46,11 +45,12 @@ def settle(tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any]) -> p
     rows = []
     for test in every:
         share = max(primary[test.claim], 1) if test.role == "primary" else 1
-        effect, over, seeds, missing = measured(test, tables, protocol, 1 - alpha / share)
+        effect, over, seeds, (missing, models) = measured(test, tables, protocol, 1 - alpha / share)
         rows.append({
             **{name: _plain(value) for name, value in asdict(test).items()},
             "value": effect.value, "low": effect.low, "high": effect.high, "confidence": 1 - alpha / share,
             "units": effect.units, "over": over, "seeds": seeds, "missing": missing,
+            "models": models,
             "p": p_value(test, effect), "detectable": effect.detectable,
         })  # fmt: skip
     found = pd.DataFrame(rows)
@@ -87,8 +87,9 @@ def _judged(row: Mapping[str, Any], rules: Mapping[str, Any]) -> tuple[str, str]
     for what, count in (("seeds", row["seeds"]), (row["over"], row["units"])):
         if count < rules[f"least_{what}"]:
             return UNDECIDED, f"{count} {what}, and {rules[f'least_{what}']} are the least"
-    if row["missing"] > rules["most_missing"] * (row["units"] + row["missing"]) and row["over"] == "seeds":
-        return UNDECIDED, f"{row['missing']} of {row['units'] + row['missing']} seeds have no value"
+    if row["missing"] > rules["most_missing"] * row["models"]:
+        what = "seeds" if row["over"] == "seeds" else "models of a task"
+        return UNDECIDED, f"{row['missing']} of {row['models']} {what} have no value"
     low, high, margin = row["low"], row["high"], row["margin"]
     if not (math.isfinite(low) and math.isfinite(high)):
         return UNDECIDED, "there is no interval"
@@ -106,20 +107,21 @@ def _judged(row: Mapping[str, Any], rules: Mapping[str, Any]) -> tuple[str, str]
 
 def measured(
     test: Test, tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any], confidence: float
-) -> tuple[Effect, str, int, int]:
-    """The effect that a test is about, what its units are, how many seeds it has, and how many have no value."""
+) -> tuple[Effect, str, int, tuple[int, int]]:
+    """The effect that a test is about, what its units are, its seeds, and how many values are missing, of how many."""
     rules = protocol["statistics"]
     settings = {"confidence": confidence, "resamples": rules["resamples"], "seed": rules["seed"]}
     table = tables.get(test.table)
     if table is None or test.column not in table.columns:
-        return nothing(), "seeds", 0, 0
+        return nothing(), "seeds", 0, (0, 0)
     if test.kind == "correlation":
         rows = of_groups(table, protocol, test.claim)
-        level = _LEVELS.get(test.level, test.level)
-        return correlation_over_tasks(
-            rows[test.column], rows["test_accuracy"], rows["task"], rows["arm"], pooling=level,
+        effect = correlation_over_tasks(
+            rows[test.column], rows["test_accuracy"], rows["task"], rows["arm"], pooling=test.level,
             method=test.method or "spearman", **settings,
-        ), "tasks", int(rows.groupby(["task", "arm"])["seed"].nunique().min()), 0  # fmt: skip
+        )  # fmt: skip
+        seeds = int(rows.groupby(["task", "arm"])["seed"].nunique().min())
+        return effect, "tasks", seeds, _worst(own for _, own in rows.groupby("task")[test.column])
     if test.kind in ("above", "below"):
         rows = chosen(table, protocol, test.where)
         return _over_seeds(rows.groupby("seed")[test.column].mean(), settings)
@@ -127,14 +129,21 @@ def measured(
         return _over_seeds(slopes(table, protocol, test), settings)
     if len(test.tasks) > 1:
         by_task = paired_by_task(table, protocol, test)
-        return over_tasks(by_task, confidence=confidence), "tasks", min(int(found.count()) for found in by_task), 0
+        seeds = min(int(found.count()) for found in by_task)
+        return over_tasks(by_task, confidence=confidence), "tasks", seeds, _worst(by_task)
     return _over_seeds(paired(table, protocol, test), settings)
 
 
-def _over_seeds(values: pd.Series, settings: Mapping[str, Any]) -> tuple[Effect, str, int, int]:
+def _over_seeds(values: pd.Series, settings: Mapping[str, Any]) -> tuple[Effect, str, int, tuple[int, int]]:
     numbers = np.asarray(values, dtype=np.float64)
-    known = int(np.isfinite(numbers).sum())
-    return over_units(numbers, **settings), "seeds", known, len(numbers) - known
+    missing, models = _worst([values])
+    return over_units(numbers, **settings), "seeds", models - missing, (missing, models)
+
+
+def _worst(each: Iterable[pd.Series]) -> tuple[int, int]:
+    """How many values are no number and of how many, where the share is largest."""
+    counts = [(int((~np.isfinite(own.to_numpy(float))).sum()), len(own)) for own in each]
+    return max(counts, key=lambda count: count[0] / max(count[1], 1), default=(0, 0))
 
 
 def _plain(value: Any) -> Any:

@@ -20,7 +20,7 @@ from fisherflat.lab.claims._figures import figures
 from fisherflat.lab.claims._page import markdown, page
 from fisherflat.lab.claims._protocol import Protocol
 from fisherflat.lab.claims._run import load, save
-from fisherflat.lab.claims._verdicts import settle
+from fisherflat.lab.claims._verdicts import settle, verdicts
 from fisherflat.pages import html
 
 if TYPE_CHECKING:
@@ -74,15 +74,12 @@ def write(
     tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any], about: Mapping[str, Any], docs: Path
 ) -> None:
     """The tables that are made, the figures and both pages."""
-    from matplotlib import rc_context
-
     (docs / DATA).mkdir(parents=True, exist_ok=True)
     (docs / "images").mkdir(exist_ok=True)
     for name in (name for name in MADE if name in tables):
         save(tables[name], {"protocol_sha256": about["protocol_sha256"]}, docs / DATA / f"{name}.parquet")
     for claim, draw in figures(tables, protocol).items():
-        with rc_context({"svg.hashsalt": "fisherflat"}):
-            draw().savefig(docs / "images" / f"claims_{claim}.png", dpi=110, metadata={"Software": None})
+        draw().savefig(docs / "images" / f"claims_{claim}.png", dpi=110, metadata={"Software": None})
     (docs / "claims.md").write_text(markdown(tables, protocol, about), encoding="utf-8")
 
 
@@ -104,23 +101,18 @@ def main() -> int:
         (given.docs / DATA).mkdir(parents=True, exist_ok=True)
         for name in found:
             (given.docs / DATA / f"{name}.parquet").write_bytes((given.runs / f"{name}.parquet").read_bytes())
+        (given.docs / DATA / MACHINE).unlink(missing_ok=True)  # it is of the tables that were there
     if given.machine is not None:
         about["machine"] = given.machine
+    if "machine" in about:
         with whole(given.docs / DATA / MACHINE) as part:
-            part.write_text(json.dumps({"machine": given.machine}) + "\n", encoding="utf-8")
+            part.write_text(json.dumps({"machine": about["machine"]}) + "\n", encoding="utf-8")
     tables = made(found, protocol.tables)
     write(tables, protocol.tables, about, given.docs)
     if given.report is not None:
         given.report.write_text(html(page(tables, protocol.tables, about)), encoding="utf-8")
-    print(json.dumps(dict(zip(*_words(tables), strict=True)), indent=1))
+    print(json.dumps(verdicts(tables["tests"]), indent=1))
     return 0
-
-
-def _words(tables: Mapping[str, pd.DataFrame]) -> tuple[list[str], list[str]]:
-    from fisherflat.lab.claims._verdicts import verdicts
-
-    found = verdicts(tables["tests"])
-    return list(found), list(found.values())
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def reproduce(
     **Args:**
 
     - `out`, a folder; `only`, names of sections (default: all).
-    - `quick`: fewer seeds and coarser grids, a minute or two instead of a quarter of an hour.
+    - `quick`: fewer seeds and coarser grids, some minutes instead of an hour and a half.
     - `settings`, name -> settings of a section instead of those.
     - `runner`, one of `fisherflat.runners`: what measures the sections (default: this process).
     - `progress`: whether to show what goes on, on the error stream.

@@ -18,6 +18,7 @@ from torch import nn
 from fisherflat._typing import Tensor
 from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, without
 from fisherflat.geometry import StatisticalManifold
+from fisherflat.lab.claims._figures import plain
 from fisherflat.plot import OKABE_ITO
 from fisherflat.spaces import charts
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Eigenfeatures of a bilinear classifier"
-SOURCE = "Pearce et al., Bilinear MLPs enable weight-based mechanistic interpretability, ICLR 2025"
 #: pixels a side
 SIDE = 14
 _FONTS = ("DejaVu Sans", "DejaVu Serif", "DejaVu Sans Mono")
@@ -119,7 +119,8 @@ def measure(steps: int = 600) -> pd.DataFrame:
     net = fit(steps)
     images, labels = digits(2000, 1)
     accuracy = (net(images).argmax(-1) == labels).double().mean().item()
-    values, vectors = torch.linalg.eigh(net.forms())
+    forms = net.forms()
+    values, vectors = torch.linalg.eigh(forms)
     generator = torch.Generator().manual_seed(2)
     rows = []
     for digit in range(10):
@@ -129,19 +130,19 @@ def measure(steps: int = 600) -> pd.DataFrame:
         first, second = values[digit][order].tolist()
         share = (values[digit][order] ** 2).sum().item() / (values[digit] ** 2).sum().item()
         for image in images[labels == digit][:40]:
-            own, random = bent(net, image, basis), bent(net, image, other)
+            own, random = bent(net, forms, image, basis), bent(net, forms, image, other)
             rows.append((digit, first, second, share, accuracy, *own, *random))
     return pd.DataFrame(rows, columns=[
         "digit", "first", "second", "share", "accuracy", "scal", "kept", "scal_random", "kept_random",
     ])  # fmt: skip
 
 
-def bent(net: Bilinear, image: Tensor, basis: Tensor) -> tuple[float, float]:
+def bent(net: Bilinear, forms: Tensor, image: Tensor, basis: Tensor) -> tuple[float, float]:
     """The scalar curvature of the logits over a plane through an image, and the normal share of second derivatives."""
     with without(DegenerateImmersionWarning, PrecisionWarning):
         manifold = StatisticalManifold(net, charts.affine(image, basis), degenerate="nan")
         geometry = manifold.at(torch.zeros(2, dtype=torch.float64))
-    second = 2 * torch.einsum("cij,ai,bj->abc", net.forms(), basis, basis)
+    second = 2 * torch.einsum("cij,ai,bj->abc", forms, basis, basis)
     share = geometry.second_fundamental_form.pow(2).sum() / second.pow(2).sum()
     return geometry.scalar_curvature.item(), share.item()
 
@@ -192,10 +193,8 @@ def draw(found: pd.DataFrame, steps: int = 600) -> Figure:
     axes.set_xticks(range(10))
     axes.set_xlabel("digit", fontsize=8)
     axes.set_ylabel("scal of the logits, an image a point", fontsize=8)
-    axes.tick_params(labelsize=7)
+    plain(axes)
     axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     return figure
 
 

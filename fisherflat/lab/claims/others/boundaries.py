@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Volume and curvature near a decision boundary"
-SOURCE = "Zavatone-Veth et al., Neural networks learn to magnify areas near decision boundaries, 2023"
 #: how far from the boundary, along y, is near
 NEAR = 0.1
 
@@ -112,7 +111,6 @@ def numbers(found: pd.DataFrame) -> dict[str, float]:
         "area": float(near.mean()),
         "total": float((bend / 2 * rows["volume"])[near].sum() / total),
         "collapsed": float((largest["volume"] < rows["volume"].median()).mean()),
-        "positive": float((rows["scal"] > 0).mean()),
     }
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from fisherflat._typing import Tensor
 from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, without
 from fisherflat.geometry import StatisticalManifold
+from fisherflat.lab.claims._figures import plain
 from fisherflat.plot import MARKERS, OKABE_ITO
 from fisherflat.spaces import charts
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "The curvature gap and accuracy"
-SOURCE = "Kaufman and Azencot, Data Representations' Study of Latent Image Manifolds, ICML 2023"
 CLASSES, LAYERS = 5, 4
 WIDTHS, STEPS = (8, 16, 32), (30, 100, 300, 1000)
 #: how a gap is measured -> how it is called
@@ -81,20 +81,22 @@ def bent(net: nn.Module, test: Tensor, points: int) -> dict[str, float]:
     outputs = net(test)
     spread = math.sqrt(outputs.var(0).mean().item())
     with without(DegenerateImmersionWarning, PrecisionWarning):
-        geometry = StatisticalManifold(net, charts.identity(2), degenerate="nan").at(test[:points])
-        form, metric = geometry.second_fundamental_form, geometry.metric
-    kept = torch.isfinite(form).flatten(1).all(1)
-    form, metric = form[kept], metric[kept]
+        manifold = StatisticalManifold(net, charts.identity(2), degenerate="nan")
+        geometry = manifold.at(test[:points])
+        kept = ~geometry.degenerate
+        form, metric, size = (
+            part[kept]
+            for part in (geometry.second_fundamental_form, geometry.metric, geometry.second_fundamental_form_norm)
+        )
+        tangent = torch.linalg.qr(manifold.jet(test[:points][kept]).jacobian.mT)[0]
     root = torch.linalg.inv(torch.linalg.cholesky(metric))  # to an orthonormal frame
     form = torch.einsum("pai,pbj,pijd->pabd", root, root, form)
-    jacobian = torch.func.vmap(torch.func.jacrev(net))(test[:points][kept])
-    tangent = torch.linalg.qr(jacobian)[0]
     generator = torch.Generator().manual_seed(0)
     normals = torch.randn(len(form), 32, form.shape[-1], generator=generator, dtype=form.dtype)
     normals = normals - torch.einsum("pdk,pek,pne->pnd", tangent, tangent, normals)
     normals = normals / normals.norm(dim=-1, keepdim=True)
     values = torch.linalg.eigvalsh(torch.einsum("pabd,pnd->pnab", form, normals))
-    bend = form.pow(2).sum((1, 2, 3)).sqrt().median().item()
+    bend = size.median().item()
     each = values.abs().mean((1, 2))
     about = {"mapc": each.mean().item(), "mapc_median": each.median().item()}
     return {**about, "bend": bend, "calibrated": bend * spread}
@@ -146,9 +148,7 @@ def draw(found: pd.DataFrame) -> Figure:
         panel.set_title(f"pooled {pooled:+.2f}, within steps {within:+.2f}", fontsize=8)
     axes[1].set_ylabel("accuracy [%]", fontsize=8)
     for panel in axes:
-        panel.tick_params(labelsize=7)
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
+        plain(panel)
     return figure
 
 
@@ -163,8 +163,9 @@ def said(found: pd.DataFrame) -> str:
     wide = (first["bend"] / first["mapc_median"]).groupby(first["width"]).median()
     tail = float((last["mapc"] / last["mapc_median"]).median())
     return (
-        f"Over {values['models'].iloc[0]} networks of three widths, trained for four numbers of steps, the rank "
-        f"correlation of the relative step into the logits with accuracy is {'; '.join(parts)}. The number is as much "
+        f"Over {len(found.groupby(['width', 'seed']))} networks of three widths, each measured after four numbers of "
+        f"steps of one training ({values['models'].iloc[0]} rows, which are not independent), the rank correlation of "
+        f"the relative step into the logits with accuracy is {'; '.join(parts)}. The number is as much "
         "one of the measure as of the network. A mean over points is made by few of them: at the logits "
         f"it is {tail:.2g} times the median. A mean over unit normals makes the same "
         f"bend smaller the more normals there are: in the first layer |II| is {wide.iloc[0]:.2g} times MAPC at width "

@@ -18,6 +18,7 @@ import torch
 
 from fisherflat._typing import Tensor
 from fisherflat.geometry import StatisticalManifold
+from fisherflat.lab.claims._figures import plain
 from fisherflat.plot import MARKERS, OKABE_ITO
 from fisherflat.spaces import charts
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "A circle through random depth"
-SOURCE = "Poole et al., Exponential expressivity in deep neural networks through transient chaos, NeurIPS 2016"
 #: of weights, one ordered network and two chaotic ones, and of biases
 WEIGHTS, BIASES = (1.3, 2.5, 4.0), 0.3
 
@@ -160,9 +160,7 @@ def draw(found: pd.DataFrame) -> Figure:
         axes.set_title(label)
         axes.set_xlabel("layer", fontsize=8)
         axes.title.set_fontsize(9)
-        axes.tick_params(labelsize=7)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        plain(axes)
     axes.legend(fontsize=7, frameon=False)
     return figure
 
