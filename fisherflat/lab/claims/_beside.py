@@ -1,4 +1,4 @@
-"""What is reported beside the verdicts and decides nothing: every measure, every level of a correlation, every arm."""
+"""What stands beside the verdicts and decides nothing: every measure, every level of a correlation, every arm."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fisherflat.lab.claims._statistics import (
     nothing,
     over_units,
 )
+from fisherflat.lab.claims._training import data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,6 +136,23 @@ def accuracies(models: pd.DataFrame) -> pd.DataFrame:
         seeds=("seed", "nunique"), test_accuracy=("test_accuracy", "mean"), sd=("test_accuracy", "std"),
         train_accuracy=("train_accuracy", "mean"), parameters=("parameters", "median"),
     ).reset_index()  # fmt: skip
+
+
+def shuffled(models: pd.DataFrame, protocol: Mapping[str, Any]) -> pd.DataFrame:
+    """The control: models that were trained on permuted labels, and what is left of the true ones in those.
+
+    **Returns:** a row a model: `task`, `arm`, `seed`, `agreement`, the share of training examples whose permuted label
+    is the one they had, and the accuracies; test examples keep their labels.
+    """
+    rows = models[models["shuffled"].astype(bool) & ~models["pilot"].astype(bool)]
+    rows = rows[["task", "arm", "seed", "train_accuracy", "test_accuracy"]].sort_values(["task", "arm", "seed"])
+    agreement = {}
+    for task, seed in rows[["task", "seed"]].drop_duplicates().itertuples(index=False):
+        true, permuted = (data(protocol, task, int(seed), given)[0].labels for given in (False, True))
+        agreement[task, seed] = float((true == permuted).double().mean())
+    pairs = zip(rows["task"], rows["seed"], strict=True)
+    rows.insert(3, "agreement", [agreement[pair] for pair in pairs])
+    return rows.reset_index(drop=True)
 
 
 def mlps(symmetries: pd.DataFrame) -> pd.DataFrame:

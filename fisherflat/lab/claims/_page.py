@@ -17,12 +17,22 @@ from fisherflat.lab.claims._prose import (
     MLPS,
     RULES,
     SHOWN,
+    SHUFFLED,
 )
 from fisherflat.lab.claims._protocol import PLAIN
+from fisherflat.lab.claims._rows import (
+    accuracy_rows,
+    correlation_rows,
+    gauge_rows,
+    measure_rows,
+    mlp_rows,
+    ranged,
+    shuffled_rows,
+)
 from fisherflat.lab.claims._selection import chosen
-from fisherflat.lab.claims._statistics import POOLINGS
+from fisherflat.lab.claims._statistics import POOLINGS, correlation_over_tasks
 from fisherflat.lab.claims._verdicts import FAILS, HOLDS, UNDECIDED, verdicts
-from fisherflat.lab.claims._words import asked, detectable, effect, language, measure, signed, subject, where
+from fisherflat.lab.claims._words import asked, detectable, effect, language, subject, where
 from fisherflat.pages import Code, Drawing, Facts, Grid, Item, Page, Section, Value
 
 if TYPE_CHECKING:
@@ -103,75 +113,18 @@ def rows_of(tests: pd.DataFrame, claim: str) -> list[list[str]]:
     return found
 
 
-def correlation_rows(table: pd.DataFrame) -> list[list[str]]:
-    """A line a measure: Spearman's correlation with accuracy at every level, Pearson's pooled, and the mixed model."""
-    found = []
-    for column in dict.fromkeys(table["column"]):
-        own = table[table["column"] == column].set_index(["method", "level"])
-        cells = [_ranged(own.loc[("spearman", level)]) for level in POOLINGS]
-        cells += [_ranged(own.loc[("pearson", "pooled")]), _ranged(own.loc[("mixed model", "task and arm")])]
-        found.append([measure(column), *cells])
-    return found
-
-
-def _ranged(row: Any) -> str:
-    if not math.isfinite(row["value"]):
-        return "–"
-    return f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])})"
-
-
-def gauge_rows(table: pd.DataFrame) -> list[list[str]]:
-    """A line a measure: its correlation, and how far a stretch of the representations moves it."""
-    return [
-        [measure(row["column"]), signed(row["value"]), f"{signed(row['lowest'])} to {signed(row['highest'])}"]
-        for row in table.to_dict("records")
-    ]
-
-
-def measure_rows(table: pd.DataFrame) -> list[list[str]]:
-    """A line a measure, a column a task: gated to ungated, and in how many seeds the gated model has more."""
-    tasks = list(dict.fromkeys(table["task"]))
-    found = []
-    for column in dict.fromkeys(table["column"]):
-        own = table[table["column"] == column].set_index("task")
-        found.append([measure(column), *(_ratio(own.loc[task]) for task in tasks)])
-    return found
-
-
-def _ratio(row: Any) -> str:
-    if row["seeds"] == 0:
-        return "–"
-    share = f"{row['higher']:.0%}"
-    return f"{10 ** row['log10_ratio']:.2g} ({share})" if math.isfinite(row["log10_ratio"]) else share
-
-
-def mlp_rows(table: pd.DataFrame) -> list[list[str]]:
-    """A line a kind of gated MLP and optimizer."""
-    names = ["test_loss", "exchange_defect", "inverse_scaling_defect", "charge_drift"]
-    names += ["rank_one_error", "rank_one_test_loss"]
-    found = []
-    for row in table.to_dict("records"):
-        cells = [f"{row[name]:.2g}" if math.isfinite(row.get(name, math.nan)) else "–" for name in names]
-        found.append([row["side"], row["activation"], row["optimizer"], *cells, str(row["models"])])
-    return found
-
-
-def accuracy_rows(table: pd.DataFrame) -> list[list[str]]:
-    """A line an arm in its form, with the mean accuracy on each task."""
-    found = []
-    keys = [name for name in ("depth", "heads", "residual", "norm", "weight_decay", "arm") if name in table.columns]
-    for form, own in table.groupby(["task", *keys], sort=False):
-        row = own.iloc[0]
-        about = dict(zip(["task", *keys], form, strict=True))
-        words = [f"depth {about['depth']}", f"{about['heads']} head{'s' if about['heads'] > 1 else ''}"]
-        words += [name for name in ("residual", "norm") if about[name]]
-        decay = f", decay {about['weight_decay']:g}" if "weight_decay" in about else ""
-        accuracy = f"{100 * row['test_accuracy']:.2f} ± {100 * row['sd']:.2f}"
-        found.append([
-            about["task"].replace("_", " "), about["arm"].replace("_", " "), ", ".join(words) + decay, accuracy,
-            f"{100 * row['train_accuracy']:.2f}", f"{row['parameters']:.0f}", str(row["seeds"]),
-        ])  # fmt: skip
-    return found
+def _control(tables: Tables) -> Iterator[str | _Shown]:
+    """What is shown of models that were trained on permuted labels, where there are any."""
+    table = tables["shuffled"]
+    if table.empty:
+        return
+    x, y = (table[name].to_numpy(float) for name in ("agreement", "test_accuracy"))
+    found = correlation_over_tasks(x, y, table["task"], table["arm"], pooling="within task", method="spearman")
+    yield SHUFFLED.format(
+        models=len(table), most=f"{100 * x.max():.1f}", correlation=ranged(vars(found)), tasks=table["task"].nunique()
+    )
+    head = ["task", *(str(arm) for arm in dict.fromkeys(table["arm"])), "labels that are true"]
+    yield _Shown("Trained on permuted labels [%]", head, shuffled_rows(table), "shuffled.parquet")
 
 
 def ceiling(table: pd.DataFrame, protocol: Mapping[str, Any]) -> str:
@@ -255,6 +208,14 @@ def _beside(claim: str, tables: Tables, protocol: Mapping[str, Any]) -> Iterator
         yield _Shown("Gated MLPs", _MLP_HEAD, mlp_rows(tables["mlps"]), "mlps.parquet")
 
 
+def _printed(shown: str | _Shown) -> str:
+    return shown if isinstance(shown, str) else _table(shown.head, shown.rows)
+
+
+def _item(shown: str | _Shown) -> Item:
+    return shown if isinstance(shown, str) else Grid(shown.title, shown.head, shown.rows, shown.file)
+
+
 def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """The page of the documentation.
 
@@ -295,11 +256,9 @@ def markdown(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, An
             _table(_HEAD, rows_of(tests, claim)),
             f"*What would change our mind.* {' '.join(about_claim['mind'].split())}",
         ]
-        parts += [
-            item if isinstance(item, str) else _table(item.head, item.rows) for item in _beside(claim, tables, protocol)
-        ]
+        parts += map(_printed, _beside(claim, tables, protocol))
     parts += [
-        "## Accuracies", ACCURACIES, *accuracy_tables(tables["accuracies"], protocol),
+        "## Accuracies", ACCURACIES, *accuracy_tables(tables["accuracies"], protocol), *map(_printed, _control(tables)),
         "## What it was made with", _files(about),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
@@ -321,15 +280,12 @@ def page(tables: Tables, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
             title = f"Claim {claim}: effects with their intervals"
             items.append(Drawing(title, f"{said}. Intervals at {_level(tests, claim)}.", alone(claim), drawn[claim]))
         items.append(Grid(f"Tests of claim {claim}", _HEAD, rows_of(tests, claim), "tests.parquet"))
-        items += [
-            item if isinstance(item, str) else Grid(item.title, item.head, item.rows, item.file)
-            for item in _beside(claim, tables, protocol)
-        ]
+        items += map(_item, _beside(claim, tables, protocol))
         mind = " ".join(protocol["claims"][claim]["mind"].split())
         sections.append(Section(f"{claim}. {said}", [*items, f"What would change our mind. {mind}"]))
     heads = ["task", "arm", "form", "test [%], ± sd over seeds", "training [%]", "parameters", "seeds"]
     grid = Grid("Every form of every arm", heads, accuracy_rows(tables["accuracies"]), "accuracies.parquet")
-    sections.append(Section("Accuracies", [ACCURACIES, grid]))
+    sections.append(Section("Accuracies", [ACCURACIES, grid, *map(_item, _control(tables))]))
     made = Section(
         "How it was made", [Facts({key: str(value) for key, value in about.items()}), Code(f"{RUN}\n{SETTLE}")]
     )

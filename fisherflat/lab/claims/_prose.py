@@ -45,6 +45,11 @@ goes anywhere between the two ends below, while no prediction changes; the other
 ACCURACIES = """On test examples, in per cent, with the standard deviation over seeds; labels are flipped with the
 probability that the protocol names. `accuracies.parquet` has all other forms, training accuracies and parameters."""
 
+SHUFFLED = """The control: models trained on permuted labels and tested on true ones, mean and range over seeds. They
+are not all at 50 %, and need not be: in training sets of this size a permuted label is by chance the true one in up to
+{most} % of the examples, and a model learns what is left of the rule, or its opposite. Over the {models}
+models the rank correlation of the accuracy with the share of such examples is {correlation}, a mean over tasks."""
+
 MLPS = """All kinds that were trained, means over seeds and teachers; losses are relative to the variance of the
 targets. *slots* is bilinear attention of rank 3, whose slots are replaced by their best gated units: the rank-one form
 of the paper is an approximation of it, with the error of the last columns."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +35,9 @@ class Trained:
     test_accuracy: float
 
 
-def data(protocol: Protocol, task: str, seed: int, shuffled: bool = False) -> tuple[Examples, Examples]:
+def data(
+    protocol: Protocol | Mapping[str, Any], task: str, seed: int, shuffled: bool = False
+) -> tuple[Examples, Examples]:
     """What a seed is trained and tested on; where `shuffled`, its training labels are permuted."""
     sizes = protocol["data"]
     train = examples(task, sizes["train"], 2 * seed, sizes["noise"])

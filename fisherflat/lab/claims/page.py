@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fisherflat._files import read_json, whole
 from fisherflat.errors import InputError
-from fisherflat.lab.claims._beside import accuracies, correlations, depths, gauge, measures, mlps
+from fisherflat.lab.claims._beside import accuracies, correlations, depths, gauge, measures, mlps, shuffled
 from fisherflat.lab.claims._figures import figures
 from fisherflat.lab.claims._page import markdown, page
 from fisherflat.lab.claims._protocol import Protocol
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: the raw tables, and those that are made of them
-RAW, MADE = ("models", "symmetries"), ("tests", "correlations", "gauge", "measures", "accuracies", "depths", "mlps")
+RAW, MADE = (
+    ("models", "symmetries"),
+    ("tests", "correlations", "gauge", "measures", "accuracies", "depths", "mlps", "shuffled"),
+)
 #: where they ship, below the documentation
 DATA = Path("data") / "claims"
 #: beside them, on what machine they were made
@@ -66,6 +69,7 @@ def made(tables: Mapping[str, pd.DataFrame], protocol: Mapping[str, Any]) -> dic
         "measures": measures(models, protocol),
         "accuracies": accuracies(models),
         "depths": depths(models, protocol),
+        "shuffled": shuffled(models, protocol),
         **more,
     }
 
