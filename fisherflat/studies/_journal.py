@@ -48,25 +48,35 @@ class Journal:
         text = as_json({"identity": identity}, indent=None)
         self._head = json.loads(text)
         self._of = _digest(self._head)
-        first, self.lost = None, 0
+        head = self._sealed(self._head)
+        first, self.lost, end, ended = None, 0, 0, True
         try:
-            with whole(self.path) as part, part.open("wb") as kept:
-                kept.write(self._sealed(self._head))
-                for line in () if overwrite else _lines(self.path):
-                    first = line if first is None else first
-                    done = _opened(line, self._of)
-                    self.lost += done is None
-                    if done is not None and _is_task(done):
-                        self.done.at(done["task"], kept.tell(), len(done["rows"]))
-                        kept.write(line.rstrip(b"\n") + b"\n")
-                if first is not None and not self.done:
-                    _check_same(self.path, first, self._head)
+            for line in () if overwrite else _lines(self.path):
+                first = line if first is None else first
+                said = _opened(line, self._of)
+                self.lost += said is None
+                if said is not None and _is_task(said):
+                    self.done.at(said["task"], end, len(said["rows"]))
+                end, ended = end + len(line), line.endswith(b"\n")
+            if first is not None and not self.done:
+                _check_same(self.path, first, self._head)
+            if first != head or self.lost or not ended:
+                self._rewrite(head)
             self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror}); choose another folder") from error
 
+    def _rewrite(self, head: bytes) -> None:
+        """Leave nothing in the file but the head, and the tasks that are done."""
+        before, self.done = self.done, Done(self.path)
+        with whole(self.path) as part, part.open("wb") as file:
+            file.write(head)
+            for key in before:
+                self.done.at(key, file.tell(), before.rows(key))
+                file.write(before.line(key).rstrip(b"\n") + b"\n")
+
     def write(self, key: str, rows: Sequence[Row]) -> None:
-        """Add a task that is done."""
+        """Add a task that is done. **Raises:** `InputError` where its rows are more than a line holds."""
         place = os.fstat(self._file.fileno()).st_size
         self._append({"task": key, "rows": list(rows)})
         self.done.at(key, place, len(rows))
@@ -91,7 +101,15 @@ class Journal:
 
     def _sealed(self, line: dict[str, Any]) -> bytes:
         plain = json.loads(as_json(line))
-        return as_json({**plain, "seal": _seal(plain, self._of)}, indent=None).encode()
+        found = as_json({**plain, "seal": _seal(plain, self._of)}, indent=None).encode()
+        if len(found) > MAX_LINE:  # nobody could read it again
+            what = f"the rows of {line['task']}" if "task" in line else "the prompts and settings"
+            less = "positions or points" if "task" in line else "prompts"
+            raise InputError(
+                f"{what} take {len(found)} bytes, more than the {MAX_LINE} that {self.path} holds in a line; ask for "
+                f"fewer {less} at a time"
+            )
+        return found
 
 
 @contextmanager
@@ -179,11 +197,14 @@ class Done(Mapping[str, list[Row]]):
         self._places[key] = (place, rows)
 
     def __getitem__(self, key: str) -> list[Row]:
-        place, _ = self._places[key]
-        with self._path.open("rb") as file:
-            file.seek(place)
-            found: list[Row] = parsed(file.readline(MAX_LINE))["rows"]
+        found: list[Row] = parsed(self.line(key))["rows"]
         return found
+
+    def line(self, key: str) -> bytes:
+        """The line of a task, as it stands in the file."""
+        with self._path.open("rb") as file:
+            file.seek(self._places[key][0])
+            return file.readline(MAX_LINE)
 
     def rows(self, key: str) -> int:
         """How many rows a task has."""
