@@ -103,9 +103,9 @@ def written(files: Iterable[Path]) -> None:
 def report(found: Result, out: Path, formats: Sequence[str] = ("png",)) -> None:
     """Write a result, print what it says, and name the files that were written for it."""
     found.save(out, formats=formats)
-    running = _running.get()
-    show(found.summary(verbose=running.voice.verbose))
-    files = [path for path in running.files if path.is_relative_to(out)]
+    voice = _running.get().voice
+    show(found.summary(verbose=voice.verbose))
+    files = [path for path in files_written() if path.is_relative_to(out)]
     written(files)
-    if running.voice.json:  # to put all tables into words takes time
+    if voice.json:  # to put all tables into words takes time
         answer({**found.content(), "files": [str(file) for file in files]})
