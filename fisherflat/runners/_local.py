@@ -15,7 +15,8 @@ from typing import Any, SupportsIndex
 import torch
 
 from fisherflat._arrays import integer
-from fisherflat.errors import InputError, OutOfMemoryError
+from fisherflat.errors import OutOfMemoryError
+from fisherflat.runners._packed import cannot_be_sent
 from fisherflat.runners._protocol import Runner, Task, Work
 
 
@@ -64,7 +65,7 @@ def processes(jobs: SupportsIndex) -> Runner:
                 try:
                     futures[executor.submit(_measure, task)] = task
                 except (PicklingError, AttributeError, TypeError) as error:  # processes start with the first tasks
-                    raise InputError(f"the model cannot be sent to other processes ({error}); use jobs=1") from error
+                    raise cannot_be_sent(error, "use jobs=1, and leave out runner") from error
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:

@@ -1,4 +1,4 @@
-"""Work as bytes for a cluster, its tensors apart from the rest, so that the processes of a machine share one copy."""
+"""Work as bytes for others, its tensors apart from the rest, so that the processes of a machine share one copy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from fisherflat.errors import InputError
 
 #: what is left without the tensors, and the bytes of these
 Packed = tuple[bytes, list[np.ndarray]]
@@ -50,6 +52,11 @@ def packed(work: Any) -> Packed:
 def unpacked(rest: bytes, arrays: Sequence[np.ndarray]) -> Any:
     """The work again. Its tensors lie in the arrays, which may be read-only: nothing may write into them."""
     return pickle.loads(rest, buffers=arrays)
+
+
+def cannot_be_sent(error: Exception, instead: str) -> InputError:
+    """Why work stays where it is. **Args:** `instead`, what to do."""
+    return InputError(f"the model cannot be sent to other processes ({error}); {instead}")
 
 
 def _storage(array: np.ndarray, dtype: torch.dtype, device: str) -> torch.storage.TypedStorage:

@@ -16,14 +16,15 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 
+from fisherflat._arrays import number
 from fisherflat._display import displayed
 from fisherflat._versions import versions
 from fisherflat.errors import ClusterError, InputError, OutOfMemoryError
-from fisherflat.runners._packed import Packed, packed, unpacked
+from fisherflat.runners._packed import Packed, cannot_be_sent, packed, unpacked
 from fisherflat.runners._protocol import Task, Work
 
 #: seconds within which a cluster has to answer
@@ -36,7 +37,7 @@ _AHEAD = 2
 _LOOK = 2.0
 
 
-def ray(address: str | None = None, cpus: float = 1, gpus: float = 0) -> Ray:
+def ray(address: str | None = None, cpus: SupportsFloat = 1, gpus: SupportsFloat = 0) -> Ray:
     """Tasks on a cluster by Ray, or without an address on this machine.
 
     The work goes to each machine once: tensors that are in memory here are shared by all workers of a machine, and a
@@ -80,21 +81,21 @@ class Ray:
     Ray('gpu-head:6379', cpus=4, gpus=1)
     """
 
-    def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
+    def __init__(self, address: str | None = None, cpus: SupportsFloat = 1, gpus: SupportsFloat = 0) -> None:
         if address is not None and (not isinstance(address, str) or not address.strip()):
             raise InputError(f"an address is a text such as 'host:6379', got {address!r}")
-        if not _is_number(cpus) or cpus <= 0:
+        self.address, self.cpus, self.gpus = address, number(cpus, "cpus"), number(gpus, "gpus")
+        if not self.cpus > 0:
             raise InputError(f"cpus is how many a task takes, a number above 0; got {cpus!r}")
-        if not _is_number(gpus) or gpus < 0:
+        if not self.gpus >= 0:
             raise InputError(f"gpus is how many a task takes, a number from 0 on; got {gpus!r}")
-        self.address, self.cpus, self.gpus = address, cpus, gpus
         _engine()
         self._end: Any = None
 
     def __call__(self, work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """The tasks, as they are done, in any order."""
         engine = self._connected()
-        self._check_room(engine, 0.0)
+        self._check_room(engine, -math.inf)
         versions, threads, key = _versions(), max(1, int(self.cpus)), uuid.uuid4().hex
         held = [_put(engine, work)]  # in a list it is fetched by the task itself, once its versions were compared
         begin = engine.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(_measured).remote
@@ -108,7 +109,10 @@ class Ray:
                 while waiting and len(running) < room:
                     task = waiting.popleft()
                     running[begin(held, key, task, versions, threads)] = task
-                ready, _ = engine.wait(list(running), timeout=_LOOK) if running else ([], ())
+                if not running:  # no machine has room
+                    time.sleep(_LOOK)
+                    continue
+                ready, _ = engine.wait(list(running), timeout=_LOOK)
                 for one in ready:
                     task, moved = running.pop(one), time.monotonic()
                     try:
@@ -246,7 +250,7 @@ def _put(engine: Any, work: Work) -> Any:
     try:
         found = packed(work)
     except Exception as error:  # whatever an object's own way to be pickled raises
-        raise InputError(f"the model cannot be sent to other processes ({error}); use jobs=1") from error
+        raise cannot_be_sent(error, "leave out runner") from error
     try:
         return engine.put(found)
     except (engine.exceptions.RayError, MemoryError) as error:
@@ -305,7 +309,3 @@ def _own(error: Any) -> Exception:
 def _first(error: Any) -> str:
     """The first line of what an error says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

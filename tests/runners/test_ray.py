@@ -6,12 +6,15 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import ray
@@ -128,7 +131,8 @@ def test_what_is_no_address() -> None:
     [
         ({"address": ""}, "an address is a text"),
         ({"cpus": 0}, "cpus is how many"),
-        ({"cpus": True}, "cpus is how many"),
+        ({"cpus": True}, "cpus must be a number"),
+        ({"cpus": float("inf")}, "cpus must be finite"),
         ({"gpus": -1}, "gpus is how many"),
         ({"gpus": float("nan")}, "gpus is how many"),
     ],
@@ -136,6 +140,10 @@ def test_what_is_no_address() -> None:
 def test_arguments_that_are_none(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         ff.runners.ray(**arguments)
+
+
+def test_arguments_are_numbers_of_any_kind() -> None:
+    assert repr(ff.runners.ray(cpus=np.int64(2), gpus=torch.tensor(0.5))) == "Ray(cpus=2, gpus=0.5)"
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +230,7 @@ def test_a_node_that_is_killed_costs_the_task_that_it_was_at(cluster: Any, runne
     assert killed and found == {number: number**2 for number in range(24)}
     # a worker has one task at a time, so that one was lost, or two where the next had begun
     assert 24 <= len(begun(log)) <= 26
+    cluster.wait_for_nodes()  # until all know that it is gone
 
 
 def test_tasks_that_no_worker_survives_are_named_after_all_others(runner: Ray, tmp_path: Path) -> None:
@@ -279,6 +288,37 @@ def test_no_machine_has_a_gpu(runner: Ray, cluster: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(_ray, "PATIENCE", 1.0)
     with pytest.raises(ClusterError, match=r"1 CPUs and 1 GPUs; there are 2 of 1 CPUs and 0 GPUs"):
         list(ff.runners.ray(cluster.address, gpus=1)(Squares(Path()), numbers(1)))
+
+
+def test_soon_after_the_machine_has_started(runner: Ray, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock counts from there on; what no machine has is refused at once all the same."""
+    start = time.monotonic()
+    monkeypatch.setattr(_ray, "time", SimpleNamespace(monotonic=lambda: time.monotonic() - start, sleep=time.sleep))
+    with pytest.raises(ClusterError, match="no machine of the cluster has what a task takes"):
+        list(ff.runners.ray(cluster.address, gpus=1)(Squares(Path()), numbers(1)))
+    assert time.monotonic() - start < 45
+
+
+def test_it_waits_for_room_without_work_of_its_own(
+    runner: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All machines go away before the first task begins, and one comes back."""
+    rooms, looks = iter([1, 0, 0]), [0]
+
+    def monotonic() -> float:
+        looks[0] += 1
+        return time.monotonic()
+
+    monkeypatch.setattr(_ray, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+    monkeypatch.setattr(_ray, "_LOOK", 0.5)
+    monkeypatch.setattr(runner, "_check_room", lambda engine, moved: next(rooms, 1))
+    assert len(list(runner(Squares(tmp_path / "log"), numbers(2)))) == 2
+    assert looks[0] < 50
+
+
+def test_what_cannot_be_sent_says_what_to_do(runner: Ray) -> None:
+    with pytest.raises(InputError, match=r"cannot be sent to other processes \(.*\); leave out runner"):
+        list(runner(threading.Lock(), numbers(1)))
 
 
 def test_an_object_store_that_is_full(runner: Ray, tmp_path: Path) -> None:

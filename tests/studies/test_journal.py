@@ -54,9 +54,7 @@ def test_what_is_too_long_to_be_read_again_is_not_written(tmp_path: Path, monkey
     monkeypatch.setattr(_journal, "MAX_LINE", 2000)
     journal = Journal(tmp_path, IDENTITY)
     journal.write("short", [{"x": 0.5}])
-    with pytest.raises(
-        InputError, match=r"the rows of long take \d+ bytes, more than the 2000 .* fewer positions or poi"
-    ):
+    with pytest.raises(InputError, match=r"the rows of long take \d+ bytes, more than the 2000 .* fewer positions"):
         journal.write("long", [{"x": 0.5}] * 500)
     journal.close(False)
     journal = Journal(tmp_path, IDENTITY, resume=True)
