@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from fisherflat.cli._output import INTERRUPTED, Voice, speaking
+from fisherflat.cli._threads import leave_busy_cores
 
 #: exit code -> what it means
 CODES = {
@@ -30,7 +31,7 @@ def command(
     """A command of the shell.
 
     A parameter whose type is a dataclass stands for a group of options: its fields are the options, and the function
-    gets an instance. Every command has the options of `Voice`.
+    gets an instance. Every command has the options of `Voice`, and leaves busy cores alone.
 
     **Args:** `examples`, whole command lines, shown in the help; `then`, what to do after an interrupt.
     """
@@ -54,6 +55,7 @@ def command(
                 name: kind(**{field.name: given.pop(field.name) for field in fields(kind)})
                 for name, kind in groups.items()
             }
+            leave_busy_cores()
             with speaking(made.pop("")):
                 try:
                     function(**given, **made)

@@ -247,7 +247,6 @@ class Running:
 
     def runner_or_none(self) -> Runner | None:
         """What is asked for; `None` for this process alone."""
-        from fisherflat.cli._threads import leave_busy_cores
         from fisherflat.runners import processes, ray
 
         if self.runner == "ray":
@@ -258,10 +257,7 @@ class Running:
             raise typer.BadParameter(f"{self.runner!r} is neither processes nor ray", param_hint="--runner")
         if (self.ray_address, self.ray_cpus, self.ray_gpus) != (None, 1, 0):
             raise typer.BadParameter("an option of --runner ray, which is not asked for", param_hint="--ray-...")
-        if self.jobs > 1:
-            return processes(self.jobs)
-        leave_busy_cores()
-        return None
+        return processes(self.jobs) if self.jobs > 1 else None
 
 
 _RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
