@@ -19,9 +19,9 @@ class Place(NamedTuple):
 
 def places(model: Model, prompts: Sequence[Any], where: Any, moves: str, dim: int | str | None) -> list[Place]:
     """Each position of each prompt, for what is measured at one of them; by default the last word."""
-    from fisherflat.models.moves import Whole, parse
+    from fisherflat.models.moves import parse
 
-    moving, found = Whole() if isinstance(dim, str) else parse(moves, dim), []
+    moving, found = parse(moves, dim), list[Place]()
     for number, prompt in enumerate(prompts):
         name = f"prompt-{number}" if len(prompts) > 1 else ""
         at: list[Any] = [where]

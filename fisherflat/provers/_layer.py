@@ -16,7 +16,7 @@ from fisherflat.models import Encoded, Model, as_model, as_prompts
 from fisherflat.models.covariances import Covariance, called
 from fisherflat.models.covariances import covariance as covariance_of
 from fisherflat.models.covariances import output as output_of
-from fisherflat.models.moves import Moves, parse
+from fisherflat.models.moves import Moves, few
 from fisherflat.parts import freeze, readings
 from fisherflat.provers._curvature import certify
 from fisherflat.spaces.families import Gaussian
@@ -65,7 +65,7 @@ def certify_layer(
     'flat'
     """
     model, layer = as_model(model), integer(layer, "layer")
-    moving, encoded = parse(moves, k), model.encode(prompt)
+    moving, encoded = few(moves, k), model.encode(prompt)
     place = moving.place(model, encoded, position)
     layer = integer(layer, "layer")
     if layer < 0:

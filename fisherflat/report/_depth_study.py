@@ -11,9 +11,8 @@ from fisherflat import plot
 from fisherflat._display import Card
 from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
-from fisherflat.errors import InputError
 from fisherflat.models import as_model
-from fisherflat.models.moves import Moves, Whole, parse
+from fisherflat.models.moves import Moves, parse
 from fisherflat.pages import Section
 from fisherflat.report import _depth_page as page
 from fisherflat.report._captions import OF_DEPTH, OF_END, caption, intervals, unit_of
@@ -253,15 +252,6 @@ def study_depth(
     ['live', 'frozen pattern', 'frozen mlp gate', 'frozen pattern+mlp gate']
     """
     settings = Settings(
-        _moves(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors, family
+        parse(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors, family
     )
     return DepthStudy(**vars(study(as_model(model), prompt, settings, progress=progress)))
-
-
-def _moves(moves: Any, k: Any) -> Moves:
-    """What moves; all directions leave no choice."""
-    if isinstance(k, str) and k != "full":
-        raise InputError(f'k is a number of directions, or "full" for all of them; got {k!r}')
-    if isinstance(k, str) and moves != "principal" and not isinstance(moves, Whole):
-        raise InputError(f'k="full" moves all directions, which leaves no choice of moves; got {moves!r} besides')
-    return Whole() if isinstance(k, str) else parse(moves, k)

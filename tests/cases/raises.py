@@ -919,6 +919,10 @@ CASES: dict[str, Calls] = {
         "where a word is not a single token there": lambda: WORDS.variants(S.model, S.encoded, 0),
         "two are the same": lambda: moves.Words((5, 6, "<same>")).variants(S.model, S.encoded, 0),
     },
+    "moves.few": {
+        "where `parse` does": lambda: moves.few("nonsense"),
+        "where all directions move": lambda: moves.few("principal", "full"),
+    },
     "moves.parse": {"for anything else": lambda: moves.parse("nonsense")},
     "moves.for_each": {
         "for a dictionary": lambda: moves.for_each({0: 1}, 1),

@@ -361,6 +361,8 @@ def test_what_moves_is_said_in_one_word() -> None:
     assert moves.parse("words:a,b,c", 2).settings == {"kind": "words", "dim": 2, "words": ["a", "b", "c"]}
     given = moves.Principal(3)
     assert moves.parse(given) is given
+    assert isinstance(moves.parse("principal", "full"), moves.Whole)
+    assert isinstance(moves.parse(moves.Whole(), "full"), moves.Whole)
     units = {moving.unit for moving in (given, moves.Random(), moves.Words(("a", "b")), moves.vectors([[1.0, 2.0]]))}
     assert len(units) == 4
 
@@ -381,9 +383,13 @@ def test_what_moves_is_said_in_one_word() -> None:
         ),
         ("principal", 0, "must be at least 1"),
         (moves.Principal(3), 2, "2 directions were asked for, but principal make 3"),
+        (moves.Whole(), 2, "2 directions were asked for, but moves in all directions make all"),
+        ("principal", "most", "or \"full\" for all of them; got 'most'"),
+        ("random", "full", "leaves no choice of moves; got 'random' besides"),
+        (moves.Principal(3), "full", "leaves no choice of moves"),
     ],
 )
-def test_descriptions_that_are_none(what: str | Moves, dim: int | None, message: str) -> None:
+def test_descriptions_that_are_none(what: str | Moves, dim: int | str | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         moves.parse(what, dim)
 

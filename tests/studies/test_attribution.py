@@ -79,7 +79,8 @@ def test_layers_sum_to_roles() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"by": "head"}, "by must be"), ({"positions": [[1], [2]]}, "3 prompts"), ({"positions": {0: 1}}, "list"),
-     ({"positions": "token:nothing"}, "no token"), ({"covariance": "what"}, "covariance must be")],
+     ({"positions": "token:nothing"}, "no token"), ({"covariance": "what"}, "covariance must be"),
+     ({"moves": ff.moves.Whole()}, "in a few directions")],
 )  # fmt: skip
 def test_bad_input_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fisherflat.models.moves._directions import Principal, Random, Vectors, Whole, median_distances, ordinary, pool
 from fisherflat.models.moves._moves import Fitted, Moves
-from fisherflat.models.moves._parse import parse
+from fisherflat.models.moves._parse import few, parse
 from fisherflat.models.moves._positions import (
     Position,
     Where,
@@ -33,6 +33,7 @@ __all__ = [
     "Where",
     "Whole",
     "Words",
+    "few",
     "for_each",
     "label",
     "median_distances",

@@ -11,7 +11,7 @@ import torch
 from fisherflat.errors import InputError
 from fisherflat.models import Model, as_model
 from fisherflat.models.covariances import Covariance, covariance, fitted, of_tokens
-from fisherflat.models.moves import Moves, for_each, parse, tokens
+from fisherflat.models.moves import Moves, few, for_each, tokens
 from fisherflat.parts.readings import LIVE, canonical
 from fisherflat.statistics import estimate, noise_floor
 from fisherflat.studies._prompts import as_prompts
@@ -70,7 +70,7 @@ def attribution(
 
     if by not in SPLITS:
         raise InputError(f'by must be "role", "layer" or "layer-role", got {by!r}')
-    loaded, moving, held = as_model(model), parse(moves, k), canonical(reading)
+    loaded, moving, held = as_model(model), few(moves, k), canonical(reading)
     budgets = _budgets(loaded, as_prompts(prompts), moving, positions, held, covariance, halves, by)
     labels = [label for label in budgets[0].labels if all(label in one.labels for one in budgets)]
     rows = []

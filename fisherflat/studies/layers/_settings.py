@@ -69,12 +69,10 @@ class Settings:
         **Raises:** `InputError` for what cannot be used, as far as that can be told without the model;
         `CovarianceError` for a covariance that is none.
         """
-        if isinstance(dim, str) and dim != "full":
-            raise InputError(f'dim is a number of directions, or "full" for all of them; got {dim!r}')
-        full = isinstance(moves, Whole) or isinstance(dim, str)
+        what = parse(moves, dim)
+        full = isinstance(what, Whole)
         if full:
-            _check_full(moves, heads, family, precision)
-        what = Whole() if full else parse(moves, dim)
+            _check_full(heads, family, precision)
         if not full and what.k < 2:
             raise InputError(f"dim must be at least 2, got {what.k}: a curve has no intrinsic curvature")
         points, seed = 1 if full else integer(points, "points", 1), integer(seed, "seed", 0)
@@ -145,9 +143,7 @@ class Settings:
         }
 
 
-def _check_full(moves: Any, heads: Any, family: Any, precision: Any) -> None:
-    if not isinstance(moves, Whole) and moves != "principal":
-        raise InputError(f'dim="full" moves all directions, which leaves no choice of moves; got {moves!r} besides')
+def _check_full(heads: Any, family: Any, precision: Any) -> None:
     if heads is not None or family is not None or precision != "working":
         asked_for = "heads" if heads is not None else "a family" if family is not None else f"precision={precision!r}"
         raise InputError(f'dim="full" samples whole parts as Gaussian means; {asked_for} needs a few directions, dim=2')
