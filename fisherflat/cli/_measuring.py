@@ -114,6 +114,7 @@ def depth(
     resolution: Annotated[int, typer.Option("--resolution", help="Points a side of maps; 0: none.", min=0)] = 15,
     seed: options.Seed = 0,
     errors: options.Errors = "sample",
+    more_bits: options.MoreBits = False,
     family: options.Family = None,
     format: options.Formats = options.PNG,
     overwrite: options.Overwrite = False,
@@ -145,6 +146,7 @@ def depth(
                     errors=errors,
                     progress=progress(),
                     family=family,
+                    precision=options.precision(more_bits),
                 )
                 report(found, folder, format)
             ended(found)

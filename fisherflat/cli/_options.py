@@ -219,7 +219,7 @@ class Measuring:
             "seed": self.seed,
             "dtype": getattr(torch, self.dtype),
             "errors": self.errors,
-            "precision": "auto" if self.more_bits else "working",
+            "precision": precision(self.more_bits),
             "family": self.family,
             "covariance": covariance(self.covariance),
             "output": self.output,
@@ -291,6 +291,11 @@ def readings(given: Iterable[str] | None) -> list[str] | None:
     """Names of readings; `None` for those that make sense."""
     names = words(given)
     return None if names in ([], ["all"]) else names
+
+
+def precision(more_bits: bool) -> str:
+    """In how many bits."""
+    return "auto" if more_bits else "working"
 
 
 def covariance(given: str) -> str | float:

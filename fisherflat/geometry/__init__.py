@@ -22,6 +22,7 @@ from fisherflat.geometry._words import (
     filled,
     sample,
     turn,
+    warn_of_stuck,
     words,
 )
 
@@ -51,5 +52,6 @@ __all__ = [
     "refined",
     "sample",
     "turn",
+    "warn_of_stuck",
     "words",
 ]

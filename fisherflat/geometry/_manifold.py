@@ -11,7 +11,7 @@ import torch
 from fisherflat._arrays import as_float64, choice, flag, integer, some, strings
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, warn, without
+from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, without
 from fisherflat.geometry._dual import DualMeasures
 from fisherflat.geometry._engines import ENGINES, Engine, mapped
 from fisherflat.geometry._more_bits import in_more_bits
@@ -21,7 +21,18 @@ from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
 from fisherflat.geometry._sampling import Sampling
 from fisherflat.geometry._taped import degenerate_tape, elsewhere, reached, recomputed
-from fisherflat.geometry._words import ERRORS, JUDGED, decided, exceptional, filled, sample, turn, warn_of, words
+from fisherflat.geometry._words import (
+    ERRORS,
+    JUDGED,
+    decided,
+    exceptional,
+    filled,
+    sample,
+    turn,
+    warn_of,
+    warn_of_stuck,
+    words,
+)
 from fisherflat.jets import Jet
 from fisherflat.jets.engines import in_chunks
 from fisherflat.jets.graph import Graph
@@ -256,12 +267,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
             return (*(getattr(geometry, name) for name in quantities), *errors)
 
         found = dict(zip(columns, self._measured(read, points, points), strict=True))
-        if stuck:
-            warn(
-                f"{len(stuck)} of {points[..., 0].numel()} points could not be computed in more bits, and what "
-                f"error=True says of them stands; the first because {stuck[0]}",
-                PrecisionWarning,
-            )
+        warn_of_stuck(stuck, points[..., 0].numel())
         return found
 
     def verdict(self, u: Any) -> Any:

@@ -5,6 +5,7 @@ They are decided by the estimate of its error. No tolerance is absolute, so that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -134,6 +135,16 @@ def filled(errors: Float[Tensor, " n"], at: Int[Tensor, " n"], scales: Float[Ten
     found = carried(errors, scales[at], scales)
     found[at] = torch.where(errors.isnan(), found[at], errors)
     return found
+
+
+def warn_of_stuck(reasons: Sequence[str], count: int) -> None:
+    """One warning that of so many points some could not be computed in more bits."""
+    if reasons:
+        warn(
+            f"{len(reasons)} of {count} points could not be computed in more bits, and what their errors say stands; "
+            f"the first because {reasons[0]}",
+            PrecisionWarning,
+        )
 
 
 def warn_of(degenerate: Tensor, near: Tensor) -> None:

@@ -326,7 +326,8 @@ def methods(found: Depth) -> list[Any]:
         "unit": _COVARIANCE if found.family is None else f"the metric of {in_words(found.family)}",
         "readings": ", ".join(found.profiles) or "none",
         "precision": f"float64; numerical errors are estimated at "
-        f"{'each point' if settings.get('errors') == 'all' else 'a sample of points and carried over to the others'}",
+        f"{'each point' if settings.get('errors') == 'all' else 'a sample of points and carried over to the others'}"
+        f"{'; points of profiles with few right digits in more bits' if settings.get('precision') == 'auto' else ''}",
         "prompt": found.text,
     }
     return [Facts(facts | {"verdicts": VERDICTS}), *settings.get("notes", ()), *_repeat(found)]
@@ -345,5 +346,6 @@ def _repeat(found: Depth) -> list[Any]:
         "depth", found.model, **prompts, **moved(settings["moves"]), position=settings["position"],
         reading=None if chosen is None else ",".join(chosen), no_halves=True if not settings["halves"] else None,
         **numbers, seed=settings["seed"] or None,
-        errors=None if settings["errors"] == "sample" else settings["errors"], family=found.family, out="again",
+        errors=None if settings["errors"] == "sample" else settings["errors"], family=found.family,
+        more_bits=settings.get("precision") == "auto" or None, out="again",
     ), "To repeat it:")]  # fmt: skip

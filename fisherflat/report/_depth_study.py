@@ -213,6 +213,7 @@ def study_depth(
     seed: int = 0,
     errors: str = "sample",
     family: str | ParametricFamily | None = None,
+    precision: str = "working",
     progress: bool = True,
 ) -> DepthStudy:
     """Where a model's blocks make curvature, by which parts, how it grows, and how much of it is attributed to gates.
@@ -237,6 +238,8 @@ def study_depth(
     - `family`: what the states are read as at every depth: `"next-token"`, `"class"` or `"direction"`, what the model's
       own final norm and head make of those of the tokens that move (`Model.readout`), or one of `fisherflat.families`,
       whose parameters they are behind the final norm. Default: the mean of a Gaussian.
+    - `precision`: `"auto"` computes points of the profiles of whose scalar curvature fewer than six digits are right in
+      more bits, as `StatisticalManifold.measure` does; it needs a few directions.
     - `progress`: show a bar with the time left, on the error stream.
 
     A model whose weights stay on disk is traced block by block, anew in each pass.
@@ -252,6 +255,6 @@ def study_depth(
     ['live', 'frozen pattern', 'frozen mlp gate', 'frozen pattern+mlp gate']
     """
     settings = Settings(
-        parse(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors, family
+        parse(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors, family, precision
     )
     return DepthStudy(**vars(study(as_model(model), prompt, settings, progress=progress)))

@@ -41,6 +41,8 @@ def in_depth(model: Model, prompt: Any, settings: Settings, folder: Path, progre
             moves=settings.moves,
             resolution=0,
             seed=settings.seed,
+            errors=settings.errors,
+            precision=settings.precision,
             family=settings.family,
             progress=progress,
         )

@@ -44,6 +44,16 @@ def test_the_command_measures_in_more_bits(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "analysis.json").read_text())["settings"]["precision"] == "auto"
 
 
+def test_a_study_of_depth_in_more_bits(tmp_path: Path) -> None:
+    words = ["depth", "python-llama", "--ids", "1,2,3", "--reading", "live", "--points", "1", "--budget-points", "0"]
+    words += ["--resolution", "0", "--no-halves"]
+    done = CliRunner().invoke(app, [*words, "--more-bits", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    page = unescape((tmp_path / "report.html").read_text())
+    assert "with few right digits in more bits" in page
+    assert "--more-bits" in next(line for line in page.splitlines() if "fisherflat depth" in line)
+
+
 def test_a_study_of_depth_says_what_its_tables_matter(tmp_path: Path) -> None:
     """The same sentence as an analysis, as it is the same model."""
     options: dict[str, Any] = {"points": 1, "budget_points": 0, "resolution": 0, "readings": ["live"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import fisherflat as ff
 from fisherflat.errors import InputError, PrecisionWarning
+from fisherflat.studies.depth import _depths
 from fisherflat.studies.layers import _measure
 
 
@@ -78,9 +80,7 @@ def test_heads_are_computed_in_more_bits_each_by_itself(monkeypatch: pytest.Monk
 
 
 def test_where_there_are_no_balls_an_analysis_says_so_and_keeps_its_errors() -> None:
-    with pytest.warns(
-        PrecisionWarning, match="3 of 3 points with poor digits could not be computed in more bits.*graph"
-    ):
+    with pytest.warns(PrecisionWarning, match="3 of 3 points could not be computed in more bits.*graph"):
         found = ff.analyze(model(1e13), STATES, precision="auto", engine="autodiff", **SETTINGS).table
     assert (found.scalar_curvature_error > 1e-6 * found.scalar_curvature.abs()).all()
     with pytest.raises(InputError, match="precision must be one of"):
@@ -92,6 +92,32 @@ def test_points_with_digits_are_left_as_they_are() -> None:
         warnings.simplefilter("error", PrecisionWarning)
         plain, auto = (ff.analyze(model(0.0), STATES, precision=p, **SETTINGS).table for p in ("working", "auto"))
     assert plain.scalar_curvature.equals(auto.scalar_curvature)
+
+
+def test_poor_points_along_the_depth_are_right_in_more_bits() -> None:
+    """In one unit for all depths, the spread of what enters, of which nothing has been rounded."""
+    options: dict[str, Any] = {"points": 3, "budget_points": 0, "resolution": 0, "errors": "all", "progress": False}
+    truth, poor, auto = (
+        ff.study_depth(model(large), STATES, precision=precision, **options).fixed_profiles["live"]
+        for large, precision in ((0.0, "working"), (1e13, "working"), (1e13, "auto"))
+    )
+    for name in ("scalar_curvature", "largest_sectional_curvature", "mean_curvature_norm", "condition_number"):
+        expected, near, far = (getattr(one, name)[1:].flatten().tolist() for one in (truth, auto, poor))
+        assert near == pytest.approx(expected, rel=1e-9) and far != pytest.approx(expected, rel=1e-7)
+    assert auto.scalar_curvature_error is not None and poor.scalar_curvature_error is not None
+    assert (auto.scalar_curvature_error[1:] < 1e-12 * auto.scalar_curvature[1:].abs()).all()
+    assert (poor.scalar_curvature_error[1:] > 1e-6 * poor.scalar_curvature[1:].abs()).all()
+
+
+def test_where_there_are_no_balls_a_study_of_depth_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_depths, "poor", lambda value, *_: torch.ones_like(value, dtype=torch.bool))
+    blocks, chart = model(0.0).blocks, ff.charts.affine(STATES[0], torch.eye(6, dtype=torch.float64)[:2])
+    with pytest.warns(PrecisionWarning, match="3 of 3 points could not .* and Poisson is another"):
+        ff.depth_profile(blocks, chart, family=ff.families.Poisson(), precision="auto")
+    with pytest.raises(InputError, match="precision must be one of"):
+        ff.depth_profile(blocks, chart, precision="quad")
+    with pytest.raises(InputError, match="precision='auto' needs a few directions"):
+        ff.study_depth(model(0.0), STATES, k="full", precision="auto", progress=False)
 
 
 def test_families_without_balls_say_why() -> None:

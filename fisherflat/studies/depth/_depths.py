@@ -10,9 +10,23 @@ import torch
 
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError
-from fisherflat.geometry import ERRORS, JUDGED, decided, exceptional, filled, refined, sample, turn
+from fisherflat.geometry import (
+    ERRORS,
+    JUDGED,
+    decided,
+    exceptional,
+    filled,
+    in_more_bits,
+    poor,
+    refined,
+    sample,
+    turn,
+    warn_of_stuck,
+)
 from fisherflat.jets import size
 from fisherflat.jets.engines import in_chunks
+from fisherflat.jets.recording import Mapping
+from fisherflat.parts import traced
 from fisherflat.studies.depth._stack import Stack
 
 #: what `judged` reads
@@ -86,15 +100,22 @@ def measure_depths(
 
 
 def judged(
-    stack: Stack, u: Tensor, found: dict[str, Tensor], errors: str = "sample", memory: int | None = None
+    stack: Stack,
+    u: Tensor,
+    found: dict[str, Tensor],
+    errors: str = "sample",
+    memory: int | None = None,
+    precision: str = "working",
 ) -> tuple[Float[Tensor, "depths *batch"], Int[Tensor, "depths *batch"]]:
     """The error of the scalar curvature after each map and the word for it, as a position among `Verdict`.
 
-    **Args:** `found`, what `measure_depths` gives, with `NEEDED` among the quantities; `errors`, a key of `ERRORS`.
+    **Args:** `found`, what `measure_depths` gives, with `NEEDED` among the quantities; `errors`, a key of `ERRORS`;
+    `precision`, one of `PRECISIONS`: with `"auto"` poor points of `found` are replaced by what more bits give.
     """
     k, shape = stack.chart.k, found[JUDGED[0]].shape
     points = stack.chart.coordinates(u).reshape(-1, k)
-    columns = {name: found[name].reshape(len(stack.families), -1) for name in NEEDED}
+    columns = {name: values.view(len(stack.families), len(points), *values.shape[len(shape) :])
+               for name, values in found.items()}  # fmt: skip
     chosen = sample(columns["skewness"].nan_to_num(nan=0.0).amax(0), ERRORS[errors])
 
     @torch.no_grad()
@@ -136,5 +157,39 @@ def judged(
     odd = torch.cat([exceptional(codes, chosen) for codes in words]).unique()
     if len(odd):
         errors_of[..., odd] = estimated(odd)
+    if precision == "auto":
+        _renew(stack, points, columns, errors_of, memory)
+    if len(odd) or precision == "auto":
         words = named()
     return errors_of[:, 0].reshape(shape), words.reshape(shape)
+
+
+@torch.no_grad()
+def _renew(
+    stack: Stack,
+    points: Float[Tensor, "P k"],
+    columns: dict[str, Tensor],
+    errors: Float[Tensor, "depths 2 P"],
+    memory: int | None,
+) -> None:
+    """Put numbers and errors from more bits in the place of those that are poor.
+
+    **Args:** `columns`, quantities `[depths, P, ...]` by name; `errors`, of the scalar curvature and of `|II|`.
+    """
+    stuck, count, source, chart = list[str](), 0, _Depths(stack, memory), stack.chart
+    for depth in range(len(stack.families)):
+        at = poor(columns[JUDGED[0]][depth], errors[depth, 0], columns[JUDGED[1]][depth]).nonzero()[:, 0]
+        if not len(at):
+            continue
+        engine, u, (family, pick, shape) = _After(source, depth), points[at], stack.surface(depth)
+        before = refined(engine, chart, u, engine.jet(u), family, "nan", pick, shape)
+        graph = traced(Mapping(stack.after(depth), chart.point.dtype, chart.point.device), chart.point)
+        all_ = torch.ones(len(at), dtype=torch.bool, device=u.device)
+        after, reasons = in_more_bits(before, graph, chart, u, family, all_, pick)
+        for name, values in columns.items():
+            values[depth, at] = getattr(after, name)
+        for row, name in enumerate((JUDGED[0], JUDGED[2])):
+            new, old = after.error(name), errors[depth, row, at]
+            errors[depth, row, at] = torch.where(new.isnan(), old, new)
+        stuck, count = stuck + reasons, count + len(at)
+    warn_of_stuck(stuck, count)

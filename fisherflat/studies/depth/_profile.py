@@ -12,7 +12,7 @@ from fisherflat._display import Card, displayed
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry import ERRORS, Verdict, words
+from fisherflat.geometry import ERRORS, PRECISIONS, Verdict, words
 from fisherflat.models.covariances import Covariance
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
@@ -182,6 +182,7 @@ def depth_profile(
     errors: str = "sample",
     covariance: Covariance | None = None,
     memory: int | None = None,
+    precision: str = "working",
 ) -> DepthProfile:
     """The geometry of the chart's image after every block, from one pass of 2-jets.
 
@@ -204,6 +205,8 @@ def depth_profile(
     - `degenerate` as in `StatisticalManifold`; `memory`, a budget in bytes.
     - `errors`: estimate that of the scalar curvature at a `"sample"` of the points and carry it over to the others, or
       at `"all"`.
+    - `precision`: `"auto"` computes points of whose scalar curvature fewer than six digits are right in more bits, as
+      `StatisticalManifold.measure` does.
 
     **Returns:** a `DepthProfile` of L maps: `.scalar_curvature` `[L+1, *batch]` in units of 1 / covariance, and more;
     depth 0 is the chart itself.
@@ -219,19 +222,26 @@ def depth_profile(
     """
     stack = read_stack(blocks, chart, prompt, family, halves, reading, covariance)
     where = torch.zeros(stack.chart.k) if u is None else u
-    return profile(stack, where, degenerate=degenerate, errors=errors, memory=memory)
+    return profile(stack, where, degenerate=degenerate, errors=errors, memory=memory, precision=precision)
 
 
 def profile(
-    stack: Stack, u: Any, *, degenerate: str = "raise", errors: str = "sample", memory: int | None = None
+    stack: Stack,
+    u: Any,
+    *,
+    degenerate: str = "raise",
+    errors: str = "sample",
+    memory: int | None = None,
+    precision: str = "working",
 ) -> DepthProfile:
     """The profile of a stack that has been traced; see `depth_profile`."""
     choice(errors, "errors", ERRORS)
+    choice(precision, "precision", PRECISIONS)
     corners = () if stack.lenses is None else CORNERS
     plain = (name for name in QUANTITIES if "sectional" not in name)
     names = dict.fromkeys((*plain, "sectional_extremes", *NEEDED, *corners))
     found = measure_depths(stack, u, list(names), degenerate=degenerate, memory=memory)
-    error, verdicts = judged(stack, u, found, errors, memory)
+    error, verdicts = judged(stack, u, found, errors, memory, precision)
     kept = (*QUANTITIES, *corners, "sectional_extremes")
     columns: dict[str, Any] = {name: value for name, value in found.items() if name in kept}
     smallest, largest = columns.pop("sectional_extremes").unbind(-1)

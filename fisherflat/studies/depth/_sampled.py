@@ -13,7 +13,6 @@ so that both are unbiased, and the matrix of their differences is `k (k - 1) (p 
 from __future__ import annotations
 
 from copy import copy
-from functools import reduce
 
 import torch
 
@@ -43,15 +42,8 @@ def manifold_after(
     stack: Stack, depth: int, memory: int | None = None, degenerate: str = "raise"
 ) -> StatisticalManifold:
     """The image of the chart behind so many maps."""
-    graphs = [graph for graph, _ in zip(stack.graphs(), range(depth), strict=False)]
     family = stack.families[depth]
-    return StatisticalManifold(
-        lambda x: reduce(lambda y, graph: graph(y), graphs, x + 0),
-        stack.chart,
-        family,
-        degenerate=degenerate,
-        memory=memory,
-    )
+    return StatisticalManifold(stack.after(depth), stack.chart, family, degenerate=degenerate, memory=memory)
 
 
 @torch.no_grad()

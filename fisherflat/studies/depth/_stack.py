@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -195,6 +195,11 @@ class Stack:
                 del graph
                 yield held
                 del held
+
+    def after(self, depth: int) -> Map:
+        """The first so many maps as one."""
+        graphs = [graph for graph, _ in zip(self.graphs(), range(depth), strict=False)]
+        return lambda x: reduce(lambda y, graph: graph(y), graphs, x + 0)
 
     def read(self, reading: str) -> Stack:
         """The same stack in a reading: in every block its parts are held where the chart's point arrives.

@@ -11,7 +11,7 @@ import torch
 from fisherflat._arrays import choice, integer
 from fisherflat._progress import progress as bar
 from fisherflat.errors import DegenerateImmersionError, InputError
-from fisherflat.geometry import ERRORS, CurvatureField, Verdict
+from fisherflat.geometry import ERRORS, PRECISIONS, CurvatureField, Verdict
 from fisherflat.models import Model
 from fisherflat.models.moves import Moves, Whole, label
 from fisherflat.parts import readings as named
@@ -54,11 +54,14 @@ class Settings:
     seed: int = 0
     errors: str = "sample"
     family: Asked = None
+    precision: str = "working"
 
     def __post_init__(self) -> None:
-        if self.full and (self.family is not None or self.moves.k):
+        if self.full and (self.family is not None or self.precision != "working"):
+            asked_for = "a family" if self.family is not None else f"precision={self.precision!r}"
             raise InputError(
-                "in all directions states are the means of Gaussians; a family needs a few directions, k=2"
+                f"in all directions states are sampled as the means of Gaussians; {asked_for} needs a few directions, "
+                "k=2"
             )
         if not self.full and self.moves.k < 2:
             raise InputError(
@@ -71,6 +74,7 @@ class Settings:
         if self.points < 1 or self.budget_points < 0 or self.resolution < 0 or self.resolution == 1:
             raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
         choice(self.errors, "errors", ERRORS)
+        choice(self.precision, "precision", PRECISIONS)
         asked(self.family)
         for reading in self.readings or ():
             named.canonical(reading)
@@ -271,7 +275,8 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
     about = {**moving.settings, "in words": str(moving), "unit": moving.unit}
     points = 1 if settings.full else points
     plain = {"moves": about, "points": points, "budget_points": min(points, budget_points)}
-    plain |= {"seed": settings.seed, "errors": settings.errors, "prompt": plain_prompt(encoded)}
+    plain |= {"seed": settings.seed, "errors": settings.errors, "precision": settings.precision}
+    plain |= {"prompt": plain_prompt(encoded)}
     plain |= {"position": settings.position, "halves": settings.halves, "resolution": settings.resolution}
     plain |= {"readings": None if settings.readings is None else list(settings.readings)}
     if settings.full:
@@ -299,7 +304,7 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
                 found.profiles[read.reading] = (
                     sampled_profile(read, settings.seed)
                     if settings.full
-                    else profile(read, u, degenerate="nan", errors=settings.errors)
+                    else profile(read, u, degenerate="nan", errors=settings.errors, precision=settings.precision)
                 )
             if budget_points:
                 step("budget", len(chosen), total)

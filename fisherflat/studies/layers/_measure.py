@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from fisherflat._typing import Float, Int, Tensor
-from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, warn, without
+from fisherflat.errors import DegenerateImmersionWarning, without
 from fisherflat.geometry import (
     ERRORS,
     Geometry,
@@ -25,6 +25,7 @@ from fisherflat.geometry import (
     refined,
     sample,
     turn,
+    warn_of_stuck,
     words,
 )
 from fisherflat.jets.engines import in_chunks
@@ -295,12 +296,7 @@ def _refine(measured: Sequence[Measured], errors: Sequence[Sequence[Sequence[Ten
             if len(at):
                 stuck, count = stuck + one.in_more_bits(surface, at), count + len(at)
                 _put(both, *one.renewed[surface])
-    if stuck:
-        warn(
-            f"{len(stuck)} of {count} points with poor digits could not be computed in more bits, and their errors say "
-            f"so; the first because {stuck[0]}",
-            PrecisionWarning,
-        )
+    warn_of_stuck(stuck, count)
 
 
 def _put(errors: Sequence[Tensor], at: Int[Tensor, " n"], own: Float[Tensor, "2 n"]) -> None:
