@@ -21,15 +21,22 @@ KEYS = ["layer", "part", "reading"]
 class Analysed(Protocol):
     """What the page of an analysis is made of; see `fisherflat.report.Analysis`."""
 
-    rows: list[dict[str, Any]]
     model: str
     settings: dict[str, Any]
     notes: list[str]
     depth: dict[str, list[str]]
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Those of the table."""
+
+    @property
     def studies(self) -> Sequence[Depth]:
         """Of the depth, a prompt each, where asked for."""
+
+    @property
+    def texts(self) -> dict[int, str]:
+        """The prompts by their numbers."""
 
     @property
     def measured(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fisherflat import plot, statistics
 from fisherflat._display import Card
@@ -19,7 +19,7 @@ from fisherflat.parts import readings
 from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page
 from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
 from fisherflat.report._captions import OF_PART, caption, intervals, unit_of
-from fisherflat.report._columns import KEYS, columns_of, given, kinds_of
+from fisherflat.report._columns import KEYS, columns_of, kinds_of, rows_of
 from fisherflat.report._depth_study import DepthStudy
 from fisherflat.report._in_depth import depth_studies
 from fisherflat.report._result import Result, reading
@@ -47,6 +47,8 @@ class Analysis(Result):
     """
 
     document = "analysis.json"
+    #: opens a folder whose rows stay on disk: `LargeAnalysis.opened`, which only a module above this one can name
+    of_parts: ClassVar[Callable[[Path, Mapping[str, Any]], Analysis]]
     kind = "The curvature of a model, layer by layer"
 
     def __init__(
@@ -123,6 +125,11 @@ class Analysis(Result):
             settings={name: value for name, value in settings.items() if name != "others"}, complete=self.complete,
             notes=self.notes, depth=self.depth, studies=self.studies, versions=self.versions,
         )  # fmt: skip
+
+    @property
+    def texts(self) -> dict[int, str]:
+        """The prompts by their numbers."""
+        return {row["prompt"]: row["text"] for row in self.rows}
 
     @cached_property
     def shown(self) -> Analysis:
@@ -309,13 +316,12 @@ class Analysis(Result):
 
     def _about(self, what: str, rows: pd.DataFrame, statistic: Callable[[str, str, bool], str]) -> tuple[str, ...]:
         """The caption of a figure of these rows."""
-        texts = dict(zip(self.table["prompt"], self.table["text"], strict=True))
         undecided = bool((rows["verdict"] == Verdict.UNDECIDED).any())
         said = statistic("bars", "prompts, positions, points", undecided)
         return caption(
             self.model,
             what,
-            [str(text) for text in texts.values()],
+            [str(text) for text in self.texts.values()],
             said,
             unit_of(self.settings.get("family"), OF_PART),
         )
@@ -331,22 +337,26 @@ class Analysis(Result):
         with reading(folder, "a saved analysis") as place:
             content = read_json(place / cls.document)
             if "rows" in content:
-                return next(kind for kind in cls.__subclasses__() if hasattr(kind, "opened")).opened(place, content)
-            rows = pd.read_parquet(regular(place / "table.parquet")).to_dict("records")
+                return cls.of_parts(place, content)
+            rows = rows_of(pd.read_parquet(regular(place / "table.parquet")))
             about = {name: content[name] for name in ("model", "settings", "complete", "notes", "depth")}
             about["versions"] = content.get("versions", {"fisherflat": content["fisherflat"]})
             studies = depth_studies(place)
-        rows = [{str(name): given(value) for name, value in row.items()} for row in rows]
-        return cls(rows, studies=studies, **about)
+        return Analysis(rows, studies=studies, **about)
 
     def _card(self) -> Card:
         """The means of the table, a row a layer; without their intervals, which take longer."""
-        rows = self.decided[~self.decided["part"].str.startswith("head ")]
-        kinds = rows["part"] + ", " + rows["reading"]
-        means = rows.groupby(["layer", kinds], sort=False)["scalar_curvature"].mean().unstack(sort=False)
+        found = self._means()
+        found = found[~found["part"].str.startswith("head ")]
+        kinds = found["part"] + ", " + found["reading"]
+        means = found.set_index(["layer", kinds])["mean"].unstack(sort=False)
         cells = [[layer, *map(float, row)] for layer, row in zip(means.index, means.to_numpy(), strict=True)]
         about = super()._card().facts
         return Card(f"{self.model}: mean scalar curvature by layer", about, ["layer", *map(str, means.columns)], cells)
+
+    def _means(self) -> pd.DataFrame:
+        by = self.decided.groupby(["layer", "part", "reading"], sort=False)
+        return by["scalar_curvature"].mean().rename("mean").reset_index()
 
     def __repr__(self) -> str:
         layers = len({row["layer"] for row in self.rows})

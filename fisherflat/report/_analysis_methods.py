@@ -32,8 +32,7 @@ def methods(found: Analysed) -> list[Item]:
     settings = found.settings
     if "moves" not in settings:  # rows that were put together by hand
         return ["How these numbers were made is not written down with them."]
-    texts = {row["prompt"]: row["text"] for row in found.rows}
-    held = sorted({row["reading"] for row in found.rows if row["reading"]}, key=readings.order)
+    held = sorted(set(found.estimates["reading"]), key=readings.order)
     moves = settings["moves"]
     where = settings["positions"]
     bits = "; points with few right digits in more bits" if settings.get("precision") == "auto" else ""
@@ -44,7 +43,7 @@ def methods(found: Analysed) -> list[Item]:
         "readings": ", ".join(held) or "none",
         "precision": f"{settings['dtype']}, engine {settings['engine']}; numerical errors are estimated at "
         f"{'each point' if settings['errors'] == 'all' else 'a sample of points and carried over to the others'}{bits}",
-        "prompts": "; ".join(f"({index}) {text}" for index, text in sorted(texts.items())) or "none",
+        "prompts": "; ".join(f"({index}) {text}" for index, text in sorted(found.texts.items())) or "none",
     }
     return [Facts(facts | {"verdicts": VERDICTS}), *_repeat(found)]
 

@@ -39,7 +39,7 @@ def sections(found: Analysed) -> list[Section]:
     if "planes" in found.table and found.measured:
         parts.append(_all_directions(found.table, family))
     if found.studies:
-        parts.append(_through_depth(found.studies))
+        parts.append(through_depth(found.studies))
     return [*parts, _second_look(found), Section("All of it in sentences", [Points(found.sentences())])]
 
 
@@ -54,7 +54,7 @@ def of_estimates(estimates: pd.DataFrame, family: str | None, table: pd.DataFram
     return parts
 
 
-def _through_depth(studies: Sequence[Depth]) -> Section:
+def through_depth(studies: Sequence[Depth]) -> Section:
     """The studies of depth, of which a reader looks at one."""
     if len(studies) == 1:
         return Section(f"Through the depth: {short(studies[0].text)}", measured(studies[0]))

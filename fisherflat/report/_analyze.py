@@ -192,22 +192,18 @@ def _analyzed(
         more=sections,
         progress=progress,
     )
-    if not isinstance(found.rows, list):  # they stay on disk
-        assert folder is not None
-        return LargeAnalysis.written(
-            found.rows, folder, model=found.model, settings=found.settings, complete=found.complete, notes=found.notes
-        )
     said = {
         text: [row["sentence"] for row in found.more[key]]
         for text, key in zip(found.texts, sections, strict=False)
         if found.more.get(key)
     }
-    return Analysis(
-        found.rows,
-        model=found.model,
-        settings=found.settings,
-        complete=found.complete,
-        notes=found.notes,
-        depth=said,
-        studies=depth_studies(Path(folder)) if folder is not None and said else (),
-    )
+    about: dict[str, Any] = {
+        "model": found.model,
+        "settings": found.settings,
+        "complete": found.complete,
+        "notes": found.notes,
+    }
+    about |= {"depth": said, "studies": depth_studies(Path(folder)) if folder is not None and said else ()}
+    if folder is not None and not isinstance(found.rows, list):  # they stay on disk
+        return LargeAnalysis.written(found.rows, folder, **about)
+    return Analysis(found.rows, **about)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fisherflat.studies.layers import CORNERS, QUANTITIES, SAMPLED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: what tells rows apart, but for the reading
 KEYS = ("layer", "part", "prompt", "text", "position", "token", "point")
@@ -33,7 +36,12 @@ def kinds_of(columns: Sequence[str]) -> dict[str, Any]:
     return {name: kind for name, kind in kinds.items() if name in columns}
 
 
-def given(value: Any) -> Any:
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table that was read from a file, as they were before."""
+    return [{str(name): _given(value) for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _given(value: Any) -> Any:
     """A cell as it was in its row: no value is `None`, whatever the file made of it."""
     import pandas as pd
 

@@ -17,6 +17,7 @@ from fisherflat.report import _comparison_page as page
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._captions import OF_PART, caption
 from fisherflat.report._comparison_in_words import headline, overview, sentences
+from fisherflat.report._large import LargeAnalysis
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
 from fisherflat.studies.comparison import AGREEMENT, DIFFERENCES, Pairs, agreements, differences, paired
@@ -43,7 +44,8 @@ class Comparison(Result):
     kind = "How the curvature of models differs"
 
     def __init__(self, analyses: Sequence[Analysis], *, names: Sequence[str], expected: int | None = None) -> None:
-        self.analyses, self.names = list(analyses), list(names)
+        self.analyses = [one.where() if isinstance(one, LargeAnalysis) else one for one in analyses]  # rows are paired
+        self.names = list(names)
         self.expected = len(self.analyses) if expected is None else expected
         self.complete = len(self.analyses) == self.expected and all(one.complete for one in self.analyses)
         self.model = " against ".join(reversed(self.names)) if len(self.names) == 2 else ", ".join(self.names)

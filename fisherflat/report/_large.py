@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from itertools import islice
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fisherflat._files import made, whole
 from fisherflat.errors import InputError
 from fisherflat.pages import Points, Section
-from fisherflat.report import _analysis_opening, _analysis_page
+from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page
 from fisherflat.report._analysed import KEYS, kinds
 from fisherflat.report._analysis import Analysis
-from fisherflat.report._columns import columns_of, given, kinds_of
+from fisherflat.report._columns import columns_of, kinds_of, rows_of
+from fisherflat.report._in_depth import depth_studies
 from fisherflat.report._page import CURVATURE
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class LargeAnalysis(Analysis):
 
     def __init__(self, parts: Path, count: int, **about: Any) -> None:
         super().__init__([], **about)
+        del self.rows  # which they are not
         self.parts, self.count = parts, count
 
     @classmethod
@@ -55,8 +56,8 @@ class LargeAnalysis(Analysis):
     @classmethod
     def opened(cls, place: Path, content: Mapping[str, Any]) -> LargeAnalysis:
         """From a folder and what its document says; no row is read."""
-        about = {name: content[name] for name in ("model", "settings", "complete", "notes", "versions")}
-        return cls(place / PARTS, content["rows"], **about)
+        about = {name: content[name] for name in ("model", "settings", "complete", "notes", "depth", "versions")}
+        return cls(place / PARTS, content["rows"], studies=depth_studies(place), **about)
 
     def scan(self, columns: Sequence[str] | None = None, **where: Any) -> Iterator[pd.DataFrame]:
         """The table in pieces of some ten thousand rows, in its order.
@@ -90,11 +91,7 @@ class LargeAnalysis(Analysis):
 
         **Raises:** `InputError` as `scan`, and where there are no such rows.
         """
-        rows = [
-            {str(k): given(v) for k, v in row.items()}
-            for piece in self.scan(**where)
-            for row in piece.to_dict("records")
-        ]
+        rows = [row for piece in self.scan(**where) for row in rows_of(piece)]
         if not rows:
             raise InputError(f"no row has {', '.join(f'{name} {value!r}' for name, value in where.items())}")
         return Analysis(
@@ -105,7 +102,15 @@ class LargeAnalysis(Analysis):
     @property
     def table(self) -> pd.DataFrame:
         """**Raises:** `InputError`: the rows do not go into one table."""
-        raise InputError(
+        raise self._too_many()
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:  # type: ignore[override]  # none can be set
+        """**Raises:** `InputError` as `table`."""
+        raise self._too_many()
+
+    def _too_many(self) -> InputError:
+        return InputError(
             f"the {self.count:,} rows of this analysis are too many for one table; take some of them "
             '(.where(layer=0, part="mlp")), go through them (.scan(["layer", "verdict"])), or look at .estimates'
         )
@@ -124,15 +129,13 @@ class LargeAnalysis(Analysis):
                 place = here
                 held.append(rows)
         found += [self._of(pd.concat(held))] if held else []
-        return pd.concat([one for one in found if len(one)], ignore_index=True)
+        filled = [one for one in found if len(one)]
+        return pd.concat(filled, ignore_index=True) if filled else self._of(pd.DataFrame(columns=needed))
 
     def _of(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The estimates of some rows of all that is known of a layer and part."""
-        measured = rows[rows["verdict"].notna()]
-        if measured.empty:
-            return measured
         of = Analysis([], model=self.model, settings=self.settings, complete=True, versions=self.versions)
-        of.table = measured
+        of.table = rows
         return kinds(of)
 
     @property
@@ -144,6 +147,12 @@ class LargeAnalysis(Analysis):
     def moves(self) -> list[str]:
         """What moved, by name: one of them."""
         return [name for name in dict.fromkeys(next(self.scan(["moves"]))["moves"]) if name is not None]
+
+    @cached_property
+    def texts(self) -> dict[int, str]:
+        """The prompts by their numbers."""
+        pieces = (piece.drop_duplicates() for piece in self.scan(["prompt", "text"]))
+        return {prompt: text for piece in pieces for prompt, text in piece.itertuples(index=False)}
 
     @property
     def shown(self) -> Analysis:
@@ -159,22 +168,24 @@ class LargeAnalysis(Analysis):
 
     def sentences(self) -> list[str]:
         """What the estimates say, and the notes."""
-        return [f"{self.count:,} rows, in parts on disk.", *self.opening(), *self.notes]
+        depth = [sentence for said in self.depth.values() for sentence in said]
+        return [f"{self.count:,} rows, in parts on disk.", *self.opening(), *depth, *self.notes]
 
     def headline(self) -> str:
         """What is most curved."""
         return " ".join(self.opening())
 
     def sections(self) -> list[Section]:
-        """The estimates, layer by layer."""
+        """The estimates, layer by layer, and the studies of depth."""
         return [
             *_analysis_page.of_estimates(self.estimates, self.settings.get("family")),
+            *([_analysis_page.through_depth(self.studies)] if self.studies else []),
             Section("All of it in sentences", [Points(self.sentences())]),
         ]
 
     def methods(self) -> list[Any]:
         """How it was made."""
-        return []
+        return _analysis_methods.methods(self)
 
     def overview(self) -> list[Any]:
         """No table for the terminal: `estimates.csv` holds what there is."""
@@ -185,8 +196,11 @@ class LargeAnalysis(Analysis):
     def files(self) -> dict[str, Any]:
         """`analysis.json`, `estimates.csv`, and the parts of the table."""
         about = {**self._document(), "rows": self.count}
-        parts = {f"{PARTS}/{path.name}": partial(_copied, path) for path in sorted(self.parts.glob("part-*.parquet"))}
+        parts = {f"{PARTS}/{path.name}": path for path in sorted(self.parts.glob("part-*.parquet"))}
         return {self.document: about, "estimates.csv": self.estimates, **parts}
+
+    def _means(self) -> pd.DataFrame:
+        return self.estimates
 
     def __repr__(self) -> str:
         return f"LargeAnalysis({self.model!r}, {self.count:,} rows{'' if self.complete else ', incomplete'})"
@@ -203,12 +217,7 @@ def _pieces(rows: Iterable[Mapping[str, Any]], count: int) -> Iterator[Iterator[
     """Stretches of so many rows, each to be gone through before the next."""
     left = iter(rows)
     for first in left:
-        yield iter([first, *()]) if count == 1 else _with(first, islice(left, count - 1))
-
-
-def _with(first: Mapping[str, Any], rest: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    yield first
-    yield from rest
+        yield chain([first], islice(left, count - 1))
 
 
 def _write(rows: Iterator[Mapping[str, Any]], columns: Sequence[str], file: Path) -> None:
@@ -230,5 +239,4 @@ def _kind(name: str, arrow: Any) -> Any:
     return arrow.list_(arrow.float64()) if name == "u" else known.get(kinds_of([name]).get(name, ""), arrow.string())
 
 
-def _copied(source: Path, to: Path) -> None:
-    shutil.copyfile(source, to)
+Analysis.of_parts = LargeAnalysis.opened

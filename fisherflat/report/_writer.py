@@ -9,6 +9,7 @@ from functools import partial
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from fisherflat._files import as_json, write_all, write_csv
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 #: what figures can be written as, by the suffixes of their files
 FORMATS = ("png", "pdf", "svg")
-#: what is in a file: a table (.csv, .parquet), what is fit for JSON (.json), lines (.txt), a `Figure` (.png), or a
-#: function that writes to the path that it is given
+#: what is in a file: a table (.csv, .parquet), what is fit for JSON (.json), lines (.txt), a `Figure` (.png), a
+#: function that writes to the path that it is given, or the path of a file that is copied, unless it is this very one
 Content = Any
 
 
@@ -134,10 +135,17 @@ def write(files: Mapping[str, Content], folder: str | Path, formats: Any = ("png
     one of `FORMATS`.
     """
     found = in_formats(files, formats)
-    return write_all(folder, {name: _writing(name, content) for name, content in found.items()})
+    new = {name: content for name, content in found.items() if not _lies_there(content, Path(folder) / name)}
+    return write_all(folder, {name: _writing(name, content) for name, content in new.items()})
+
+
+def _lies_there(content: Content, path: Path) -> bool:
+    return isinstance(content, Path) and path.exists() and content.samefile(path)
 
 
 def _writing(name: str, content: Content) -> Callable[[Path], Any]:
+    if isinstance(content, Path):
+        return partial(copyfile, content)
     return content if callable(content) else partial(_BY_SUFFIX[Path(name).suffix], content)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
 import pytest
 
 import fisherflat as ff
@@ -85,6 +86,8 @@ def test_what_would_need_all_rows_says_so(both: Any) -> None:
     _, large, _ = both
     with pytest.raises(InputError, match=r"too many for one table; take some of them \(\.where"):
         large.table  # noqa: B018
+    with pytest.raises(InputError, match="too many for one table"):
+        large.rows  # noqa: B018
     with pytest.raises(InputError, match="there is no column 'depth'"):
         list(large.scan(["depth"]))
     with pytest.raises(InputError, match="no row has layer 7"):
@@ -98,32 +101,96 @@ def test_resumed_it_is_the_same(both: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(again, LargeAnalysis) and again.count == large.count
 
 
+def test_without_a_folder_many_rows_are_a_table(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _, _ = both
+    monkeypatch.setattr(run, "MANY", 10)
+    found = ff.analyze("python-llama", PROMPTS, **SMALL)
+    assert len(found.table) == len(whole.table) > 10 and not isinstance(found, LargeAnalysis)
+
+
+def test_it_keeps_its_studies_of_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "MANY", 1)
+    few: dict[str, Any] = {"layers": [0], "points": 2, "parts": ["mlp"], "progress": False}
+    found = ff.analyze("python-llama", [[1, 2, 3]], folder=tmp_path, depth=True, **few)
+    found.save(tmp_path)
+    for one in (found, ff.Analysis.load(tmp_path)):
+        assert isinstance(one, LargeAnalysis) and len(one.studies) == 1
+        assert any(section.title.startswith("Through the depth") for section in one.sections())
+        (said,) = one.depth.values()
+        assert said and set(said) <= set(one.sentences())
+
+
+def test_it_says_as_much_as_the_whole_of_how_it_was_made_and_shows_a_card(both: Any) -> None:
+    whole, large, _ = both
+    assert large.methods() == whole.methods() and "prompts" in str(large.methods())
+    assert large._repr_html_() == whole._repr_html_().replace(">Analysis<", ">LargeAnalysis<")
+
+
+def test_where_nothing_was_measured_it_says_so(both: Any, tmp_path: Path) -> None:
+    rows = [{"layer": 0, "part": "mlp", "reading": "live", "prompt": 0, "text": "a", "error": "no"}]
+    about: dict[str, Any] = {"model": "m", "settings": {}, "complete": True, "versions": {"fisherflat": "0"}}
+    large = LargeAnalysis.written(rows, tmp_path, **about)
+    assert not large.measured and large.opening() == ["Nothing could be measured: each row of the table says why."]
+    assert list(large.estimates) == list(both[1].estimates)
+    large.save(tmp_path)
+    assert ff.Analysis.load(tmp_path).estimates.empty and "m" in large._repr_html_()
+
+
+def test_either_class_opens_what_either_saved(both: Any, tmp_path: Path) -> None:
+    whole, _, folder = both
+    whole.save(tmp_path)
+    assert isinstance(LargeAnalysis.load(folder), LargeAnalysis)
+    assert not isinstance(LargeAnalysis.load(tmp_path), LargeAnalysis)
+
+
+def test_saved_where_it_lies_its_parts_are_not_written_again(both: Any) -> None:
+    _, large, folder = both
+    before = {path: path.stat().st_ino for path in folder.glob("table/*")}
+    written = large.save(folder)
+    assert before and before == {path: path.stat().st_ino for path in folder.glob("table/*")}
+    assert not set(before) & set(written) and folder / "estimates.csv" in written
+
+
+def test_models_of_many_rows_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few: dict[str, Any] = {"layers": [0], "points": 2, "parts": ["mlp"], "progress": False}
+    models = ["python-llama", "python-qwen3-next"]
+    expected = ff.compare(models, [[1, 2, 3]], **few)
+    monkeypatch.setattr(run, "MANY", 1)
+    found = ff.compare(models, [[1, 2, 3]], folder=tmp_path, **few)
+    pd.testing.assert_frame_equal(found.table, expected.table, check_dtype=False)
+
+
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times as many layers take no more of it while rows are written and gone through."""
     monkeypatch.setattr("fisherflat.report._large.AT_A_TIME", 500)
 
     def peak(layers: int) -> int:
-        rows, about = Made(layers), {"model": "m", "settings": {}, "complete": True, "versions": {"fisherflat": "0"}}
+        rows, before = Made(layers), pyarrow.total_allocated_bytes()
+        about: dict[str, Any] = {"model": "m", "settings": {}, "complete": True, "versions": {"fisherflat": "0"}}
         tracemalloc.start()
         large = LargeAnalysis.written(rows, tmp_path / str(layers), **about)
-        assert sum(map(len, large.scan(["layer"]))) == len(rows)
+        read = 0
+        for piece in large.scan(["layer"]):
+            read, rows.held = read + len(piece), max(rows.held, pyarrow.total_allocated_bytes())
+        assert read == len(rows)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return found
+        return found + rows.held - before  # what Python holds, and what Arrow does
 
     peak(2)  # what is loaded once
     assert peak(16) < 1.3 * peak(4)
 
 
 class Made(Sequence[dict[str, Any]]):
-    """Rows that are made as they are asked for, a thousand a layer."""
+    """Rows that are made as they are asked for, a thousand a layer; and how much Arrow held at most meanwhile."""
 
     def __init__(self, layers: int) -> None:
-        self.layers = layers
+        self.layers, self.held = layers, 0
 
     def __getitem__(self, index: Any) -> Any:
         if index >= len(self):
             raise IndexError(index)
+        self.held = max(self.held, pyarrow.total_allocated_bytes())
         return {"layer": index // 1000, "part": "mlp", "reading": "live", "prompt": 0, "point": index % 1000}
 
     def __len__(self) -> int:

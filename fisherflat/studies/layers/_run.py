@@ -25,7 +25,7 @@ from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._study import Study
 from fisherflat.studies.layers._tasks import Task
 
-#: rows that are held in memory at a time, and no more: about a gigabyte
+#: rows that are held in memory where there is a folder, and no more: about a gigabyte
 MANY = 500_000
 #: more work of a study, by the key of the journal: what does it on which prompt, and returns its rows
 More = Mapping[str, Callable[[], list[Row]]]
@@ -120,7 +120,7 @@ def _carried_out(
         if journal is not None:
             journal.close(complete)
     every = Rows(tasks, done)
-    few = list(every) if len(every) <= MANY else None
+    few = list(every) if journal is None or len(every) <= MANY else None  # without a folder all are in memory
     if few is not None:
         notes = [*_notes(few, settings), *about_digits(few, settings), *model.notes]
     else:
