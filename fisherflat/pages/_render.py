@@ -32,7 +32,7 @@ def html(page: Page) -> str:
     """A page as the text of an HTML file of at most `LIMIT` bytes.
 
     >>> from fisherflat.pages import Page, Section, html
-        >>> text = html(Page("a <model>", "a study", ["Nothing is flat."], [Section("Methods", ["None."])]))
+    >>> text = html(Page("a <model>", "a study", ["Nothing is flat."], [Section("Methods", ["None."])]))
     >>> "a &lt;model&gt;" in text, "a <model>" in text
     (True, False)
     """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fisherflat._display import shown
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
-from fisherflat.report._digits import known_to, shown
+from fisherflat.report._digits import known_to
 from fisherflat.statistics import ENOUGH, Estimate, estimate
 from fisherflat.studies import in_words
 

@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 import torch
 
 from fisherflat.errors import InputError
-from fisherflat.models import PARTS, as_model
+from fisherflat.models import PARTS, as_model, as_prompts
 from fisherflat.models.covariances import Covariance
 from fisherflat.models.moves import Moves
 from fisherflat.report._analysis import Analysis
@@ -20,7 +20,7 @@ from fisherflat.report._in_depth import FOLDER, depth_studies, in_depth
 from fisherflat.report._large import LargeAnalysis
 from fisherflat.runners import Runner, one_process, processes
 from fisherflat.spaces.families import ParametricFamily
-from fisherflat.studies import as_prompts, begun
+from fisherflat.studies import begun
 from fisherflat.studies.layers import Settings, study
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fisherflat._display import shown
 from fisherflat._files import visible
 from fisherflat.parts import readings
 from fisherflat.report._analysis_in_words import named, part_in_words
-from fisherflat.report._digits import known_to, shown
+from fisherflat.report._digits import known_to
 from fisherflat.statistics import ENOUGH, Estimate
 
 if TYPE_CHECKING:

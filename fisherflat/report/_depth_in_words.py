@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from fisherflat._display import shown
 from fisherflat._typing import Tensor
 from fisherflat.parts.readings import GATES, LIVE, name, roles
-from fisherflat.report._digits import share, shown
+from fisherflat.report._digits import share
 from fisherflat.statistics import ENOUGH, Estimate, estimate
 from fisherflat.studies import in_words
 from fisherflat.studies.depth import READOUT, Depth, DepthProfile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from fisherflat._display import shown as shown
 from fisherflat.statistics import Estimate
 
 

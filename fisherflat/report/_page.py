@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fisherflat._display import shown
 from fisherflat.certificates import Certificate, CurvatureCertificate
 from fisherflat.errors import CertificateError
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.pages import Code, Drawing, Facts, Grid, Points, Section, Value
-from fisherflat.report._digits import shown
 from fisherflat.report._writer import Content, Figure
 from fisherflat.statistics import ENOUGH
 
@@ -208,7 +208,7 @@ def command(*words: str, **options: Any) -> str:
     line = ["fisherflat", *words]
     for name, value in options.items():
         for item in value if isinstance(value, (list, tuple)) else [value]:
-            if item not in (None, False):
+            if item is not None and item is not False:  # zero is a value
                 line += [f"--{name.replace('_', '-')}", *([] if item is True else [str(item)])]
     return shlex.join(line)
 

@@ -14,12 +14,12 @@ from fisherflat._files import as_json, whole
 from fisherflat._version import __version__
 from fisherflat.certificates import digests
 from fisherflat.errors import CheckpointError, InputError
-from fisherflat.models import Checkpoint, architecture, as_model, checkpoints, common, fingerprint
+from fisherflat.models import Checkpoint, architecture, as_model, as_prompts, checkpoints, common, fingerprint
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._analyze import analyze
 from fisherflat.report._result import room_for
 from fisherflat.report._tracked import Stage, Track
-from fisherflat.studies import as_prompts, kept
+from fisherflat.studies import kept
 from fisherflat.studies.layers import Settings
 
 #: beside a saved analysis: of which files it is, and what was measured

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fisherflat._display import shown
 from fisherflat.parts import readings
 from fisherflat.report._analysis_in_words import named, part_in_words
-from fisherflat.report._digits import shown
 
 if TYPE_CHECKING:
     import pandas as pd

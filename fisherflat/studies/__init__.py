@@ -8,6 +8,5 @@ from __future__ import annotations
 from fisherflat.studies._between import Between, geometry_between
 from fisherflat.studies._journal import Journal, begun, kept
 from fisherflat.studies._lens import in_words
-from fisherflat.studies._prompts import as_prompts
 
-__all__ = ["Between", "Journal", "as_prompts", "begun", "geometry_between", "in_words", "kept"]
+__all__ = ["Between", "Journal", "begun", "geometry_between", "in_words", "kept"]

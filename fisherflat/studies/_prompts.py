@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fisherflat.models import Encoded
-from fisherflat.models import as_prompts as as_prompts
 
 
 def plain_prompt(prompt: Encoded) -> Any:

@@ -64,3 +64,12 @@ def test_a_study_of_depth_says_what_its_tables_matter(tmp_path: Path) -> None:
     assert tables[0] in unescape(found.report(tmp_path / "page.html").read_text())
     control = ff.study_depth(ff.control("python-llama", "shuffled weights"), "foo bar", progress=False, **options)
     assert any("This is a control" in note for note in control.settings["notes"])
+
+
+def test_a_command_repeats_zeros(tmp_path: Path) -> None:
+    """None of them is the default, which leaving them out would mean."""
+    options: dict[str, Any] = {"points": 1, "budget_points": 0, "resolution": 0, "readings": ["live"]}
+    found = ff.study_depth("python-llama", [1, 2, 3], progress=False, **options)
+    page = unescape(found.report(tmp_path / "page.html").read_text())
+    (line,) = [line for line in page.splitlines() if "fisherflat depth" in line]
+    assert "--points 1 --budget-points 0 --resolution 0" in line

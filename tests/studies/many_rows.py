@@ -1,8 +1,10 @@
 """What millions of rows take: `python tests/studies/many_rows.py --rows 10000000`.
 
 A journal is written task by task, as an analysis of 32 layers writes it, with made-up numbers; opened again, as a
-resumed one does; made into the parts of a table; and its estimates are computed. Each step says how long it took, and
-how much memory the process has held at most until then. With `--layers 1` a thirtieth of the rows need as much memory.
+resumed one does; made into the parts of a table, whose estimates are computed; saved with its page, and opened. Then it
+is gone through for means by layer and verdict, some columns of all rows are written as CSV, and one prompt becomes
+arrays. Each step says how long it took, and how much memory the process has held at most until then. With `--layers 1`
+a thirtieth of the rows need as much memory.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import random
 import resource
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from fisherflat.report import LargeAnalysis, load
 from fisherflat.studies import Journal
-from fisherflat.studies.layers import QUANTITIES, Task
+from fisherflat.studies.layers import QUANTITIES, Settings, Task
 from fisherflat.studies.layers._run import Rows
 
 PARTS, READINGS, POSITIONS, POINTS = ("attention", "mlp", "block"), ("live", "frozen pattern"), 5, 16
@@ -58,7 +61,7 @@ def measured(count: int, layers: int, folder: Path) -> None:
     journal = Journal(folder, identity, resume=True)
     journal.close(True)
     said("opened")
-    settings = {"moves": {"dim": 2}}
+    settings = Settings.of().plain() | {"prompts": [[prompt] for prompt in range(prompts)]}
     large = LargeAnalysis.written(Rows(tasks, journal.done), folder, model="m", settings=settings, complete=True)
     size = sum(path.stat().st_size for path in (folder / "table").iterdir())
     said(f"table of {size / 2**30:.2f} GiB in {len(list((folder / 'table').iterdir()))} parts")
@@ -66,8 +69,21 @@ def measured(count: int, layers: int, folder: Path) -> None:
     said("estimated")
     large.save(folder)
     said("saved, with its page")
-    print(repr(load(folder)))
-    said("opened")
+    found = load(folder)
+    assert isinstance(found, LargeAnalysis)
+    said(f"opened as {found!r}")
+    sums, counts = Counter[tuple[int, str]](), Counter[tuple[int, str]]()
+    for piece in found.scan(["layer", "verdict", "scalar_curvature"]):
+        groups = piece.groupby(["layer", "verdict"])["scalar_curvature"]
+        sums.update(groups.sum().to_dict())
+        counts.update(groups.count().to_dict())
+    assert counts.total() == found.count and all(abs(sums[key] / counts[key] - key[0]) < 1 for key in counts)
+    said(f"means of {len(counts)} groups")
+    with (folder / "some.csv").open("w") as file:
+        for number, piece in enumerate(found.scan(["layer", "part", "reading", "prompt", "scalar_curvature"])):
+            piece.to_csv(file, index=False, header=number == 0)
+    said(f"CSV of {(folder / 'some.csv').stat().st_size / 2**30:.2f} GiB written")
+    said(f"arrays of one prompt: {dict(found.where(prompt=0).to_xarray().sizes)}")
 
 
 if __name__ == "__main__":

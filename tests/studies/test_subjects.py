@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 import fisherflat as ff
 from fisherflat.errors import InputError
-from fisherflat.models import Model
-from fisherflat.studies import as_prompts
+from fisherflat.models import Model, as_prompts
 
 U = torch.zeros(2, dtype=torch.float64)
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fisherflat.errors import InputError
-from fisherflat.models import Model, as_model
+from fisherflat.models import Model, as_model, as_prompts
 from fisherflat.models.covariances import Covariance, covariance, fitted, of_tokens
 from fisherflat.models.moves import Moves, few, for_each, tokens
 from fisherflat.parts.readings import LIVE, canonical
 from fisherflat.statistics import estimate, noise_floor
-from fisherflat.studies._prompts import as_prompts
 from fisherflat.studies.depth._attribution import SPLITS, budget
 from fisherflat.studies.depth._budget import CurvatureBudget
 from fisherflat.studies.depth._stack import Stack

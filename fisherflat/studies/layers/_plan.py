@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fisherflat._display import displayed
-from fisherflat.models import Model
+from fisherflat.models import Model, as_prompts
 from fisherflat.models.moves import parsed
 from fisherflat.studies._journal import Row
-from fisherflat.studies._prompts import as_prompts
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._study import Study
 from fisherflat.studies.layers._tasks import Task

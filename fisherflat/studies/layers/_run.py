@@ -13,11 +13,11 @@ from fisherflat._progress import progress as bar
 from fisherflat._version import __version__
 from fisherflat.certificates import digests
 from fisherflat.errors import RoutingWarning, warn
-from fisherflat.models import Model
+from fisherflat.models import Model, as_prompts
 from fisherflat.parts.readings import LIVE, order, roles
 from fisherflat.runners import Runner, one_process
 from fisherflat.studies._journal import Done, Journal, Row, begun
-from fisherflat.studies._prompts import as_prompts, plain_prompt
+from fisherflat.studies._prompts import plain_prompt
 from fisherflat.studies._tables import about_tables
 from fisherflat.studies.layers._full import unreached
 from fisherflat.studies.layers._inputs import about_digits
@@ -65,7 +65,7 @@ def study(
 
     **Args:**
 
-    - `model`; `prompts`, one or several (`fisherflat.studies.as_prompts`); `settings`, what is measured.
+    - `model`; `prompts`, one or several (`fisherflat.models.as_prompts`); `settings`, what is measured.
     - `runner`, what carries out the tasks.
     - `folder`, where what is done is kept as it comes; `resume`: take what is done from there; `overwrite`: remove it.
     - `more`: work to do after the layers, and keep in the same way; it shows its progress itself.

@@ -15,14 +15,13 @@ from fisherflat.certificates import versions as made_with
 from fisherflat.errors import CheckpointError, InputError, TraceError
 from fisherflat.gated_mlp import GatedUnits, broken_scaling, conserved_charges, exchange_defect, experts, units_of_graph
 from fisherflat.jets.engines import Noise, spread
+from fisherflat.models import Model, as_prompts
 from fisherflat.parts import trace
 from fisherflat.provers import certify_symmetry
-from fisherflat.studies._prompts import as_prompts, plain_prompt
+from fisherflat.studies._prompts import plain_prompt
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from fisherflat.models import Model
 
 
 #: the numbers of a unit
@@ -91,7 +90,7 @@ def study(model: Model, prompts: Any, *, progress: bool = True) -> Symmetries:
     the symmetries are proved or refuted, and each unit is measured. A model whose weights stay on disk needs the memory
     of one layer. A mixture is studied expert by expert, each on the tokens that the router gives it.
 
-    **Args:** `model`; `prompts`, one or several (`fisherflat.studies.as_prompts`); `progress`: show a bar with the time
+    **Args:** `model`; `prompts`, one or several (`fisherflat.models.as_prompts`); `progress`: show a bar with the time
     left, on the error stream. Ctrl-C ends early and keeps the layers that are done.
 
     **Raises:** what `Model.blocks` raises. An MLP that is not gated, or cannot be read, is a note.
