@@ -8,7 +8,7 @@ from fisherflat.models.covariances import COVARIANCES
 from fisherflat.pages import Code, Facts, Item
 from fisherflat.parts import readings
 from fisherflat.report._analysed import Analysed
-from fisherflat.report._page import VERDICTS, along, command, given, listed, moved
+from fisherflat.report._page import VERDICTS, along, command, estimated_at, given, listed, measured_at, moved
 from fisherflat.studies import in_words
 
 
@@ -33,16 +33,14 @@ def methods(found: Analysed) -> list[Item]:
     if "moves" not in settings:  # rows that were put together by hand
         return ["How these numbers were made is not written down with them."]
     held = sorted(set(found.estimates["reading"]), key=readings.order)
-    moves = settings["moves"]
     where = settings["positions"]
     bits = "; points with few right digits in more bits" if settings.get("precision") == "auto" else ""
     facts: dict[str, str] = {
-        "chart": f"{_tokens(where)} {along(moves)}; {settings['points']} points of each chart: the token's own state, "
-        f"and others drawn with seed {settings['seed']} from within one unit",
+        "chart": f"{_tokens(where)} {along(settings['moves'])}; {measured_at(settings)}",
         "unit": _unit(settings),
         "readings": ", ".join(held) or "none",
-        "precision": f"{settings['dtype']}, engine {settings['engine']}; numerical errors are estimated at "
-        f"{'each point' if settings['errors'] == 'all' else 'a sample of points and carried over to the others'}{bits}",
+        "precision": f"{settings['dtype']}, engine {settings['engine']}; numerical errors are estimated "
+        f"{estimated_at(settings)}{bits}",
         "prompts": "; ".join(f"({index}) {text}" for index, text in sorted(found.texts.items())) or "none",
     }
     return [Facts(facts | {"verdicts": VERDICTS}), *_repeat(found)]

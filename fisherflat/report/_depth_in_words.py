@@ -43,9 +43,7 @@ def sentences(found: Depth) -> list[str]:
         said += [f"{reading.capitalize()}, {called_at(after)}: {one}." for reading, profile in found.profiles.items()
                  for after, one in zip(("chart", *profile.labels), profile.said, strict=False)]  # fmt: skip
         said += [*_about_budgets(found), *_about_growth(found), *_about_readings(found)]
-        lost = int(next(iter(found.profiles.values())).scalar_curvature.isnan().any(0).sum())
-        said += [f"{lost} of {found.settings['points']} points are degenerate and left out."] if lost else []
-        said += _about_undecided(found)
+        said += [] if found.full else [*_about_degenerate(found), *_about_undecided(found)]  # said at each depth
     return said if found.complete else [*said, "Interrupted: this is all that was measured until then."]
 
 
@@ -233,6 +231,11 @@ def _mean(profile: DepthProfile, depth: int, sign: str = "") -> str:
 def printed_means(profile: DepthProfile) -> list[str]:
     """The mean scalar curvature at each depth."""
     return [_mean(profile, depth, "+") for depth in range(len(profile.passed))]
+
+
+def _about_degenerate(found: Depth) -> list[str]:
+    lost = int(next(iter(found.profiles.values())).scalar_curvature.isnan().any(0).sum())
+    return [f"{lost} of {found.settings['points']} points are degenerate and left out."] if lost else []
 
 
 def _about_undecided(found: Depth) -> list[str]:

@@ -16,10 +16,12 @@ from fisherflat.report._page import (
     along,
     axis,
     command,
+    estimated_at,
     given,
     interval,
     joint,
     listed,
+    measured_at,
     moved,
     number,
     off,
@@ -59,23 +61,24 @@ def opening(found: Depth) -> list[str]:
     live = judged[judged["reading"] == readings.LIVE]
     live = live if len(live) else judged
     curved = live[live["word"] == Verdict.CURVED]
-    said = [_flat(judged, found.family)]
+    said, what = [_flat(judged, found)], "manifold" if found.full else "surface"
     if curved.empty:
-        said.append("Nowhere behind it is the surface known to be curved.")
+        said.append(f"Nowhere behind it is the {what} known to be curved.")
     else:
         top = curved.loc[curved["mean"].abs().idxmax()]
         place = f"after {called(top['after'])}" if top["depth"] > 0 else "where it enters the first block"
         said.append(
-            f"The surface is most curved {place}, {top['reading']}: its mean scalar curvature there is "
+            f"The {what} is most curved {place}, {top['reading']}: its mean scalar curvature there is "
             f"{top['mean']:+.3g}{unit_of(found.family)} ({sure(top)}; {off(top['mean_error'])})"
             f"{sign(top)}."
         )
     return [*said, _made(found)]
 
 
-def _flat(judged: pd.DataFrame, family: str | None) -> str:
-    """What is flat behind the chart, which is a plane by construction."""
-    said = []
+def _flat(judged: pd.DataFrame, found: Depth) -> str:
+    """What is flat behind the chart, which is a plane, or all states, by construction."""
+    said, family = [], found.family
+    moving = "the space of all states" if found.full else "the plane of states"
     for word, how in ((Verdict.PROVED, "proved"), (Verdict.FLAT, "to its numerical error")):
         rows = judged[judged["word"] == word]
         places = [
@@ -83,33 +86,36 @@ def _flat(judged: pd.DataFrame, family: str | None) -> str:
         ]
         said += [f"flat ({how}) it stays {listed(places, 3)}"] if places else []
     if said:
-        return f"A plane of states enters the first block, and {'; '.join(said)}."
+        return (
+            f"{'The space of all' if found.full else 'A plane of'} states enters the first block, and "
+            f"{'; '.join(said)}."
+        )
     if family is not None:
         return (
             f"Nothing is flat: in the metric of {in_words(family)} a plane of states is curved from the first block on."
         )
-    return "Flat is only the plane of states that enters the first block; behind its first map, nothing is."
+    return f"Flat is only {moving} that enters the first block; behind its first map, nothing is."
 
 
 def _made(found: Depth) -> str:
     if not found.budgets:
         return "Which part makes the curvature was not asked: there are no budgets."
-    budget, unit = found.budgets["role"], unit_of(found.family)
+    budget, unit, of = found.budgets["role"], unit_of(found.family), "random planes" if found.full else None
     total = estimate(budget.decided.scalar_curvature.flatten().tolist())
     if not total.count:
         return "After the last block the curvature is undecided, so that there is nothing to attribute."
     if total.mean == 0:
-        return "After the last block the surface is flat, so that there is nothing to attribute."
+        return "After the last block the image is flat, so that there is nothing to attribute."
     parts = sorted(_attributed(found, "role"), key=lambda part: -abs(part[1].mean) if part[1].count else 0.0)
     (first, own, error), (second, other, _) = parts[0], parts[min(1, len(parts) - 1)]
     said = (
         f"{called(first).capitalize()} make{'' if called(first).endswith('s') else 's'} most of what there is after "
-        f"the last block: {own.mean:+.3g}{unit} ({sure(own)}; {off(error)})"
+        f"the last block: {own.mean:+.3g}{unit} ({sure(own, of)}; {off(error)})"
     )
     if second != first and other.mean:
         said += f", followed by {called(second)}"
     of_total = budget.mean_error("scalar_curvature").item()
-    all_of_it = f"{total.mean:+.3g}{unit} ({sure(total)}; {off(of_total)})"
+    all_of_it = f"{total.mean:+.3g}{unit} ({sure(total, of)}; {off(of_total)})"
     return f"{said}; {'contributions cancel, and all is' if cancels(found) else 'all together it is'} {all_of_it}."
 
 
@@ -289,7 +295,11 @@ def _second_look(found: Depth) -> Section:
     said = [] if found.complete else ["The study was interrupted, and is not whole."]
     if found.profiles:
         lost = int(next(iter(found.profiles.values())).scalar_curvature.isnan().any(0).sum())
-        if lost:
+        if lost and found.full:
+            said.append(
+                "Degenerate: behind some block the outputs do not tell all directions apart, see the sentences."
+            )
+        elif lost:
             said.append(
                 f"Degenerate: at {lost} of {found.settings['points']} points the directions do not differ behind some "
                 "block; these points are left out."
@@ -319,14 +329,13 @@ _COVARIANCE = (
 def methods(found: Depth) -> list[Any]:
     """How a study of depth was made."""
     settings = found.settings
+    planes = f", and {settings['planes']} for the attribution" if found.full else ""
     facts = {
         "chart": f"token {found.token!r} moves {along(settings['moves'])} where it enters the first block; "
-        f"{settings['points']} points: the token's own state, and others drawn with seed {settings['seed']} "
-        f"from within one unit, which is {settings['moves'].get('unit', 'one standard deviation')}",
+        f"{measured_at(settings)}{planes}",
         "unit": _COVARIANCE if found.family is None else f"the metric of {in_words(found.family)}",
         "readings": ", ".join(found.profiles) or "none",
-        "precision": f"float64; numerical errors are estimated at "
-        f"{'each point' if settings.get('errors') == 'all' else 'a sample of points and carried over to the others'}"
+        "precision": f"float64; numerical errors are estimated {estimated_at(settings)}"
         f"{'; points of profiles with few right digits in more bits' if settings.get('precision') == 'auto' else ''}",
         "prompt": found.text,
     }

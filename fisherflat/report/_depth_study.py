@@ -78,7 +78,7 @@ class DepthStudy(Depth, Result):
         if not self.profiles:
             return []
         unit = "per σ² calibrated at each depth" if self.family is None else f"of {in_words(self.family)}"
-        table = Table(title="scalar curvature by depth", caption=f"means over points, {unit}")
+        table = Table(title="scalar curvature by depth", caption=f"means over {self.drawn}, {unit}")
         table.add_column("blocks passed", justify="right")
         for name in self.profiles:
             table.add_column(name, justify="right")
@@ -103,7 +103,7 @@ class DepthStudy(Depth, Result):
                 undecided = any(
                     bool((p.decided.isnan() & ~p.scalar_curvature.isnan()).any()) for p in profiles.values()
                 )
-                said = intervals("bands", f"{self.settings['points']} points", undecided)
+                said = intervals("bands", self.drawn, undecided)
                 unit = unit_of(self.family, OF_DEPTH.get(kind, ""))
                 about = self._about("scalar curvature along the depth", said, unit)
                 files[f"profile_{kind if self.family is None else 'family'}.png"] = Figure.of(

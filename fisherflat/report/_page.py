@@ -16,6 +16,7 @@ from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.pages import Code, Drawing, Facts, Grid, Points, Section, Value
 from fisherflat.report._writer import Content, Figure
 from fisherflat.statistics import ENOUGH
+from fisherflat.studies import BUDGET, ERROR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -267,6 +268,31 @@ def joint(verdicts: pd.Series[str]) -> str:
     if Verdict.UNDECIDED in words:
         return str(Verdict.UNDECIDED)
     return str(Verdict.FLAT if Verdict.FLAT in words else Verdict.PROVED)
+
+
+def measured_at(settings: Mapping[str, Any]) -> str:
+    """At which points of a chart something is measured, or from which planes."""
+    moves, seed = settings["moves"], settings["seed"]
+    if moves["kind"] == "full":
+        return (
+            f"at the token's own state, from random planes (seed {seed}) until the standard error is {ERROR:.0%} of "
+            f"the value or there are {BUDGET:,} of them"
+        )
+    if settings["points"] == 1:
+        return "one point of each chart, the token's own state"
+    return (
+        f"{settings['points']} points of each chart: the token's own state, and others drawn with seed {seed} from "
+        f"within one unit{', which is ' + moves['unit'] if 'unit' in moves else ''}"
+    )
+
+
+def estimated_at(settings: Mapping[str, Any]) -> str:
+    """Where numerical errors are estimated."""
+    if settings["moves"]["kind"] == "full":
+        return "at each plane"
+    if settings.get("errors") == "all":
+        return "at each point"
+    return "at a sample of points and carried over to the others"
 
 
 def along(moves: dict[str, Any]) -> str:

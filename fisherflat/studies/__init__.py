@@ -8,5 +8,6 @@ from __future__ import annotations
 from fisherflat.studies._between import Between, geometry_between
 from fisherflat.studies._journal import Journal, begun, kept
 from fisherflat.studies._lens import in_words
+from fisherflat.studies._sampled import BUDGET, ERROR
 
-__all__ = ["Between", "Journal", "begun", "geometry_between", "in_words", "kept"]
+__all__ = ["BUDGET", "ERROR", "Between", "Journal", "begun", "geometry_between", "in_words", "kept"]

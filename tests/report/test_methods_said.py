@@ -46,12 +46,14 @@ def test_the_command_measures_in_more_bits(tmp_path: Path) -> None:
 
 def test_a_study_of_depth_in_more_bits(tmp_path: Path) -> None:
     words = ["depth", "python-llama", "--ids", "1,2,3", "--reading", "live", "--points", "1", "--budget-points", "0"]
-    words += ["--resolution", "0", "--no-halves"]
+    words += ["--resolution", "0", "--no-halves", "--position", "0"]
     done = CliRunner().invoke(app, [*words, "--more-bits", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     page = unescape((tmp_path / "report.html").read_text())
     assert "with few right digits in more bits" in page
-    assert "--more-bits" in next(line for line in page.splitlines() if "fisherflat depth" in line)
+    again = next(line for line in page.splitlines() if "fisherflat depth" in line)
+    assert "--more-bits" in again and "--position 0" in again  # the first token, and no budgets and maps
+    assert "--budget-points 0" in again and "--resolution 0" in again
 
 
 def test_a_study_of_depth_says_what_its_tables_matter(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +129,11 @@ def test_every_depth_has_its_curvature_and_the_interval(tmp_path: Path) -> None:
     found.save(tmp_path)
     again = ff.DepthStudy.load(tmp_path)
     assert again.sentences() == found.sentences() and again.table.equals(found.table)
-    assert "random planes" in (tmp_path / "report.html").read_text()
+    page = unescape(re.sub(r"<[^>]+>", "", (tmp_path / "report.html").read_text()))
+    assert "over 256 random planes" in page and "(seed 0) until the standard error is 5%" in page
+    assert "the space of all states that enters the first block" in page and "manifold is most curved" in page
+    assert not re.search(r"plane of states|the surface is|\d points? of|points are degenerate|points of one", page)
+    assert {found.drawn, found.over} == {"random planes", "256 random planes"}
 
 
 def test_behind_a_norm_it_says_what_is_left() -> None:

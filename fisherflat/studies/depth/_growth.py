@@ -38,7 +38,8 @@ class Growth:
 
     def __str__(self) -> str:
         """One plain sentence."""
-        interval = f"95 % interval {self.low:.3g} to {self.high:.3g}, over {self.trajectories} points"
+        points = f"{self.trajectories} point{'' if self.trajectories == 1 else 's'}"
+        interval = f"95 % interval {self.low:.3g} to {self.high:.3g}, over {points}"
         if self.model == "power":
             verb, law = ("grows" if self.rate > 0 else "decays"), f"depth^{self.rate:.3g}"
         elif self.model == "exponential":

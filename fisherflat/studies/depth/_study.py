@@ -129,6 +129,12 @@ class Depth:
         return bool(self.settings.get("moves", {}).get("dim") == "full")
 
     @property
+    def drawn(self) -> str:
+        """What the means of profiles are over."""
+        points = self.settings["points"]
+        return "random planes" if self.full else f"{points} point{'' if points == 1 else 's'}"
+
+    @property
     def over(self) -> str:
         """What the means of budgets are over."""
         return f"{self.settings['planes']} random planes" if self.full else f"{self.settings['budget_points']} points"
