@@ -116,6 +116,8 @@ def depth(
     errors: options.Errors = "sample",
     more_bits: options.MoreBits = False,
     family: options.Family = None,
+    covariance: options.Covariance = "words",
+    output: options.Output = "all",
     format: options.Formats = options.PNG,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -147,6 +149,8 @@ def depth(
                     progress=progress(),
                     family=family,
                     precision=options.precision(more_bits),
+                    covariance=options.covariance(covariance),
+                    output=output,
                 )
                 report(found, folder, format)
             ended(found)

@@ -141,6 +141,11 @@ class Pick:
             rows = rows[..., list(self.tokens), :]
         return rows[..., self.columns or slice(None)].flatten(-2)
 
+    def count(self, size: int) -> int:
+        """How many of so many flattened outputs are picked."""
+        tokens = size // self.width if self.tokens is None else len(self.tokens)
+        return tokens * len(range(self.width)[self.columns or slice(None)])
+
     def of_a_token(self, outputs: Float[Tensor, "n width"]) -> Float[Tensor, "n m"]:
         """The columns of each token."""
         return outputs[:, self.columns or slice(None)]

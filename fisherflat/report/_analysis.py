@@ -18,7 +18,7 @@ from fisherflat.pages import Section
 from fisherflat.parts import readings
 from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page
 from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
-from fisherflat.report._captions import OF_PART, caption, intervals, unit_of
+from fisherflat.report._captions import caption, intervals, of_part, unit_of
 from fisherflat.report._columns import KEYS, columns_of, kinds_of, rows_of
 from fisherflat.report._depth_study import DepthStudy
 from fisherflat.report._in_depth import depth_studies
@@ -323,7 +323,7 @@ class Analysis(Result):
             what,
             [str(text) for text in self.texts.values()],
             said,
-            unit_of(self.settings.get("family"), OF_PART),
+            unit_of(self.settings.get("family"), of_part(self.settings)),
         )
 
     @classmethod

@@ -8,7 +8,7 @@ from fisherflat.models.covariances import COVARIANCES
 from fisherflat.pages import Code, Facts, Item
 from fisherflat.parts import readings
 from fisherflat.report._analysed import Analysed
-from fisherflat.report._page import VERDICTS, along, command, estimated_at, given, listed, measured_at, moved
+from fisherflat.report._page import VERDICTS, along, asked_in, command, estimated_at, given, measured_at, moved
 from fisherflat.studies import in_words
 
 
@@ -17,14 +17,19 @@ def _unit(settings: dict[str, Any]) -> str:
     if (family := settings.get("family")) is not None:
         return f"the metric of {in_words(family)}"
     covariance = settings.get("covariance", "words")
+    whose = (
+        "; the surface is that of the outputs of the tokens that move alone"
+        if settings.get("output") == "moved"
+        else ""
+    )
     if covariance == "words":
         return (
             "σ² is the mean variance of each part's own outputs at the words of the prompts, without outliers, so that "
-            "layers can be compared"
+            f"layers can be compared{whose}"
         )
     if covariance in COVARIANCES:
-        return f"the covariance is {COVARIANCES[covariance]} of each part"
-    return f"the covariance is {covariance}, the same for all parts"
+        return f"the covariance is {COVARIANCES[covariance]} of each part{whose}"
+    return f"the covariance is {covariance}, the same for all parts{whose}"
 
 
 def methods(found: Analysed) -> list[Item]:
@@ -62,11 +67,8 @@ def _repeat(found: Analysed) -> list[Item]:
     where = where if isinstance(where, str) else ",".join(map(str, where))
     chosen = settings["readings"]
     which = settings["layers"]
-    covariance, output = settings.get("covariance", "words"), settings.get("output", "all")
-    more = [] if settings["engine"] == "taylor" else [f"engine={settings['engine']!r}"]
-    if isinstance(covariance, str) and covariance not in COVARIANCES:  # one that was given
-        more, covariance = [*more, f"the covariance {covariance}"], "words"
-    only = [f"From Python alone: with {listed(more)}, besides."] if more else []
+    unit, only = asked_in(settings)
+    only += [] if settings["engine"] == "taylor" else [f"From Python alone: with engine={settings['engine']!r}."]
     return [Code(command(
         "analyze", found.model, **prompts, **moved(settings["moves"]),
         part=None if parts == "attention,mlp,block" else parts, head=heads,
@@ -76,8 +78,7 @@ def _repeat(found: Analysed) -> list[Item]:
         dtype=None if settings["dtype"] == "float64" else settings["dtype"],
         family=settings.get("family"), errors=None if settings["errors"] == "sample" else settings["errors"],
         more_bits=settings.get("precision") == "auto" or None,
-        covariance=None if covariance == "words" else covariance, output=None if output == "all" else output,
-        depth=bool(found.depth) or None, out="again",
+        **unit, depth=bool(found.depth) or None, out="again",
     ), "To repeat it:"), *only]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from fisherflat.errors import InputError
 from fisherflat.pages import Item, Section
 from fisherflat.report import _comparison_page as page
 from fisherflat.report._analysis import Analysis
-from fisherflat.report._captions import OF_PART, caption
+from fisherflat.report._captions import caption, of_part
 from fisherflat.report._comparison_in_words import headline, overview, sentences
 from fisherflat.report._large import LargeAnalysis
 from fisherflat.report._result import Result, reading
@@ -207,7 +207,9 @@ class Comparison(Result):
         texts = [str(text) for text in dict.fromkeys(row["text"] for row in self.analyses[0].rows)]
         said = "left: means; right: paired differences, means with intervals; grey: noise floor of halves"
         what = f"scalar curvature by layer, {held}"
-        plot.caption(canvas, caption(" against ".join(self.names), what, texts, said, OF_PART))
+        plot.caption(
+            canvas, caption(" against ".join(self.names), what, texts, said, of_part(self.analyses[0].settings))
+        )
         return canvas
 
     def save(self, folder: str | Path, *, formats: str | Iterable[str] = ("png",)) -> list[Path]:

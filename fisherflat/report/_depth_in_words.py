@@ -27,7 +27,7 @@ NAMES = {
     "ambient": "the curvature of the family's space",
     READOUT: "the final norm and head",
 }
-#: covariance -> the unit in which growth is stated
+#: unit -> in words, that in which growth is stated
 _UNITS = {"calibrated": "in units of each depth's own spread", "fixed": "in one unit for all depths"}
 
 
@@ -192,10 +192,10 @@ def _about_growth(found: Depth) -> list[str]:
         few = "1 block is too few" if depth == 1 else f"{depth} blocks are too few"
         return [f"Growth: {few} for a law."]
     return [
-        f"Growth, {curve.reading}, {_UNITS.get(curve.covariance, 'in the metric of the family')}: "
+        f"Growth, {curve.reading}, {_UNITS.get(curve.unit, 'in the metric of the family')}: "
         f"{'' if law.model == 'none' else '|scal| '}{law}."
         for curve, law in laws.items()
-        if curve.covariance != "fixed" or curve.reading == LIVE
+        if curve.unit == found.kinds[0][0] or curve.reading == LIVE
     ]
 
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fisherflat.geometry import Verdict
+from fisherflat.models.covariances import COVARIANCES
 from fisherflat.pages import Code, Facts, Grid, Pick, Points, Section, Value, bars, ranges, raster
 from fisherflat.parts import readings
 from fisherflat.plot import few, of_role
@@ -14,6 +15,7 @@ from fisherflat.report._page import (
     TONES,
     VERDICTS,
     along,
+    asked_in,
     axis,
     command,
     estimated_at,
@@ -42,13 +44,14 @@ if TYPE_CHECKING:
 _OWN_UNIT = ("Depth by depth", "Curvature is in the family's own metric, the same at every depth.")
 _OF_POINTS = "Means over points; the bars are their intervals."
 _OF_PLANES = "At the token's own state; the bars are 95 % intervals of sampling, over random planes."
-#: covariance -> its heading, and what it means
+#: unit -> its heading, and what it means
 _UNITS = {
     "calibrated": (
         "Depth by depth",
         "At each depth σ is the spread of the states there, so that depths can be compared.",
     ),
     "fixed": ("The same in one unit", "σ is the spread of the states that entered the first block, at every depth."),
+    "given": ("In one unit", "The covariance is as it was given, the same at every depth."),
 }
 
 
@@ -129,7 +132,7 @@ def _attributed(found: Depth, split: str) -> list[tuple[str, Estimate, float]]:
 
 def _means(found: Depth, unit: str) -> pd.DataFrame:
     """The estimates with one covariance or in the family's unit, the word for each, and their numerical errors."""
-    column = "covariance" if found.family is None else "family"
+    column = "unit" if found.family is None else "family"
     table = found.table
     rows = table[table[column] == unit]
     keys = ["reading", "depth", "after"]
@@ -169,7 +172,8 @@ def _profiles(found: Depth) -> Section:
     order = sorted(found.profiles, key=readings.order)
     first = pd.DataFrame()
     for kind, _ in found.kinds:
-        title, about = _UNITS.get(kind, _OWN_UNIT)
+        given_one = kind == "fixed" and found.covariance not in COVARIANCES
+        title, about = _UNITS.get("given" if given_one else kind, _OWN_UNIT)
         means = _means(found, kind)
         first = means if first.empty else first
         rows = [
@@ -320,10 +324,13 @@ def _second_look(found: Depth) -> Section:
     )
 
 
-_COVARIANCE = (
-    "σ² is the mean variance of the states at each depth, over the tokens of the prompt; the attribution uses that of "
-    "the last depth"
-)
+def _covariance(found: Depth) -> str:
+    """In what curvature is measured."""
+    whose = "; the surface is that of the states of the tokens that move alone" if found.output == "moved" else ""
+    if found.covariance not in COVARIANCES:
+        return f"the covariance is {found.covariance}, the same at every depth{whose}"
+    what = COVARIANCES[found.covariance].replace("outputs", "states")
+    return f"the covariance is {what}, fitted at each depth; the attribution uses that of the last depth{whose}"
 
 
 def methods(found: Depth) -> list[Any]:
@@ -333,7 +340,7 @@ def methods(found: Depth) -> list[Any]:
     facts = {
         "chart": f"token {found.token!r} moves {along(settings['moves'])} where it enters the first block; "
         f"{measured_at(settings)}{planes}",
-        "unit": _COVARIANCE if found.family is None else f"the metric of {in_words(found.family)}",
+        "unit": _covariance(found) if found.family is None else f"the metric of {in_words(found.family)}",
         "readings": ", ".join(found.profiles) or "none",
         "precision": f"float64; numerical errors are estimated {estimated_at(settings)}"
         f"{'; points of profiles with few right digits in more bits' if settings.get('precision') == 'auto' else ''}",
@@ -351,10 +358,11 @@ def _repeat(found: Depth) -> list[Any]:
         return ["Hidden states or other inputs were given from Python, so that no command repeats this."]
     chosen = settings["readings"]
     numbers = {} if found.full else {name: settings[name] for name in ("points", "budget_points", "resolution")}
+    unit, only = asked_in(settings, "all")
     return [Code(command(
         "depth", found.model, **prompts, **moved(settings["moves"]), position=settings["position"],
         reading=None if chosen is None else ",".join(chosen), no_halves=True if not settings["halves"] else None,
         **numbers, seed=settings["seed"] or None,
         errors=None if settings["errors"] == "sample" else settings["errors"], family=found.family,
-        more_bits=settings.get("precision") == "auto" or None, out="again",
-    ), "To repeat it:")]  # fmt: skip
+        more_bits=settings.get("precision") == "auto" or None, **unit, out="again",
+    ), "To repeat it:"), *only]  # fmt: skip

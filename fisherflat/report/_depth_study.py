@@ -12,10 +12,11 @@ from fisherflat._display import Card
 from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
 from fisherflat.models import as_model
+from fisherflat.models.covariances import Covariance
 from fisherflat.models.moves import Moves, parse
 from fisherflat.pages import Section
 from fisherflat.report import _depth_page as page
-from fisherflat.report._captions import OF_DEPTH, OF_END, caption, intervals, unit_of
+from fisherflat.report._captions import caption, intervals, of_depth, of_end, unit_of
 from fisherflat.report._depth_in_words import headline, printed_means, sentences
 from fisherflat.report._depth_tensors import packed, unpacked
 from fisherflat.report._page import CURVATURE
@@ -35,8 +36,8 @@ class DepthStudy(Depth, Result):
     """How curvature accumulates over the blocks of a model on a prompt: what `fisherflat.study_depth` returns.
 
     **Attributes:** `model`, `text`, `token`, what was studied; `settings`, fit for JSON; `roles`, those of the model
-    that can be held; `profiles`, by reading, each with the covariance calibrated at every depth; `budgets`, by `role`,
-    `layer` and `layer-role`, with the covariance of the last depth; `maps`, after each map of the stack; `complete`,
+    that can be held; `profiles`, by reading, each with the covariance of every depth; `budgets`, by `role`,
+    `layer` and `layer-role`, with that of the last depth; `maps`, after each map of the stack; `complete`,
     false after an interrupt.
     """
 
@@ -77,7 +78,8 @@ class DepthStudy(Depth, Result):
 
         if not self.profiles:
             return []
-        unit = "per σ² calibrated at each depth" if self.family is None else f"of {in_words(self.family)}"
+        kind = self.kinds[0][0]
+        unit = f"of {in_words(self.family)}" if self.family is not None else of_depth(self.settings, kind)
         table = Table(title="scalar curvature by depth", caption=f"means over {self.drawn}, {unit}")
         table.add_column("blocks passed", justify="right")
         for name in self.profiles:
@@ -104,12 +106,12 @@ class DepthStudy(Depth, Result):
                     bool((p.decided.isnan() & ~p.scalar_curvature.isnan()).any()) for p in profiles.values()
                 )
                 said = intervals("bands", self.drawn, undecided)
-                unit = unit_of(self.family, OF_DEPTH.get(kind, ""))
+                unit = unit_of(self.family, of_depth(self.settings, kind))
                 about = self._about("scalar curvature along the depth", said, unit)
                 files[f"profile_{kind if self.family is None else 'family'}.png"] = Figure.of(
                     partial(_onto, plot.profiles, profiles), 2.6, about=about
                 )
-        over, end = f"means over {self.over}", unit_of(self.family, OF_END)
+        over, end = f"means over {self.over}", unit_of(self.family, of_end(self.settings))
         for by, budget in self.budgets.items():
             about = self._about(f"scal at the end, attributed {_BY[by]}", over, end)
             files[f"budget_{by}.csv"] = budget.table.rename_axis("").reset_index()
@@ -117,9 +119,7 @@ class DepthStudy(Depth, Result):
             height = 3.0 if len(budget.parts) <= 14 else 3.4
             files[f"budget_{by}.png"] = Figure.of(partial(_onto, plot.budget, budget), height, about=about)
         if len(self.transport_table):
-            about = self._about(
-                "how much layers bend, and what of it reaches the end", over, unit_of(self.family, OF_END)
-            )
+            about = self._about("how much layers bend, and what of it reaches the end", over, end)
             files["transport.csv"] = self.transport_table
             files["transport.png"] = Figure.of(partial(_onto, plot.transport, self.budgets["layer"]), 2.4, about=about)
         if "layer-role" in self.budgets:
@@ -147,7 +147,7 @@ class DepthStudy(Depth, Result):
 
     def _document(self) -> dict[str, Any]:
         laws = [
-            {"covariance": curve.covariance, "reading": curve.reading, "law": law.model, "rate": law.rate,
+            {"unit": curve.unit, "reading": curve.reading, "law": law.model, "rate": law.rate,
              "interval_95": [law.low, law.high], "trajectories": law.trajectories}
             for curve, law in self.growth().items()
         ]  # fmt: skip
@@ -174,7 +174,8 @@ class DepthStudy(Depth, Result):
         canvas, chosen = blank(plot.COLUMN, plot.COLUMN), plot.few(self.maps)
         plot.depth_maps(chosen, axes=plot.strip_axes(len(chosen), figure=canvas))
         said = "grey: no geometry; crossed out: undecided"
-        plot.caption(canvas, self._about("scalar curvature over the chart", said, OF_DEPTH["calibrated"]))
+        unit = unit_of(self.family, of_depth(self.settings, "calibrated"))
+        plot.caption(canvas, self._about("scalar curvature over the chart", said, unit))
         return canvas
 
     def _card(self) -> Card:
@@ -214,6 +215,8 @@ def study_depth(
     errors: str = "sample",
     family: str | ParametricFamily | None = None,
     precision: str = "working",
+    covariance: Covariance = "words",
+    output: str = "all",
     progress: bool = True,
 ) -> DepthStudy:
     """Where a model's blocks make curvature, by which parts, how it grows, and how much of it is attributed to gates.
@@ -240,6 +243,8 @@ def study_depth(
       whose parameters they are behind the final norm. Default: the mean of a Gaussian.
     - `precision`: `"auto"` computes points of the profiles of whose scalar curvature fewer than six digits are right in
       more bits, as `StatisticalManifold.measure` does; it needs a few directions.
+    - `covariance` of one token's states, at each depth fitted to those on the prompt, or given, and `output`, whether
+      the states of `"all"` tokens are the surface or of those that `"moved"`, as in `fisherflat.analyze`.
     - `progress`: show a bar with the time left, on the error stream.
 
     A model whose weights stay on disk is traced block by block, anew in each pass.
@@ -247,7 +252,8 @@ def study_depth(
     **Returns:** a `DepthStudy`. Ctrl-C ends it early: `.complete` is false and what was done is there.
 
     **Raises:** `CheckpointError` for a model that cannot be read; `InputError` for a prompt or arguments that cannot be
-    used; `TraceError` for blocks that cannot be traced.
+    used; `CovarianceError` for a covariance that is none, or fits no states; `TraceError` for blocks that cannot be
+    traced.
 
     >>> import fisherflat as ff
     >>> found = ff.study_depth("python-llama", [1, 2, 3, 4], points=1, budget_points=0, resolution=0, progress=False)
@@ -255,6 +261,7 @@ def study_depth(
     ['live', 'frozen pattern', 'frozen mlp gate', 'frozen pattern+mlp gate']
     """
     settings = Settings(
-        parse(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors, family, precision
-    )
+        parse(moves, k), position, points, readings, halves, budget_points, resolution, seed, errors, family, precision,
+        covariance, output,
+    )  # fmt: skip
     return DepthStudy(**vars(study(as_model(model), prompt, settings, progress=progress)))

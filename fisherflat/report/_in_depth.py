@@ -44,6 +44,8 @@ def in_depth(model: Model, prompt: Any, settings: Settings, folder: Path, progre
             errors=settings.errors,
             precision=settings.precision,
             family=settings.family,
+            covariance=settings.covariance,
+            output=settings.output,
             progress=progress,
         )
     except FisherflatError as error:

@@ -13,6 +13,7 @@ from fisherflat._display import shown
 from fisherflat.certificates import Certificate, CurvatureCertificate
 from fisherflat.errors import CertificateError
 from fisherflat.geometry import FLAT_WORDS, Verdict
+from fisherflat.models.covariances import COVARIANCES
 from fisherflat.pages import Code, Drawing, Facts, Grid, Points, Section, Value
 from fisherflat.report._writer import Content, Figure
 from fisherflat.statistics import ENOUGH
@@ -232,6 +233,24 @@ def moved(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {"moves": "vectors:FILE"}
     seed = f":{settings['seed']}" if kind == "random" else ""
     return {"moves": f"{kind}{seed}" if kind != "principal" else None, "dim": k if k != 2 else None}
+
+
+def asked_in(settings: Mapping[str, Any], default: str = "words") -> tuple[dict[str, Any], list[str]]:
+    """Covariance and output as options of a command, and a sentence where they can be given from Python alone.
+
+    **Args:** `default`, the covariance of settings of an older release.
+    """
+    if settings.get("family") is not None:
+        return {}, []
+    covariance, output = str(settings.get("covariance", default)), settings.get("output", "all")
+    options = {"output": None if output == "all" else output}
+    try:
+        plain = covariance in COVARIANCES or math.isfinite(float(covariance))
+    except ValueError:
+        plain = False
+    if plain:
+        return options | {"covariance": None if covariance == "words" else covariance}, []
+    return options, [f"From Python alone: with the covariance {covariance}, besides."]
 
 
 def listed(items: Iterable[str], most: int = 4) -> str:

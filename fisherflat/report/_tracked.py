@@ -18,7 +18,7 @@ from fisherflat.errors import InputError
 from fisherflat.pages import Item, Section
 from fisherflat.report import _tracked_page as page
 from fisherflat.report._analysis import Analysis
-from fisherflat.report._captions import OF_PART, caption
+from fisherflat.report._captions import caption, of_part
 from fisherflat.report._result import Result, reading
 from fisherflat.report._tracked_in_words import headline, overview, sentences
 from fisherflat.report._writer import Content, Figure, blank
@@ -200,10 +200,11 @@ class Track(Result):
         canvas = blank(0.4 + plot.COLUMN * runs, 1.1 + 1.6 * parts)
         axes = canvas.subplots(parts, runs, sharex="col", sharey="row", squeeze=False)
         plot.tracks(rows, axes=axes)
-        found = [row["text"] for stage in self.measured if stage.analysis is not None for row in stage.analysis.rows]
+        analyses = [stage.analysis for stage in self.measured if stage.analysis is not None]
+        found = [row["text"] for one in analyses for row in one.rows]
         said = "means over prompts, positions, points; bands: 95 % intervals"
-        what = f"scalar curvature by training step, {held}"
-        about = caption(", ".join(self.runs), what, [str(text) for text in dict.fromkeys(found)], said, OF_PART)
+        what, unit = f"scalar curvature by training step, {held}", of_part(analyses[0].settings)
+        about = caption(", ".join(self.runs), what, [str(text) for text in dict.fromkeys(found)], said, unit)
         plot.caption(canvas, about)
         return canvas
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fisherflat.errors import InputError
 from fisherflat.report._analysed import Analysed
-from fisherflat.report._captions import OF_PART
+from fisherflat.report._captions import of_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def dataset(found: Analysed) -> xarray.Dataset:
     failed = table[table["point"].isna()]
     wide.attrs = {
         "model": found.model,
-        **({"σ²": OF_PART.removeprefix("σ²: ")} if unit != "1" else {}),
+        **({"σ²": of_part(found.settings).partition(": ")[2]} if unit != "1" else {}),
         **{name: _one(rows[name]) for name in constant},
         "errors": [f"layer {row['layer']}, {row['part']}: {row['error']}" for row in failed.to_dict("records")],
     }

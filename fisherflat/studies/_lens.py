@@ -72,6 +72,12 @@ def asked(family: Any) -> Asked:
     raise InputError(f"family must be {names}, or one of ff.families such as NextToken(weight); got {family!r}")
 
 
+def own_metric(family: Asked, covariance: Any, output: Any) -> None:
+    """**Raises:** `InputError` where a family is asked for together with a Gaussian's covariance or outputs."""
+    if family is not None and (covariance != "words" or output != "all"):
+        raise InputError("a family has its own metric, and reads the tokens that move: no covariance, no output")
+
+
 def named(family: Asked) -> str | None:
     """A name for tables and settings, which tells families apart."""
     if isinstance(family, NextToken) and isinstance(family.weight, torch.Tensor):

@@ -695,6 +695,7 @@ CASES: dict[str, Calls] = {
         "for a model that cannot be read": lambda: ff.study_depth(S.folder / "nothing", IDS),
         "for a prompt": lambda: ff.study_depth(S.model, []),
         "arguments that cannot be used": lambda: ff.study_depth(S.model, IDS, points=0, progress=False),
+        "for a covariance that is none": lambda: ff.study_depth(S.model, IDS, covariance=-1.0, progress=False),
         "for blocks that cannot be traced": lambda: ff.study_depth(
             nn.Sequential(Drawn(), Drawn()), torch.randn(3, 4), progress=False
         ),

@@ -45,8 +45,8 @@ def models() -> Iterator[tuple[str, Path, Sequence[str]]]:
 
 def studies(model: Model, prompts: Sequence[Any]) -> list[DepthStudy]:
     """The study of each prompt, a text or token ids, without maps."""
-    options = {"points": POINTS, "budget_points": BUDGET_POINTS, "resolution": 0, "halves": False, "progress": False}
-    return [study_depth(model, prompt, **options) for prompt in prompts]  # type: ignore[arg-type]
+    options: dict[str, Any] = {"points": POINTS, "budget_points": BUDGET_POINTS, "resolution": 0, "halves": False}
+    return [study_depth(model, prompt, **options, covariance="all", progress=False) for prompt in prompts]
 
 
 def trajectories(found: Sequence[DepthStudy], reading: str) -> Float[Tensor, "depths prompts"]:

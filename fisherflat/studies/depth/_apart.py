@@ -95,7 +95,7 @@ class Apart:
                 if node.role in stage.bending
             }
             state = _through(graph, k, n, labels, n, state)
-        state = _padded(stack.families[-1].whiten(state.flatten(2)), 1 + k + n * m)
+        state = _padded(stack.families[-1].whiten(stack.picks[-1](state.flatten(2))), 1 + k + n * m)
         return state[:, 1 + k :].unflatten(1, (n, m))
 
     def measure(self, u: Float[Tensor, "P k"], degenerate: str | None = None) -> Amounts:
@@ -213,7 +213,7 @@ def _shares(
     m = len(pairs(k))
     ambient: Ambient | None = None
     if stack.lenses is None:
-        jets = stack.families[depth].whiten(jets)
+        jets = stack.families[depth].whiten(stack.picks[depth](jets))
     else:
         lens: Lens = stack.lenses[depth]
         framed = lens.family.apart(jets, k, lens.shape)

@@ -54,6 +54,7 @@ def curvature_budget(
     reading: str = LIVE,
     degenerate: str = "raise",
     covariance: Covariance | None = None,
+    output: str = "all",
     planes: int | None = None,
     seed: int = 0,
     memory: int | None = None,
@@ -66,8 +67,8 @@ def curvature_budget(
 
     **Args:**
 
-    - `blocks`, `chart`, `u` `[*batch, k]`, `family`, `covariance`, `prompt`, `reading`, `degenerate` and `memory` as in
-      `depth_profile`.
+    - `blocks`, `chart`, `u` `[*batch, k]`, `family`, `covariance`, `output`, `prompt`, `reading`, `degenerate` and
+      `memory` as in `depth_profile`.
     - `by`: `"role"`, `"layer"` or `"layer-role"`, of which the first two are sums (`CurvatureBudget.by`).
     - `halves`: a layer is half of a block, such as `3 attention`.
     - `planes`: estimate in all k directions of the chart, hundreds or thousands, at one point, from so many random
@@ -88,7 +89,7 @@ def curvature_budget(
     """
     if by not in SPLITS:
         raise InputError(f'by must be "role", "layer" or "layer-role", got {by!r}')
-    stack = read_stack(blocks, chart, prompt, family, halves, reading, covariance)
+    stack = read_stack(blocks, chart, prompt, family, halves, reading, covariance, output)
     chart = stack.chart
     where = torch.zeros(chart.k) if u is None else u
     if planes is not None:

@@ -72,8 +72,8 @@ def measure_depths(
     """
     sizes = [stack.chart.point.numel(), *(stage.shape.numel() for stage in stack.stages)]
     if stack.lenses is None:
-        for gaussian, dim in zip(stack.families, sizes, strict=True):
-            gaussian.check(dim)
+        for gaussian, pick, size_of in zip(stack.families, stack.picks, sizes, strict=True):
+            gaussian.check(pick.count(size_of))
     points, k = stack.chart.coordinates(u), stack.chart.k
     source = _Depths(stack, memory)
 

@@ -11,7 +11,7 @@ import torch
 from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, without
 from fisherflat.geometry import SampledCurvature, Verdict
 from fisherflat.studies._sampled import BUDGET, ERROR
-from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile
+from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, measured_with
 from fisherflat.studies.depth._sampled import manifold_after
 from fisherflat.studies.depth._stack import Stack
 
@@ -35,10 +35,9 @@ def sampled_profile(stack: Stack, seed: int, step: Callable[[str], None] = lambd
 
     verdicts = [[-1 if one.verdict is None else list(Verdict).index(Verdict(one.verdict))] for one in found]
     nothing: dict[str, Any] = dict.fromkeys(QUANTITIES, torch.full((len(found), 1), math.nan, dtype=torch.float64))
-    number = [g.covariance.item() if g.covariance.dim() == 0 else math.nan for g in stack.families]
     return DepthProfile(
         **nothing | {"scalar_curvature": column(lambda one: one.value)},
-        covariance=torch.tensor(number, dtype=torch.float64),
+        **measured_with(stack),
         passed=stack.passed,
         labels=stack.labels,
         k=stack.chart.k,

@@ -11,6 +11,7 @@ import torch
 from fisherflat.errors import InputError
 from fisherflat.models import Model, as_model, as_prompts
 from fisherflat.models.covariances import Covariance, covariance, fitted, of_tokens
+from fisherflat.models.covariances import output as output_of
 from fisherflat.models.moves import Moves, few, for_each, tokens
 from fisherflat.parts.readings import LIVE, canonical
 from fisherflat.statistics import estimate, noise_floor
@@ -36,6 +37,7 @@ def attribution(
     positions: Any = None,
     reading: str = LIVE,
     covariance: Covariance = "words",
+    output: str = "all",
     halves: bool = False,
 ) -> pd.DataFrame:
     """Who makes the curvature of a model's last states, over many prompts: `curvature_budget` of each, in one table.
@@ -50,7 +52,8 @@ def attribution(
     - `k` directions along which the tokens move, as `moves` says; `positions`: which token of each prompt, one choice
       or a list with one a prompt, as in `fisherflat.analyze` (of several the last; default: the last word).
     - `reading`: what is held in every block; `halves`: a layer is half of a block.
-    - `covariance` of the last states, fitted to all prompts, as in `fisherflat.analyze`.
+    - `covariance` of the last states, fitted to all prompts, and `output`, whose states count, as in
+      `fisherflat.analyze`.
 
     **Returns:** a row for each part and quantity, with the columns of a `fisherflat.statistics.Estimate` over prompts
     and `noise`, the noise floor of split halves: `attributed`, which sums to the scalar curvature, `own` and
@@ -70,7 +73,7 @@ def attribution(
     if by not in SPLITS:
         raise InputError(f'by must be "role", "layer" or "layer-role", got {by!r}')
     loaded, moving, held = as_model(model), few(moves, k), canonical(reading)
-    budgets = _budgets(loaded, as_prompts(prompts), moving, positions, held, covariance, halves, by)
+    budgets = _budgets(loaded, as_prompts(prompts), moving, positions, held, covariance, output, halves, by)
     labels = [label for label in budgets[0].labels if all(label in one.labels for one in budgets)]
     rows = []
     for label in labels:
@@ -94,11 +97,12 @@ def _budgets(
     positions: Any,
     reading: str,
     given: Covariance,
+    output: str,
     halves: bool,
     by: str,
 ) -> list[CurvatureBudget]:
     """The budget of each prompt, at the token's own state."""
-    what, encoded = covariance(given), [model.encode(prompt) for prompt in prompts]
+    what, alone, encoded = covariance(given), output_of(output) == "moved", [model.encode(prompt) for prompt in prompts]
     places = [
         moving.place(model, prompt, where)
         for prompt, where in zip(encoded, _each(positions, len(encoded)), strict=True)
@@ -112,9 +116,10 @@ def _budgets(
     for prompt, place in zip(encoded, places, strict=True):
         variants = moving.variants(model, prompt, place)
         runs = [model.blocks(variant) for variant in variants]
-        chart = directions.chart([run[0].hidden_states for run in runs], tokens(variants[0], place))
-        gaussian = of_tokens(one, last[0].shape[-1], len(variants[0].ids))
-        stack = Stack(runs[0], chart, gaussian, halves=halves, keep=in_memory(model))
+        moved = tokens(variants[0], place)
+        chart = directions.chart([run[0].hidden_states for run in runs], moved)
+        gaussian = of_tokens(one, last[0].shape[-1], len(moved) if alone else len(variants[0].ids))
+        stack = Stack(runs[0], chart, gaussian, halves=halves, keep=in_memory(model), moved=moved if alone else None)
         stack = stack if reading == LIVE else stack.read(reading)
         found.append(budget(stack, torch.zeros(moving.k), by, degenerate="nan"))
     return found

@@ -13,7 +13,7 @@ from fisherflat._renamed import former
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry import ERRORS, PRECISIONS, Verdict, words
-from fisherflat.models.covariances import Covariance
+from fisherflat.models.covariances import Covariance, mean_variance
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian, ParametricFamily
@@ -61,7 +61,9 @@ class DepthProfile:
       `None` for a profile of an older release.
     - `scalar_curvature_low`, `scalar_curvature_high` and `planes` `[L+1, *batch]`, of a profile in all directions: the
       95 % interval and how many random planes it is from; `said`, a sentence for each depth. All else is NaN there.
-    - `covariance` `[L+1]`, that of each depth where it is a number, else NaN.
+    - `covariance` `[L+1]`, that of each depth where it is a number, else NaN; `variance` `[L+1]`, the mean variance of
+      an output under it; `measured_in`, the covariance as it was asked for; `output`, whether the outputs of `all`
+      tokens are the surface, or of those that `moved`.
     - `passed` `[L+1]`, how many blocks have been passed; `labels`, of the L maps.
     - `k`, how many coordinates move; `reading`, what was held.
     - `family`, as what the states are read, `None` for the mean of a Gaussian; of families with finitely many outcomes
@@ -89,6 +91,9 @@ class DepthProfile:
     scalar_curvature_high: Float[Tensor, "depths *batch"] | None = None
     planes: Float[Tensor, "depths *batch"] | None = None
     said: tuple[str, ...] = ()
+    variance: Float[Tensor, " depths"] | None = None
+    measured_in: str = ""
+    output: str = "all"
 
     dim = former("k")
 
@@ -114,7 +119,16 @@ class DepthProfile:
     def blocks(self) -> DepthProfile:
         """The profile after whole blocks alone."""
         whole = (self.passed == self.passed.round()).nonzero()[:, 0]
-        names = (*QUANTITIES, *CORNERS, *SAMPLED, "covariance", "passed", "scalar_curvature_error", "verdicts")
+        names = (
+            *QUANTITIES,
+            *CORNERS,
+            *SAMPLED,
+            "covariance",
+            "variance",
+            "passed",
+            "scalar_curvature_error",
+            "verdicts",
+        )
         columns = {name: value[whole] for name in names if (value := getattr(self, name)) is not None}
         said = tuple(self.said[i] for i in whole.tolist()) if self.said else ()
         return replace(self, **columns, said=said, labels=tuple(f"layer {i}" for i in range(len(whole) - 1)))
@@ -136,7 +150,8 @@ class DepthProfile:
         for name in ("scalar_curvature_error", *SAMPLED[:2]):
             if (value := getattr(self, name)) is not None:
                 columns[name] = value * ratio
-        return replace(self, **columns, covariance=torch.full_like(self.covariance, covariance))
+        same = torch.full_like(self.covariance, covariance)
+        return replace(self, **columns, covariance=same, variance=same, measured_in=str(covariance))
 
     @property
     def table(self) -> pandas.DataFrame:
@@ -150,6 +165,11 @@ class DepthProfile:
         columns["scalar_curvature_error"] = error.reshape(self.depth + 1, -1)
         corners = {name: value for name in (*CORNERS, *SAMPLED) if (value := getattr(self, name)) is not None}
         columns |= {name: value.reshape(self.depth + 1, -1) for name, value in corners.items()}
+        about: dict[str, Any] = {}
+        if self.family is None:
+            variance = self.covariance if self.variance is None else self.variance
+            about = {"covariance": self.measured_in, "variance": variance.repeat_interleave(points).numpy()}
+            about["output"] = self.output
         verdicts = torch.full_like(nothing, -1, dtype=torch.int64) if self.verdicts is None else self.verdicts
         return pandas.DataFrame(
             {
@@ -157,6 +177,7 @@ class DepthProfile:
                 "after": [label for label in ("chart", *self.labels) for _ in range(points)],
                 "point": torch.arange(points).repeat(self.depth + 1).numpy(),
                 **{name: values.reshape(-1).cpu().numpy() for name, values in columns.items()},
+                **about,
                 "verdict": words(verdicts.reshape(-1)),
             }
         )
@@ -181,6 +202,7 @@ def depth_profile(
     degenerate: str = "raise",
     errors: str = "sample",
     covariance: Covariance | None = None,
+    output: str = "all",
     memory: int | None = None,
     precision: str = "working",
 ) -> DepthProfile:
@@ -198,7 +220,8 @@ def depth_profile(
       depth (`Model.readout`). Or one of `fisherflat.families`, whose parameters the outputs are, of a model behind its
       final norm.
     - `covariance`, in the place of a `family`: as in `fisherflat.analyze`, fitted at each depth to its own outputs on
-      the prompt (`"words"`, `"all"`, `"diagonal"`, `"full"`), a number or a `Gaussian`.
+      the prompt (`"words"`, `"all"`, `"diagonal"`, `"full"`), a number or a `Gaussian`. `output`: the outputs `[n, d]`
+      of `"all"` tokens are the surface, or those of the tokens that `"moved"`.
     - `prompt`, of a model: a text, token ids `[n]`, or hidden states `[n, d]`.
     - `halves`: measure within each block too, behind its attention, where it comes apart there.
     - `reading`: what is held where the chart's point arrives, such as `"frozen pattern"` (see `fisherflat.readings`).
@@ -220,7 +243,7 @@ def depth_profile(
     >>> ff.depth_profile([bowl, bowl], chart, torch.zeros(2)).scalar_curvature.tolist()  # 8 L²
     [0.0, 8.0, 32.0]
     """
-    stack = read_stack(blocks, chart, prompt, family, halves, reading, covariance)
+    stack = read_stack(blocks, chart, prompt, family, halves, reading, covariance, output)
     where = torch.zeros(stack.chart.k) if u is None else u
     return profile(stack, where, degenerate=degenerate, errors=errors, memory=memory, precision=precision)
 
@@ -246,10 +269,21 @@ def profile(
     columns: dict[str, Any] = {name: value for name, value in found.items() if name in kept}
     smallest, largest = columns.pop("sectional_extremes").unbind(-1)
     columns |= {"smallest_sectional_curvature": smallest, "largest_sectional_curvature": largest}
-    number = [stack.lenses is None and g.covariance.dim() == 0 for g in stack.families]
-    covariances = [g.covariance.item() if n else float("nan") for g, n in zip(stack.families, number, strict=True)]
-    covariance = torch.tensor(covariances, dtype=torch.float64)
     return DepthProfile(
-        **columns, covariance=covariance, passed=stack.passed, labels=stack.labels, k=stack.chart.k,
+        **columns, **measured_with(stack), passed=stack.passed, labels=stack.labels, k=stack.chart.k,
         reading=stack.reading, scalar_curvature_error=error, verdicts=verdicts, family=stack.family,
     )  # fmt: skip
+
+
+def measured_with(stack: Stack) -> dict[str, Any]:
+    """What a profile says of the covariances of a stack."""
+    nothing = float("nan")
+    plain = stack.lenses is None
+    numbers = [g.covariance.item() if plain and g.covariance.dim() == 0 else nothing for g in stack.families]
+    means = [mean_variance(g) if plain else nothing for g in stack.families]
+    return {
+        "covariance": torch.tensor(numbers, dtype=torch.float64),
+        "variance": torch.tensor(means, dtype=torch.float64),
+        "measured_in": stack.covariance,
+        "output": stack.output,
+    }

@@ -42,8 +42,9 @@ def manifold_after(
     stack: Stack, depth: int, memory: int | None = None, degenerate: str = "raise"
 ) -> StatisticalManifold:
     """The image of the chart behind so many maps."""
-    family = stack.families[depth]
-    return StatisticalManifold(stack.after(depth), stack.chart, family, degenerate=degenerate, memory=memory)
+    pick, after = stack.picks[depth], stack.after(depth)
+    mean = after if pick.tokens is None else lambda x: pick(after(x).flatten())  # structure shows in the maps themselves
+    return StatisticalManifold(mean, stack.chart, stack.families[depth], degenerate=degenerate, memory=memory)
 
 
 @torch.no_grad()

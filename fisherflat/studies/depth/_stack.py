@@ -20,6 +20,7 @@ from fisherflat.jets.graph import Graph
 from fisherflat.jets.ops import is_affine
 from fisherflat.jets.recording import Mapping
 from fisherflat.jets.rules import Series
+from fisherflat.models.covariances import OUTPUTS, Pick, called
 from fisherflat.parts import freeze, readings, traced
 from fisherflat.parts import halves as cut_in_two
 from fisherflat.spaces.charts import Chart
@@ -81,6 +82,7 @@ class Stack:
       variance of that depth's own output over its first axis (tokens) at the chart's point; or what makes one of that
       output.
     - `halves`: take each block in two, behind the attention's residual sum, where it comes apart there.
+    - `moved`: the tokens whose outputs `[n, d]` are measured at every depth (default: all outputs).
     - `keep`: whether graphs, which hold weights in double precision, stay in memory. Without, only that of the block at
       hand is there, and each pass traces anew.
 
@@ -99,6 +101,7 @@ class Stack:
         *,
         halves: bool = False,
         keep: bool = True,
+        moved: Sequence[int] | None = None,
     ) -> None:
         self._blocks = as_blocks(blocks)
         if not len(self._blocks):
@@ -125,7 +128,12 @@ class Stack:
         given = family if family is not None else Gaussian()
         fit = Gaussian.calibrated if isinstance(given, str) else given
         self.families = [fit(y) if callable(fit) else fit for y in outputs]
-        self.families[-1].check(outputs[-1].numel())
+        #: at each depth, which outputs are measured
+        self.picks = [_pick(y, moved) for y in outputs]
+        self.families[-1].check(self.picks[-1](outputs[-1].flatten()).numel())
+        #: the covariance as it was asked for, and whether all outputs are measured, for tables
+        self.covariance = str(called(given)) if isinstance(given, Gaussian) else getattr(given, "name", "all")
+        self.output = OUTPUTS[0] if moved is None else OUTPUTS[1]
 
         #: what states are read as at each depth, and its name, where that is no Gaussian
         self.lenses: list[Lens] | None = None
@@ -155,7 +163,7 @@ class Stack:
     def surface(self, depth: int) -> tuple[Gaussian | ParametricFamily, Callable[[Tensor], Tensor], Any]:
         """Of the states at a depth: the family, what of their jets is its parameters, and their shape."""
         if self.lenses is None:
-            return self.families[depth], lambda jets: jets, None
+            return self.families[depth], self.picks[depth], None
         lens = self.lenses[depth]
         return lens.family, partial(lens.jets, k=self.chart.k), lens.shape
 
@@ -220,7 +228,10 @@ class Stack:
         return other
 
     def at_the_end(self) -> Stack:
-        """The same stack with the family of its last depth at every depth: one unit, in which all parts compare."""
+        """The same stack with the family of its last depth at every depth: one unit, in which all parts compare.
+
+        **Raises:** `CovarianceError` where that is none of another depth's outputs.
+        """
         other = copy(self)
         other.families = [self.families[-1]] * len(self.families)
         return other
@@ -266,6 +277,17 @@ class Stack:
             pieces = over_points(step, u, stage.footprint * size(k), memory)
             state = torch.cat([data for data, _ in pieces])
             yield [found for _, found in pieces]
+
+
+def _pick(outputs: Tensor, moved: Sequence[int] | None) -> Pick:
+    """All outputs, or those of some tokens."""
+    if moved is None:
+        return Pick(outputs.numel())
+    if outputs.dim() != 2 or len(outputs) <= max(moved):
+        raise InputError(
+            f'output="moved" needs outputs [n, d], a row a token; they are {list(outputs.shape)}: take output="all"'
+        )
+    return Pick(outputs.shape[-1], tokens=tuple(moved))
 
 
 def freeze_stack(blocks: Map | Sequence[Map], at: Any, roles: Sequence[str] = ("pattern",)) -> list[Graph]:

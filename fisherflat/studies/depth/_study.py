@@ -13,10 +13,14 @@ from fisherflat._progress import progress as bar
 from fisherflat.errors import DegenerateImmersionError, InputError
 from fisherflat.geometry import ERRORS, PRECISIONS, CurvatureField, Verdict
 from fisherflat.models import Model
-from fisherflat.models.moves import Moves, Whole, label
+from fisherflat.models.covariances import COVARIANCES, Covariance
+from fisherflat.models.covariances import called as measured_as
+from fisherflat.models.covariances import covariance as covariance_of
+from fisherflat.models.covariances import output as output_of
+from fisherflat.models.moves import Moves, Whole, label, tokens
 from fisherflat.parts import readings as named
 from fisherflat.statistics import by_group
-from fisherflat.studies._lens import Asked, asked
+from fisherflat.studies._lens import Asked, asked, own_metric
 from fisherflat.studies._lens import named as called
 from fisherflat.studies._prompts import plain_prompt
 from fisherflat.studies._tables import about_tables
@@ -27,7 +31,7 @@ from fisherflat.studies.depth._growth import Growth, growth
 from fisherflat.studies.depth._maps import fields_after_blocks
 from fisherflat.studies.depth._profile import CORNERS, QUANTITIES, SAMPLED, DepthProfile, profile
 from fisherflat.studies.depth._stack import Stack
-from fisherflat.studies.depth._subject import in_memory, on_prompt, seen
+from fisherflat.studies.depth._subject import in_memory, measured_in, on_prompt, seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +59,8 @@ class Settings:
     errors: str = "sample"
     family: Asked = None
     precision: str = "working"
+    covariance: Covariance = "words"
+    output: str = "all"
 
     def __post_init__(self) -> None:
         if self.full and (self.family is not None or self.precision != "working"):
@@ -75,7 +81,9 @@ class Settings:
             raise InputError("points must be at least 1, budget_points at least 0, resolution 0 or at least 2")
         choice(self.errors, "errors", ERRORS)
         choice(self.precision, "precision", PRECISIONS)
-        asked(self.family)
+        own_metric(asked(self.family), self.covariance, self.output)
+        object.__setattr__(self, "covariance", covariance_of(self.covariance))
+        output_of(self.output)
         for reading in self.readings or ():
             named.canonical(reading)
 
@@ -97,8 +105,8 @@ class Depth:
     """The depth of a model on a prompt.
 
     **Attributes:** `model`, `text`, `token`, what was studied; `settings`, fit for JSON; `roles`, those of the model
-    that can be held; `profiles`, by reading, each with the covariance calibrated at every depth; `budgets`, by `role`,
-    `layer` and `layer-role`, with the covariance of the last depth; `maps`, after each map of the stack; `complete`,
+    that can be held; `profiles`, by reading, each with the covariance of every depth; `budgets`, by `role`,
+    `layer` and `layer-role`, with that of the last depth; `maps`, after each map of the stack; `complete`,
     false after an interrupt; `versions`, it was made with.
     """
 
@@ -141,44 +149,67 @@ class Depth:
 
     @property
     def fixed_profiles(self) -> dict[str, DepthProfile]:
-        """The profiles with one covariance for all depths: that of the states that entered the first block.
+        """The profiles with one covariance for all depths: as given, or that of what entered the first block.
 
-        None for families other than the Gaussian, whose unit is the same everywhere.
+        None for families other than the Gaussian, whose unit is the same everywhere, and for a covariance that is
+        fitted and no number.
         """
         if self.family is not None:
+            return {}
+        if self.covariance not in COVARIANCES:
+            return self.profiles
+        if self.covariance in ("diagonal", "full"):
             return {}
         return {name: p.with_covariance(p.covariance[0].item()) for name, p in self.profiles.items()}
 
     @property
+    def covariance(self) -> str:
+        """In what a token's states are measured, as it was asked for; of the family where there is one."""
+        return str(self.settings.get("covariance", "all"))
+
+    @property
+    def output(self) -> str:
+        """Whose states are the surface: those of `all` tokens, or of the ones that `moved`."""
+        return str(self.settings.get("output", "all"))
+
+    @property
     def kinds(self) -> list[tuple[str, dict[str, DepthProfile]]]:
-        """The profiles by what sets their unit: a covariance, or the family."""
+        """The profiles by their unit: `calibrated` at each depth, `fixed` for all of them, or the family."""
         if self.family is not None:
             return [(self.family, self.profiles)]
-        return [("calibrated", self.profiles), ("fixed", self.fixed_profiles)]
+        fitted = [("calibrated", self.profiles)] if self.covariance in COVARIANCES else []
+        return [*fitted, *([("fixed", fixed)] if (fixed := self.fixed_profiles) else [])]
 
     @property
     def _unit(self) -> str:
         """The column of that."""
-        return "covariance" if self.family is None else "family"
+        return "unit" if self.family is None else "family"
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each covariance (or the family), reading, depth and point."""
+        """A row for each unit (or the family), reading, depth and point.
+
+        `unit`: `calibrated`, with the covariance of each depth's own states, or `fixed`, the same for all depths;
+        `moves`, `covariance`, `variance`, `output` and `control` as in the table of `fisherflat.analyze`.
+        """
         import pandas as pd
 
+        about = {"moves": self.settings["moves"].get("name"), "control": self.settings.get("control")}
+        about |= {"covariance": self.covariance} if self.family is None else {}
         parts = [
-            profile.table.assign(**{self._unit: kind, "reading": reading})
+            profile.table.assign(**{self._unit: kind, "reading": reading}, **about)
             for kind, profiles in self.kinds
             for reading, profile in profiles.items()
         ]
         corners = SAMPLED if self.full else () if self.family is None else CORNERS
         columns = [self._unit, "reading", "depth", "after", "point", *QUANTITIES, *corners]
-        columns += ["scalar_curvature_error", "verdict"]
+        columns += ["scalar_curvature_error", "moves"]
+        columns += [*(["covariance", "variance", "output"] if self.family is None else []), "verdict", "control"]
         return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
     @property
     def estimates(self) -> pd.DataFrame:
-        """Mean, spread and interval of the scalar curvature over points, for each covariance, reading and depth.
+        """Mean, spread and interval of the scalar curvature over points, for each unit, reading and depth.
 
         Undecided points are left out, and counted as `missing`.
         """
@@ -243,7 +274,7 @@ class Depth:
         return pd.DataFrame({"layer": budget.labels, **means})
 
     def growth(self) -> dict[Curve, Growth]:
-        """The law of growth of |scal| over whole blocks for each covariance and reading; empty for fewer than three."""
+        """The law of growth of |scal| over whole blocks for each unit and reading; empty for fewer than three."""
         return {
             Curve(kind, reading): growth(profile.decided[1:, profile.decided.isfinite().all(0)])
             for kind, profiles in self.kinds
@@ -255,10 +286,10 @@ class Depth:
 class Curve(NamedTuple):
     """Which curve of curvature against depth.
 
-    **Attributes:** `covariance`, `"calibrated"` or `"fixed"`, or the family in its place; `reading`.
+    **Attributes:** `unit`, `"calibrated"` or `"fixed"`, or the family in its place; `reading`.
     """
 
-    covariance: str
+    unit: str
     reading: str
 
 
@@ -278,7 +309,7 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
     moving, points, budget_points = settings.moves, settings.points, settings.budget_points
     encoded = model.encode(prompt)
     where = label(encoded, moving.place(model, encoded, settings.position))
-    about = {**moving.settings, "in words": str(moving), "unit": moving.unit}
+    about = {**moving.settings, "in words": str(moving), "unit": moving.unit, "name": moving.name}
     points = 1 if settings.full else points
     plain = {"moves": about, "points": points, "budget_points": min(points, budget_points)}
     plain |= {"seed": settings.seed, "errors": settings.errors, "precision": settings.precision}
@@ -287,14 +318,20 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
     plain |= {"readings": None if settings.readings is None else list(settings.readings)}
     if settings.full:
         plain["planes"] = PLANES
-    if settings.family is not None:
-        plain["family"] = called(settings.family)
+    plain |= (
+        {"covariance": str(measured_as(settings.covariance)), "output": settings.output}
+        if settings.family is None
+        else {"family": called(settings.family)}
+    )
+    plain["control"] = model.control
     found = Depth(model.name, encoded.text, where, plain)
     try:
         with bar(progress) as step:
             step("reading the blocks", 0, None)
             given = on_prompt(model, encoded, moving, settings.position)
-            stack = Stack(given.blocks, given.chart, "calibrated", halves=settings.halves, keep=in_memory(model))
+            moved = tokens(given.prompt, given.position) if settings.output == "moved" else None
+            fit = measured_in(settings.covariance, given.prompt, moved)
+            stack = Stack(given.blocks, given.chart, fit, halves=settings.halves, keep=in_memory(model), moved=moved)
             if settings.family is not None:
                 stack = seen(stack, settings.family, model, encoded)
             u = moving.points(points, settings.seed)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fisherflat.errors import InputError
 from fisherflat.models import READOUTS, Block, Encoded, Model, as_model
-from fisherflat.models.covariances import Covariance, fitted, of_tokens
+from fisherflat.models.covariances import Covariance, called, fitted, of_tokens
 from fisherflat.models.covariances import covariance as covariance_of
+from fisherflat.models.covariances import output as output_of
 from fisherflat.models.moves import Moves, Position, Principal, tokens
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
@@ -54,6 +55,7 @@ def read_stack(
     halves: bool,
     reading: str,
     covariance: Covariance | None = None,
+    output: str = "all",
 ) -> Stack:
     """The stack of maps in a chart, or of a model on a prompt, in the chart that it has by default; in a reading.
 
@@ -75,35 +77,66 @@ def read_stack(
     elif chart is None:
         raise InputError("blocks need a chart; a model in its own chart needs a prompt: give one as prompt=")
     read = isinstance(family, ParametricFamily) or (isinstance(family, str) and family in READOUTS)
+    moved = moving(chart) if output_of(output) == "moved" else None
+    if read and moved is not None:
+        raise InputError("a family reads the tokens that move by itself: give no output besides")
     if covariance is not None:
         if family is not None:
             raise InputError("give a family or a covariance, which is that of a Gaussian, and not both")
-        family = measured_in(covariance, None if model is None else model.encode(prompt))  # type: ignore[assignment]
-    stack = Stack(maps, chart, None if read else family, halves=halves, keep=keep)  # type: ignore[arg-type]
+        family = measured_in(covariance, None if model is None else model.encode(prompt), moved)  # type: ignore[assignment]
+    stack = Stack(maps, chart, None if read else family, halves=halves, keep=keep, moved=moved)  # type: ignore[arg-type]
     if read:
         stack = seen(stack, family, model, prompt)
     return stack if reading == LIVE else stack.read(reading)
 
 
-def measured_in(given: Covariance, prompt: Encoded | None) -> Gaussian | str | Callable[[Tensor], Gaussian]:
+def measured_in(
+    given: Covariance, prompt: Encoded | None, moved: Sequence[int] | None = None
+) -> Gaussian | str | Callable[[Tensor], Gaussian]:
     """The covariance of each depth: given, or fitted to the outputs of that depth, as in `fisherflat.analyze`.
+
+    **Args:** `prompt`, whose words it is fitted to; `moved`, the tokens whose outputs are measured (default: all).
 
     **Raises:** `InputError` for one that is fitted to words, without a model and its prompt.
     """
     what = covariance_of(given)
-    if not isinstance(what, str):
-        return what if isinstance(what, Gaussian) and prompt is None else lambda y: _of_all(what, y, prompt)
     if prompt is None:
         if what == "all":
             return "calibrated"
-        raise InputError(f'covariance={what!r} is fitted to words: give a model and its prompt, or take "all"')
-    return lambda y: _of_all(what, y, prompt)
+        if isinstance(what, str):
+            raise InputError(f'covariance={what!r} is fitted to words: give a model and its prompt, or take "all"')
+    return Fit(what, prompt, moved)
 
 
-def _of_all(what: Covariance, outputs: Tensor, prompt: Encoded | None) -> Gaussian:
-    """Of all outputs at once."""
-    one = fitted(what, [outputs], [] if prompt is None else [prompt])
-    return of_tokens(one, outputs.shape[-1], outputs[..., 0].numel())
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The covariance of a depth's outputs, made of them."""
+
+    what: Covariance
+    prompt: Encoded | None
+    moved: Sequence[int] | None
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return str(called(self.what))
+
+    def __call__(self, outputs: Tensor) -> Gaussian:
+        """Of all outputs that are measured at once."""
+        one = fitted(self.what, [outputs], [] if self.prompt is None else [self.prompt])
+        if outputs.dim() < 2:
+            return one
+        return of_tokens(one, outputs.shape[-1], outputs[..., 0].numel() if self.moved is None else len(self.moved))
+
+
+def moving(chart: Chart) -> list[int]:
+    """The tokens that move in a chart of states `[n, d]`."""
+    if chart.point.dim() != 2:
+        raise InputError(
+            f'output="moved" needs states [n, d], of which tokens move; the chart is in a space of shape '
+            f'{list(chart.point.shape)}: take output="all"'
+        )
+    return chart.basis.abs().sum((0, -1)).nonzero()[:, 0].tolist()
 
 
 def seen(stack: Stack, family: Any, model: Model | None, prompt: Any) -> Stack:
@@ -118,8 +151,7 @@ def seen(stack: Stack, family: Any, model: Model | None, prompt: Any) -> Stack:
                 "prompt, or one of ff.families, whose parameters the outputs are"
             )
         return stack.seen(Lens(None, family, ()))
-    moving = stack.chart.basis.abs().sum((0, -1)).nonzero()[:, 0].tolist()
-    lens = Lens.of(model, family, model.encode(prompt), moving, stack.chart.point)
+    lens = Lens.of(model, family, model.encode(prompt), moving(stack.chart), stack.chart.point)
     return stack.seen(lens, named(family))
 
 

@@ -16,7 +16,7 @@ from fisherflat.models.covariances import covariance as covariance_of
 from fisherflat.models.covariances import output as output_of
 from fisherflat.models.moves import Moves, Whole, parse, parsed
 from fisherflat.parts.readings import canonical
-from fisherflat.studies._lens import Asked, asked, named
+from fisherflat.studies._lens import Asked, asked, named, own_metric
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ class Settings:
             raise InputError(
                 f'a family reads the states after a block, so parts are ["block"], without heads; got {list(parts)!r}'
             )
-        if family is not None and (covariance != "words" or output != "all"):
-            raise InputError("a family has its own metric, and reads the tokens that move: no covariance, no output")
+        own_metric(family, covariance, output)
         if readings is not None and (not _are_names(readings) or not len(readings)):
             raise InputError(f"readings must be a list that is not empty, got {readings!r}")
         return cls(
