@@ -48,10 +48,10 @@ def test_the_ends_are_the_states_of_the_prompts(model: Any) -> None:
 
 
 def test_prompts_of_different_lengths(model: Any) -> None:
-    found = ff.geometry_between(model, A, LONGER, -1)
+    found = ff.geometry_between(model, A, LONGER, -3)
     assert "second prompt" in found.moving
     assert found.distance <= found.straight
-    first, second = (model.blocks(prompt)[3].input for prompt in (A, LONGER))
+    first, second = (model.blocks(prompt)[1].input for prompt in (A, LONGER))
     end = found.manifold.chart(found.path[-1])
     torch.testing.assert_close(end[-1], second[-1], rtol=0, atol=1e-7)
     torch.testing.assert_close(end[:-1], first[:-1], rtol=0, atol=1e-7)
