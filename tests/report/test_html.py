@@ -80,7 +80,7 @@ def written(file: Path, names: tuple[str, ...]) -> set[float]:
     """The numbers in some columns of a table, of parts and in the first unit, as the file has them."""
     with file.open(newline="", encoding="utf-8") as lines:
         rows = [row for row in csv.DictReader(lines) if not row.get("part", "").startswith("head ")]
-    rows = [row for row in rows if row.get("covariance") in (None, "calibrated")]
+    rows = [row for row in rows if row.get("unit") in (None, "calibrated")]
     return {float(row[name] or "nan") for row in rows for name in names}
 
 

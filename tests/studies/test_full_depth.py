@@ -117,7 +117,7 @@ def test_every_depth_has_its_curvature_and_the_interval(tmp_path: Path) -> None:
         assert low - (high - low) / 2 < truth < high + (high - low) / 2
     # the chart itself is flat by structure, and nothing was measured there
     assert profile.planes[0].item() == 0 and "proved by structure" in profile.said[0]
-    rows = found.estimates[found.estimates["covariance"] == "calibrated"].iloc[1:]
+    rows = found.estimates[found.estimates["unit"] == "calibrated"].iloc[1:]
     assert (
         set(rows["level"]) == {"plane"} and (rows["low"] < rows["mean"]).all() and (rows["mean"] < rows["high"]).all()
     )

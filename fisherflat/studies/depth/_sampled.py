@@ -43,7 +43,7 @@ def manifold_after(
 ) -> StatisticalManifold:
     """The image of the chart behind so many maps."""
     pick, after = stack.picks[depth], stack.after(depth)
-    mean = after if pick.tokens is None else lambda x: pick(after(x).flatten())  # structure shows in the maps themselves
+    mean = after if pick.tokens is None else lambda x: pick(after(x).flatten())  # structure shows in the maps
     return StatisticalManifold(mean, stack.chart, stack.families[depth], degenerate=degenerate, memory=memory)
 
 
