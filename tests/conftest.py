@@ -6,9 +6,11 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, is_dataclass
+from functools import partial, update_wrapper, wraps
+from inspect import isgeneratorfunction
 from pathlib import Path
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 import hypothesis
@@ -26,21 +28,72 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return beartype(function, conf=BeartypeConf(is_pep484_tower=True))  # an int will do for a float
 
 
-def jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
-    """What the hook puts on every function and class: jaxtyping's decorator, where there are shapes to compare.
+@dataclass(frozen=True)
+class Check:
+    """What checks the calls of all functions that one `def` makes; beartype takes long to write it."""
 
-    It binds arguments anew in every call, which took most of the time of the tests. Where no annotation names a shape
-    the types are checked alone, and where all are `Any` nothing is.
+    twin: FunctionType
+    checking: Any
+    shapes: bool
+
+    @classmethod
+    def of(cls, function: FunctionType) -> Check:
+        """It is made for a twin of the first of them, which keeps nothing alive that a closure holds."""
+        code = function.__code__
+        twin = FunctionType(code, function.__globals__, closure=tuple(CellType() for _ in code.co_freevars))
+        update_wrapper(twin, function).__defaults__ = function.__defaults__
+        twin.__kwdefaults__ = function.__kwdefaults__
+        del twin.__wrapped__
+        hints = {name: resolved(hint, function.__globals__) for name, hint in function.__annotations__.items()}
+        twin.__annotations__ = hints
+        anything = all(hint is Any for hint in hints.values())
+        return cls(twin, twin if anything else checked(twin), "Tensor, " in str(hints))
+
+    def by(self, function: FunctionType) -> Callable[..., Any]:
+        """`function`, checked."""
+        if self.shapes and isgeneratorfunction(function):  # beartype checks when it runs, among sizes of another call
+            return in_shapes(function, typechecker=checked)
+        function.__annotations__ = self.twin.__annotations__
+        if self.checking is self.twin:
+            return function
+        wrapper = FunctionType(self.checking.__code__, self.checking.__globals__)
+        held = self.checking.__kwdefaults__
+        wrapper.__kwdefaults__ = {name: function if value is self.twin else value for name, value in held.items()}
+        update_wrapper(wrapper, function)
+        return own_sizes(wrapper) if self.shapes else wrapper
+
+
+def own_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, whose axes of one name have one size in each call."""
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with in_shapes("context"):
+            return function(*args, **kwargs)
+
+    return called
+
+
+#: by the identity of the code, since codes of two modules may be equal
+checks: dict[int, Check] = {}
+
+
+def jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
+    """What the hook puts on every function and class, in place of jaxtyping's decorator.
+
+    That one binds arguments anew in every call, and makes its checks anew for every closure, which together took most
+    of the time of the tests. Here a `def` is compiled into a check once, sizes of axes are compared where annotations
+    name some, and where all annotations are `Any` nothing is.
     """
     if function is None:
         return partial(jaxtyped, typechecker=typechecker)
     if not isinstance(function, FunctionType):
-        return with_shapes(function, typechecker=typechecker)
-    hints = {name: resolved(hint, function.__globals__) for name, hint in function.__annotations__.items()}
-    if "Tensor, " in str(hints):
-        return with_shapes(function, typechecker=typechecker)
-    function.__annotations__ = hints
-    return function if all(hint is Any for hint in hints.values()) else checked(function)
+        if is_dataclass(function) and not hasattr(function.__init__, "__wrapped__"):  # of a parent, or written out
+            function.__init__ = jaxtyped(function.__init__, typechecker=typechecker)
+        return function
+    if (code := id(function.__code__)) not in checks:
+        checks[code] = Check.of(function)
+    return checks[code].by(function)
 
 
 def resolved(hint: Any, names: dict[str, Any]) -> Any:
@@ -51,8 +104,9 @@ def resolved(hint: Any, names: dict[str, Any]) -> Any:
         return Any
 
 
+in_shapes = jaxtyping.jaxtyped
 # Before the first import of the package, so that from here on every annotated call in it is checked.
-with_shapes, jaxtyping.jaxtyped = jaxtyping.jaxtyped, jaxtyped
+jaxtyping.jaxtyped = jaxtyped
 jaxtyping.install_import_hook("fisherflat", "conftest.checked")
 
 # The tests run in one process a core, so more threads would only get in each other's way.
