@@ -134,6 +134,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("reference_case", cases, ids=[case["name"] for case in cases])
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what a fixture makes for a module be made once: the tests that ask for it run in one process."""
+    for item in (item for item in items if isinstance(item, pytest.Function)):
+        shared = {name for name, made in item._fixtureinfo.name2fixturedefs.items() if made[-1].scope == "module"}
+        if shared and not item.get_closest_marker("xdist_group"):
+            asked = item.callspec.params if hasattr(item, "callspec") else {}
+            of_what = [str(value) for name, value in sorted(asked.items()) if name in shared]
+            item.add_marker(pytest.mark.xdist_group(" ".join([item.path.stem, *of_what])))
+
+
 @pytest.fixture(scope="session")
 def cases() -> list[dict[str, Any]]:
     """All reference cases; do not change them in place."""
