@@ -52,16 +52,20 @@ class Head(Traced):
 
         **Raises:** `CheckpointError` where a head weighs values more than once.
         """
-        if self._pattern is None:
-            raise CheckpointError(
-                "this head weighs values in several products, so that it has no single pattern; `ff.trace` of the part "
-                "lists them"
-            )
-        return self._pattern(self.input)[self.index]
+        return _run(self._pattern, self.input)[self.index]
 
     def __call__(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n width"]:
         """What the head puts out at `x`."""
         return self.graph(x)
+
+
+def _run(patterns: Graph | None, at: Float[Tensor, "n d"]) -> Float[Tensor, "heads n n"]:
+    if patterns is None:
+        raise CheckpointError(
+            "this head weighs values in several products, so that it has no single pattern; `ff.trace` of the part "
+            "lists them"
+        )
+    return patterns(at)
 
 
 @displayed
@@ -139,6 +143,14 @@ class Heads(Sequence):  # of Head, as its methods say
         shape = (self.input.shape[0], self.width)
         graph = followed(self.together, aten.slice.Tensor, 1, columns.start, columns.stop, shape=shape)
         return Head(range(len(self))[head], graph, self.input, self._patterns)
+
+    @property
+    def patterns(self) -> Float[Tensor, "heads n n"]:
+        """The attention weights of all heads, a row for each token that attends, as they were on the prompt.
+
+        **Raises:** `CheckpointError` where a head weighs values more than once.
+        """
+        return _run(self._patterns, self.input)
 
     @cached_property
     def _patterns(self) -> Graph | None:

@@ -5,7 +5,7 @@ It knows no study: whoever has a result says in these words what is to be read, 
 
 from __future__ import annotations
 
-from fisherflat.pages._charts import bars, cells, ranges, raster
+from fisherflat.pages._charts import bars, cells, ranges, raster, weights
 from fisherflat.pages._content import (
     Chart,
     Code,
@@ -45,4 +45,5 @@ __all__ = [
     "html",
     "ranges",
     "raster",
+    "weights",
 ]

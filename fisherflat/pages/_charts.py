@@ -13,6 +13,7 @@ from typing import Any
 
 from fisherflat.pages._content import Chart
 from fisherflat.pages._looks import ink, looks
+from fisherflat.plot import of_role
 
 #: a scale that spans more than this is symmetric and logarithmic
 _SPAN, _DECADES = 100.0, 4
@@ -163,6 +164,32 @@ def raster(
             "y": {"field": y, "type": "ordinal", "title": y, "sort": "descending", "axis": {"labelOverlap": True}},
             "color": _diverging(rows, "value", of),
             "tooltip": _tooltip([(x, x), (y, y), ("shown", "scalar curvature")]),
+        },
+    }, table)  # fmt: skip
+
+
+def weights(
+    title: str, rows: Rows, *, x: str, y: str, order: Sequence[str], about: str, said: str, table: str = "",
+) -> Chart:  # fmt: skip
+    """A square map of shares between 0 and 1, the darker the more: with `weight` and the columns `x` and `y`.
+
+    **Args:** `order`, of both; a place without a row is empty.
+    """
+    colour = ink(of_role("pattern").colour)
+    axis: dict[str, Any] = {"type": "ordinal", "sort": order, "scale": {"domain": order}}
+    return Chart(title, about, said, {
+        "data": {"values": _data(rows)},
+        "height": max(120, 18 * len(order)),
+        "mark": _mark("rect", color=colour),
+        "encoding": {
+            "x": {"field": x, "title": x, **axis, "axis": {"orient": "top", "labelAngle": -45, "labelLimit": 90}},
+            "y": {"field": y, "title": y, **axis, "axis": {"labelLimit": 120}},
+            "opacity": {
+                "field": "weight", "type": "quantitative", "title": "attention weight",
+                "scale": {"domain": [0, 1], "range": [0, 1]},
+                "legend": {"values": [0.1, 0.5, 1], "symbolType": "square", "symbolFillColor": colour},
+            },
+            "tooltip": _tooltip([(y, y), (x, x), ("weight", "weight")]),
         },
     }, table)  # fmt: skip
 

@@ -7,6 +7,7 @@ from fisherflat.plot._comparison import compared
 from fisherflat.plot._depth import depth_maps, few, profiles, strip_axes
 from fisherflat.plot._layers import gaps, heads, heads_by_reading, layers, layers_by_part
 from fisherflat.plot._maps import curvature_map, fields
+from fisherflat.plot._patterns import patterns
 from fisherflat.plot._style import COLUMN, MARKERS, OKABE_ITO, Look, caption, of_part, of_reading, of_role, profile_axis
 from fisherflat.plot._surrogate import surrogate_curvature
 from fisherflat.plot._symmetry import broken_strength, null_spectrum, unit_forms
@@ -35,6 +36,7 @@ __all__ = [
     "of_part",
     "of_reading",
     "of_role",
+    "patterns",
     "profile_axis",
     "profiles",
     "strip_axes",

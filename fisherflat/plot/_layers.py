@@ -77,7 +77,7 @@ def layers_by_part(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -
     """
     rows = _whole_parts(table)
     parts, readings = list(dict.fromkeys(rows["part"])), sorted(set(rows["reading"]), key=order)
-    panels = _stacked(len(parts)) if axes is None else axes
+    panels = stacked(len(parts)) if axes is None else axes
     if len(panels) != len(parts):
         raise InputError(f"the table has {len(parts)} parts, and there are {len(panels)} axes")
     looks = {(part, reading): reading for reading in readings for part in parts}
@@ -104,7 +104,7 @@ def _solid(handle: Any) -> Line2D:
     return Line2D([], [], color=handle.get_color(), marker=handle.get_marker(), ms=3.5, lw=1, linestyle="-")
 
 
-def _stacked(count: int) -> list[Axes]:
+def stacked(count: int) -> list[Axes]:
     """Panels one above the other in a new figure one column wide."""
     import matplotlib.pyplot as plt
 
@@ -210,7 +210,7 @@ def heads_by_reading(
     for reading in readings:
         if not (rows["reading"] == reading).any():
             raise InputError(f'the table holds no heads in the reading {reading!r}; analyse with heads="all"')
-    panels = _stacked(len(readings)) if axes is None else axes
+    panels = stacked(len(readings)) if axes is None else axes
     if not readings or len(panels) != len(readings):
         raise InputError(f"there are {len(readings)} readings and {len(panels)} axes; give one for each")
     maps = [_Heads.of(rows[rows["reading"] == reading]) for reading in readings]

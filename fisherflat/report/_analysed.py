@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from fisherflat.report._patterns import Pattern
     from fisherflat.studies.depth import Depth
 
 #: what tells the estimates apart
@@ -25,6 +26,7 @@ class Analysed(Protocol):
     settings: dict[str, Any]
     notes: list[str]
     depth: dict[str, list[str]]
+    patterns: list[Pattern]
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.pages import Section
 from fisherflat.parts import readings
-from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page
+from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page, _patterns
+from fisherflat.report._analysed import kinds
 from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
 from fisherflat.report._captions import caption, intervals, of_part, unit_of
 from fisherflat.report._columns import KEYS, columns_of, kinds_of, rows_of
@@ -43,7 +44,8 @@ class Analysis(Result):
 
     **Attributes:** `rows`, a dict each; `model`, its name; `settings`, the arguments; `complete`, false after an
     interrupt; `notes`, sentences about the run; `depth`, by prompt, what a study of the depth said, where asked for,
-    and `studies`, these; `versions`, it was made with.
+    and `studies`, these; `versions`, it was made with; `patterns`, how the heads that were measured attended on each
+    prompt of at most 64 tokens, a `Pattern` each.
     """
 
     document = "analysis.json"
@@ -62,7 +64,9 @@ class Analysis(Result):
         depth: Mapping[str, Sequence[str]] | None = None,
         studies: Sequence[DepthStudy] = (),
         versions: Mapping[str, str] | None = None,
+        patterns: Sequence[Pattern] | None = None,
     ) -> None:
+        self.patterns = _patterns.of_rows(rows) if patterns is None else list(patterns)
         self.columns = columns_of(settings)
         self.rows = [{name: row.get(name, row.get(_FORMER.get(name, ""))) for name in self.columns} for row in rows]
         for row in self.rows:
@@ -123,7 +127,7 @@ class Analysis(Result):
         return Analysis(
             [row for row in self.rows if row["moves"] == moves], model=self.model,
             settings={name: value for name, value in settings.items() if name != "others"}, complete=self.complete,
-            notes=self.notes, depth=self.depth, studies=self.studies, versions=self.versions,
+            notes=self.notes, depth=self.depth, studies=self.studies, versions=self.versions, patterns=self.patterns,
         )  # fmt: skip
 
     @property
@@ -264,6 +268,7 @@ class Analysis(Result):
 
         `estimates.csv` has means and intervals by layer, `gaps.csv` the expressivity gaps, `analysis.json` the
         arguments and the sentences; `layers.png`, `gaps.png` and `heads.png` are the figures.
+        Of heads `patterns.json` has the attention weights on the prompts, and `patterns.png` those of the most curved.
         """
         files: dict[str, Content] = {
             "table.csv": self.table,
@@ -288,9 +293,19 @@ class Analysis(Result):
             files["gaps.png"] = Figure.of(
                 lambda ax: plot.gaps(self.gaps, ax=ax), 2.4, about=self._about(gaps, measured[~heads], intervals)
             )
+        if self.patterns:
+            files[_patterns.FILE] = _patterns.document(self.patterns)
+        if drawn := self._patterns_drawn():
+            what = "what the most curved heads look at, beside their mean scal"
+            own = _patterns.short(drawn[0].pattern.text)
+            files["patterns.png"] = _patterns.figure(drawn, caption(self.model, what, [own], of_part(self.settings)))
         if heads.any():
             files["heads.png"] = self._map_of_heads(measured[heads])
         return files
+
+    def _patterns_drawn(self) -> list[_patterns.Curved]:
+        unit = _patterns.unit_of(self.settings.get("family"))
+        return _patterns.beside_curvature(self.patterns, kinds(self.shown), unit) if self.patterns else []
 
     def _document(self) -> dict[str, Any]:
         about = {name: getattr(self, name) for name in ("versions", "model", "settings", "complete", "notes", "depth")}
@@ -341,8 +356,8 @@ class Analysis(Result):
             rows = rows_of(pd.read_parquet(regular(place / "table.parquet")))
             about = {name: content[name] for name in ("model", "settings", "complete", "notes", "depth")}
             about["versions"] = content.get("versions", {"fisherflat": content["fisherflat"]})
-            studies = depth_studies(place)
-        return Analysis(rows, studies=studies, **about)
+            studies, patterns = depth_studies(place), _patterns.loaded(place)
+        return Analysis(rows, studies=studies, patterns=patterns, **about)
 
     def _card(self) -> Card:
         """The means of the table, a row a layer; without their intervals, which take longer."""

@@ -9,6 +9,7 @@ from fisherflat import statistics
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.pages import Chart, Grid, Pick, Points, Section, cells, ranges
 from fisherflat.parts import readings
+from fisherflat.report import _patterns
 from fisherflat.report._analysed import Analysed, kinds
 from fisherflat.report._analysis_in_words import NAMES
 from fisherflat.report._depth_page import measured
@@ -34,6 +35,7 @@ def sections(found: Analysed) -> list[Section]:
     parts, family = list[Section](), found.settings.get("family")
     if found.measured:
         parts += of_estimates(kinds(found), family, found.table)
+        parts += _patterns.sections(found.patterns, kinds(found), family)
         if len(found.gaps):
             parts.append(_gates(found.gaps, family))
     if "planes" in found.table and found.measured:

@@ -160,7 +160,7 @@ def _together(found: Sequence[Analysis]) -> Analysis:
     settings = first.settings | {"others": [one.settings["moves"] for one in others]}
     return Analysis(
         [row for one in found for row in one.rows], model=first.model, settings=settings,
-        complete=all(one.complete for one in found), notes=notes,
+        complete=all(one.complete for one in found), notes=notes, patterns=first.patterns,
     )  # fmt: skip
 
 

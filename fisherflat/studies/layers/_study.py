@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fisherflat._typing import Tensor
-from fisherflat.errors import InputError
+from fisherflat.errors import FisherflatError, InputError
 from fisherflat.jets.graph import Graph
 from fisherflat.models import Block, Encoded, Model
 from fisherflat.models.covariances import Pick, called, fitted, mean_variance, of_tokens
@@ -26,6 +26,8 @@ from fisherflat.studies.layers._measure import Measured, Surface, Surfaces, rows
 from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._tasks import Task
 
+#: tokens of a prompt of which a reader can take in a pattern
+READABLE = 64
 #: hidden states `[n, d]` -> `[n, m]`
 Map = Callable[[Tensor], Tensor]
 
@@ -119,10 +121,32 @@ class Study:
         else:
             about |= {"covariance": str(called(self.settings.covariance)), "output": self.settings.output}
         try:
-            return [about | row for row in self._rows(task)]
+            rows = [about | row for row in self._rows(task)]
+            return rows if task.part != "heads" else self._with_patterns(task, rows)
         except Exception as error:  # one part that fails must not end the run; its row says why
             places = ({"position": at, **token_columns(prompt, at)} for at in self.positions[task.prompt])
             return [about | place | {"error": _said(error)} for place in places]
+
+    def _with_patterns(self, task: Task, rows: list[Row]) -> list[Row]:
+        """The rows of heads, the first of each with its pattern on the prompt, if that is not too long to read."""
+        prompt = self.prompts[task.prompt]
+        if len(prompt.ids) > READABLE:
+            return rows
+        try:
+            with self._making, torch.no_grad():
+                weights = self._block(task.layer, prompt).heads.patterns
+        except FisherflatError:  # heads that have none are measured all the same
+            return rows
+        labels, left = [token.label for token in prompt.read], set(range(len(weights)))
+        for row in rows:
+            head = int(row["part"].removeprefix("head ")) if row["part"].startswith("head ") else -1
+            if head in left:
+                left.discard(head)
+                row["pattern"] = {
+                    "tokens": labels,
+                    "weights": [[round(weight, 6) for weight in line] for line in weights[head].tolist()],
+                }
+        return rows
 
     def _rows(self, task: Task) -> list[Row]:
         prompt, moves = self.prompts[task.prompt], self.settings.moves
