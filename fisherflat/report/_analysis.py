@@ -64,7 +64,7 @@ class Analysis(Result):
         depth: Mapping[str, Sequence[str]] | None = None,
         studies: Sequence[DepthStudy] = (),
         versions: Mapping[str, str] | None = None,
-        patterns: Sequence[Pattern] | None = None,
+        patterns: Sequence[_patterns.Pattern] | None = None,
     ) -> None:
         self.patterns = _patterns.of_rows(rows) if patterns is None else list(patterns)
         self.columns = columns_of(settings)
