@@ -73,6 +73,14 @@ MovesOption = Annotated[
         help="Along what: 'principal', 'random' or random:SEED, words:cat,dog,bird, vectors:FILE or vectors:FILE#NAME.",
     ),
 ]
+SeveralMoves = Annotated[
+    list[str],
+    typer.Option(
+        "--moves",
+        help="Along what: 'principal', 'random' or random:SEED, words:cat,dog,bird, vectors:FILE or vectors:FILE#NAME; "
+        f"{SEVERAL}, where words take all that follows.",
+    ),
+]
 Layers = Annotated[list[str], typer.Option("--layer", "--layers", help=f"'all', or indices such as 0-3,-1; {SEVERAL}.")]
 Parts = Annotated[list[str], typer.Option("--part", "--parts", help=f"Out of attention, mlp, block; {SEVERAL}.")]
 Heads = Annotated[
@@ -187,7 +195,7 @@ class Measuring:
     head: Heads = field(default_factory=lambda: ["none"])
     reading: Readings = None
     position: Positions = None
-    moves: MovesOption = "principal"
+    moves: SeveralMoves = field(default_factory=lambda: ["principal"])
     dim: FullDim = None
     points: Points = 16
     seed: Seed = 0
@@ -209,7 +217,7 @@ class Measuring:
         where = positions(self.position)
         return {
             "dim": directions(self.dim),
-            "moves": self.moves,
+            "moves": moves(self.moves),
             "layers": None if layers == "all" else layers,
             "parts": words(self.part),
             "heads": None if heads == "none" else heads,
@@ -285,6 +293,19 @@ def checked_device(name: str) -> str:
 def words(given: Iterable[str] | None) -> list[str]:
     """Names, given one by one or between commas."""
     return [name.strip() for text in given or () for name in text.split(",") if name.strip()]
+
+
+def moves(given: Sequence[str]) -> str | list[str]:
+    """What moves, one or several; the commas behind `words:` are those of the words, and file names may have some."""
+    found: list[str] = []
+    for text in given:
+        rest = text.strip()
+        while rest and not rest.startswith(("words:", "vectors:")):
+            one, _, rest = rest.partition(",")
+            found.append(one.strip())
+            rest = rest.strip()
+        found += [rest] if rest else []
+    return found[0] if len(found) == 1 else found
 
 
 def readings(given: Iterable[str] | None) -> list[str] | None:

@@ -16,7 +16,7 @@ from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.pages import Section
 from fisherflat.parts import readings
-from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page, _patterns
+from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page, _moves_in_words, _patterns
 from fisherflat.report._analysed import kinds
 from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
 from fisherflat.report._captions import caption, intervals, of_part, unit_of
@@ -136,6 +136,15 @@ class Analysis(Result):
         return {row["prompt"]: row["text"] for row in self.rows}
 
     @cached_property
+    def by_moves(self) -> pd.DataFrame:
+        """The estimates along each of several moves, with the column `moves` first."""
+        import pandas as pd
+
+        each = [self.along(name).estimates.assign(moves=name) for name in self.moves]
+        found = pd.concat(each, ignore_index=True) if each else self.estimates.assign(moves=None)
+        return found[["moves", *(name for name in found if name != "moves")]]
+
+    @cached_property
     def shown(self) -> Analysis:
         """What estimates, sentences and figures are about: of several movements the first."""
         return self.along(self.moves[0]) if len(self.moves) > 1 else self
@@ -229,7 +238,7 @@ class Analysis(Result):
     def sentences(self) -> list[str]:
         """What the numbers say, in words."""
         depth = [sentence for said in self.depth.values() for sentence in said]
-        return [*sentences(self.shown.table, self.gaps), *depth, *self.notes]
+        return [*sentences(self.shown.table, self.gaps), *_moves_in_words.sentences(self), *depth, *self.notes]
 
     def headline(self) -> str:
         """Which parts are proved flat, and which live one is curved most."""
@@ -253,11 +262,11 @@ class Analysis(Result):
 
     def sections(self) -> list[Section]:
         """The page of an analysis, from what matters most."""
-        return _analysis_page.sections(self.shown)
+        return [*_analysis_page.sections(self.shown), *_moves_in_words.sections(self)]
 
     def methods(self) -> list[Any]:
         """How it was made."""
-        return _analysis_methods.methods(self.shown)
+        return _analysis_methods.methods(self)
 
     def overview(self) -> list[Table]:
         """The scalar curvature by layer, a table a part."""
@@ -266,7 +275,8 @@ class Analysis(Result):
     def files(self) -> dict[str, Content]:
         """`table.csv` and `table.parquet` hold the table, `readings.csv` the scalar curvature with a column a reading.
 
-        `estimates.csv` has means and intervals by layer, `gaps.csv` the expressivity gaps, `analysis.json` the
+        `estimates.csv` has means and intervals by layer, `gaps.csv` the expressivity gaps, `moves.csv` the
+        estimates along each of several moves, `analysis.json` the
         arguments and the sentences; `layers.png`, `gaps.png` and `heads.png` are the figures.
         Of heads `patterns.json` has the attention weights on the prompts, and `patterns.png` those of the most curved.
         """
@@ -277,6 +287,7 @@ class Analysis(Result):
         }
         if self.measured:
             files |= {"readings.csv": self.by_reading(), "estimates.csv": self.estimates, "gaps.csv": self.gaps}
+            files |= {"moves.csv": self.by_moves} if len(self.moves) > 1 else {}
         measured = self.shown.table[self.shown.table["verdict"].notna()]
         heads = measured["part"].str.startswith("head ")
         if not heads.all():

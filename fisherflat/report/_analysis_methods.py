@@ -8,7 +8,20 @@ from fisherflat.models.covariances import COVARIANCES
 from fisherflat.pages import Code, Facts, Item
 from fisherflat.parts import readings
 from fisherflat.report._analysed import Analysed
-from fisherflat.report._page import VERDICTS, along, asked_in, command, estimated_at, given, measured_at, moved
+from fisherflat.report._page import (
+    VERDICTS,
+    along,
+    as_asked,
+    asked_in,
+    command,
+    estimated_at,
+    given,
+    layers,
+    listed,
+    measured_at,
+    moved,
+    spans,
+)
 from fisherflat.studies import in_words
 
 
@@ -38,11 +51,13 @@ def methods(found: Analysed) -> list[Item]:
     if "moves" not in settings:  # rows that were put together by hand
         return ["How these numbers were made is not written down with them."]
     held = sorted(set(found.estimates["reading"]), key=readings.order)
-    where = settings["positions"]
+    where = as_asked(settings)["positions"]
     bits = "; points with few right digits in more bits" if settings.get("precision") == "auto" else ""
     facts: dict[str, str] = {
         "chart": f"{_tokens(where)} {along(settings['moves'])}; {measured_at(settings)}",
+        **({"other moves": "; ".join(map(along, settings["others"]))} if settings.get("others") else {}),
         "unit": _unit(settings),
+        "parts": _parts(settings),
         "readings": ", ".join(held) or "none",
         "precision": f"{settings['dtype']}, engine {settings['engine']}; numerical errors are estimated "
         f"{estimated_at(settings)}{bits}",
@@ -53,7 +68,7 @@ def methods(found: Analysed) -> list[Item]:
 
 def _repeat(found: Analysed) -> list[Item]:
     """The command that makes the analysis again."""
-    settings = found.settings
+    settings = as_asked(found.settings)
     prompts = given(settings["prompts"])
     if prompts is None:
         return ["Hidden states or other inputs were given from Python, so that no command repeats this."]
@@ -70,7 +85,7 @@ def _repeat(found: Analysed) -> list[Item]:
     unit, only = asked_in(settings)
     only += [] if settings["engine"] == "taylor" else [f"From Python alone: with engine={settings['engine']!r}."]
     return [Code(command(
-        "analyze", found.model, **prompts, **moved(settings["moves"]),
+        "analyze", found.model, **prompts, **_moved(settings),
         part=None if parts == "attention,mlp,block" else parts, head=heads,
         layer=None if which is None else ",".join(map(str, which)),
         reading=None if chosen is None else ",".join(chosen), position=None if where == "spread" else where,
@@ -80,6 +95,24 @@ def _repeat(found: Analysed) -> list[Item]:
         more_bits=settings.get("precision") == "auto" or None,
         **unit, depth=bool(found.depth) or None, out="again",
     ), "To repeat it:"), *only]  # fmt: skip
+
+
+def _parts(settings: dict[str, Any]) -> str:
+    """What was measured of which layers."""
+    parts = [part for part in settings["parts"] if part != "heads"]
+    heads = settings["heads"]
+    if "heads" in settings["parts"]:
+        parts.append(f"heads {spans(heads)}" if isinstance(heads, list) and heads else "all heads")
+    which = settings["layers"]
+    return f"{listed(parts)} of {layers(which) if which else 'all layers'}"
+
+
+def _moved(settings: dict[str, Any]) -> dict[str, Any]:
+    """What moved as options of a command, one or several."""
+    first, others = moved(settings["moves"]), settings.get("others", ())
+    if not others:
+        return first
+    return first | {"moves": [moved(one).get("moves") or one["kind"] for one in (settings["moves"], *others)]}
 
 
 def _tokens(where: Any) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 import torch
 
+from fisherflat._files import as_json
 from fisherflat.errors import InputError
 from fisherflat.models import PARTS, as_model, as_prompts
 from fisherflat.models.covariances import Covariance
@@ -68,7 +70,8 @@ def analyze(
     - `dim`: k, how many directions move, from 2 (a curve has no curvature), or `"full"`: all, at the tokens' own
       states, the scalar curvature then being sampled to 5 %, see docs/full_width.md; `moves`: which, see
       `fisherflat.moves.parse`; or a list of such, each measured by itself and told apart by the column `moves`:
-      `["principal", "random:0", "random:1"]`. Estimates are then of the first, and `Analysis.along` has the others.
+      `["principal", "random:0", "random:1"]`. Estimates are then of the first, and so is a study of depth;
+      `Analysis.by_moves` compares them, and `Analysis.along` has the others.
     - `parts`, out of `attention`, `mlp`, `block`; `layers`, indices, negative ones from the end, by default all;
       `heads`: `"all"`, or indices, to measure what heads of the attention give to its output projection, too.
     - `readings`: names as in `fisherflat.readings`; default all that make sense for a part. One is measured in the
@@ -111,15 +114,9 @@ def analyze(
     >>> found.table.groupby("reading").verdict.agg(set)["frozen pattern"]
     {'flat (proved)'}
     """
-    several = list(moves) if isinstance(moves, (list, tuple)) else [moves]
-    if not several or (len(several) > 1 and (folder is not None or depth)):
-        raise InputError(
-            f"moves are one or several, and several are measured without a folder or a study of depth, got {moves!r}; "
-            "save what is returned"
-        )
-    settings = Settings.of(
+    each = Settings.several(
         dim=dim,
-        moves=several[0],
+        moves=moves,
         parts=parts,
         heads=heads,
         readings=readings,
@@ -135,24 +132,34 @@ def analyze(
         covariance=covariance,
         output=output,
     )
-    if depth and settings.full:
+    if depth and each[0].full:
         raise InputError('depth is studied in a few directions; leave out depth, or dim="full"')
     if runner is not None and not callable(runner):
         raise InputError(f"a runner is a function of work and tasks, got {type(runner).__name__}")
     carry_out = runner if runner is not None else one_process if jobs == 1 else processes(jobs)
     if (resume or depth) and folder is None:
         raise InputError(f"{'resume' if resume else 'depth'} needs a folder, where results are kept as they come")
-    each = [replace(settings, moves=Settings.of(dim=dim, moves=one).moves) for one in several]
-    if len({one.moves.name for one in each}) < len(each):
-        raise InputError(f"two of these moves are the same: {', '.join(one.moves.name for one in each)}")
     with nullcontext() if folder is None else begun(folder, resume, overwrite):
         loaded = as_model(model)
-        found = [_analyzed(loaded, prompts, one, carry_out, folder, resume, overwrite, depth, progress) for one in each]
-    return found[0] if len(found) == 1 else _together(found)
+        found = list[Analysis]()
+        for number, one in enumerate(each):
+            place = folder if folder is None or not number else Path(folder) / _place(one)
+            if number and not found[-1].complete:
+                break
+            found.append(
+                _analyzed(loaded, prompts, one, carry_out, place, resume, overwrite, depth and not number, progress)
+            )
+    return found[0] if len(each) == 1 else _together(found, len(found) == len(each))
 
 
-def _together(found: Sequence[Analysis]) -> Analysis:
-    """Analyses that differ in what moved, as one."""
+def _place(settings: Settings) -> str:
+    """Where what is done along another of several moves is kept: its name, and what tells it from others."""
+    digest = sha256(as_json(settings.moves.settings, indent=None).encode()).hexdigest()[:8]
+    return f"moves/{re.sub('[^A-Za-z0-9]+', '-', settings.moves.name)[:32]}-{digest}"
+
+
+def _together(found: Sequence[Analysis], all_of_them: bool) -> Analysis:
+    """Analyses that differ in what moved, as one; whether none is missing."""
     first, *others = found
     notes = list(dict.fromkeys(note for one in found for note in one.notes))
     named = ", ".join(one.rows[0]["moves"] for one in others if one.rows)
@@ -160,7 +167,8 @@ def _together(found: Sequence[Analysis]) -> Analysis:
     settings = first.settings | {"others": [one.settings["moves"] for one in others]}
     return Analysis(
         [row for one in found for row in one.rows], model=first.model, settings=settings,
-        complete=all(one.complete for one in found), notes=notes, patterns=first.patterns,
+        complete=all_of_them and all(one.complete for one in found), notes=notes, patterns=first.patterns,
+        depth=first.depth, studies=first.studies,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from fisherflat.report._analysis import Analysis
 from fisherflat.report._captions import caption, of_part
 from fisherflat.report._comparison_in_words import headline, overview, sentences
 from fisherflat.report._large import LargeAnalysis
+from fisherflat.report._page import as_asked
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
 from fisherflat.studies.comparison import AGREEMENT, DIFFERENCES, Pairs, agreements, differences, paired
@@ -58,7 +59,7 @@ class Comparison(Result):
         measured = len(self.analyses) > 1 and all(analysis.measured for analysis in self.analyses)
         if not measured or not self.complete:
             return None
-        tables = {name: one.table for name, one in zip(self.names, self.analyses, strict=True)}
+        tables = {name: one.shown.table for name, one in zip(self.names, self.analyses, strict=True)}
         return paired(tables)
 
     @cached_property
@@ -120,7 +121,7 @@ class Comparison(Result):
     def notes(self) -> list[str]:
         """What limits the comparison, in sentences."""
         said = list(self.pairs.notes) if self.pairs is not None else []
-        settings = [analysis.settings for analysis in self.analyses]
+        settings = [as_asked(analysis.settings) for analysis in self.analyses]
         for name, value in settings[0].items():
             if name != "prompts" and any(other.get(name) != value for other in settings[1:]):
                 each = zip(self.names, settings, strict=True)

@@ -15,6 +15,7 @@ from fisherflat.report._page import (
     TONES,
     VERDICTS,
     along,
+    as_asked,
     asked_in,
     axis,
     command,
@@ -350,7 +351,7 @@ def methods(found: Depth) -> list[Any]:
 
 
 def _repeat(found: Depth) -> list[Any]:
-    settings = found.settings
+    settings = as_asked(found.settings)
     if "prompt" not in settings:
         return []  # of an older release, which did not keep it
     prompts = given([settings["prompt"]])

@@ -235,6 +235,11 @@ def moved(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"moves": f"{kind}{seed}" if kind != "principal" else None, "dim": k if k != 2 else None}
 
 
+def as_asked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they were asked for, where they were resolved since."""
+    return {name: value for name, value in settings.items() if name != "asked"} | settings.get("asked", {})
+
+
 def asked_in(settings: Mapping[str, Any], default: str = "words") -> tuple[dict[str, Any], list[str]]:
     """Covariance and output as options of a command, and a sentence where they can be given from Python alone.
 

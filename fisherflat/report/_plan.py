@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fisherflat.errors import InputError
@@ -28,10 +29,12 @@ def plan(model: Any, prompts: Any, **options: Any) -> Plan:
     """
     settings = {name: value for name, value in options.items() if name not in _ASIDE}
     try:
-        chosen = Settings.of(**settings)
+        chosen = Settings.several(**settings)
     except TypeError as error:
         raise InputError(f"plan takes the options of analyze: {error}") from error
-    return planned(as_model(model), prompts, chosen)
+    loaded = as_model(model)
+    first, *others = [planned(loaded, prompts, one) for one in chosen]
+    return replace(sum(others, first), models=1)
 
 
 #: options of `analyze` that do not change the table

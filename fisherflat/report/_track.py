@@ -198,7 +198,8 @@ def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("depth"):
         raise InputError("track follows layers; study the depth of single checkpoints with study_depth")
     try:
-        return Settings.of(**own).plain()
+        first, *others = [one.plain() for one in Settings.several(**own)]
+        return first | ({"others": [one["moves"] for one in others]} if others else {})
     except TypeError as error:
         raise InputError(f"track takes the options of analyze: {error}") from error
 

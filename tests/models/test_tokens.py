@@ -159,7 +159,7 @@ PROMPTS = ["for key in list(names):", "def mean(values):"]
 def test_each_prompt_has_positions_of_its_own() -> None:
     found = ff.analyze("python-llama", PROMPTS, positions=[[2], [-1, 1]], **OPTIONS)
     assert found.table[["prompt", "position"]].to_numpy().tolist() == [[0, 2], [1, 6], [1, 1]]
-    assert found.settings["positions"] == [[2], [-1, 1]]
+    assert found.settings["positions"] == [[2], [6, 1]] and found.settings["asked"]["positions"] == [[2], [-1, 1]]
     alone = [ff.analyze("python-llama", PROMPTS[i], positions=at, **OPTIONS) for i, at in enumerate(([2], [-1, 1]))]
     assert found.table["token"].tolist() == [token for one in alone for token in one.table["token"]]
     mixed = ff.analyze("python-llama", PROMPTS, positions=["token:key", lambda prompt: [0]], **OPTIONS)

@@ -315,7 +315,8 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
     plain |= {"seed": settings.seed, "errors": settings.errors, "precision": settings.precision}
     plain |= {"prompt": plain_prompt(encoded)}
     plain |= {"position": settings.position, "halves": settings.halves, "resolution": settings.resolution}
-    plain |= {"readings": None if settings.readings is None else list(settings.readings)}
+    plain_readings = None if settings.readings is None else list(settings.readings)
+    plain |= {"readings": plain_readings}
     if settings.full:
         plain["planes"] = PLANES
     plain |= (
@@ -363,6 +364,8 @@ def study(model: Model, prompt: Any, settings: Settings, *, progress: bool = Tru
                 step("maps", total - 1, total)
                 found.maps = fields_after_blocks(stack, (-1.0, 1.0, -1.0, 1.0), settings.resolution)
             step("tables", total, total)
+            found.settings |= {"readings": list(found.profiles), "position": given.position}
+            found.settings["asked"] = {"readings": plain_readings, "position": settings.position}
             del stack, given
             found.settings["notes"] = [*model.notes, *about_tables(model, encoded)]
         found.complete = True

@@ -134,7 +134,7 @@ def _carried_out(
     extra = {key: done[key] for key in more if key in done}
     return Layers(
         model.name,
-        about,
+        _resolved(work, about, tasks, done),
         every if few is None else few,
         notes,
         [prompt.text for prompt in work.prompts],
@@ -176,6 +176,28 @@ class Rows(Sequence[Row]):
 
     def __getitem__(self, index: Any) -> Any:
         return next(islice(self, index, None)) if isinstance(index, int) and index >= 0 else list(self)[index]
+
+
+def _resolved(
+    work: Study, about: dict[str, Any], tasks: Sequence[Task], done: Mapping[str, list[Row]]
+) -> dict[str, Any]:
+    """The settings as they were carried out: indices and names where words were asked for, which stay in `asked`.
+
+    `layers` and `heads` are indices, `readings` those that were measured, and `positions` those of each prompt, or
+    `together`.
+    """
+    measured = [task for task in tasks if task.key in done]
+    # tasks of other prompts have the same heads and readings
+    first = {(task.layer, task.part): task.key for task in reversed(measured)}
+    rows = [row for key in first.values() for row in done[key]]
+    heads = {int(row["part"].removeprefix("head ")) for row in rows if row["part"].startswith("head ")}
+    found = {
+        "layers": sorted({task.layer for task in tasks}),
+        "heads": sorted(heads) if "heads" in work.settings.parts and heads else about["heads"],
+        "readings": sorted({row["reading"] for row in rows if row.get("reading")}, key=order),
+        "positions": ["together" if None in places else places for places in work.positions],
+    }
+    return about | found | {"asked": {name: about[name] for name in found}}
 
 
 def _identity(model: Model, about: dict[str, Any]) -> dict[str, Any]:

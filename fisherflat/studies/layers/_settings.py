@@ -114,6 +114,21 @@ class Settings:
             output=output_of(output),
         )
 
+    @classmethod
+    def several(cls, *, moves: Any = "principal", dim: Any = None, **options: Any) -> list[Settings]:
+        """Those of each of several moves, which are given as a list, or of one.
+
+        **Raises:** `InputError` as `of`, and for no moves or the same ones twice.
+        """
+        listed = list(moves) if isinstance(moves, (list, tuple)) else [moves]
+        if not listed:
+            raise InputError("moves are one or several, got an empty list")
+        found = [cls.of(moves=one, dim=dim, **options) for one in listed]
+        names = [one.moves.name for one in found]
+        if len(set(names)) < len(names):
+            raise InputError(f"two of these moves are the same: {', '.join(names)}")
+        return found
+
     @property
     def full(self) -> bool:
         """Whether all directions move."""
