@@ -8,23 +8,30 @@ symbols, of all nodes of all paths at once, where shooting takes some hundred, o
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.geometry._chebyshev import coefficients, derivative, interpolation, nodes, table
 from fisherflat.geometry._interpolated import Local
 
-#: how many intervals are tried, one after the other
-_ORDERS = (12, 24, 48)
+#: how many intervals are tried, one after the other; a path is kept by as many as the first of `_KEPT` that do
+_ORDERS = (12, 24, 48, 96, 192, 384)
+_KEPT = _ORDERS[2:]
 #: steps of Newton's method for each
 _STEPS = 10
 #: stages towards a target that is not reached at once
 _STAGES = 24
+#: what a rough path may be off, relative to its speed, and how many steps it may have
+_ROUGH, _MOST = 1e-3, 1500
 #: a path is one where its last coefficients are so small, relative to how far it goes
 _DECAYED = 3e-12
+#: where more nodes than there may be would be needed; what that makes uncertain is in the error of the length
+_NEARLY = 1e-8
 #: the step of differences of Christoffel symbols, relative to how far a path goes
 _DIFFERENCE = 1e-6
 
@@ -33,23 +40,16 @@ _DIFFERENCE = 1e-6
 class Curves:
     """Paths `[P]` by their places `[P, N + 1, k]` at Chebyshev nodes of time 0 to 1, NaN where none was found.
 
-    **Attributes:** `shot` `[P, k]`, first velocities of paths that are no such polynomials, NaN for those that are;
-    `local`, an interpolation of the metric on which some of them were found.
+    **Attributes:** `local`, an interpolation of the metric on which some of them were found.
     """
 
     places: Float[Tensor, "P n k"]
-    shot: Float[Tensor, "P k"]
     local: Local | None = None
-
-    @classmethod
-    def through(cls, places: Float[Tensor, "P n k"]) -> Curves:
-        """Polynomials."""
-        return cls(places, torch.full_like(places[:, 0], math.nan))
 
     @classmethod
     def unknown(cls, u0: Float[Tensor, "P k"]) -> Curves:
         """Paths from points, none of which is found yet."""
-        return cls.through(u0.new_full((len(u0), _ORDERS[-1] + 1, u0.shape[1]), math.nan))
+        return cls(u0.new_full((len(u0), _KEPT[0] + 1, u0.shape[1]), math.nan))
 
     @property
     def missed(self) -> Tensor:
@@ -58,12 +58,14 @@ class Curves:
 
     def put(self, at: Tensor, found: Curves) -> None:
         """Write some of the paths."""
-        self.places[at], self.shot[at] = found.places, found.shot
+        order = max(self.places.shape[1], found.places.shape[1]) - 1
+        self.places = self.resampled(order).places
+        self.places[at] = found.resampled(order).places
 
     @property
     def velocity(self) -> Float[Tensor, "P k"]:
         """At the start."""
-        return torch.where(self.shot.isnan(), self.velocities[:, 0], self.shot)
+        return self.velocities[:, 0]
 
     @property
     def velocities(self) -> Float[Tensor, "P n k"]:
@@ -74,43 +76,59 @@ class Curves:
     def at(self, times: list[float]) -> Float[Tensor, "P T k"]:
         """The places at times."""
         values = table(interpolation, self.places, self.places.shape[1] - 1, tuple(times))
-        return torch.einsum("tn,pnk->ptk", values, self.places)
+        start = self.places[:, :1]  # a path that stays does so exactly
+        return start + torch.einsum("tn,pnk->ptk", values, self.places - start)
 
     def resampled(self, order: int) -> Curves:
         """The same polynomials by more nodes."""
-        return self if self.places.shape[1] == order + 1 else Curves.through(self.at(nodes(order).tolist()))
+        return self if self.places.shape[1] == order + 1 else Curves(self.at(nodes(order).tolist()))
 
 
-def between(christoffel: Callable[[Tensor], Tensor], u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
-    """Geodesics from `u0` to `u1`, NaN where Newton's method from the straight line finds none.
+def between(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"], *, patient: bool = True) -> Curves:
+    """Geodesics from `u0` to `u1`, NaN where Newton's method finds none from the straight line, nor from a rough path.
 
-    **Args:** `christoffel`, of points `[P, k]`, NaN where there are none.
+    **Args:** `local`; `patient`, whether rough paths are looked for, one at a time.
     """
+
+    def christoffel(u: Tensor) -> Tensor:
+        return local(u)[1]
+
     found = _refined(christoffel, _line(u0, u1, _ORDERS[0]))
-    missed = found.isnan().flatten(1).any(1).nonzero()[:, 0]
-    if len(missed):
-        found[missed] = _in_stages(christoffel, u0[missed], u1[missed])
-    return Curves.through(found)
+    missed = found.missed.nonzero()[:, 0]
+    if patient and len(missed):
+        missed = missed[christoffel(u1[missed]).flatten(1).isfinite().all(1)]  # nothing leads to where there is none
+        for at in missed.tolist():
+            if (rough := _relaxed(local, u0[at], u1[at])) is not None:
+                found.put(missed.new_tensor([at]), _refined(christoffel, rough[None]))
+        missed = missed[found.missed[missed]]
+    if patient and len(missed):
+        found.put(missed, _in_stages(christoffel, u0[missed], u1[missed]))
+    return found
 
 
-def _refined(christoffel: Callable[[Tensor], Tensor], guess: Float[Tensor, "P n k"]) -> Float[Tensor, "P m k"]:
-    """From guesses, with as many nodes as it takes; NaN where there are too few, or Newton's method is lost."""
-    found = torch.full((len(guess), _ORDERS[-1] + 1, guess.shape[2]), math.nan, dtype=guess.dtype, device=guess.device)
-    left, start = torch.arange(len(guess), device=guess.device), Curves.through(guess)
+def _refined(christoffel: Callable[[Tensor], Tensor], guess: Float[Tensor, "P n k"]) -> Curves:
+    """From guesses, with as many nodes as it takes; NaN where there are too few, or Newton's method is lost.
+
+    Too few nodes do not see a metric that changes fast, so that what did not converge is tried again with more.
+    """
+    found, start = Curves.unknown(guess[:, 0]), Curves(guess)
+    left = torch.arange(len(guess), device=guess.device)
     for order in (order for order in _ORDERS if order >= guess.shape[1] - 1):
-        curves, converged = _newton(christoffel, start.resampled(order).places)
-        done = converged & _decayed(curves)
-        found[left[done]] = Curves.through(curves[done]).resampled(_ORDERS[-1]).places
-        open_ = converged & ~done  # what did not converge will not with more nodes
-        left, start = left[open_], Curves.through(curves[open_])
+        guess = start.resampled(order).places
+        curves, converged = _newton(christoffel, guess)
+        done = converged & _decayed(curves, _NEARLY if order == _ORDERS[-1] else _DECAYED)
+        if done.any():
+            found.put(left[done], Curves(curves[done]).resampled(max(order, _KEPT[0])))
+        start = Curves(torch.where(converged[:, None, None], curves, guess)[~done])
+        left = left[~done]
         if not len(left):
             break
     return found
 
 
-def _in_stages(christoffel: Callable[[Tensor], Tensor], u0: Tensor, u1: Tensor) -> Float[Tensor, "P m k"]:
+def _in_stages(christoffel: Callable[[Tensor], Tensor], u0: Tensor, u1: Tensor) -> Curves:
     """Towards targets along the straight line, each from the path to the one before."""
-    found = torch.full((len(u0), _ORDERS[-1] + 1, u0.shape[1]), math.nan, dtype=u0.dtype, device=u0.device)
+    found = Curves.unknown(u0)
     left, step = torch.arange(len(u0), device=u0.device), (u1 - u0) / _STAGES
     curves = _line(u0, u0 + step, _ORDERS[1])
     times = table(nodes, u0, _ORDERS[1])[:, None]
@@ -121,8 +139,43 @@ def _in_stages(christoffel: Callable[[Tensor], Tensor], u0: Tensor, u1: Tensor) 
         left, curves = left[converged], curves[converged]
         if not len(left):
             return found
-    found[left] = _refined(christoffel, curves)
+    found.put(left, _refined(christoffel, curves))
     return found
+
+
+def _relaxed(local: Local, u0: Float[Tensor, " k"], u1: Float[Tensor, " k"]) -> Tensor | None:
+    """A rough path `[n, k]` by scipy's solver of boundary-value problems, whose steps follow what the metric does.
+
+    It tells within some thousand places where there is none.
+    """
+    from scipy.integrate import solve_bvp
+
+    k, start, end = len(u0), u0.cpu().numpy(), u1.cpu().numpy()
+
+    def slope(t: np.ndarray, y: np.ndarray) -> np.ndarray:
+        places, velocities = (torch.from_numpy(np.ascontiguousarray(part.T)).to(u0) for part in (y[:k], y[k:]))
+        turned = -torch.einsum("pmij,pi,pj->mp", local(places)[1], velocities, velocities)
+        return np.concatenate([y[k:], turned.cpu().numpy()])
+
+    line, along = np.linspace(0, 1, 8 * _ORDERS[2] + 1), end - start
+    halfway = torch.from_numpy((line[1:] + line[:-1]) / 2).to(u0)[:, None]
+    speed = torch.einsum("pij,i,j->p", local(u0 + halfway * (u1 - u0))[0], u1 - u0, u1 - u0).sqrt().cpu().numpy()
+    if not np.isfinite(speed).all() or not speed.all():
+        speed = np.ones_like(speed)
+    passed = np.concatenate([[0.0], np.cumsum(speed / speed.sum())])
+    times = np.linspace(0, 1, _ORDERS[1] + 9)
+    share = np.interp(times, passed, line)  # the straight line, at one speed
+    guess = np.concatenate([start[:, None] + share * along[:, None], np.gradient(share, times) * along[:, None]])
+    with np.errstate(all="ignore"), warnings.catch_warnings():  # where there is no metric it gives up by itself
+        warnings.simplefilter("ignore")
+        found = solve_bvp(
+            slope, lambda a, b: np.concatenate([a[:k] - start, b[:k] - end]), times, guess, tol=_ROUGH, max_nodes=_MOST
+        )
+    if found.status != 0 or not np.isfinite(found.y).all():
+        return None
+    path = torch.from_numpy(found.sol(table(nodes, u0, _ORDERS[3]).cpu().numpy())[:k].T.copy()).to(u0)
+    path[0], path[-1] = u0, u1
+    return path
 
 
 def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n k"]) -> tuple[Tensor, Tensor]:
@@ -171,12 +224,13 @@ def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n 
     return u, converged
 
 
-def _decayed(places: Float[Tensor, "P n k"]) -> Tensor:
+def _decayed(places: Float[Tensor, "P n k"], to: float) -> Tensor:
     """Whether the last coefficients of the polynomials vanish."""
     n = places.shape[1] - 1
-    sizes = torch.einsum("mn,pnk->pmk", table(coefficients, places, n), places).norm(dim=-1)
+    moved = places - places[:, :1]  # of a path that stays, exactly zero
+    sizes = torch.einsum("mn,pnk->pmk", table(coefficients, places, n), moved).norm(dim=-1)
     reach = (places[:, -1] - places[:, 0]).norm(dim=-1)
-    return sizes[:, -3:].amax(1) <= _DECAYED * reach
+    return sizes[:, -3:].amax(1) <= to * reach
 
 
 def _line(u0: Tensor, u1: Tensor, order: int) -> Tensor:

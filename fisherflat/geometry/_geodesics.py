@@ -1,13 +1,12 @@
 """Geodesics of a manifold, many at a time: from a velocity by scipy, between two points by collocation.
 
-Where collocation finds none, by shooting. `u''^m = -Gamma^m_ij u'^i u'^j` (do Carmo, *Riemannian Geometry*, 1992,
+`u''^m = -Gamma^m_ij u'^i u'^j` (do Carmo, *Riemannian Geometry*, 1992,
 chapter 3). All paths are one system of equations, so that an evaluation of the Christoffel symbols serves them all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,53 +15,28 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry._chebyshev import derivative, nodes, table
+from fisherflat.geometry._chebyshev import derivative, table
 from fisherflat.geometry._collocation import Curves, between
 from fisherflat.geometry._interpolated import Interpolated, Local, interpolated
 
 #: of the integrator, relative to the length of the step that a path makes in coordinates
 _TOLERANCE = 1e-11
-#: where shooting ends: how far from the target, relative to how far it is
-_HIT = 3e-11
 #: where a metric ends, steps would shrink for ever: so little of the way in so many evaluations is none
 _WAY, _EVALUATIONS = 1e-3, 120
-#: of Newton's method, for each stage; and the stages towards a target that is not reached at once
-_STEPS, _STAGES = 12, 4
-#: evaluations of the Christoffel symbols, after which shooting gives up
-_PATIENCE = 4500
 #: nodes of the quadrature of the length of a straight line
 _NODES = 32
 
-#: how much larger than what the points span the box is in which paths are looked for, and then that for the others,
-#: along each axis and, as a share of the longest, along all
-_CLOSE, _WIDE = (0.05, 0.02), (0.5, 0.2)
-#: places for each path, and each of its directions and one, at which the metric may be asked for to interpolate it; and
-#: for all paths that are not found in this way
-_PLACES, _MORE = 100, 4400
+#: how much larger than what the points span the box is in which paths are looked for, along each axis and, as a share
+#: of the longest, along all
+_MARGINS = 0.05, 0.02
+#: places for each path, and each of its directions and one, at which the metric may be asked for to interpolate it
+_PLACES = 100
 #: how far it may be off along a path
 _AGREES = 1e-10
 
 
 class _Stuck(Exception):
     """An integration that makes no way."""
-
-
-class _Spent(Exception):
-    """Too many evaluations."""
-
-
-def _counted(function: Local, most: int) -> Local:
-    """The function, that many times."""
-    left = most
-
-    def call(u: Tensor) -> tuple[Tensor, Tensor]:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise _Spent
-        return function(u)
-
-    return call
 
 
 class Distance(NamedTuple):
@@ -91,89 +65,59 @@ class Geodesics:
         """NaN where there are none."""
         return self.local(u)[1]
 
-    def flow(
-        self,
-        u: Float[Tensor, "P k"],
-        v: Float[Tensor, "P k"],
-        times: list[float],
-        w: Tensor | None = None,
-        tolerance: float = _TOLERANCE,
-    ) -> tuple[Tensor, ...]:
-        """Places, velocities and, where there is `w`, what parallel transport makes of it, `[T, P, k]`, at `times`."""
+    def end(self, u: Float[Tensor, "P k"], v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        """Where the geodesics from `u` with velocities `v` are at time 1."""
         from scipy.integrate import solve_ivp
 
-        parts = [u, v] if w is None else [u, v, w]
-        start = torch.stack(parts).double()
+        start = torch.stack([u, v]).double()
         dead = ~start.isfinite().all(-1).all(0)
         dead = dead | ~self.christoffel(start[0].masked_fill(dead[:, None], 0.0)).flatten(1).isfinite().all(-1)
         if dead.all():
-            return tuple(u.new_full((len(times), *u.shape), math.nan, dtype=torch.float64) for _ in parts)
+            return torch.full_like(start[0], math.nan)
         start = torch.where(dead[:, None], start[:, ~dead][:, :1], start)  # as a path that runs, which is not looked at
-        scales = [start[1].norm(dim=-1, keepdim=True)] * 2 + [part.norm(dim=-1, keepdim=True) for part in start[2:]]
-        size = torch.stack([scale.expand_as(u) for scale in scales])
-
+        size = start[1].norm(dim=-1, keepdim=True).expand_as(start)
         count, mark = 0, 0.0
 
         def slope(t: float, flat: np.ndarray) -> np.ndarray:
             nonlocal count, mark
             count += 1
             if count % _EVALUATIONS == 0:
-                if t - mark < _WAY * times[-1]:
+                if t - mark < _WAY:
                     raise _Stuck
                 mark = t
             y = torch.from_numpy(flat.reshape(start.shape)).to(u.device)
             symbols = self.christoffel(y[0])  # not a number outside of the domain, where no step then leads
-            turned = [-torch.einsum("pmij,pi,pj->pm", symbols, y[1], x) for x in y[1:]]
-            return torch.stack([y[1], *turned]).cpu().numpy().reshape(-1)
+            turned = -torch.einsum("pmij,pi,pj->pm", symbols, y[1], y[1])
+            return torch.stack([y[1], turned]).cpu().numpy().reshape(-1)
 
         try:
             with np.errstate(invalid="ignore"):  # a step that left the domain is tried again, shorter
                 found = solve_ivp(
-                    slope, (0.0, times[-1]), start.cpu().numpy().reshape(-1), method="DOP853", t_eval=times,
-                    rtol=tolerance, atol=tolerance * size.cpu().numpy().reshape(-1) + 1e-300,
+                    slope, (0.0, 1.0), start.cpu().numpy().reshape(-1), method="DOP853", t_eval=[1.0],
+                    rtol=_TOLERANCE, atol=_TOLERANCE * size.cpu().numpy().reshape(-1) + 1e-300,
                 )  # fmt: skip
             stuck = not found.success
         except _Stuck:
             stuck = True
         if stuck and len(u) > 1:  # by one of them perhaps, which the others are not to suffer from
-            halves = [
-                self.flow(u[some], v[some], times, None if w is None else w[some], tolerance)
-                for some in (slice(len(u) // 2), slice(len(u) // 2, None))
-            ]
-            return tuple(torch.cat(pair, 1) for pair in zip(*halves, strict=True))
+            middle = len(u) // 2
+            return torch.cat([self.end(u[:middle], v[:middle]), self.end(u[middle:], v[middle:])])
         if stuck:
-            nan = u.new_full((len(times), *u.shape), math.nan, dtype=torch.float64)
-            return tuple(nan for _ in parts)
-        path = torch.from_numpy(found.y.T.reshape(len(times), *start.shape)).to(u.device)
-        path = path.masked_fill(dead[:, None], math.nan)
-        return tuple(path[:, n] for n in range(len(parts)))
-
-    def end(self, u: Tensor, v: Tensor) -> Tensor:
-        """Where the geodesics are at time 1, `[P, k]`."""
-        return self.flow(u, v, [1.0])[0][-1]
+            return torch.full_like(start[0], math.nan)
+        return (
+            torch.from_numpy(found.y[:, -1].reshape(start.shape)[0]).to(u.device).masked_fill(dead[:, None], math.nan)
+        )
 
     def join(self, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
         """Geodesics from `u0` to `u1`, NaN where none was found."""
         found = Curves.unknown(u0)
-        most = _PLACES * (1 + u0.shape[1]) * len(u0)
-
-        def tried(find: Callable[[Geodesics, Tensor, Tensor], Curves], near: Interpolated | None) -> None:
-            at = found.missed.nonzero()[:, 0]
-            if len(at):
-                curves = find(self if near is None else Geodesics(near), u0[at], u1[at])
-                if near is None or self._agree(near, curves):
-                    found.put(at, curves)
-                    found.local = found.local or near
-
-        near = _around(self.local, u0, u1, _CLOSE, most)
+        near = _around(self.local, u0, u1, _PLACES * (1 + u0.shape[1]) * len(u0))
         if near is not None:
-            tried(Geodesics._collocated, near)
-        tried(Geodesics._collocated, None)
+            curves = between(near, u0, u1, patient=False)
+            if self._agree(near, curves):
+                found, found.local = curves, near
         if len(at := found.missed.nonzero()[:, 0]):
-            near = _around(self.local, u0[at], u1[at], _WIDE, max(most, _MORE)) or near
-            if near is not None:
-                tried(Geodesics._shot, near)
-            tried(Geodesics._shot, None)
+            found.put(at, between(self.local, u0[at], u1[at]))
         return found
 
     def _agree(self, near: Interpolated, curves: Curves) -> bool:
@@ -190,91 +134,6 @@ class Geodesics:
         same = (metric_near - metric).flatten(1).norm(dim=-1) <= _AGREES * metric.flatten(1).norm(dim=-1)
         return bool((same & (off <= _AGREES * (v.norm(dim=-1) + bend))).all())
 
-    def _collocated(self, u0: Tensor, u1: Tensor) -> Curves:
-        return between(self.christoffel, u0, u1)
-
-    def _shot(self, u0: Tensor, u1: Tensor) -> Curves:
-        found = Curves.unknown(u0)
-        patient = Geodesics(_counted(self.local, _PATIENCE))
-        try:
-            v = patient.shoot(u0, u1)
-        except _Spent:
-            return found
-        if len(at := (~v.isnan().any(-1)).nonzero()[:, 0]):
-            times = nodes(found.places.shape[1] - 1).tolist()
-            path = self.flow(u0[at], v[at], times[1:])[0].movedim(0, 1)
-            found.places[at], found.shot[at] = torch.cat([u0[at, None], path], 1), v[at]
-        return found
-
-    def places(self, u0: Tensor, curves: Curves, times: list[float]) -> Float[Tensor, "P T k"]:
-        """Where paths are at times, the first of which is 0."""
-        found = curves.at(times)
-        if (shot := ~curves.shot.isnan().any(-1)).any():
-            found[shot] = self.flow(u0[shot], curves.shot[shot], times)[0].movedim(0, 1)
-        return found
-
-    def shoot(self, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
-        """The velocities that lead from `u0` to `u1` in time 1, NaN where none was found.
-
-        Newton's method, damped; a target that is not hit is approached in stages along the straight line.
-        """
-        there = self.christoffel(u1).flatten(1).isfinite().all(-1)
-        if not there.all():  # nothing leads to where there is no metric
-            found = torch.full_like(u0, math.nan)
-            if there.any():
-                found[there] = self.shoot(u0[there], u1[there])
-            return found
-        found = self._newton(u0, u1, u1 - u0)
-        missed, stages = found.isnan().any(-1), _STAGES
-        if missed.any():
-            near, far = u0[missed], u1[missed]
-            v = (far - near) / stages
-            for stage in range(1, stages + 1):
-                v = self._newton(near, near + (far - near) * stage / stages, v)
-                if v.isnan().all():
-                    break
-                if stage < stages:
-                    v = v * (stage + 1) / stage
-            found[missed] = v
-        return found
-
-    def _newton(self, u0: Tensor, u1: Tensor, v: Tensor) -> Tensor:
-        reach = (u1 - u0).norm(dim=-1)
-        v, damping = v.clone(), torch.ones_like(reach)
-        for tolerance, hit in ((1e-6, 1e-4), (_TOLERANCE, _HIT)):  # far from the target few digits are enough
-            miss, jacobian = self._aimed(u0, u1, v, tolerance)
-            for _ in range(_STEPS):
-                size = miss.norm(dim=-1)
-                left = (size > hit * reach) & size.isfinite() & (damping > 1e-3)
-                if not left.any():
-                    break
-                step = torch.linalg.lstsq(jacobian[left], miss[left][..., None]).solution[..., 0]
-                tried = v[left] + damping[left, None] * step
-                missed, turned = self._aimed(u0[left], u1[left], tried, tolerance)
-                better = missed.norm(dim=-1) < size[left]
-                where = left.nonzero()[:, 0]
-                good, bad = where[better], where[~better]
-                v[good], miss[good], jacobian[good] = tried[better], missed[better], turned[better]
-                damping[good] = (2 * damping[good]).clamp_max(1.0)
-                damping[bad] /= 4
-            v = v.masked_fill(~(miss.norm(dim=-1) <= 10 * hit * reach)[:, None], math.nan)
-            if v.isnan().all():
-                break
-        return v.masked_fill(~(miss.norm(dim=-1) <= 1e-9 * reach)[:, None], math.nan)
-
-    def _aimed(self, u0: Tensor, u1: Tensor, v: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-        """How far the end is from the target `[P, k]`, and the derivative of the end by the velocity `[P, k, k]`."""
-        p, k = u0.shape
-        h = tolerance**0.4 * v.norm(dim=-1)[:, None, None] + 1e-300
-        identity = torch.eye(k, dtype=v.dtype, device=v.device)
-        tried = torch.cat([v[:, None], v[:, None] + h * identity], 1)
-        starts = u0[:, None].expand_as(tried)
-        ends = self.flow(starts.reshape(-1, k), tried.reshape(-1, k), [1.0], tolerance=tolerance)[0][-1]
-        ends = ends.reshape(p, k + 1, k)
-        jacobian = ((ends[:, 1:] - ends[:, :1]) / h).mT
-        known = jacobian.isfinite().all(-1).all(-1)[:, None, None]
-        return u1 - ends[:, 0], torch.where(known, jacobian, identity)
-
     def length(self, u0: Tensor, u1: Tensor, curves: Curves) -> Distance:
         """The lengths of geodesics from `u0` to `u1`."""
         places = curves.places
@@ -285,12 +144,8 @@ class Geodesics:
         error = (speeds - value[:, None]).abs().amax(1) + quick._norm(u1, places[:, -1] - u1) + _TOLERANCE * value
         return Distance(value, error, quick.straight(u0, u1))
 
-    def carried(self, u0: Tensor, curves: Curves, w: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+    def carried(self, curves: Curves, w: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         """What parallel transport along paths makes of vectors at their starts: one linear system each."""
-        if (shot := ~curves.shot.isnan().any(-1)).any():
-            found = self.carried(u0, Curves.through(curves.places), w)
-            found[shot] = self.flow(u0[shot], curves.shot[shot], [1.0], w[shot])[2][-1]
-            return found
         places, velocities = curves.places, curves.velocities
         p, count, k = places.shape
         known = places.isfinite().flatten(1).all(1)
@@ -321,11 +176,11 @@ class Geodesics:
         return torch.einsum("pij,pi,pj->p", self.metric(u), v, v).clamp_min(0).sqrt()
 
 
-def _around(local: Local, u0: Tensor, u1: Tensor, margins: tuple[float, float], most: int) -> Interpolated | None:
+def _around(local: Local, u0: Tensor, u1: Tensor, most: int) -> Interpolated | None:
     """`local` on a box around points, `None` where that cannot be had."""
     low, high = torch.minimum(u0, u1).amin(0), torch.maximum(u0, u1).amax(0)
     sides = high - low
-    margin = margins[0] * sides + margins[1] * sides.amax()
+    margin = _MARGINS[0] * sides + _MARGINS[1] * sides.amax()
     return interpolated(local, low - margin, high + margin, most) if (margin > 0).all() else None
 
 

@@ -129,15 +129,14 @@ class Paths:
         """
         if isinstance(points, bool) or not isinstance(points, int) or points < 2:
             raise InputError(f"a geodesic is drawn with at least two points, got {points!r}")
-        start, _, curves, batch = self._between(u0, u1)
-        times = [n / (points - 1) for n in range(points)]
-        return self._geodesics.places(start, curves, times).reshape(*batch, points, self.k)
+        *_, curves, batch = self._between(u0, u1)
+        return curves.at([n / (points - 1) for n in range(points)]).reshape(*batch, points, self.k)
 
     def parallel_transport(self, u0: Any, u1: Any, v: Any) -> Float[Tensor, "*batch k"]:
         """The tangent vector `v` at `u0`, carried along the geodesic to `u1` without turning, in coordinates."""
-        start, _, curves, batch = self._between(u0, u1)
+        *_, curves, batch = self._between(u0, u1)
         w = self._points(v, "v").double().expand(*batch, self.k).reshape(-1, self.k)
-        return self._geodesics.carried(start, curves, w).reshape(*batch, self.k)
+        return self._geodesics.carried(curves, w).reshape(*batch, self.k)
 
     def to_geomstats(self) -> Any:
         """This manifold for geomstats: `R^k` equipped with this metric, its curvature and its geodesics.

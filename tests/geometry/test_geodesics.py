@@ -112,19 +112,59 @@ def test_what_has_no_geodesic_is_refused() -> None:
 
 
 def test_a_geodesic_longer_than_the_straight_line_is_no_distance() -> None:
-    """On a torus of revolution shooting finds one that winds around the hole, and the straight line is shorter."""
+    """More than half around the sphere, the great circle crosses the other hemisphere, and the parallel is shorter."""
+    a, b = [1.3, 0.0], [1.3, 4.0]
+    far = 2 * math.pi - math.acos(math.sin(1.3) ** 2 * math.cos(4.0) + math.cos(1.3) ** 2)
+    assert SPHERE.metric(a)[1, 1].sqrt() * 4.0 < 2 * far
+    v = SPHERE.log(a, b)
+    assert (v @ SPHERE.metric(a) @ v).sqrt().item() == pytest.approx(2 * far, rel=1e-9)
+    with pytest.raises(InputError, match=r"only a geodesic longer than the straight line .* 1 of 1 pairs .*\[1.3, 0"):
+        SPHERE.distance(a, b)
+    assert ff.StatisticalManifold(on_sphere, ff.charts.identity(2), degenerate="nan").distance(a, b).isnan()
+
+
+def test_confident_classes_are_joined() -> None:
+    """Logits of three classes, up to 1 - p = 1e-5, where nearly all of the way is made in a few of the logits."""
+    simplex = ff.StatisticalManifold(
+        lambda z: torch.cat([z, z.new_zeros(1)]), ff.charts.identity(2), ff.families.Categorical()
+    )
+    for size in (3.0, 6.0, 12.0):
+        z = size * torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]], dtype=D)
+        roots = (torch.cat([z, z.new_zeros(3, 1)], -1).log_softmax(-1) / 2).exp()
+        exact = 2 * torch.acos((roots * roots.roll(-1, 0)).sum(-1))
+        found = simplex.distance(z, z.roll(-1, 0), error=True)
+        assert ((found.value - exact).abs() <= found.error).all() and (found.error <= 1e-6 * exact).all()
+
+
+def test_paths_that_the_straight_line_does_not_lead_to_are_found() -> None:
+    """Around a torus and over bumps: they are geodesics, and shorter than the straight line."""
 
     def torus(u: Tensor) -> Tensor:
         ring = 2 + u[1].cos()
         return torch.stack([ring * u[0].cos(), ring * u[0].sin(), u[1].sin()])
 
-    a, b = [2.820318010839318, 1.2469191863987277], [-1.6438787823696568, 0.34945845228135486]
-    winding = ff.StatisticalManifold(torus, ff.charts.identity(2))
-    torch.testing.assert_close(winding.exp(a, winding.log(a, b)), torch.tensor(b, dtype=D), rtol=0, atol=1e-8)
-    with pytest.raises(InputError, match=r"only a geodesic longer than the straight line .* 1 of 1 pairs .*\[2.82"):
-        winding.distance(a, b)
-    tolerant = ff.StatisticalManifold(torus, ff.charts.identity(2), degenerate="nan")
-    assert tolerant.distance(a, b).isnan()
+    def bumps(u: Tensor) -> Tensor:
+        return torch.cat([u, ((3 * u[0]).sin() * (3 * u[1]).cos())[None]])
+
+    for surface, a, b in (
+        (torus, [2.820318010839318, 1.2469191863987277], [-1.6438787823696568, 0.34945845228135486]),
+        (bumps, [-1.2, -0.9], [1.3, 0.8]),
+    ):
+        manifold = ff.StatisticalManifold(surface, ff.charts.identity(2))
+        found = manifold.distance(a, b, error=True)
+        assert found.value < found.straight and found.error < 1e-6 * found.value
+        path, times = manifold.geodesic(a, b, 2001), torch.linspace(0, 1, 2001, dtype=D)[:, None]
+
+        def length(u: Tensor, surface: Any = surface) -> float:
+            """Of a polygon in space."""
+            y = torch.func.vmap(surface)(u)
+            return (y[1:] - y[:-1]).norm(dim=-1).sum().item()
+
+        assert length(path) == pytest.approx(found.value.item(), rel=1e-4)
+        for wave in range(1, 5):  # whichever way it is bent a little, its length does not change in the first order
+            for axis in torch.eye(2, dtype=D):
+                bent = 1e-3 * (wave * math.pi * times).sin() * axis
+                assert abs(length(path + bent) - length(path - bent)) < 1e-4 * 2e-3
 
 
 def counted(manifold: Any) -> list[int]:
@@ -138,6 +178,19 @@ def counted(manifold: Any) -> list[int]:
 
     object.__setattr__(geodesics, "local", call)
     return asked
+
+
+def test_that_there_is_none_is_known_early() -> None:
+    """Across a hole, and into a region without a metric."""
+    for surface, a, b, most in (
+        (lambda u: torch.cat([u, (u.square().sum() - 1).sqrt()[None]]), [-2.0, 0.1], [2.0, 0.1], 10_000),
+        (lambda u: torch.stack([u[0], u[1].sqrt(), u[1]]), [0.0, 1.0], [0.0, -1.0], 10_000),
+    ):
+        manifold = ff.StatisticalManifold(surface, ff.charts.identity(2))
+        asked = counted(manifold)
+        with pytest.raises(InputError, match="no geodesic was found"):
+            manifold.log(a, b)
+        assert asked[0] < most
 
 
 def test_many_geodesics_share_what_the_metric_is_asked_for() -> None:
