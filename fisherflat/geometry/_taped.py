@@ -17,7 +17,7 @@ Tensors = tuple[Tensor, ...]
 
 
 #: a tape of more bytes is not kept: points are taken in pieces of so many, and computed once more for the gradient
-_TAPE = 128 * 2**20
+_TAPE = 256 * 2**20
 
 
 def recomputed(

@@ -153,6 +153,31 @@ def test_by_the_chart(kind: str, engine: str) -> None:
     assert_gradients(f, [x], 1e-6)
 
 
+def test_of_what_points_share() -> None:
+    # values and slopes of projections, the scores' second derivatives and shapes are carried once for all points
+    torch.manual_seed(0)
+    layer = ff.layers.SelfAttention(4, heads=2, gate=ff.layers.Gate()).double()
+    x, basis = drawn(3, 4, seed=1).requires_grad_(), drawn(3, 3, 4, seed=2).requires_grad_()
+    u = (0.3 * drawn(5, 3, seed=3)).requires_grad_()
+    assert ff.StatisticalManifold(layer, ff.charts.affine(x, basis)).engine._prefix.saves
+
+    def f() -> Tensor:
+        M = ff.StatisticalManifold(layer, ff.charts.affine(x, basis), differentiable=True)
+        return of(M, u, ["scalar_curvature", "christoffel", "second_fundamental_form"])()
+
+    assert_gradients(f, [*layer.parameters(), x, basis, u], 1e-6)
+
+
+def test_gradients_of_gradients_of_what_points_share() -> None:
+    torch.manual_seed(0)
+    layer = ff.layers.SelfAttention(3, heads=1, gate=ff.layers.Gate()).double()
+    M = ff.StatisticalManifold(
+        layer, ff.charts.affine(drawn(2, 3, seed=1), drawn(2, 2, 3, seed=2)), differentiable=True
+    )
+    u = (0.2 * drawn(2, 2, seed=3)).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda v: M.scalar_curvature(v), (u,), atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(), (5,), (5, 5)])
 def test_by_the_covariance(shape: tuple[int, ...]) -> None:
     net, chart = Net(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2))

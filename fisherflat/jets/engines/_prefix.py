@@ -21,14 +21,17 @@ from torch import Tensor
 
 from fisherflat.jets.graph import Graph, Node, last_uses, most_alive
 from fisherflat.jets.ops import PROJECTIONS, at_points, degrees, evaluated
-from fisherflat.jets.rules import Algebra, Series
+from fisherflat.jets.rules import Adjoint, Algebra, Series
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.jets import pair_index, size
+from fisherflat.spaces.jets import pair_index, pairs, size
 
 
 @dataclass(frozen=True)
 class _Polynomial:
-    """A node by its 2-jet at the origin, `[C, 1, *shape]`; `mixed`, its second derivatives as `[k, k, entries]`."""
+    """A node by its 2-jet at the origin, `[C, 1, *shape]`; `mixed`, its second derivatives as `[k, k, entries]`.
+
+    Gradients go through the series alone, also those of `around`.
+    """
 
     series: Series
     mixed: Tensor | None
@@ -37,8 +40,7 @@ class _Polynomial:
     def of(cls, series: Series) -> _Polynomial:
         if series.order < 2:
             return cls(Series(series.data.contiguous(), series.k), None)
-        k = series.k
-        return cls(series, series.data[1 + k :][pair_index(k, series.data.device)].reshape(k, k, -1))
+        return cls(series, _mixed(series.data.detach(), series.k))
 
     def value(self, u: Tensor) -> Series:
         """What is affine, at the points `u` `[P, k]`."""
@@ -46,16 +48,44 @@ class _Polynomial:
         rows = data.view(data.shape[0], -1)
         return Series(torch.addmm(rows[:1], u.to(data.dtype), rows[1:]).view(1, -1, *data.shape[2:]), self.series.k)
 
-    def around(self, u: Tensor, value: Series) -> Series:
+    def around(self, xp: Algebra, u: Tensor, value: Series) -> Series:
         """The series at the points `u`, where the values are known."""
-        k, data = self.series.k, self.series.data
-        out = value.data.new_empty(data.shape[0], *value.data.shape[1:])
-        out[0].copy_(value.data[0])
-        out[1:].copy_(data[1:])
-        if self.mixed is not None:
-            slopes, rows = data[1 : 1 + k].reshape(k, 1, -1), out[1 : 1 + k].view(k, len(u), -1)
-            torch.baddbmm(slopes, u.to(data.dtype).expand(k, *u.shape), self.mixed, out=rows)
-        return Series(out, k)
+        k, data, mixed = self.series.k, self.series.data, self.mixed
+
+        def forward(value: Tensor, data: Tensor, u: Tensor) -> Tensor:
+            out = value.new_empty(data.shape[0], *value.shape[1:])
+            out[0].copy_(value[0])
+            out[1:].copy_(data[1:])
+            if mixed is not None:
+                slopes, rows = data[1 : 1 + k].reshape(k, 1, -1), out[1 : 1 + k].view(k, len(u), -1)
+                torch.baddbmm(slopes, u.expand(k, *u.shape), mixed, out=rows)
+            return out
+
+        return Series(xp.recorded(forward, _around_adjoint(k), value.data, data, u.to(data.dtype)), k)
+
+
+def _mixed(data: Tensor, k: int) -> Tensor:
+    """`d_ij`, `[k, k, entries]`, of a series of second order at one point."""
+    return data[1 + k :][pair_index(k, data.device)].reshape(k, k, -1)
+
+
+def _around_adjoint(k: int) -> Adjoint:
+    """The gradients of a polynomial's series at points by its values there, by its series at the origin and by `u`."""
+
+    def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        _, data, u = arrays
+        rows = gradient[1:].sum(1, keepdim=True)
+        if data.shape[0] == 1 + k:
+            return gradient[:1], torch.cat([torch.zeros_like(data[:1]), rows]), None
+        slopes = gradient[1 : 1 + k].reshape(k, len(u), -1)  # the one by d_i has sum_j u_j d_ij
+        i, j = (torch.tensor(places, device=u.device) for places in zip(*pairs(k), strict=True))
+        by_pairs = u.T @ slopes  # [i, j, entries], of u_j d_ij
+        shared = by_pairs[i, j] + by_pairs[j, i] * (i != j)[:, None].to(u.dtype)
+        second = rows[k:] + shared.view_as(rows[k:])
+        by_u = torch.einsum("ipx,ijx->pj", slopes, _mixed(data, k)) if u.requires_grad else None
+        return gradient[:1], torch.cat([torch.zeros_like(data[:1]), rows[:k], second]), by_u
+
+    return adjoint
 
 
 class Prefix:
@@ -110,7 +140,8 @@ class Prefix:
             else:
                 values[node] = at_points(xp, node, values.__getitem__)
         moving = {
-            node: values[node] if node in self._still else known[node].around(u, values[node]) for node in self._read
+            node: values[node] if node in self._still else known[node].around(xp, u, values[node])
+            for node in self._read
         }
         del values
         return evaluated(self._rest, self._last, moving, xp, chart.k)[self._output]

@@ -25,7 +25,7 @@ from fisherflat.jets.engines._prefix import Prefix
 from fisherflat.jets.engines._tensors import TensorAlgebra
 from fisherflat.jets.engines._trust import trusted
 from fisherflat.jets.graph import Graph, Node, most_alive
-from fisherflat.jets.ops import evaluate
+from fisherflat.jets.ops import STRUCTURAL, evaluate
 from fisherflat.jets.rules import Series
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.jets import pair_index, pairs, size
@@ -68,9 +68,9 @@ class TaylorEngine:
 
     @property
     def tape_per_point(self) -> int:
-        """What a tape keeps of one point, in bytes: about two tensors a node."""
-        entries = sum(node.entries for node in self.graph.nodes)
-        return 2 * entries * size(self._chart.k) * self._dtype.itemsize
+        """What a tape keeps of one point, in bytes: about a tensor a node that moves no entries alone, and a frame."""
+        entries = sum(node.entries for node in self.graph.nodes[1:] if node.packet not in STRUCTURAL)
+        return (entries + 3 * self._dim) * size(self._chart.k) * self._dtype.itemsize
 
     def on(self, chart: Chart) -> TaylorEngine:
         """The same engine along other directions, those of `chart`, among the combinations of its own."""
@@ -122,14 +122,14 @@ class TaylorEngine:
         return self._packed(start(self._chart, u, basis))
 
     def _shares(self) -> bool:
-        """Whether points share what does not depend on them: not with a tape, nor where each has a noise of its own."""
-        return self._prefix is not None and not noisy() and (self.program is None or not torch.is_grad_enabled())
+        """Whether points share what does not depend on them: not where each has a noise of its own."""
+        return self._prefix is not None and not noisy()
 
     def _sharing(self) -> Callable[[Tensor, Tensor | None], Tensor]:
         """What gives jets of points that share what does not depend on them."""
         prefix, chart, algebra = self._prefix, self._chart, self._algebra()
         assert prefix is not None
-        with torch.no_grad():
+        with _taped(algebra):
             known = self._polynomials
             if known is None:
                 origin = chart.point.new_zeros(1, chart.k, dtype=self._dtype)
@@ -137,11 +137,10 @@ class TaylorEngine:
             if self.program is None:  # else weights may have changed by the next call
                 self._polynomials = known
 
-        @torch.no_grad()
         def at(u: Tensor, basis: Tensor | None) -> Tensor:
-            algebra.forget()
-            y = prefix.evaluated(algebra, known, chart, u)
-            return packed(algebra, _settled(algebra, self.graph, y, lambda: start(chart, u)))
+            with _taped(algebra):
+                y = _run(algebra, u, lambda: prefix.evaluated(algebra, known, chart, u))
+                return packed(algebra, _settled(algebra, self.graph, y, lambda: start(chart, u)))
 
         return at
 
@@ -183,15 +182,26 @@ def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
     Where an equality holds at a point alone, what it chooses there says nothing of what is nearby: derivatives that do
     not fit the values nearby are no number then. There is a tape where the algebra keeps one and gradients are on.
     """
-    with torch.set_grad_enabled(algebra.tape and torch.is_grad_enabled()):
-        algebra.forget()
-        algebra.spilled = [] if torch.is_grad_enabled() and not on_host(x.data) else None
-        y = evaluate(graph, algebra, x)
-        if algebra.spilled:
-            spilled, algebra.spilled = torch.stack(algebra.spilled), None
-            if some(spilled):
-                y = evaluate(graph, algebra, x)
+    with _taped(algebra):
+        y = _run(algebra, x.data, lambda: evaluate(graph, algebra, x))
         return _settled(algebra, graph, y, lambda: x)
+
+
+def _taped(algebra: TensorAlgebra) -> torch.set_grad_enabled:
+    """A tape where the algebra keeps one and gradients are on."""
+    return torch.set_grad_enabled(algebra.tape and torch.is_grad_enabled())
+
+
+def _run(algebra: TensorAlgebra, data: Tensor, run: Callable[[], Any]) -> Any:
+    """What `run` makes of `data`; where the host is not to wait for each node, once more if a gradient may spill."""
+    algebra.forget()
+    algebra.spilled = [] if torch.is_grad_enabled() and not on_host(data) else None
+    y = run()
+    if algebra.spilled:
+        spilled, algebra.spilled = torch.stack(algebra.spilled), None
+        if some(spilled):
+            y = run()
+    return y
 
 
 def _settled(algebra: TensorAlgebra, graph: Graph, y: Any, given: Callable[[], Series]) -> Series:

@@ -20,7 +20,7 @@ from fisherflat.jets.engines._trust import EQUALITIES
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
 from fisherflat.jets.ops import OPS
-from fisherflat.jets.rules import Adjoint, Algebra, Recorded, Series, Unknown, aligned, leibniz_adjoint
+from fisherflat.jets.rules import Adjoint, Algebra, Factor, Recorded, Series, Unknown, aligned, leibniz_adjoint
 
 aten = torch.ops.aten
 
@@ -42,8 +42,29 @@ def _alone(a: Any, b: Any = None) -> Tensor:
     return (equal[0] & ~equal[1:].all(0)).reshape(equal.shape[1], -1).any(1)
 
 
+def _more(out: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """`out += scale * left @ right`, broadcast over leading axes."""
+    left, right = (x.expand(*out.shape[:-2], *x.shape[-2:]).flatten(0, -3) for x in (left, right))
+    out.view(-1, *out.shape[-2:]).baddbmm_(left, right, alpha=scale)
+
+
+def _stacked(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right`, where the leading axis of one of them is 1, coefficient by coefficient: nothing is copied."""
+    lead = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    if torch.is_grad_enabled():
+        return left @ right
+    out = left.new_empty(*lead, left.shape[-2], right.shape[-1])
+    for row in range(lead[0]):
+        pair = (x[min(row, len(x) - 1)].expand(*lead[1:], *x.shape[-2:]).flatten(0, -3) for x in (left, right))
+        torch.bmm(*pair, out=out[row].view(-1, *out.shape[-2:]))
+    return out
+
+
 #: the gradient of a matrix product by each factor
-_BY_FACTOR = (lambda g, other: g @ other.mT, lambda g, other: other.mT @ g)
+_BY_FACTOR = (
+    Factor(lambda g, other: _stacked(g, other.mT), lambda out, g, other, scale: _more(out, g, other.mT, scale)),
+    Factor(lambda g, other: _stacked(other.mT, g), lambda out, g, other, scale: _more(out, other.mT, g, scale)),
+)
 
 
 class TensorAlgebra(Algebra):

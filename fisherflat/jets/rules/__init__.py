@@ -14,7 +14,7 @@ from fisherflat.jets.rules import _exponentials as exponentials
 from fisherflat.jets.rules import _factors as factors
 from fisherflat.jets.rules import _matrices as matrices
 from fisherflat.jets.rules import _products as products
-from fisherflat.jets.rules._adjoints import Adjoint, Recorded, leibniz_adjoint
+from fisherflat.jets.rules._adjoints import Adjoint, Factor, Recorded, leibniz_adjoint
 from fisherflat.jets.rules._elementary import FUNCTIONS, Function
 from fisherflat.jets.rules._functions import elementwise
 from fisherflat.jets.rules._linear import Rule, cast, linear, series_in
@@ -27,6 +27,7 @@ __all__ = [
     "FUNCTIONS",
     "Adjoint",
     "Algebra",
+    "Factor",
     "Function",
     "Irrational",
     "Logarithm",

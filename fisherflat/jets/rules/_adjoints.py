@@ -7,6 +7,7 @@ the time goes to say instead what the gradient of their inputs is; all others ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,31 +49,60 @@ def mixed(gradient: Tensor, start: int, k: int) -> Tensor:
     return found * twice.reshape(k, k, *(1,) * (rows.dim() - 1))
 
 
-def leibniz_adjoint(
-    k: int, start: int, mixing: bool, times: tuple[Callable[..., Tensor], Callable[..., Tensor]]
-) -> Adjoint:
+@dataclass(frozen=True)
+class Factor:
+    """How the gradient of a bilinear op by one factor is made of its own gradient and of the other factor.
+
+    **Attributes:** `times`, of both, broadcast over coefficients; `more(out, gradient, other, scale)`, which adds it to
+    `out`, of one coefficient or of several with one of the other factor.
+    """
+
+    times: Callable[[Tensor, Tensor], Tensor]
+    more: Callable[[Tensor, Tensor, Tensor, float], Any]
+
+
+def leibniz_adjoint(k: int, start: int, mixing: bool, factors: tuple[Factor, Factor]) -> Adjoint:
     """The gradients of a bilinear op of two series by both.
 
-    **Args:** `start`, the first row of its own sources; `mixing`, whether it has such; `times`: for each factor, what
-    the gradient of the op by it is, of its own gradient and of the other factor, broadcast.
+    **Args:** `start`, the first row of its own sources; `mixing`, whether it has such.
     """
+
+    def taped(gradient: Tensor, own: Tensor, other: Tensor, by: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        passed, count = by(gradient[: own.shape[0]], other[:1]), other.shape[0]
+        if count > 1:
+            value = passed[:1] + by(gradient[1:count], other[1:]).sum(0, keepdim=True)
+            passed = torch.cat([value, passed[1:]])
+        if mixing:
+            first = passed[1 : 1 + k] + by(mixed(gradient, start, k), other[1 : 1 + k]).sum(1)
+            passed = torch.cat([passed[:1], first, passed[1 + k :]])
+        return passed
+
+    def written(gradient: Tensor, own: Tensor, other: Tensor, factor: Factor) -> Tensor:
+        passed = factor.times(gradient[: own.shape[0]], other[:1])
+        for row in range(1, other.shape[0]):
+            factor.more(passed[0], gradient[row], other[row], 1.0)
+        if mixing:
+            for row, (i, j) in enumerate(pairs(k), start):
+                factor.more(passed[1 + i], gradient[row], other[1 + j], 1.0 if i < j else 2.0)
+                if i < j:
+                    factor.more(passed[1 + j], gradient[row], other[1 + i], 1.0)
+        return passed
 
     def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         found = []
-        crossed = mixed(gradient, start, k) if mixing else None
-        for own, other, by in zip(arrays, arrays[::-1], times, strict=True):
-            passed = by(gradient[: own.shape[0]], other[:1])
-            if other.shape[0] > 1:
-                count = other.shape[0]
-                value = passed[:1] + by(gradient[1:count], other[1:]).sum(0, keepdim=True)
-                passed = torch.cat([value, passed[1:]])
-            if crossed is not None:
-                first = passed[1 : 1 + k] + by(crossed, other[1 : 1 + k]).sum(1)
-                passed = torch.cat([passed[:1], first, passed[1 + k :]])
+        for own, other, factor in zip(arrays, arrays[::-1], factors, strict=True):
+            if torch.is_grad_enabled():  # gradients of gradients: nothing is written to
+                passed = taped(gradient, own, other, factor.times)
+            else:
+                passed = written(gradient, own, other, factor)
             found.append(reduced(passed, own))
         return tuple(found)
 
     return adjoint
+
+
+#: of entrywise products
+ENTRIES = Factor(torch.mul, lambda out, gradient, other, scale: out.addcmul_(gradient, other, value=scale))
 
 
 def sum_adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

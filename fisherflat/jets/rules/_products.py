@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import Node
-from fisherflat.jets.rules._adjoints import leibniz_adjoint, sum_adjoint
+from fisherflat.jets.rules._adjoints import ENTRIES, leibniz_adjoint, sum_adjoint
 from fisherflat.jets.rules._elementary import reciprocal
 from fisherflat.jets.rules._functions import unary
 from fisherflat.jets.rules._linear import order_of
@@ -120,7 +120,7 @@ def product(xp: Algebra, node: Node, a: Series, b: Series) -> Series:
         return leibniz(xp, node, one, other, xp.mul, xp.fma).data
 
     mixing = bool(left.order and right.order)
-    adjoint = leibniz_adjoint(a.k, xp.sources(node, a.k), mixing, (torch.mul, torch.mul))
+    adjoint = leibniz_adjoint(a.k, xp.sources(node, a.k), mixing, (ENTRIES, ENTRIES))
     return Series(xp.recorded(forward, adjoint, left.data, right.data), a.k)
 
 

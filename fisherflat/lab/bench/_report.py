@@ -51,12 +51,24 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
     if results.get("gradient"):
         yield Table(
             "The gradient of the scalar curvature by all weights",
-            ("map", "dtype", "P", "weights", "value, s", "value and gradient, s", "over the value", "nested over it"),
+            (
+                "map",
+                "dtype",
+                "P",
+                "weights",
+                "value, s",
+                "value anew, s",
+                "value and gradient, s",
+                "over the value",
+                "over the value anew",
+                "nested over it",
+            ),
             [
                 (
                     *(str(row[key]) for key in ("map", "dtype", "points", "weights")),
-                    *(str(row["seconds"][what]) for what in ("value", "gradient")),
+                    *(str(row["seconds"][what]) for what in ("value", "value anew", "gradient")),
                     str(row["value_and_gradient_over_value"]),
+                    str(row["value_and_gradient_over_value_anew"]),
                     str(row.get("nested_over_ours", "-")),
                 )
                 for row in results["gradient"]
