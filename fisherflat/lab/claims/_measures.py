@@ -75,7 +75,7 @@ def _in_plane(points: Float[Tensor, "P 2"]) -> Float[Tensor, "P 3"]:
     return torch.nn.functional.pad(points, (0, 1))
 
 
-class _Held(nn.Module):
+class Held(nn.Module):
     """A representation of two inputs `[2, *shape]`: where the patterns are those of the second."""
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -92,7 +92,7 @@ class _Engine:
     def __init__(self, encoder: nn.Module, where: Planes, held: bool) -> None:
         self.where, self.held = where, held
         example = where.origin[0]
-        self.graph = trace(_Held(encoder), torch.stack([example, example])) if held else trace(encoder, example)
+        self.graph = trace(Held(encoder), torch.stack([example, example])) if held else trace(encoder, example)
 
     def jet(self, u: Float[Tensor, "P 3"], basis: Float[Tensor, "P 2 2"] | None = None) -> Float[Tensor, "P S D"]:
         """The 2-jets, along the directions of the planes, or along combinations of them."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +56,24 @@ def rate(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
 
 
-def train(protocol: Protocol, unit: Unit, steps: int | None = None) -> list[Trained]:
+class Pushing(typing.Protocol):
+    """A term of the loss beside that of the task."""
+
+    every: int
+
+    def add(self, state: dict[str, Tensor], inputs: Tensor) -> None:
+        """Add its gradient to those of stacked parameters, at `inputs` `[seeds, batch, *shape]`."""
+
+
+def train(
+    protocol: Protocol,
+    unit: Unit,
+    steps: int | None = None,
+    term: Callable[[Sequence[Classifier], Sequence[str]], Pushing] | None = None,
+) -> list[Trained]:
     """The trained models of a unit, in double precision; `steps`, if not those of the protocol.
+
+    `term`, if not that of the arm, makes a further term of the loss, of models and the names of what is trained.
 
     Nothing couples the seeds: losses are added up, and AdamW acts entry by entry.
     """
@@ -72,8 +89,11 @@ def train(protocol: Protocol, unit: Unit, steps: int | None = None) -> list[Trai
     optimizer = torch.optim.AdamW(learned, recipe["learning_rate"], weight_decay=cell.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
     forward = vmap(lambda weights, x: functional_call(skeleton, weights, (x,)))
-    losses, push = [], None
-    if "push" in arm:
+    losses: list[Tensor] = []
+    push: Pushing | None = None
+    if term is not None:
+        push = term(deepcopy(models), trained_names(skeleton, arm))
+    elif "push" in arm:
         push = Push(deepcopy(models), trained_names(skeleton, arm), arm["push"], protocol["push"])
     for step, batch in enumerate(_batches(inputs.shape[1], recipe["batch"], steps)):
         optimizer.zero_grad()
