@@ -83,16 +83,24 @@ class CurvatureCallback:
         found = {self._prefix + name: value for name, value in self._watch.measure(model).items()}
         self._longest = time.perf_counter() - began
         self.seconds += self._longest
-        self._next = step - step % self._every + self._every
+        self._next = self._after(step)
         self.history.append((step, found))
         if log is not None:
             log({name: value for name, value in found.items() if math.isfinite(value)})
 
     # -- transformers --------------------------------------------------------------------------------------------------
 
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Both packages: the run's time begins."""
-        self._started, self.seconds, self._longest, self._next = time.perf_counter(), 0.0, 0.0, self._every
+    def on_train_begin(self, args: Any = None, state: Any = None, *others: Any, **kwargs: Any) -> None:
+        """Of transformers: the run's time begins, at the step at which a checkpoint left it."""
+        self._begin(getattr(state, "global_step", 0))
+
+    def _begin(self, step: int) -> None:
+        self._started, self.seconds, self._longest = time.perf_counter(), 0.0, 0.0
+        self._next = self._after(step)
+
+    def _after(self, step: int) -> int:
+        """The next step at which it is time to measure."""
+        return step - step % self._every + self._every
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Of transformers: after a step of the optimiser."""
@@ -104,8 +112,8 @@ class CurvatureCallback:
     # -- Lightning -----------------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Of Lightning: the run's time begins."""
-        self.on_train_begin()
+        """Of Lightning: the run's time begins, at the step at which a checkpoint left it."""
+        self._begin(trainer.global_step)
 
     def on_train_batch_end(self, trainer: Any, module: Any, *args: Any, **kwargs: Any) -> None:
         """Of Lightning: after a batch."""

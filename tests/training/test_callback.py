@@ -83,70 +83,65 @@ def test_what_it_logs_is_what_the_model_has(tmp_path: Any) -> None:
     assert found["layer 1/live/scalar_curvature"] == pytest.approx(want, rel=1e-9)
 
 
-class Logger:
-    def __init__(self) -> None:
-        self.metrics: list[tuple[int, dict[str, float]]] = []
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        self.metrics.append((step, metrics))
-
-
-class Lightning:
-    """The calls that Lightning's trainer makes to its callbacks, in their order."""
-
-    def __init__(self, module: nn.Module, callbacks: list[Any]) -> None:
-        self.module, self.callbacks, self.loggers = module, callbacks, [Logger()]
-        self.global_step, self.is_global_zero = 0, True
-
-    def call(self, hook: str, *args: Any, **kwargs: Any) -> None:
-        for callback in self.callbacks:
-            assert isinstance(callback.state_key, str)
-            getattr(callback, hook)(self, self.module, *args, **kwargs)
-
-    def fit(self, steps: int) -> None:
-        self.call("setup", stage="fit")
-        self.call("on_fit_start")
-        self.call("on_train_start")
-        optimiser = torch.optim.Adam(self.module.parameters())
-        for batch in range(steps):
-            x = torch.randn(8, 2, dtype=torch.float64)
-            self.call("on_train_batch_start", x, batch)
-            optimiser.zero_grad()
-            self.module(x).square().mean().backward()
-            self.call("on_before_optimizer_step", optimiser)
-            optimiser.step()
-            self.global_step += 1
-            self.call("on_train_batch_end", {}, x, batch)
-        self.call("on_train_end")
-        self.call("teardown", stage="fit")
-
-
 def module() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 3)).double()
 
 
-def test_a_run_of_lightning_is_the_same_bit_for_bit() -> None:
-    found = []
-    for watched in (True, False):
-        torch.manual_seed(1)
-        random.seed(1)
-        np.random.seed(1)  # noqa: NPY002
-        net = module()
-        torch.manual_seed(2)
-        callback = CurvatureCallback({"net": (lambda model: model, PLANE)}, every=3, share=1.0)
-        trainer = Lightning(net, [callback] if watched else [])
-        trainer.fit(9)
-        after = torch.tensor([random.random(), np.random.rand()])  # noqa: NPY002
-        found.append([*net.parameters(), torch.rand(3), after])
-        assert all(part.training for part in net.modules())
-        assert all(p.grad is not None and not p.grad.isnan().any() for p in net.parameters())
-        if watched:
-            assert [step for step, _ in trainer.loggers[0].metrics] == [3, 6, 9]
-            again = CurvatureCallback({"net": (lambda model: model, PLANE)})
-            again.load_state_dict(callback.state_dict())
-            assert again.history == callback.history
+def fitted(path: Any, callback: CurvatureCallback | None, steps: int, checkpoint: str | None = None) -> Any:
+    """A trainer of Lightning that has trained, and that logs into a file."""
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.loggers import CSVLogger
+
+    class Squares(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = module()
+
+        def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+            return self.net(batch[0]).square().mean()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters())
+
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    points = torch.utils.data.TensorDataset(torch.randn(80, 2, dtype=torch.float64))
+    trainer = Trainer(
+        max_steps=steps, accelerator="cpu", logger=CSVLogger(path), callbacks=[callback] if callback else [],
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(Squares(), torch.utils.data.DataLoader(points, batch_size=8, shuffle=True), ckpt_path=checkpoint)
+    return trainer
+
+
+def watching() -> CurvatureCallback:
+    return CurvatureCallback({"net": (lambda model: model.net, PLANE)}, every=3, share=1.0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_run_of_lightning_is_the_same_bit_for_bit(tmp_path: Any) -> None:
+    import pandas as pd
+
+    found, callback = [], watching()
+    for name, own in (("with", callback), ("without", None)):
+        trainer = fitted(tmp_path / name, own, 9)
+        drawn = torch.tensor([random.random(), np.random.rand()])  # noqa: NPY002
+        found.append([*trainer.model.parameters(), torch.rand(3), drawn])
+        assert all(part.training for part in trainer.model.net.modules())
+        assert all(p.grad is not None and not p.grad.isnan().any() for p in trainer.model.parameters())
+        if own is not None:
+            trainer.save_checkpoint(tmp_path / "run.ckpt")
+            (path,) = (tmp_path / name).rglob("metrics.csv")
+            logged = pd.read_csv(path).set_index("step")["curvature/net/live/scalar_curvature"].dropna()
+            assert logged.to_dict() == {step: pytest.approx(next(iter(v.values()))) for step, v in own.history}
+    assert [step for step, _ in callback.history] == [3, 6, 9]
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    again = watching()  # goes on with what was measured, at the steps at which it would have been
+    fitted(tmp_path / "again", again, 13, tmp_path / "run.ckpt")
+    assert again.history[:3] == callback.history
+    assert [step for step, _ in again.history] == [3, 6, 9, 12]
 
 
 def test_it_takes_no_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
