@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fisherflat.errors import InputError, PrecisionWarning, warn
+
+_Maker = TypeVar("_Maker", bound=Callable[..., Tensor])
 
 
 def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
@@ -46,7 +50,7 @@ def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
         warn(
             f"{name} has dtype {tensor.dtype} and is promoted to float64; its digits were lost before", PrecisionWarning
         )
-    with torch.inference_mode(False):  # tensors made in that mode can have no derivatives
+    with lasting():
         tensor = tensor.to(torch.float64, copy=True)
     finite = torch.isfinite(tensor)
     if some(~finite):
@@ -55,6 +59,28 @@ def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
             f"{name} holds {int((~finite).sum())} NaN or infinite entries, the first at index {where}; remove them"
         )
     return tensor
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Where tensors are made that may enter what has a gradient, now or later: those of the inference mode cannot."""
+    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+        yield
+
+
+def table(make: _Maker) -> _Maker:
+    """A function of hashable arguments whose tensor is made once, and kept.
+
+    It is no tensor of the inference mode, whoever asks first: such a one can enter nothing that has a gradient.
+    """
+
+    @lru_cache(maxsize=256)
+    @wraps(make)
+    def made(*args: Any) -> Tensor:
+        with lasting(), torch.no_grad():
+            return make(*args)
+
+    return cast("_Maker", made)
 
 
 def some(mask: Tensor) -> bool:

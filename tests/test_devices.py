@@ -141,7 +141,7 @@ def test_nothing_is_known_of_values_that_are_not_there():
 TABLES = [
     pair_index,
     _sectional._starts,
-    *(getattr(_chebyshev, name) for name in ("_table", "nodes", "derivative", "coefficients", "interpolation")),
+    *(getattr(_chebyshev, name) for name in ("_placed", "nodes", "derivative", "coefficients", "interpolation")),
 ]
 CHECKS = [check for check in gpu.checks() if "256" not in check.name]
 

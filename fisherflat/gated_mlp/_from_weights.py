@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from fisherflat._arrays import lasting
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._interaction import units_of
@@ -122,8 +123,8 @@ def unit_jets(
 
 def derivatives(activation: Activation, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """φ, φ' and φ'' at z, entry by entry; at a kink what torch takes."""
-    with torch.enable_grad():
-        found = [activation(z := z.detach().requires_grad_())]
+    with lasting(), torch.enable_grad():
+        found = [activation(z := z.detach().clone().requires_grad_())]
         for _ in range(2):
             last = found[-1]
             if last.requires_grad:

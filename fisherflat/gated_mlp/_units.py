@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from fisherflat._arrays import lasting
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
@@ -96,8 +97,8 @@ class GatedUnits:
 
     def activated(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """`φ(z)` and `φ'(z)`; at a kink the derivative that torch takes."""
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
+        with lasting(), torch.enable_grad():
+            z = z.detach().clone().requires_grad_()  # a tensor of this mode, whatever that was before
             value = self.activation(z)
             (slope,) = torch.autograd.grad(value.sum(), z)
         return value.detach(), slope

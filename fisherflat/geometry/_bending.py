@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from fisherflat._arrays import some
 from fisherflat._typing import Float, Tensor
 from fisherflat.jets import pair_index
 
@@ -64,6 +65,23 @@ def _squares(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*bat
     if k < MANY:
         return framed.square().sum(-1)
     return (framed[..., None, :] @ framed[..., :, None])[..., 0, 0]
+
+
+def hardly(normal: Float[Tensor, "*batch m D"], second: Float[Tensor, "*batch m D"]) -> bool:
+    """Whether a normal part is so small that a second projection is to take away what the first one left.
+
+    That is eps |second|, in the tangent space: at right angles to the normal part, and so of second order in products.
+    """
+    lengths = [torch.linalg.vector_norm(vectors.detach(), dim=-1) for vectors in (normal, second)]
+    return some(lengths[0] < 4 * torch.finfo(normal.dtype).eps ** 0.5 * lengths[1])
+
+
+def entries(framed: Float[Tensor, "*batch m D"], triangular: Float[Tensor, "*batch k k"]) -> Float[Tensor, "*batch n"]:
+    """A vector as long as `|II|`: all entries, whichever way the vectors of the frame point."""
+    ways = triangular.detach().diagonal(dim1=-2, dim2=-1).sgn()
+    first, last = torch.triu_indices(ways.shape[-1], ways.shape[-1], device=ways.device)
+    weights = ways[..., first] * ways[..., last] * (1 + (first < last)).to(ways).sqrt()
+    return (framed * weights[..., None]).flatten(-2)
 
 
 def square(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*batch"]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
+from fisherflat._arrays import table
 from fisherflat._typing import Tensor
 
 
-@cache
+@table
 def nodes(order: int) -> Tensor:
     """Chebyshev nodes on 0 to 1."""
     return (1 - torch.cos(math.pi * torch.arange(order + 1, dtype=torch.float64) / order)) / 2
 
 
-@cache
+@table
 def derivative(order: int) -> Tensor:
     """What makes derivatives at the nodes of values there."""
     t = nodes(order)
@@ -31,7 +31,7 @@ def derivative(order: int) -> Tensor:
     return found - torch.diag(found.sum(1))
 
 
-@cache
+@table
 def coefficients(order: int) -> Tensor:
     """What makes Chebyshev coefficients of values at the nodes."""
     n = torch.arange(order + 1, dtype=torch.float64)
@@ -39,19 +39,18 @@ def coefficients(order: int) -> Tensor:
     return torch.from_numpy(np.linalg.inv(values.T.numpy()))
 
 
-@cache
+@table
 def interpolation(order: int, times: tuple[float, ...]) -> Tensor:
     """What makes values at times of values at the nodes."""
     angle = torch.acos((2 * torch.tensor(times, dtype=torch.float64) - 1).clamp(-1, 1))
     return torch.cos(torch.arange(order + 1, dtype=torch.float64) * angle[:, None]) @ coefficients(order)
 
 
-def table(make: Callable[..., Tensor], like: Tensor, *args: Any) -> Tensor:
+def placed(make: Callable[..., Tensor], like: Tensor, *args: Any) -> Tensor:
     """What `make(*args)` gives, where `like` is and in its precision; made once, and moved there once."""
-    return _table(make, like.device, like.dtype, *args)
+    return _placed(make, like.device, like.dtype, *args)
 
 
-@cache
-def _table(make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *args: Any) -> Tensor:
-    with torch.inference_mode(False):  # tables made in that mode cannot be kept for a gradient
-        return make(*args).to(device, dtype)
+@table
+def _placed(make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *args: Any) -> Tensor:
+    return make(*args).to(device, dtype)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.geometry._chebyshev import coefficients, derivative, interpolation, nodes, table
+from fisherflat.geometry._chebyshev import coefficients, derivative, interpolation, nodes, placed
 from fisherflat.geometry._interpolated import Local
 
 #: how many intervals are tried, one after the other; a path is kept by as many as the first of `_KEPT` that do
@@ -71,11 +71,11 @@ class Curves:
     def velocities(self) -> Float[Tensor, "P n k"]:
         """At the nodes."""
         moved = self.places - self.places[:, :1]  # of a path that stays, exactly zero
-        return torch.einsum("mn,pnk->pmk", table(derivative, self.places, self.places.shape[1] - 1), moved)
+        return torch.einsum("mn,pnk->pmk", placed(derivative, self.places, self.places.shape[1] - 1), moved)
 
     def at(self, times: list[float]) -> Float[Tensor, "P T k"]:
         """The places at times."""
-        values = table(interpolation, self.places, self.places.shape[1] - 1, tuple(times))
+        values = placed(interpolation, self.places, self.places.shape[1] - 1, tuple(times))
         start = self.places[:, :1]  # a path that stays does so exactly
         return start + torch.einsum("tn,pnk->ptk", values, self.places - start)
 
@@ -131,7 +131,7 @@ def _in_stages(christoffel: Callable[[Tensor], Tensor], u0: Tensor, u1: Tensor) 
     found = Curves.unknown(u0)
     left, step = torch.arange(len(u0), device=u0.device), (u1 - u0) / _STAGES
     curves = _line(u0, u0 + step, _ORDERS[1])
-    times = table(nodes, u0, _ORDERS[1])[:, None]
+    times = placed(nodes, u0, _ORDERS[1])[:, None]
     for stage in range(_STAGES):
         if stage:
             curves = curves + times * step[left, None]
@@ -173,7 +173,7 @@ def _relaxed(local: Local, u0: Float[Tensor, " k"], u1: Float[Tensor, " k"]) -> 
         )
     if found.status != 0 or not np.isfinite(found.y).all():
         return None
-    path = torch.from_numpy(found.sol(table(nodes, u0, _ORDERS[3]).cpu().numpy())[:k].T.copy()).to(u0)
+    path = torch.from_numpy(found.sol(placed(nodes, u0, _ORDERS[3]).cpu().numpy())[:k].T.copy()).to(u0)
     path[0], path[-1] = u0, u1
     return path
 
@@ -181,7 +181,7 @@ def _relaxed(local: Local, u0: Float[Tensor, " k"], u1: Float[Tensor, " k"]) -> 
 def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n k"]) -> tuple[Tensor, Tensor]:
     """The places after Newton's method, and for which paths it converged."""
     p, count, k = places.shape
-    first = table(derivative, places, count - 1)
+    first = placed(derivative, places, count - 1)
     second = (first @ first)[1:-1]
     reach = (places[:, -1] - places[:, 0]).norm(dim=-1)
     u, moving = places.clone(), torch.ones(p, dtype=torch.bool, device=places.device)
@@ -228,10 +228,10 @@ def _decayed(places: Float[Tensor, "P n k"], to: float) -> Tensor:
     """Whether the last coefficients of the polynomials vanish."""
     n = places.shape[1] - 1
     moved = places - places[:, :1]  # of a path that stays, exactly zero
-    sizes = torch.einsum("mn,pnk->pmk", table(coefficients, places, n), moved).norm(dim=-1)
+    sizes = torch.einsum("mn,pnk->pmk", placed(coefficients, places, n), moved).norm(dim=-1)
     reach = (places[:, -1] - places[:, 0]).norm(dim=-1)
     return sizes[:, -3:].amax(1) <= to * reach
 
 
 def _line(u0: Tensor, u1: Tensor, order: int) -> Tensor:
-    return u0[:, None] + table(nodes, u0, order)[:, None] * (u1 - u0)[:, None]
+    return u0[:, None] + placed(nodes, u0, order)[:, None] * (u1 - u0)[:, None]

@@ -75,11 +75,16 @@ class DualConnections:
 
         **Raises:** `InputError` for k > 1, where there is no single number.
         """
+        return self._efron.norm(dim=-1)
+
+    @cached_property
+    def _efron(self) -> Float[Tensor, "*batch D"]:
+        """The vector whose length it is."""
         if self.k != 1:
             raise InputError(f"Efron's curvature is of families with one parameter; this one has k = {self.k}")
         second, cubic = self.jet.second, self._cubic()
         normal = self._project(second if cubic is None else second - cubic / 2)[1]
-        return normal[..., 0, :].norm(dim=-1) / self.metric[..., 0, 0]
+        return normal[..., 0, :] / self.metric[..., 0, :1]
 
     @cached_property
     def uncertainty(self) -> Float[Tensor, "*batch"]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fisherflat._arrays import lasting
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
@@ -16,6 +17,13 @@ from fisherflat.jets.engines import Noise, spread
 from fisherflat.spaces.families import Ambient
 from fisherflat.spaces.jets import Jet
 
+#: what some quantities are the length of; their errors are its own, since near zero noise turns it rather than
+#: stretches it
+_VECTORS = {
+    "second_fundamental_form_norm": "_form",
+    "mean_curvature_norm": "mean_curvature",
+    "efron_curvature": "_efron",
+}
 #: how often an error is estimated, of which the largest counts
 _RUNS = 2
 
@@ -59,6 +67,7 @@ class Errors:
         with torch.no_grad(), Noise(0) as noise:
             return noise, self.again(_RUNS)
 
+    @lasting()
     def error(self, name: str) -> Tensor:
         """How far a quantity may be from its exact value because of rounding: an estimate, in the quantity's own units.
 
@@ -84,9 +93,12 @@ class Errors:
             raise InputError(f"{name!r} is not a quantity of Geometry; the known ones are {', '.join(known)}")
 
         noise, geometry = self._perturbed
+        found, vector = getattr(self, name).detach(), _VECTORS.get(name)
         with torch.no_grad(), noise:
-            again = getattr(geometry, name)
-        return spread(getattr(self, name).detach(), again)
+            again = getattr(geometry, vector or name)
+        if vector is not None:
+            again = found + (again - getattr(self, vector).detach()).norm(dim=-1)
+        return spread(found, again)
 
     @property
     def size(self) -> Float[Tensor, "*batch"]:

@@ -49,6 +49,11 @@ def ranked(
     return singular, (singular > _negligible(ambient_dim, triangular.dtype) * singular[..., :1]).sum(-1)
 
 
+def meet(a: Tensor, b: Tensor) -> Tensor:
+    """Whether two singular values are equal to rounding."""
+    return (a - b).abs() <= 64 * torch.finfo(a.dtype).eps * a.abs()
+
+
 def orthonormal_frame(
     jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor | None, uncertainty: Tensor | None = None
 ) -> Frame:
@@ -57,8 +62,9 @@ def orthonormal_frame(
     **Args:** `uncertainty` `[*batch]`, one minus the probability of the likeliest outcome, where a family has one.
     """
     coefficients, k = jet.coefficients, jet.k
-    size = torch.linalg.vector_norm(coefficients.detach(), dim=(-2, -1))  # one pass; NaN and infinities survive it
-    finite = torch.isfinite(size)
+    # of what geometry is made, for where the surface lies is no matter; NaN and infinities survive the one pass
+    size = torch.linalg.vector_norm(coefficients[..., 1:, :].detach(), dim=(-2, -1))
+    finite = torch.isfinite(size) & coefficients[..., 0, :].isfinite().all(-1)
     jacobian = jet.jacobian
     if some(~finite):
         if degenerate == "raise":
@@ -101,7 +107,7 @@ def _overflows(jet: Jet, triangular: Tensor, size: Float[Tensor, "*batch"]) -> B
     lengths = triangular.diagonal(dim1=-2, dim2=-1).abs()
     most = torch.finfo(size.dtype).max ** 0.5 / jet.k**2
     least = lengths.amin(-1)
-    possible = size / least / least > most  # the value counts, too
+    possible = size / least / least > most  # first derivatives count, too
     if not some(possible):
         return possible
     first, second = torch.tensor(pairs(jet.k), device=size.device).T

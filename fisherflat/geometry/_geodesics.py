@@ -15,7 +15,7 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry._chebyshev import derivative, table
+from fisherflat.geometry._chebyshev import derivative, placed
 from fisherflat.geometry._collocation import Curves, between
 from fisherflat.geometry._interpolated import Interpolated, Local, interpolated
 
@@ -154,7 +154,7 @@ class Geodesics:
         turning = torch.einsum("pnmij,pni->pnmj", symbols, velocities)
         rows = torch.arange(count, device=places.device)
         system = torch.einsum(
-            "ab,mj->ambj", table(derivative, places, count - 1), torch.eye(k, dtype=places.dtype, device=places.device)
+            "ab,mj->ambj", placed(derivative, places, count - 1), torch.eye(k, dtype=places.dtype, device=places.device)
         )
         system = system.expand(p, -1, -1, -1, -1).clone()
         system[:, rows, :, rows] += turning.movedim(1, 0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.geometry._chebyshev import coefficients, nodes, table
+from fisherflat.geometry._chebyshev import coefficients, nodes, placed
 
 #: metric and Christoffel symbols `[P, k, k]`, `[P, k, k, k]` at points `[P, k]`, NaN where there are none
 Local = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -64,12 +64,12 @@ def interpolated(local: Local, low: Float[Tensor, " k"], high: Float[Tensor, " k
         return None
     while (order + 1) ** k <= most:
         most -= (order + 1) ** k
-        along = [centre[axis] + half[axis] * (2 * table(nodes, low, order) - 1) for axis in range(k)]
+        along = [centre[axis] + half[axis] * (2 * placed(nodes, low, order) - 1) for axis in range(k)]
         metric, symbols = local(torch.cartesian_prod(*along).reshape(-1, k))
         values = torch.cat([metric.flatten(1), (metric @ symbols.flatten(2)).flatten(1)], 1)
         if not values.isfinite().all():
             return None
-        entries, by = values.reshape(*[order + 1] * k, -1), table(coefficients, values, order)
+        entries, by = values.reshape(*[order + 1] * k, -1), placed(coefficients, values, order)
         for axis in range(k):
             entries = torch.tensordot(by, entries, dims=([1], [axis])).movedim(0, axis)
         tail = _tail(entries, half)

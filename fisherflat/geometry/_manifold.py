@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import as_float64, choice, flag, integer, some, strings
+from fisherflat._arrays import as_float64, choice, flag, integer, lasting, some, strings
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, without
@@ -111,7 +111,8 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
             memory = integer(memory, "memory, a budget in bytes,", 1)
         self.dtype, self._engine_name, self.degenerate, self._memory = dtype, engine, degenerate, memory
         joined = self.family.together if isinstance(self.family, ParametricFamily) else None
-        self._mapping, value = mapped(mean, chart, dtype, joined, self.differentiable)
+        with lasting():
+            self._mapping, value = mapped(mean, chart, dtype, joined, self.differentiable)
         self.output_shape, self.ambient_dim = tuple(value.shape), value.numel()
         dim = check(self.family, self.output_shape)
         if chart.k > dim:
@@ -133,7 +134,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
     @cached_property
     def engine(self) -> Engine:
         """The engine, built when first needed (tracing happens here)."""
-        with torch.no_grad():
+        with lasting(), torch.no_grad():
             engine = ENGINES[self._engine_name](self._mapping, self.chart, self.ambient_dim, self._memory)
         if self.differentiable:
             reached(self._mapping, engine.program)
@@ -152,6 +153,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
             raise InputError(f"{name} is empty, of shape {list(points.shape)}; pass at least one point")
         return points
 
+    @lasting()
     def _mapped(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
         """`function(jet coefficients, points, *vectors)` over flat chunks of `tensors`, the points first.
 
@@ -198,6 +200,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
     def _jet(self, points: Tensor) -> Jet:
         return Jet(self._mapped(lambda jet, points: (jet,), points)[0], self.k)
 
+    @lasting()
     def _geometry(self, jet: Tensor, points: Tensor) -> Geometry:
         return refined(self.engine, self.chart, points, jet, self.family, self.degenerate, shape=self.output_shape)
 

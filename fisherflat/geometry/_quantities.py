@@ -25,7 +25,7 @@ from fisherflat._typing import Float, Tensor
 from fisherflat.geometry import _bending as bending
 from fisherflat.geometry._dual import DualConnections
 from fisherflat.geometry._errors import Errors, kept, quantities_of
-from fisherflat.geometry._frame import inverse, orthonormal_frame
+from fisherflat.geometry._frame import inverse, meet, orthonormal_frame
 from fisherflat.geometry._sectional import extremes, orthonormal
 from fisherflat.geometry._taped import smooth
 from fisherflat.jets import Jet, pair_index, pairs
@@ -162,7 +162,7 @@ class Geometry(DualConnections, Errors):
     def singular_values(self) -> Float[Tensor, "*batch k"]:
         """Singular values of the Jacobian, descending: the semi-axes of the image of a unit ball of coordinates."""
         found = self._singular_values
-        return smooth(found, lambda: _meet(found[..., :-1], found[..., 1:]).any(-1), "two singular values are equal")
+        return smooth(found, lambda: meet(found[..., :-1], found[..., 1:]).any(-1), "two singular values are equal")
 
     @cached_property
     def _singular_values(self) -> Float[Tensor, "*batch k"]:
@@ -179,7 +179,7 @@ class Geometry(DualConnections, Errors):
             return value
 
         def equal() -> Tensor:
-            return _meet(found[..., 0], found[..., 1]) | _meet(found[..., -2], found[..., -1])
+            return meet(found[..., 0], found[..., 1]) | meet(found[..., -2], found[..., -1])
 
         return smooth(value, equal, "an extreme singular value is attained twice")
 
@@ -205,10 +205,7 @@ class Geometry(DualConnections, Errors):
         return tangential, (tangential @ -q.transpose(-1, -2)).add_(second)
 
     def _project(self, second: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, once more: one projection leaves eps |second| in the tangent space.
-
-        That is not small where the normal part is; but it is at right angles to it, and of second order in products.
-        """
+        """The same, once more: one projection leaves eps |second| in the tangent space, and twice is enough."""
         tangential, normal = self._projected(second)
         again, normal = self._projected(normal)
         return tangential + again, normal
@@ -216,7 +213,10 @@ class Geometry(DualConnections, Errors):
     @cached_property
     def _bent(self) -> Tensor:
         """The normal parts of the second derivatives, as good as products of them need."""
-        return self._projected(self.working.second)[1] if self._normal is None else self._normal
+        if self._normal is not None:
+            return self._normal
+        normal = self._projected(self.working.second)[1]
+        return self._projected(normal)[1] if bending.hardly(normal, self.working.second) else normal
 
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
@@ -294,6 +294,10 @@ class Geometry(DualConnections, Errors):
         """`|II| = sqrt(g^il g^jm II_ij . II_lm)`; zero exactly where the surface is totally geodesic."""
         found = bending.square(self._framed, self.k).sqrt()
         return smooth(found, lambda: self._vanishes(found), "the second fundamental form is zero")
+
+    @cached_property
+    def _form(self) -> Float[Tensor, "*batch entries"]:
+        return bending.entries(self._framed, self.working_triangular)
 
     def _vanishes(self, length: Float[Tensor, "*batch"]) -> Tensor:
         """Where it is no more than what rounding leaves of the second derivatives."""
@@ -388,10 +392,6 @@ class Geometry(DualConnections, Errors):
         if self._ambient_riemann is None:
             return value
         return value + torch.einsum("...abcd,...a,...b,...c,...d->...", self._ambient_riemann, x, y, y, x)
-
-
-def _meet(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).abs() <= 64 * torch.finfo(a.dtype).eps * a.abs()
 
 
 def quantities() -> list[str]:

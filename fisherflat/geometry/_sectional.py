@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 
-from fisherflat._arrays import some
+from fisherflat._arrays import some, table
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._taped import smooth
@@ -43,14 +41,13 @@ def largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor,
     return smooth(value, tied, "the largest sectional curvature, or the smallest, is that of two planes")
 
 
-@lru_cache(maxsize=64)
+@table
 def _starts(k: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The axes and some random directions, the same on every device: drawn on the CPU, and moved once."""
-    with torch.inference_mode(False):
-        generator = torch.Generator().manual_seed(0)
-        random = torch.randn(_STARTS, k, generator=generator, dtype=torch.float64)
-        directions = torch.nn.functional.normalize(random, dim=-1)
-        return torch.cat([torch.eye(k, dtype=torch.float64), directions]).to(device, dtype)
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn(_STARTS, k, generator=generator, dtype=torch.float64)
+    directions = torch.nn.functional.normalize(random, dim=-1)
+    return torch.cat([torch.eye(k, dtype=torch.float64), directions]).to(device, dtype)
 
 
 def _search(riemann: Float[Tensor, "*batch k k k k"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

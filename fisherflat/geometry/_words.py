@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     FLAT = "flat to its error"
     #: the error exceeds the value, and is not small: nothing is known, not even the sign
     UNDECIDED = "undecided"
-    #: the value exceeds its error, so that its sign is known
+    #: the value exceeds its error, and the surface is known to bend, so that its sign is known
     CURVED = "curved"
 
     def _card(self) -> Card:
@@ -60,15 +60,16 @@ def decided(
 ) -> Int[Tensor, "*batch"]:
     """Which word each curvature gets, as a position among `Verdict`; -1 where there is no number.
 
-    A curvature that does not exceed its error is *flat to its error* where half the digits of the terms that cancel in
-    it are right, or where to half the digits the surface does not bend at all.
+    A curvature is *curved* where it exceeds its error and the surface is known to bend: what is zero to its error says
+    nothing in products. Else it is *flat to its error* where half the digits of the terms that cancel in it are right,
+    or where to half the digits the surface does not bend at all.
 
     **Args:** `scale`, the size of the terms that cancel (`Geometry.cancellation_scale`); `turn`, what the function
     of that name gives; `proved`: by structure the surface is flat.
     """
     half = torch.finfo(scalar_curvature.dtype).eps ** 0.5
     word = torch.where((error <= half * scale) | (turn <= half), 1, 2)
-    word = torch.where(scalar_curvature.abs() > error, 3, word)
+    word = torch.where((scalar_curvature.abs() > error) & turn.isinf(), 3, word)
     return torch.where(scalar_curvature.isnan(), -1, torch.zeros_like(word) if proved else word)
 
 

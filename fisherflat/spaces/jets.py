@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 
+from fisherflat._arrays import table
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Int, Tensor
 
@@ -17,13 +18,12 @@ def pairs(k: int) -> tuple[tuple[int, int], ...]:
     return tuple((i, j) for i in range(k) for j in range(i, k))
 
 
-@lru_cache(maxsize=64)
+@table
 def pair_index(k: int, device: torch.device | str = "cpu") -> Int[Tensor, "k k"]:
     """`[i, j]` -> the position of the pair among `pairs(k)`; a table on each device, made once."""
-    with torch.inference_mode(False):  # tables made in that mode cannot be kept for a gradient
-        rows = torch.arange(k, device=device)
-        low, high = torch.minimum(rows[:, None], rows), torch.maximum(rows[:, None], rows)
-        return low * k - low * (low - 1) // 2 + high - low
+    rows = torch.arange(k, device=device)
+    low, high = torch.minimum(rows[:, None], rows), torch.maximum(rows[:, None], rows)
+    return low * k - low * (low - 1) // 2 + high - low
 
 
 def size(k: int) -> int:

@@ -80,3 +80,23 @@ def test_what_floats_still_hold_is_right(mean: Callable[[Tensor], Tensor], scale
     value = float(found["scalar_curvature"])
     assert value == pytest.approx(scale, rel=1e-9) and float(found["scalar_curvature_error"]) < 1e-9 * abs(value)
     assert sampled.value == pytest.approx(scale, rel=1e-9) and math.isfinite(sampled.standard_error)
+
+
+@pytest.mark.parametrize("offset", [1e155, 1e300])
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+def test_where_a_surface_lies_is_no_matter(engine: str, offset: float) -> None:
+    """A bowl with a constant output beside it, whose square no float holds: `scal = 8` at its lowest point."""
+    M = ff.StatisticalManifold(
+        lambda u: torch.cat([u, u.square().sum()[None], u.new_full((2,), offset)]), ff.charts.identity(2), engine=engine
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = M.measure([0.0, 0.0], ["scalar_curvature"], error=True)
+        assert M.verdict([0.0, 0.0]) == "curved"
+    assert float(found["scalar_curvature"]) == pytest.approx(8.0, rel=1e-13)
+    assert float(found["scalar_curvature_error"]) < 1e-12
+    infinite = ff.StatisticalManifold(
+        lambda u: torch.cat([u, u.square().sum()[None], (u[:1] * 0 + 800).exp()]), ff.charts.identity(2), engine=engine
+    )
+    with pytest.raises(MapError, match="not finite"):
+        infinite.scalar_curvature([0.0, 0.0])

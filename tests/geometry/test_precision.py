@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import fisherflat as ff
 from fisherflat.errors import DegenerateImmersionError, InputError, PrecisionWarning
-from fisherflat.geometry import Geometry
+from fisherflat.geometry import Geometry, Verdict
 from fisherflat.jets import Jet
 
 DOUBLE = torch.float64
@@ -311,6 +311,47 @@ def test_errors_cover_the_difference_of_the_engines(name: str) -> None:
     difference = (a["scalar_curvature"] - b["scalar_curvature"]).abs()
     assert (difference <= a["scalar_curvature_error"] + b["scalar_curvature_error"]).all()
     assert (a["scalar_curvature_error"] <= 1e-12 * a["scalar_curvature"].abs()).all()
+
+
+def folded(k: int, plane: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+    """A map that bends within a plane `[k, D]`: its image is an open piece of that, which is flat."""
+    a, b = normal(k, k, seed=seed), normal(k, k, seed=seed + 1)
+    return lambda u: (u @ a.to(u) + 0.3 * torch.tanh(u @ b.to(u)) ** 2) @ plane.to(u)
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+def test_what_bends_within_a_plane_is_flat(engine: str, k: int) -> None:
+    flat, bent = Verdict.FLAT, normal(k + 2, k + 2, seed=60)
+    tilted, padded = torch.linalg.qr(bent).Q[:k], torch.eye(k + 2, dtype=DOUBLE)[:k]
+    for plane, family, least in (
+        (padded, ff.Gaussian(), 1.0),
+        (padded, ff.Gaussian(torch.arange(1.0, k + 3)), 1.0),
+        (padded, ff.Gaussian(bent @ bent.T + torch.eye(k + 2, dtype=DOUBLE)), 0.93),
+        (tilted, ff.Gaussian(), 0.93),  # the plane itself is rounded
+    ):
+        words, covered = list[str](), list[Tensor]()
+        for seed in (40, 50):
+            manifold = ff.StatisticalManifold(folded(k, plane, seed), ff.charts.identity(k), family, engine=engine)
+            points = normal(24, k, seed=seed + 2) / 2
+            words += manifold.verdict(points)
+            found = manifold.measure(points, ["second_fundamental_form_norm", "mean_curvature_norm"], error=True)
+            covered += [found[name] <= found[f"{name}_error"] for name in list(found)[:2]]  # of what is zero in truth
+        assert torch.cat(covered).double().mean() >= least
+        assert words.count(str(flat)) >= least * len(words), words
+
+
+def test_the_error_of_a_length_is_that_of_its_vector() -> None:
+    # |II| and |H| of a plane are zero, of a bowl they are 2 sqrt(2) and 2 at its lowest point
+    bowl = ff.StatisticalManifold(lambda u: torch.cat([u, u.square().sum()[None]]), ff.charts.identity(2))
+    found = bowl.measure([0.0, 0.0], ["second_fundamental_form_norm", "mean_curvature_norm"], error=True)
+    assert found["second_fundamental_form_norm"].item() == pytest.approx(8**0.5, rel=1e-14)
+    assert found["mean_curvature_norm"].item() == pytest.approx(2.0, rel=1e-14)
+    assert max(float(found[f"{name}_error"]) for name in list(found)[:2]) < 1e-13
+    # a curve that runs to and fro on a line
+    line = ff.StatisticalManifold(folded(1, normal(1, 3, seed=61) / 3, 62), ff.charts.identity(1))
+    curve = line.measure(normal(64, 1, seed=63), ["efron_curvature"], error=True)
+    assert (curve["efron_curvature"] <= curve["efron_curvature_error"]).double().mean() > 0.93
 
 
 def test_errors_come_with_the_shape_of_their_quantities_and_the_same_twice() -> None:

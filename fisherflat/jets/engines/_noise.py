@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
+from fisherflat._arrays import table
 from fisherflat.jets.ops import OPS
 
 aten = torch.ops.aten
@@ -130,7 +131,7 @@ def _treatment(func: Any) -> _Treatment:
     return _Treatment(views or packet in _EXACT, packet in _REDUCTIONS, packet in _SUMS, written)
 
 
-@cache
+@table
 def _pool(dtype: torch.dtype, device: torch.device, bits: int) -> Tensor:
     """`2^bits` factors, drawn once a process: what is random in each run is where the windows are."""
     drawn = torch.rand(2**bits, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sub_(0.5)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import as_float64, some
+from fisherflat._arrays import as_float64, lasting, some
 from fisherflat._display import displayed
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
@@ -50,7 +50,8 @@ class Gaussian:
         if sigma.dim() < 2:
             if some(~(sigma > 0)):
                 raise CovarianceError(f"a covariance must be positive; the smallest entry is {sigma.min().item():.6g}")
-            self._deviation = sigma.sqrt()
+            with lasting():
+                self._deviation = sigma.sqrt()
             return
         if sigma.dim() != 2 or sigma.shape[0] != sigma.shape[1]:
             raise CovarianceError(
@@ -69,7 +70,8 @@ class Gaussian:
                 "the covariance matrix is not positive definite, or singular to rounding (was it estimated from fewer "
                 "samples than outputs?); add a small multiple of the identity"
             )
-        self._inverse, self._rest = inverse_root(sigma, factor)
+        with lasting():
+            self._inverse, self._rest = inverse_root(sigma, factor)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without a tape, which no copy can have."""
@@ -133,7 +135,8 @@ class Gaussian:
     def _placed(self, root: Tensor, like: Tensor) -> Tensor:
         """The root where `like` is and in its precision, moved there once."""
         if (found := self._moved.get((like.device, like.dtype))) is None:
-            found = self._moved[like.device, like.dtype] = root.to(like)
+            with lasting():
+                found = self._moved[like.device, like.dtype] = root.to(like.device, like.dtype)
         return found
 
     def root(self) -> tuple[Float[Tensor, "*D"], Float[Tensor, "*D"]]:
