@@ -53,6 +53,21 @@ def test_slices_enclose_the_exact_product(name: str, bits: int) -> None:
             assert_encloses(found, np.asarray(first, dtype=object), np.asarray(second, dtype=object))
 
 
+@pytest.mark.parametrize("step", [25, 26, 27])
+def test_pairs_of_digits_are_exact(step: int) -> None:
+    """Digits that are as large as they may be, `2^(w-1)`, above odd ones, wherever the first of them begins."""
+    half = 2 ** (step - 1)
+    with flint.ctx.workprec(128):
+        for first in range(step):
+            for digits in ([half, 1, half, 1], [-half, -1, -half, -1], [1, -half, -1, -half], [half, -1, 1, half]):
+                whole = 0
+                for digit in (2**first, *digits):
+                    whole = whole * 2**step + digit
+                for b in (np.array([[-1.0], [1.0]]), np.array([[1.0], [2.0**step - 1]])):
+                    a = np.array([[arb(whole), arb(1)]], dtype=object)
+                    assert_encloses(slices.multiplied(a, [np.ascontiguousarray(b.T)]), a, array(b))
+
+
 @pytest.mark.parametrize("bits", [128, 256])
 @pytest.mark.parametrize("name", NAMES)
 def test_slices_are_as_narrow_as_arb(name: str, bits: int) -> None:
