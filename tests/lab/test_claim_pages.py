@@ -1,4 +1,7 @@
-"""The page of the claims says what its tables say, and these say what the raw table says."""
+"""The page of the claims says what its tables say, and its tests what the raw table says.
+
+`test_claim_tables.py` makes the tables beside them again.
+"""
 
 from __future__ import annotations
 
