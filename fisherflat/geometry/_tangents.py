@@ -222,8 +222,7 @@ class Tangents:
 
     def _directions(self, v: Float[Tensor, "P n k"]) -> Float[Tensor, "P n *shape"]:
         if self._change is None:
-            found = (v.to(self._dtype) @ self._basis.flatten(1)).reshape(*v.shape[:2], *self._basis.shape[1:])
-            return found
+            return (v.to(self._dtype) @ self._basis.flatten(1)).reshape(*v.shape[:2], *self._basis.shape[1:])
         return combined(v, self._basis).to(self._dtype)
 
     def trace(self) -> Float[Tensor, " F"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from fisherflat._arrays import choice
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.layers._activations import GATE_ACTIVATIONS, named
@@ -55,8 +56,8 @@ class Gate(nn.Module):
 
     def __init__(self, activation: str = "sigmoid", granularity: str = "elementwise", position: str = "output") -> None:
         super().__init__()
-        _check_choice("granularity", granularity, GRANULARITIES)
-        _check_choice("position", position, tuple(GATE_POSITIONS))
+        choice(granularity, "granularity", GRANULARITIES)
+        choice(position, "position", GATE_POSITIONS)
         if granularity == "headwise" and position == "projection":
             raise InputError(
                 "a headwise gate cannot sit after the output projection, which has mixed the heads; "
@@ -92,8 +93,3 @@ class Gate(nn.Module):
     def extra_repr(self) -> str:
         """The specification, for `print`."""
         return f"{self.activation!r}, {self.granularity!r}, position={self.position!r}"
-
-
-def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
-    if not isinstance(given, str) or given not in known:
-        raise InputError(f"unknown gate {what} {given!r}; known are {', '.join(known)}")

@@ -67,7 +67,6 @@ def certify_layer(
     model, layer = as_model(model), integer(layer, "layer")
     moving, encoded = few(moves, k), model.encode(prompt)
     place = moving.place(model, encoded, position)
-    layer = integer(layer, "layer")
     if layer < 0:
         layer += len(model.blocks(encoded))
     others = [] if among is None else [model.encode(one) for one in as_prompts(among)]

@@ -166,7 +166,7 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         Gate("relu2")
     with pytest.raises(InputError, match=r"'swish'.*relu2"):
         GatedMLP(4, 8, "swish")
-    with pytest.raises(InputError, match=r"granularity 'channelwise'.*headwise"):
+    with pytest.raises(InputError, match=r"granularity must be one of .*'headwise'; got 'channelwise'"):
         Gate(granularity="channelwise")
     with pytest.raises(InputError, match=r"position 'input'.*output, value, key, query, projection"):
         Gate(position="input")

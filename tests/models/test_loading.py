@@ -186,6 +186,8 @@ def test_hidden_states_enter_the_first_block(kind: str) -> None:
     ("prompt", "message"),
     [
         (torch.zeros(3, 16), r"hidden states are \[3, 16\], the first block takes \[3, 32\]"),
+        (torch.zeros(1, 2, 3, 32), "these have shape"),
+        (torch.zeros(2, 2, 3, 32), "a batch of 2 prompts, and one is asked for"),
         (torch.zeros(2, 3, 32), "a batch of 2 prompts, and one is asked for"),
         (torch.full((3, 32), torch.nan), "hidden states"),
         (torch.zeros(65, 32), "65 tokens, the context of model 64"),

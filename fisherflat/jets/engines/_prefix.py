@@ -7,7 +7,8 @@ same everywhere, first derivatives of the latter are `d_i y + sum_j u_j d_ij y`,
 weights are `y + sum_i u_i d_i y`, without the weights.
 
 All other values are computed by their ops at each point, because a polynomial that is evaluated loses what its terms
-cancel: a score near zero far from the origin. A product with weights loses nothing that the point `x(u)` has not lost.
+cancel: a score near zero far from the origin. A product with weights is right to some roundings of
+`|W| (|x(0)| + sum_i |u_i b_i|)`, which is what rounding the point `x(u)` may cost.
 """
 
 from __future__ import annotations
