@@ -254,9 +254,7 @@ def test_numbers_displayed_are_those_of_the_tables() -> None:
     depth = made("depth")
     card = depth._card()
     for name, column in zip(depth.profiles, list(zip(*card.rows, strict=True))[1:], strict=True):
-        known = depth.estimates[(depth.estimates.unit == "calibrated") & (depth.estimates.reading == name)][
-            "mean"
-        ]
+        known = depth.estimates[(depth.estimates.unit == "calibrated") & (depth.estimates.reading == name)]["mean"]
         assert column == pytest.approx(known.tolist(), rel=1e-12)
     budget = depth.budgets["role"]
     card = budget._card()

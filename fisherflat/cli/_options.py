@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fisherflat._files import content
+from fisherflat.cli._moves import moves
 from fisherflat.errors import InputError
 
 if TYPE_CHECKING:
@@ -293,19 +294,6 @@ def checked_device(name: str) -> str:
 def words(given: Iterable[str] | None) -> list[str]:
     """Names, given one by one or between commas."""
     return [name.strip() for text in given or () for name in text.split(",") if name.strip()]
-
-
-def moves(given: Sequence[str]) -> str | list[str]:
-    """What moves, one or several; the commas behind `words:` are those of the words, and file names may have some."""
-    found: list[str] = []
-    for text in given:
-        rest = text.strip()
-        while rest and not rest.startswith(("words:", "vectors:")):
-            one, _, rest = rest.partition(",")
-            found.append(one.strip())
-            rest = rest.strip()
-        found += [rest] if rest else []
-    return found[0] if len(found) == 1 else found
 
 
 def readings(given: Iterable[str] | None) -> list[str] | None:

@@ -305,18 +305,10 @@ class Analysis(Result):
                 lambda ax: plot.gaps(self.gaps, ax=ax), 2.4, about=self._about(gaps, measured[~heads], intervals)
             )
         if self.patterns:
-            files[_patterns.FILE] = _patterns.document(self.patterns)
-        if drawn := self._patterns_drawn():
-            what = "what the most curved heads look at, beside their mean scal"
-            own = _patterns.short(drawn[0].pattern.text)
-            files["patterns.png"] = _patterns.figure(drawn, caption(self.model, what, [own], of_part(self.settings)))
+            files |= _patterns.files(self.patterns, kinds(self.shown), self.model, self.settings)
         if heads.any():
             files["heads.png"] = self._map_of_heads(measured[heads])
         return files
-
-    def _patterns_drawn(self) -> list[_patterns.Curved]:
-        unit = _patterns.unit_of(self.settings.get("family"))
-        return _patterns.beside_curvature(self.patterns, kinds(self.shown), unit) if self.patterns else []
 
     def _document(self) -> dict[str, Any]:
         about = {name: getattr(self, name) for name in ("versions", "model", "settings", "complete", "notes", "depth")}

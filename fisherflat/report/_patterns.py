@@ -13,8 +13,9 @@ from fisherflat._files import read_json, regular
 from fisherflat.errors import InputError
 from fisherflat.pages import Pick, Section, weights
 from fisherflat.parts import readings
+from fisherflat.report._captions import caption, of_part
 from fisherflat.report._page import TONES, number, short, unit_of
-from fisherflat.report._writer import Figure, blank
+from fisherflat.report._writer import Content, Figure, blank
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,9 +111,16 @@ def beside_curvature(patterns: Sequence[Pattern], kinds: pd.DataFrame, unit: str
     return sorted(found, key=lambda one: (-one.size, one.pattern.layer, one.pattern.head))
 
 
-def figure(found: Sequence[Curved], about: Sequence[str]) -> Figure:
-    """The patterns of the heads that are most curved."""
-    return Figure(partial(_draw, found[:DRAWN], about))
+def files(
+    patterns: Sequence[Pattern], kinds: pd.DataFrame, model: str, settings: Mapping[str, Any]
+) -> dict[str, Content]:
+    """All of them, and a figure of those of the heads that are most curved, where any has an estimate."""
+    written: dict[str, Content] = {FILE: document(patterns)}
+    if found := beside_curvature(patterns, kinds, unit_of(settings.get("family"))):
+        what = "what the most curved heads look at, beside their mean scal"
+        about = caption(model, what, [found[0].pattern.text], of_part(settings))
+        written["patterns.png"] = Figure(partial(_draw, found[:DRAWN], about))
+    return written
 
 
 def _draw(found: Sequence[Curved], about: Sequence[str]) -> Canvas:
