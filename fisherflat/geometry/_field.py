@@ -14,6 +14,7 @@ from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, without
 from fisherflat.geometry._manifold import StatisticalManifold
 from fisherflat.geometry._words import FLAT_WORDS, Verdict
+from fisherflat.spaces.families import ParametricFamily, labelled
 
 _WORDS = tuple(Verdict)
 
@@ -34,6 +35,7 @@ class CurvatureField:
     - `scalar_curvature_error` `[rows, columns]`, how far off rounding may have put it: estimated at a sample of points,
       carried over to the others; `verdicts` `[rows, columns]`, what is known of it, as positions among
       `fisherflat.geometry.Verdict`, -1 where there is no number. Both are `None` in a field of an older release.
+    - `family`, by name, where it has a metric of its own, in which curvature is a pure number.
     """
 
     u: Float[Tensor, "rows columns 2"]
@@ -42,6 +44,7 @@ class CurvatureField:
     extent: tuple[float, float, float, float]
     scalar_curvature_error: Float[Tensor, "rows columns"] | None = None
     verdicts: Int[Tensor, "rows columns"] | None = None
+    family: str | None = None
 
     @property
     def decided(self) -> Float[Tensor, "rows columns"]:
@@ -80,7 +83,7 @@ class CurvatureField:
         about |= {"verdict": str(self.verdict), "points with a number": known.numel()}
         if known.numel():
             low, middle, high = known.min().item(), known.median().item(), known.max().item()
-            about["scalar curvature [1/σ²]"] = f"{low:.3g} to {high:.3g}, median {middle:.3g}"
+            about[labelled("scalar curvature", self.family)] = f"{low:.3g} to {high:.3g}, median {middle:.3g}"
         return Card("CurvatureField", about)
 
 
@@ -139,4 +142,5 @@ def curvature_field(
     return CurvatureField(
         u.cpu(), found["scalar_curvature"].cpu(), found["metric"].cpu(), bounds,
         found["scalar_curvature_error"].cpu(), found["verdicts"].cpu(),
+        repr(M.family) if isinstance(M.family, ParametricFamily) else None,
     )  # fmt: skip

@@ -134,7 +134,9 @@ class Demo(report.Result):
             with np.load(place / "curvature_maps.npz", allow_pickle=False) as maps:
                 fields = {
                     (name, reading): CurvatureField(
-                        extent=SQUARE, **{what: torch.from_numpy(maps[f"{name}/{reading}/{what}"]) for what in _TENSORS}
+                        extent=SQUARE,
+                        family=None,
+                        **{what: torch.from_numpy(maps[f"{name}/{reading}/{what}"]) for what in _TENSORS},
                     )
                     for name, model in found.items()
                     for reading in model["readings"]

@@ -15,6 +15,8 @@ from fisherflat.errors import InputError
 from fisherflat.jets.graph import ROLES
 from fisherflat.plot._style import COLOURS, COLUMN, axes_for, profile_axis
 from fisherflat.plot._style import ROLES as LOOKS
+from fisherflat.spaces.families import labelled, unit
+from fisherflat.studies.depth import EXTRAS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,21 +107,27 @@ def budget(budget: Budget, *, ax: Axes | None = None) -> Axes:
     image = ax.imshow(cells, cmap=COLOURS, norm=norm, aspect="equal" if numbered else "auto")
     known = shown(matrix.sum(), float(budget.mean_error("scalar_curvature")))
     known = f"({known})" if "±" in known else known
-    title = f"sum = {_averaged(budget)}scal = {known} /σ²"
+    per = unit(_family(budget)).removeprefix("1")
+    title = f"sum = {_averaged(budget)}scal = {known} {per}".rstrip()
     if numbered:
         power = math.floor(math.log10(end)) - 1  # the largest cell has two digits before the point
-        title += f", cells in $10^{{{power}}}$/σ²"
+        title += f", cells in $10^{{{power}}}${per}"
         for row, column in np.ndindex(cells.shape):
             dark = abs(cells[row, column]) > 0.6 * end
             text = f"{cells[row, column] / 10.0**power:.1f}"
             ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
     else:
         bar = ax.figure.colorbar(image, ax=ax)
-        bar.set_label("cells [1/σ²]", fontsize=8)
+        bar.set_label(labelled("cells", _family(budget)), fontsize=8)
         bar.ax.tick_params(labelsize=7)
     _matrix_ticks(ax, parts)
     ax.set_title(title, fontsize=8, pad=6 if len(kept) <= 14 else 12)
     return ax
+
+
+def _family(budget: Budget) -> str | None:
+    """Something that is a family with a metric of its own, where the budget has its parts."""
+    return next((part.role for part in budget.parts if part.role in EXTRAS), None)
 
 
 def _matrix_ticks(ax: Axes, parts: Sequence[Part]) -> None:
@@ -212,9 +220,8 @@ def budget_by_layer(budget: Budget, *, ax: Axes | None = None) -> Axes:
     low, high = bottoms[-1].min(), bottoms[1].max()
     if high > low:
         ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    profile_axis(
-        ax, np.zeros(0), label, "attributed scal [1/σ²]", columns=3, statistic=_averaged(budget, "means over points")
-    )
+    what = labelled("attributed scal", _family(budget))
+    profile_axis(ax, np.zeros(0), label, what, columns=3, statistic=_averaged(budget, "means over points"))
     return ax
 
 
@@ -242,7 +249,8 @@ def transport(budget: Budget, *, ax: Axes | None = None) -> Axes:
     ax.bar(places - half / 2, _mean(budget, "created")[:count], width=half, color="0.35", label="created")
     ax.bar(places + half / 2, _mean(budget, "surviving")[:count], width=half, color="0.7", hatch="//" * 2,
            edgecolor="white", linewidth=0.3, label="at the output")  # fmt: skip
-    profile_axis(ax, np.zeros(0), label, "|II| of its sources [1/σ]", statistic=_averaged(budget, "means over points"))
+    what = labelled("|II| of its sources", _family(budget), -1)
+    profile_axis(ax, np.zeros(0), label, what, statistic=_averaged(budget, "means over points"))
     return ax
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fisherflat.errors import InputError
-from fisherflat.plot._style import COLUMN, MARKERS, OKABE_ITO, plain_label, profile_axis
+from fisherflat.plot._style import COLUMN, MARKERS, OKABE_ITO, family_of, plain_label, profile_axis
+from fisherflat.spaces.families import labelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ def compared(table: pd.DataFrame, *, first: str, axes: np.ndarray | None = None)
             floors.index, 2 * floors, 0.8, bottom=-floors, color="0.88", lw=0, zorder=0, label="noise floor of halves"
         )
         for ax, title in ((left, part), (right, f"{part}: difference to {plain_label(first)}")):
-            profile_axis(ax, sizes, "layer", "scal [1/σ²]")
+            profile_axis(ax, sizes, "layer", labelled("scal", family_of(table)))
             ax.margins(y=0.12)  # of the scale that it has now: no marker on the frame
             ax.set_title(title, fontsize=9, loc="left", pad=3)
             ax.legend_ = None  # there is one for all of them

@@ -13,7 +13,6 @@ from fisherflat.geometry import CurvatureField
 from fisherflat.plot._maps import fields
 from fisherflat.plot._style import (
     COLUMN,
-    CURVATURE_LABEL,
     STATISTIC,
     axes_for,
     line,
@@ -21,6 +20,7 @@ from fisherflat.plot._style import (
     series,
     undecided,
 )
+from fisherflat.spaces.families import labelled
 from fisherflat.statistics import estimate
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LABELS = {
-    "scalar_curvature": CURVATURE_LABEL,
-    "smallest_sectional_curvature": "smallest sectional curvature [1/σ²]",
-    "largest_sectional_curvature": "largest sectional curvature [1/σ²]",
-    "second_fundamental_form_norm": "|II| [1/σ]",
-    "mean_curvature_norm": "|H| [1/σ]",
-    "volume_density": "√det g",
-    "condition_number": "condition of the metric",
+#: quantity -> what it is called, and how many lengths multiplied it is
+_LABELS: dict[str, tuple[str, int | None]] = {
+    "scalar_curvature": ("scalar curvature", -2),
+    "smallest_sectional_curvature": ("smallest sectional curvature", -2),
+    "largest_sectional_curvature": ("largest sectional curvature", -2),
+    "second_fundamental_form_norm": ("|II|", -1),
+    "mean_curvature_norm": ("|H|", -1),
+    "volume_density": ("√det g", None),
+    "condition_number": ("condition of the metric", None),
 }
 
 
@@ -62,7 +63,7 @@ def profiles(profiles: Mapping[str, Profile], *, quantity: str = "scalar_curvatu
     **Args:**
 
     - `profiles`, as of `fisherflat.depth_profile`, by the name that the legend shows (models, or readings of one).
-    - `quantity`, one of a profile's, such as `"scalar_curvature"` [1/σ²].
+    - `quantity`, one of a profile's, such as `"scalar_curvature"`, whose unit is that of the first profile's family.
     - `ax`, to draw into (default: a new figure one column wide, 3.4 inches).
 
     **Returns:** the axes. **Raises:** `InputError` for no profile or an unknown quantity.
@@ -93,7 +94,10 @@ def profiles(profiles: Mapping[str, Profile], *, quantity: str = "scalar_curvatu
         ax.plot(depth, mean, **line(look), markersize=size, linewidth=size / 3, label=name)
         drawn += [low, mean, high]
     sizes = np.abs(np.concatenate(drawn))
-    profile_axis(ax, sizes[np.isfinite(sizes)], "blocks passed", _LABELS[quantity], statistic=STATISTIC)
+    what, power = _LABELS[quantity]
+    family = getattr(next(iter(profiles.values())), "family", None)
+    label = what if power is None else labelled(what, family, power)
+    profile_axis(ax, sizes[np.isfinite(sizes)], "blocks passed", label, statistic=STATISTIC)
     return ax
 
 
@@ -117,7 +121,7 @@ def depth_maps(samples: Mapping[str, CurvatureField], *, axes: Sequence[Axes] | 
         raise InputError(f"{len(samples)} maps need as many axes, got {len(axes)}")
     bar = fields(list(samples.values()), axes, ellipses=0)
     bar.ax.tick_params(labelsize=6)
-    bar.set_label(CURVATURE_LABEL, fontsize=7)
+    bar.ax.yaxis.label.set_fontsize(7)
     for label, ax in zip(samples, axes, strict=True):
         ax.set_title(f"after {_passed(label)}", fontsize=7)
         ax.tick_params(labelsize=6)

@@ -14,15 +14,16 @@ from fisherflat.parts.readings import WORDS, order
 from fisherflat.plot._style import (
     COLOURS,
     COLUMN,
-    CURVATURE_LABEL,
     STATISTIC,
     axes_for,
+    family_of,
     line,
     of_part,
     of_reading,
     profile_axis,
     undecided,
 )
+from fisherflat.spaces.families import labelled
 from fisherflat.statistics import by_group
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def layers(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax = axes_for(ax, (COLUMN, 2.8))
     kinds = list(dict.fromkeys(zip(rows["part"], rows["reading"], strict=True)))
     sizes = _lines(rows, ax, {kind: ", ".join(kind) for kind in kinds})
-    profile_axis(ax, sizes, "layer", CURVATURE_LABEL, statistic=STATISTIC)
+    profile_axis(ax, sizes, "layer", labelled("scalar curvature", family_of(table)), statistic=STATISTIC)
     return ax
 
 
@@ -83,8 +84,9 @@ def layers_by_part(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -
     looks = {(part, reading): reading for reading in readings for part in parts}
     rows_of = dict(list(rows.groupby("part", sort=False)))
     drawn = [_lines(rows_of[part], ax, looks) for part, ax in zip(parts, panels, strict=True)]
+    what = labelled("scal", family_of(table))
     for part, ax in zip(parts, panels, strict=True):
-        profile_axis(ax, np.concatenate(drawn), "layer", "scal [1/σ²]")  # one kind of scale for all panels
+        profile_axis(ax, np.concatenate(drawn), "layer", what)  # one kind of scale for all panels
         ax.set_title(part, fontsize=9, loc="left", pad=3)
         if (legend := ax.get_legend()) is not None:
             legend.remove()  # there is one for all of them
@@ -164,7 +166,7 @@ def gaps(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             markerfacecolor="white" if hollow else look.colour, label=f"{gate} in {part}",
         )  # fmt: skip
     sizes = np.abs(rows[["mean", "low", "high"]].to_numpy(dtype=float)).ravel()
-    profile_axis(ax, sizes[np.isfinite(sizes)], "layer", "gap in scal [1/σ²]", statistic=STATISTIC)
+    profile_axis(ax, sizes[np.isfinite(sizes)], "layer", labelled("gap in scal", family_of(table)), statistic=STATISTIC)
     return ax
 
 
@@ -221,7 +223,7 @@ def heads_by_reading(
         if ax is not panels[-1]:
             ax.set_xlabel("")
     bar: Colorbar = panels[0].figure.colorbar(images[0], ax=list(panels), aspect=20 * len(panels) ** 0.5)
-    bar.set_label("mean scal [1/σ²]", fontsize=8)
+    bar.set_label(labelled("mean scal", family_of(table)), fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return panels
 

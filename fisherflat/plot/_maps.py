@@ -11,7 +11,8 @@ import numpy as np
 from fisherflat._arrays import as_float64
 from fisherflat.errors import InputError
 from fisherflat.geometry import CurvatureField, curvature_field
-from fisherflat.plot._style import COLOURS, CURVATURE_LABEL, axes_for
+from fisherflat.plot._style import COLOURS, axes_for
+from fisherflat.spaces.families import labelled, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ def curvature_map(
 
     - `M`, with a chart of 2 coordinates; `extent`, `(low 0, high 0, low 1, high 1)` in coordinates.
     - `resolution`, points a side.
-    - `limit`, the curvature in 1/σ² at which the colours end (default: that of all but the largest 2 % of the points,
+    - `limit`, the curvature at which the colours end (default: that of all but the largest 2 % of the points,
       which arrows on the colour bar stand for).
     - `scale` of the colours: `"linear"`, `"symlog"`, or `"auto"` for one of the two.
     - `ellipses`, how many a side, 0 for none.
@@ -113,8 +114,9 @@ def fields(
     end = float(norm.inverse(1.0))
     level = float(norm.inverse(0.75))  # the value whose colour is halfway between zero and the end
     drawn = [_draw(sampled, ax, norm, level, ellipses) for sampled, ax in zip(samples, axes, strict=True)]
+    label = labelled("scalar curvature", samples[0].family)
     bar = axes[0].figure.colorbar(
-        drawn[0], ax=list(axes), extend=_extend(samples, end), label=CURVATURE_LABEL, aspect=20 * len(axes) ** 0.5
+        drawn[0], ax=list(axes), extend=_extend(samples, end), label=label, aspect=20 * len(axes) ** 0.5
     )
     for value, style in _LINES.items():
         bar.ax.axhline(value * level, color="0.2", linewidth=0.7, linestyle=style)
@@ -205,7 +207,8 @@ def _tissot(sampled: CurvatureField, ax: Axes, count: int) -> None:
         look = {"facecolors": (1, 1, 1, 0.5), "edgecolors": "0.1", "linewidths": 0.6, "linestyles": style}
         (widths, heights), where = diameters[fits].T, {"offsets": u[fits], "offset_transform": ax.transData}
         ax.add_collection(EllipseCollection(widths, heights, angles[fits], units="xy", **where, **look))
-    _note(ax, f"ellipses: {radius:g} σ" + (" (dashed: shrunk)" if (shrink < 1).any() else ""), "right")
+    reach = f"{radius:g} {unit(sampled.family, 1)}".rstrip()
+    _note(ax, f"ellipses: {reach}" + (" (dashed: shrunk)" if (shrink < 1).any() else ""), "right")
 
 
 def _round_below(value: float) -> float:

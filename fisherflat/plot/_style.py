@@ -15,6 +15,7 @@ from fisherflat._display import displayed
 from fisherflat._files import visible
 from fisherflat.errors import InputError
 from fisherflat.parts import readings
+from fisherflat.spaces.families import labelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 #: the width of a column of a paper, in inches
 COLUMN = 3.4
-#: lengths on the manifold are in standard deviations σ of the family, so curvature is per σ²
-CURVATURE_LABEL = "scalar curvature [1/σ²]"
+#: lengths on the manifold are in standard deviations σ of a Gaussian, so curvature is per σ²
+CURVATURE_LABEL = labelled("scalar curvature", None)
 #: what lines and bars are, wherever they are drawn; the tables beside figures hold the same numbers
 STATISTIC = "means, with 95 % intervals"
 #: purple for negative, white for zero, orange for positive
@@ -33,6 +34,14 @@ COLOURS = "PuOr_r"
 #: distinguishable to colour-blind people (Okabe & Ito, *Color universal design*, 2008), and of different lightness
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def family_of(table: Any) -> str | None:
+    """The family whose curvature a table holds, by its column or what was noted with it; `None` for a `Gaussian`."""
+    if "family" in table and len(table):
+        found = table["family"].iloc[0]
+        return found if isinstance(found, str) else None
+    return table.attrs.get("family")
 
 
 @displayed

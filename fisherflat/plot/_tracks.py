@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fisherflat.errors import InputError
-from fisherflat.plot._style import COLUMN, STATISTIC, plain_label, profile_axis
+from fisherflat.plot._style import COLUMN, STATISTIC, family_of, plain_label, profile_axis
+from fisherflat.spaces.families import labelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,8 @@ def tracks(table: pd.DataFrame, *, axes: np.ndarray | None = None) -> np.ndarray
                 low, high = (of[name].to_numpy(dtype=float) for name in ("low", "high"))
                 ax.fill_between(of["step"], low, high, color=colours[index], alpha=0.15, lw=0)
             last, first = part == parts[-1], run == runs[0]
-            profile_axis(ax, sizes[np.isfinite(sizes)], "step" if last else "", "scal [1/σ²]" if first else "")
+            what = labelled("scal", family_of(table)) if first else ""
+            profile_axis(ax, sizes[np.isfinite(sizes)], "step" if last else "", what)
             ax.set_title(f"{plain_label(run)}: {part}", fontsize=9, loc="left", pad=3)
             ax.legend_ = None  # there is one for all of them
     handles = {label: h for ax in panels[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}

@@ -217,7 +217,9 @@ class Analysis(Result):
                 gap = statistics.by_group(differences.assign(**about), list(about))
                 found.append(gap.assign(mean_error=error))
         columns = ["layer", "part", "gate", "live", "held", *statistics.Estimate.__dataclass_fields__, "mean_error"]
-        return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+        table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+        table.attrs["family"] = self.settings.get("family")
+        return table
 
     @cached_property
     def estimates(self) -> pd.DataFrame:

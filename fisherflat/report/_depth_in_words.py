@@ -8,6 +8,7 @@ from fisherflat._display import shown
 from fisherflat._typing import Tensor
 from fisherflat.parts.readings import GATES, LIVE, name, roles
 from fisherflat.report._digits import share
+from fisherflat.spaces.families import unit
 from fisherflat.statistics import ENOUGH, Estimate, estimate
 from fisherflat.studies import in_words
 from fisherflat.studies.depth import READOUT, Depth, DepthProfile
@@ -62,7 +63,7 @@ def headline(found: Depth) -> str:
 
 def _unit(found: Depth) -> str:
     """Of curvature: none where the family has a metric of its own."""
-    return "/σ²" if found.family is None else ""
+    return unit(found.family).removeprefix("1")
 
 
 def _about_corners(found: Depth) -> list[str]:

@@ -33,6 +33,7 @@ from fisherflat.report._page import (
     table,
     unit_of,
 )
+from fisherflat.spaces.families import labelled
 from fisherflat.statistics import Estimate, estimate
 from fisherflat.studies import in_words
 
@@ -236,7 +237,8 @@ def _attribution(found: Depth) -> Section:
     ]  # fmt: skip
     transport = found.transport_table
     if len(transport):
-        names = {"layer": "layer", "created": "|II| where it is born [1/σ]", "surviving": "|II| at the output [1/σ]"}
+        names = {"layer": "layer", "created": "|II| where it is born", "surviving": "|II| at the output"}
+        names |= {name: labelled(names[name], found.family, -1) for name in ("created", "surviving")}
         transport = transport.assign(layer=transport["layer"].map(called))
         items.append(table("What becomes of the bending that each layer makes", transport, names, "transport.csv"))
     return Section("What makes it", items)

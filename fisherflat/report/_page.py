@@ -16,6 +16,7 @@ from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.models.covariances import COVARIANCES
 from fisherflat.pages import Code, Drawing, Facts, Grid, Points, Section, Value
 from fisherflat.report._writer import Content, Figure
+from fisherflat.spaces.families import labelled, unit
 from fisherflat.statistics import ENOUGH
 from fisherflat.studies import BUDGET, ERROR
 
@@ -192,12 +193,12 @@ def short(text: str, most: int = 48) -> str:
 
 def unit_of(family: str | None) -> str:
     """What follows a curvature: nothing where a family has a metric of its own."""
-    return "/σ²" if family is None else ""
+    return unit(family).removeprefix("1")
 
 
 def axis(family: str | None, what: str = "scalar curvature") -> str:
     """A quantity with its unit, as the title of an axis or a column."""
-    return f"{what} [1/σ²]" if family is None else what
+    return labelled(what, family)
 
 
 def interval(low: float, high: float) -> str:

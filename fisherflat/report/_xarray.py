@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fisherflat.errors import InputError
 from fisherflat.report._analysed import Analysed
 from fisherflat.report._captions import of_part
+from fisherflat.spaces.families import unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +24,21 @@ _ABOUT = {
 _CONSTANT = ("moves", "covariance", "output", "family", "control")
 #: position of what moves all words of a prompt together
 TOGETHER = -1
-#: column -> its unit, as far as it is not that of curvature; what is counted has none
+#: column -> how many lengths multiplied it is, as far as it is no curvature
+_LENGTHS = {"second_fundamental_form_norm": -1, "mean_curvature_norm": -1, "smallest_stretch": 1, "largest_stretch": 1}
+#: column -> its unit where it is of none; what is counted has none
 _UNITS = {
-    "second_fundamental_form_norm": "1/σ", "mean_curvature_norm": "1/σ", "volume_density": "1/σ^k",
-    "smallest_stretch": "σ", "largest_stretch": "σ", "total_bend": "degree", "effective_rank": "1",
+    "total_bend": "degree", "effective_rank": "1",
     "condition_number": "1", "uncertainty": "1", "relative_curvature": "1", "directions": "1", "planes": "1",
     "positive_planes": "1", "negative_planes": "1", "variance": "square of the outputs' unit",
 }  # fmt: skip
+
+
+def _unit_of(name: str, family: str | None) -> str:
+    """Of a column."""
+    if name == "volume_density":
+        return "σ^k" if family is None else "1"
+    return _UNITS.get(name) or unit(family, _LENGTHS.get(name, -2)) or "1"
 
 
 def dataset(found: Analysed) -> xarray.Dataset:
@@ -56,15 +65,15 @@ def dataset(found: Analysed) -> xarray.Dataset:
     wide = xarray.Dataset.from_dataframe(_plain(whole[numbers])).reindex(dict(zip(axes, order, strict=True)))
     wide = wide.assign(_coordinates(xarray, whole["u"], wide, axes))
     wide = wide.assign_coords({name: _by(rows, name, on, wide, xarray) for name, on in about.items()})
-    unit = "1/σ²" if found.settings.get("family") is None else "1"
+    family = found.settings.get("family")
     for name in wide.data_vars:
         if wide[name].dtype.kind == "f":
-            wide[name].attrs["units"] = _UNITS.get(str(name), unit)
+            wide[name].attrs["units"] = _unit_of(str(name), family)
     wide["position"].attrs["long_name"] = f"index of the token that moves; {TOGETHER}: all words together"
     failed = table[table["point"].isna()]
     wide.attrs = {
         "model": found.model,
-        **({"σ²": of_part(found.settings).partition(": ")[2]} if unit != "1" else {}),
+        **({"σ²": of_part(found.settings).partition(": ")[2]} if family is None else {}),
         **{name: _one(rows[name]) for name in constant},
         "errors": [f"layer {row['layer']}, {row['part']}: {row['error']}" for row in failed.to_dict("records")],
     }

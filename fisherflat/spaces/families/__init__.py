@@ -12,6 +12,8 @@ from fisherflat.spaces.families._gaussian import Gaussian
 from fisherflat.spaces.families._normal import DiagonalGaussian, FullGaussian, IsotropicGaussian
 from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily
 from fisherflat.spaces.families._tokens import NextToken
+from fisherflat.spaces.families._units import labelled as labelled
+from fisherflat.spaces.families._units import unit as unit
 
 __all__ = [
     "Ambient",

@@ -54,7 +54,7 @@ def fields_after_blocks(
     found = measure_depths(stack, u, list(dict.fromkeys(("scalar_curvature", "metric", *NEEDED))), degenerate="nan")
     errors, verdicts = judged(stack, u, found)
     return {
-        label: CurvatureField(u, scal.cpu(), metric.cpu(), bounds, error.cpu(), codes.cpu())
+        label: CurvatureField(u, scal.cpu(), metric.cpu(), bounds, error.cpu(), codes.cpu(), stack.family)
         for label, scal, metric, error, codes in zip(
             stack.labels, found["scalar_curvature"][1:], found["metric"][1:], errors[1:], verdicts[1:], strict=True
         )
