@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fisherflat._modes import lasting
 from fisherflat.errors import InputError, PrecisionWarning, warn
 
 _Maker = TypeVar("_Maker", bound=Callable[..., Tensor])
@@ -61,13 +61,6 @@ def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
     return tensor
 
 
-@contextmanager
-def lasting() -> Iterator[None]:
-    """Where tensors are made that may enter what has a gradient, now or later: those of the inference mode cannot."""
-    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
-        yield
-
-
 def table(make: _Maker) -> _Maker:
     """A function of hashable arguments whose tensor is made once, and kept.
 
@@ -94,7 +87,12 @@ def on_host(tensor: Tensor) -> bool:
 
 
 def check_dense(tensor: Tensor, name: str) -> None:
-    """**Raises:** `InputError` for a sparse, quantised or nested tensor."""
+    """**Raises:** `InputError` for a sparse, quantised or nested tensor, or one inside a transform of `torch.func`."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise InputError(
+            f"{name} is inside a transform of torch.func, whose tensors have no numbers that could be read; pass all "
+            "points as one batch, and take gradients by backward() or torch.autograd, with differentiable=True"
+        )
     if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
         kind = "nested" if tensor.is_nested else "quantised" if tensor.is_quantized else "sparse"
         raise InputError(

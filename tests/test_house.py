@@ -13,7 +13,7 @@ PACKAGE = ROOT / "fisherflat"
 
 #: from the ground up; a room may import from the rooms before it, the lab and the shell also from the table of contents
 FLOORS = (
-    "_version", "_versions", "errors", "_renamed", "_typing", "_progress", "_files", "_display", "_arrays",
+    "_version", "_versions", "errors", "_renamed", "_typing", "_progress", "_files", "_display", "_modes", "_arrays",
     "statistics", "runners", "spaces", "layers", "jets", "parts", "geometry", "zoo", "scale", "models", "gated_mlp",
     "certificates", "verifier", "provers", "studies", "training", "plot", "pages", "report", "symmetry",
     "charts", "families", "memories", "moves", "readings", "lab", "cli",

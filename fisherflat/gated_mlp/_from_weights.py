@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import lasting
+from fisherflat._modes import lasting
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._interaction import units_of

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from fisherflat._arrays import lasting
 from fisherflat._display import displayed
+from fisherflat._modes import lasting
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.gated_mlp._homogeneity import PROOFS, Homogeneity, homogeneity_evidence, is_named

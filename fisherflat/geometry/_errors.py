@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fisherflat._arrays import lasting
 from fisherflat._display import displayed
+from fisherflat._modes import lasting
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._words import decided, turn

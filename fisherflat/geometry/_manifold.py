@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import as_float64, choice, flag, integer, lasting, some, strings
+from fisherflat._arrays import as_float64, choice, flag, integer, some, strings
+from fisherflat._modes import lasting, unrounded
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, without
@@ -81,6 +82,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
     8.0
     """
 
+    @unrounded
     def __init__(
         self,
         mean: Callable[[Tensor], Tensor],
@@ -132,6 +134,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
     dim = former("k")
 
     @cached_property
+    @unrounded
     def engine(self) -> Engine:
         """The engine, built when first needed (tracing happens here)."""
         with lasting(), torch.no_grad():
@@ -154,6 +157,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
         return points
 
     @lasting()
+    @unrounded
     def _mapped(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
         """`function(jet coefficients, points, *vectors)` over flat chunks of `tensors`, the points first.
 
@@ -185,6 +189,7 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
         """The 2-jet of the mean itself, in output units (not whitened), `[*batch, S, D]`."""
         return self._jet(self._points(u))
 
+    @unrounded
     def at(self, u: Any) -> Geometry:
         """All quantities at `u` from one evaluation of the jet, as a `Geometry`."""
         points = self._points(u)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fisherflat._modes import unrounded
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry import Geometry, StatisticalManifold
@@ -16,6 +17,7 @@ from fisherflat.jets.ops import is_affine
 from fisherflat.spaces.families import Gaussian
 
 
+@unrounded
 def attributed(M: StatisticalManifold, u: Any) -> dict[str, Float[Tensor, "*batch"]]:
     """How much of the scalar curvature is born in each role: an exact split, as of `curvature_budget`, that trains.
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from fisherflat._arrays import choice, integer, number, some
 from fisherflat._display import displayed
+from fisherflat._modes import unrounded
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import DegenerateImmersionWarning, InputError, PrecisionWarning, without
 from fisherflat.geometry import Geometry, StatisticalManifold
@@ -96,6 +97,7 @@ class CurvaturePenalty:
     torch.Size([8, 2])
     """
 
+    @unrounded
     def __init__(
         self,
         part: nn.Module | Callable[[Tensor], Tensor] | Graph,
@@ -180,6 +182,7 @@ class CurvaturePenalty:
         frames = torch.linalg.qr(drawn)[0].to(basis.device)
         return torch.einsum("pkd,k...->pd...", frames, basis).to(self.dtype)
 
+    @unrounded
     def __call__(self, at: Tensor | None = None) -> Tensor:
         """The penalty, with its gradient.
 

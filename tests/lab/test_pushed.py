@@ -90,3 +90,17 @@ def test_a_run_goes_on_from_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
     assert targets["up"] == pytest.approx(16 * targets["down"])
     monkeypatch.setattr(pushed, "train", None)
     pd.testing.assert_frame_equal(pushed.measure(tmp_path, seeds=2, steps=6), found)
+
+
+def test_the_page_has_the_table_that_is_shipped() -> None:
+    found = pd.read_parquet(ROOT / "docs" / "data" / "pushed.parquet")
+    assert pushed.table(pushed.settled(found)) in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    free = found[found["push"] == "free"].groupby(["task", "arm"])["accuracy"].mean()
+    assert round(100 * free["xor_of_counts", "ungated"], 1) == 58.6
+    ungated = found[found["arm"] == "ungated"]
+    assert (ungated["bend"] < 1e-9).all()
+
+
+def test_the_figure_draws_each_row() -> None:
+    figure = pushed.draw(pushed.settled(pd.read_parquet(ROOT / "docs" / "data" / "pushed.parquet")))
+    assert len(figure.axes[0].get_yticklabels()) == 2 * len(pushed.PUSHED)

@@ -395,6 +395,42 @@ def test_repeated_calls_hold_no_memory() -> None:
     assert count() == before
 
 
+@pytest.mark.parametrize("covariance", [1.0, [1.0, 2.0, 0.5, 1.0, 1.0]])
+def test_after_values_in_inference_mode(covariance: Any) -> None:
+    net, chart, u = Net(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2)), drawn(3, 2, seed=3)
+    with torch.inference_mode():
+        M = ff.StatisticalManifold(net, chart, ff.Gaussian(covariance), differentiable=True)
+        want = M.scalar_curvature(u)
+    found = M.scalar_curvature(u)
+    assert torch.equal(found, want)
+    assert_gradients(lambda: M.scalar_curvature(u).sum(), list(net.parameters()))
+
+
+@pytest.mark.parametrize("made_inside", [False, True])
+def test_autocast_rounds_nothing(made_inside: bool) -> None:
+    net, chart, u = Net().float(), ff.charts.affine(drawn(3, seed=1), drawn(2, 3, seed=2)), drawn(3, 2, seed=3)
+
+    def gradients(inside: bool) -> list[Tensor]:
+        net.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside and made_inside):
+            M = ff.StatisticalManifold(net, chart, dtype=torch.float32, differentiable=True)
+            penalty = ff.training.CurvaturePenalty(net, chart, dtype=torch.float32)
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+            loss = M.scalar_curvature(u).sum() + penalty()
+        loss.backward()
+        return [parameter.grad.clone() for parameter in net.parameters()]
+
+    for one, other in zip(gradients(True), gradients(False), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.jacrev, torch.func.jacfwd])
+def test_transforms_of_torch_func_are_refused(transform: Any) -> None:
+    M, _ = manifold()
+    with pytest.raises(ff.errors.InputError, match=r"torch\.func"):
+        transform(M.scalar_curvature)(drawn(3, 2, seed=3))
+
+
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 

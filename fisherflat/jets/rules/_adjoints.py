@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fisherflat._modes import unrounded
 from fisherflat.spaces.jets import pair_index, pairs
 
 #: `adjoint(gradient, arrays)`: the gradients by the arrays
@@ -33,6 +34,7 @@ class Recorded(torch.autograd.Function):
         return forward(*arrays)
 
     @staticmethod
+    @unrounded
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """The gradients by the arrays."""
         return None, None, *ctx.adjoint(gradient, ctx.saved_tensors)

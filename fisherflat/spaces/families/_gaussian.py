@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from fisherflat._arrays import as_float64, lasting, some
+from fisherflat._arrays import as_float64, some
 from fisherflat._display import displayed
+from fisherflat._modes import lasting
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import CovarianceError, InputError
@@ -45,6 +46,10 @@ class Gaussian:
         self.covariance = sigma = given.detach()
         self._taped = given if given.requires_grad else None
         self._moved: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        with lasting():
+            self._factorise(sigma)
+
+    def _factorise(self, sigma: Tensor) -> None:
         if sigma.numel() == 0:
             raise CovarianceError("the covariance is empty; pass a number, a diagonal [D] or a matrix [D, D]")
         if sigma.dim() < 2:

@@ -1,0 +1,43 @@
+"""The modes of torch in which we are called, and ours: no half precision, no tensors that can have no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: the devices that autocast knows
+_DEVICES = ("cpu", "cuda", "xpu", "mps")
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Where tensors are made that may enter what has a gradient, now or later: those of the inference mode cannot."""
+    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+        yield
+
+
+@contextmanager
+def _off() -> Iterator[None]:
+    with ExitStack() as stack:
+        for device in _DEVICES:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def unrounded(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, whose products `torch.autocast`, in which training often runs, rounds to no half precision."""
+
+    @wraps(function)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _off():
+            return function(*args, **kwargs)
+
+    return plain
