@@ -108,7 +108,7 @@ def integer(value: Any, name: str, least: int | None = None) -> int:
     more than 64 bits.
     """
     try:
-        if isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+        if _is_truth(value):
             raise TypeError("a truth value")
         number = operator.index(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -118,6 +118,12 @@ def integer(value: Any, name: str, least: int | None = None) -> int:
     if not -(2**63) <= number < 2**63:
         raise InputError(f"{name} must be an integer of at most 64 bits, got {number}")
     return number
+
+
+def _is_truth(value: Any) -> bool:
+    """Whether it is a truth value, or an array or tensor of them."""
+    kind = getattr(value, "dtype", None)
+    return isinstance(value, bool) or kind == torch.bool or (isinstance(kind, np.dtype) and kind.kind == "b")
 
 
 def sizes(what: str, **given: Any) -> tuple[int, ...]:
@@ -147,10 +153,10 @@ def integers(values: Any, name: str) -> tuple[int, ...]:
 def number(value: Any, name: str, most: float = sys.float_info.max) -> float:
     """A real number, NaN among them.
 
-    **Raises:** `InputError` for anything else, and for one that is larger in size than `most`.
+    **Raises:** `InputError` for anything else, truth values among it, and for one that is larger in size than `most`.
     """
     try:
-        if isinstance(value, (str, bytes, bool)):
+        if isinstance(value, (str, bytes)) or _is_truth(value):
             raise TypeError(f"a {type(value).__name__}")
         found = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:

@@ -17,7 +17,7 @@ from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._chebyshev import derivative, placed
 from fisherflat.geometry._collocation import Curves, between
-from fisherflat.geometry._interpolated import Interpolated, Local, interpolated
+from fisherflat.geometry._interpolated import DECAYED, Interpolated, Local, interpolated
 
 #: of the integrator, relative to the length of the step that a path makes in coordinates
 _TOLERANCE = 1e-11
@@ -53,9 +53,10 @@ class Distance(NamedTuple):
 
 @dataclass(frozen=True)
 class Geodesics:
-    """Geodesics of a manifold, given its metric and Christoffel symbols."""
+    """Geodesics of a manifold, given its metric and Christoffel symbols, to a relative rounding `eps`."""
 
     local: Local
+    eps: float = torch.finfo(torch.float64).eps
 
     def metric(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P k k"]:
         """NaN where there is none."""
@@ -111,7 +112,7 @@ class Geodesics:
     def join(self, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
         """Geodesics from `u0` to `u1`, NaN where none was found."""
         found = Curves.unknown(u0)
-        near = _around(self.local, u0, u1, _PLACES * (1 + u0.shape[1]) * len(u0))
+        near = self._around(u0, u1, _PLACES * (1 + u0.shape[1]) * len(u0))
         if near is not None:
             curves = between(near, u0, u1, patient=False)
             if self._agree(near, curves):
@@ -119,6 +120,14 @@ class Geodesics:
         if len(at := found.missed.nonzero()[:, 0]):
             found.put(at, between(self.local, u0[at], u1[at]))
         return found
+
+    def _around(self, u0: Tensor, u1: Tensor, most: int) -> Interpolated | None:
+        """The same on a box around points, `None` where that cannot be had, as where values have too few digits."""
+        low, high = torch.minimum(u0, u1).amin(0), torch.maximum(u0, u1).amax(0)
+        sides = high - low
+        margin = _MARGINS[0] * sides + _MARGINS[1] * sides.amax()
+        possible = self.eps < DECAYED and (margin > 0).all()
+        return interpolated(self.local, low - margin, high + margin, most) if possible else None
 
     def _agree(self, near: Interpolated, curves: Curves) -> bool:
         """Whether an interpolation is right at a place on each of the paths that were found on it."""
@@ -174,14 +183,6 @@ class Geodesics:
 
     def _norm(self, u: Tensor, v: Tensor) -> Tensor:
         return torch.einsum("pij,pi,pj->p", self.metric(u), v, v).clamp_min(0).sqrt()
-
-
-def _around(local: Local, u0: Tensor, u1: Tensor, most: int) -> Interpolated | None:
-    """`local` on a box around points, `None` where that cannot be had."""
-    low, high = torch.minimum(u0, u1).amin(0), torch.maximum(u0, u1).amax(0)
-    sides = high - low
-    margin = _MARGINS[0] * sides + _MARGINS[1] * sides.amax()
-    return interpolated(local, low - margin, high + margin, most) if (margin > 0).all() else None
 
 
 def _instead(near: Local, local: Local) -> Local:

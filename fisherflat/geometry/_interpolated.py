@@ -21,7 +21,7 @@ from fisherflat.geometry._chebyshev import coefficients, nodes, placed
 Local = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 #: how small the last coefficients have to be, relative to the largest
-_DECAYED = 2e-11
+DECAYED = 2e-11
 #: intervals along an axis that are tried, the first to see how many it takes
 _ORDERS = (8, 16, 20, 24, 28, 32, 40, 48, 64, 80)
 #: of the intervals that a geometric decay from there would take, so many are tried
@@ -73,11 +73,11 @@ def interpolated(local: Local, low: Float[Tensor, " k"], high: Float[Tensor, " k
         for axis in range(k):
             entries = torch.tensordot(by, entries, dims=([1], [axis])).movedim(0, axis)
         tail = _tail(entries, half)
-        if tail <= _DECAYED:
+        if tail <= DECAYED:
             return Interpolated(centre, half, entries)
         if tail >= 1:
             return None
-        last, needed = order, _HOPE * order * math.log(_DECAYED) / math.log(tail)
+        last, needed = order, _HOPE * order * math.log(DECAYED) / math.log(tail)
         order = next((one for one in _ORDERS if one > last and one >= needed), most + 1)
     return None
 

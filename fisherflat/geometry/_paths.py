@@ -52,7 +52,7 @@ class Paths:
             metric, symbols = tolerant._mapped(read, u.to(self.dtype))
             return metric, symbols
 
-        return Geodesics(local)
+        return Geodesics(local, torch.finfo(self.dtype).eps)
 
     def _paired(self, u0: Any, u1: Any, name: str) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         first, second = self._points(u0), self._points(u1, name)
@@ -66,14 +66,16 @@ class Paths:
         """Start and end `[P, k]` of geodesics, those, and the batch shape."""
         start, end, batch = self._paired(u0, u1, "u1")
         last = self.__dict__.get("_joined")  # a distance and a path are often asked for between the same points
-        if last is not None and all(
-            x.shape == y.shape and torch.equal(x, y) for x, y in zip(last, (start, end), strict=False)
+        if (
+            last is not None
+            and last[0] == self.chart.written
+            and all(x.shape == y.shape and torch.equal(x, y) for x, y in zip(last[1:], (start, end), strict=False))
         ):
             self.metric(start[:1])  # which notices weights that have changed
-            curves = last[2]
+            curves = last[3]
         else:
             curves = self._geodesics.join(start, end)
-        self.__dict__["_joined"] = None if self.differentiable else (start, end, curves)
+        self.__dict__["_joined"] = None if self.differentiable else (self.chart.written, start, end, curves)
         missed = curves.missed
         if missed.any() and self.degenerate == "raise":
             raise no_geodesic(missed, start, end, "no geodesic was found")

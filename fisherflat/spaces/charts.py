@@ -13,7 +13,7 @@ from typing import Any, SupportsIndex
 
 import torch
 
-from fisherflat._arrays import as_float64, integer, integers
+from fisherflat._arrays import as_float64, integer, integers, lasting
 from fisherflat._display import Card, displayed
 from fisherflat._renamed import former, renamed
 from fisherflat._typing import Float, Tensor
@@ -80,6 +80,11 @@ class Chart:
         return self.basis.shape[0]
 
     @property
+    def written(self) -> tuple[int, int]:
+        """How often point and basis were written into: what was made of them is out of date where this has changed."""
+        return self.point._version, self.basis._version
+
+    @property
     def taped(self) -> Chart:
         """The same chart, point and basis of which have gradients by what they were made of."""
         if self._taped is None:
@@ -95,7 +100,10 @@ class Chart:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            object.__setattr__(self, name, value.detach() if isinstance(value, Tensor) else value)
+            if isinstance(value, Tensor):
+                with lasting():
+                    value = value.clone() if value.is_inference() else value.detach()
+            object.__setattr__(self, name, value)
 
     dim = former("k")
 

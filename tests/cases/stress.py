@@ -185,6 +185,12 @@ def scalar_curvature(M: ff.StatisticalManifold, u: list[float] | None = None) ->
     raise EnclosureError("the curvature is not known to 20 digits")
 
 
+def jet(M: ff.StatisticalManifold, u: list[float]) -> Tensor:
+    """The 2-jet `[S, D]` as balls of many bits give it, rounded once."""
+    with flint.ctx.workprec(BITS[1]):
+        return torch.from_numpy(np.vectorize(float)(_jet(M, [arb(x) for x in u])))
+
+
 def _jet(M: ff.StatisticalManifold, point: list[arb]) -> np.ndarray:
     """The 2-jet at a point, `[S, D]` balls."""
     known = at(M.engine.graph, M.chart, point).data.balls  # type: ignore[attr-defined]

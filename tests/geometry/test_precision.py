@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases.stress import reading, scalar_curvature, stressed
+from cases.stress import jet, reading, scalar_curvature, stressed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -172,6 +172,21 @@ def test_norms_along_their_own_direction_keep_their_digits(name: str) -> None:
     if name != "layer_norm":  # what it subtracts first is rounded, and that alone costs these digits
         assert digits(found["scalar_curvature"], manifold) > 2
         assert found["scalar_curvature_error"] < abs(found["scalar_curvature"])
+
+
+@pytest.mark.parametrize("name", list(NORMS)[:4])
+def test_a_point_without_numbers_leaves_norms_of_others_alone(name: str) -> None:
+    point, basis, norm = normal(6, seed=12), normal(2, 6, seed=13), NORMS[name]
+    point[2] = 1e4
+    basis[0] = point / 8
+    # below u = -8 the third entry is negative, and its root no number
+    manifold = ff.StatisticalManifold(lambda x: norm(x + 0 * x[2].sqrt()), ff.charts.affine(point, basis))
+    u = torch.tensor([[0.0, 0.0], [-9.0, 0.0], [1.0, 0.5]])
+    alone, together = (torch.stack([manifold.jet(one).second for one in u]), manifold.jet(u).second)
+    assert not together[1].isfinite().any()
+    exact = torch.stack([jet(manifold, one)[3:] for one in u[[0, 2]].tolist()])
+    for found in (alone[[0, 2]], together[[0, 2]]):  # twice along itself there is hardly a second derivative
+        assert ((found - exact).abs().amax(-1) <= 1e-9 * exact.abs().amax(-1)).all()
 
 
 @pytest.mark.parametrize("order", [1, 2])

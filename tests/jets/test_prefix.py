@@ -194,6 +194,22 @@ def test_other_directions_have_polynomials_of_their_own() -> None:
     assert_close(engine.on(turned).jet(u[:, :2]), jets(attention, turned, u[:, :2], "autodiff"), 2, 1e-11)
 
 
+@pytest.mark.parametrize("name", ["point", "basis"])
+@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+def test_a_chart_that_was_written_into_is_the_new_one(engine: str, name: str) -> None:
+    where, fresh, u = chart(), chart(), dyadic((3, 2), 5, 2.0**-6, 8)
+    manifold = ff.StatisticalManifold(attention, where, engine=engine)
+    ends = [0.0, 0.0], [0.1, 0.2]
+    before, there = manifold.jet(u).coefficients, manifold.distance(*ends)
+    for one in (where, fresh):
+        getattr(one, name).mul_(1.25)
+    found = manifold.jet(u).coefficients
+    assert not torch.allclose(found, before, rtol=1e-3)
+    assert_close(found, jets(attention, fresh, u, "autodiff"), 2, 1e-11)
+    truth = ff.StatisticalManifold(attention, fresh).distance(*ends)
+    assert abs(truth - there) > 1e-3 and abs(manifold.distance(*ends) - truth) < 1e-9
+
+
 def test_pieces_and_the_whole_are_the_same() -> None:
     where, u = chart(), dyadic((300, 2), 5, 2.0**-9, 64)
     whole = ff.StatisticalManifold(attention, where).jet(u).coefficients

@@ -106,8 +106,8 @@ def _norm_of(x: Node, squares: Node | None) -> Norm | None:
 def normalised(xp: Algebra, norm: Norm, node: Node, x: Series, inverse: Series, coefficients: int) -> Series | None:
     """The rule for vectors along which some direction nearly is, and the plain product for others.
 
-    `None` where no direction is, or where it is another norm after all; but not on a device for which the host would
-    have to wait to know that.
+    Those are also vectors where it is another norm after all, or no number. `None` where all are; but not on a device
+    for which the host would have to wait to know that.
     """
     k, data, axes = x.k, x.data, norm.axes
     if len(x.shape) != len(inverse.shape) or x.shape != node.shape or coefficients != 1 + k + len(pairs(k)):
@@ -123,7 +123,7 @@ def normalised(xp: Algebra, norm: Norm, node: Node, x: Series, inverse: Series, 
     s = q + norm.eps
     along, sizes = inner(first, value), inner(first, first)
     parallel = (sizes * q - along.square() < _PARALLEL * sizes * q) & (norm.eps < _LARGE * s) & (sizes > 0)
-    chosen = parallel.any(0, True) & ((r.square() * s - 1).abs() < 1e-6).all()
+    chosen = parallel.any(0, True) & ((r.square() * s - 1).abs() < 1e-6)
     if on_host(value) and not chosen.any():
         return None
     q, s = (torch.where(chosen[0], size, 1.0) for size in (q, s))  # of others, which may be zero, no number is used

@@ -50,7 +50,8 @@ class TaylorEngine:
         self._dtype, self._bytes = dtype, footprint(self.graph) * dtype.itemsize
         prefix = Prefix(graph) if isinstance(graph.output, Node) else None
         self._prefix = prefix if prefix is not None and prefix.saves else None
-        self._polynomials: dict[Node, Any] | None = None
+        #: what points share, and of which state of the chart
+        self._polynomials: tuple[tuple[int, int], dict[Node, Any]] | None = None
         if chart.point.device.type == "cpu":
             keep_memory()
         # on a CPU geometry too should meet warm data, but has more to do for each chunk than for each point
@@ -130,12 +131,12 @@ class TaylorEngine:
         prefix, chart, algebra = self._prefix, self._chart, self._algebra()
         assert prefix is not None
         with _taped(algebra):
-            known = self._polynomials
-            if known is None:
+            if self._polynomials is None or self._polynomials[0] != chart.written:
                 origin = chart.point.new_zeros(1, chart.k, dtype=self._dtype)
-                known = prefix.polynomials(algebra, start(chart, origin))
-            if self.program is None:  # else weights may have changed by the next call
-                self._polynomials = known
+                self._polynomials = chart.written, prefix.polynomials(algebra, start(chart, origin))
+            known = self._polynomials[1]
+            if self.program is not None:  # weights may have changed by the next call
+                self._polynomials = None
 
         def at(u: Tensor, basis: Tensor | None) -> Tensor:
             with _taped(algebra):

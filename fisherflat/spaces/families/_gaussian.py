@@ -141,7 +141,8 @@ class Gaussian:
         """The root where `like` is and in its precision, moved there once."""
         if (found := self._moved.get((like.device, like.dtype))) is None:
             with lasting():
-                found = self._moved[like.device, like.dtype] = root.to(like.device, like.dtype)
+                found = root.to(like.device, like.dtype)
+                found = self._moved[like.device, like.dtype] = found.clone() if found.is_inference() else found
         return found
 
     def root(self) -> tuple[Float[Tensor, "*D"], Float[Tensor, "*D"]]:
