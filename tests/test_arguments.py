@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import fisherflat as ff
+from fisherflat._arrays import integer, number
 from fisherflat.errors import InputError
 
 PROMPT = [5, 6, 7, 8]
@@ -69,6 +70,15 @@ def test_analyze_refuses(model: ff.Model, name: str) -> None:
     for value in WRONG[name]:
         with pytest.raises(InputError):
             ff.analyze(model, PROMPT, **QUICK | {name: value})
+
+
+@pytest.mark.parametrize("truth", [True, np.True_, np.array(True), torch.tensor(True)])
+def test_truth_values_are_no_numbers(truth: Any) -> None:
+    for read in (number, integer):
+        with pytest.raises(InputError, match=r"weight must be an? "):
+            read(truth, "weight")
+    for other in (1, np.int8(1), np.float32(1), torch.tensor(1.0), np.array(1)):
+        assert number(other, "weight") == 1
 
 
 def test_integers_of_other_libraries(model: ff.Model) -> None:

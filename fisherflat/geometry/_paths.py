@@ -15,6 +15,7 @@ from fisherflat.errors import InputError
 from fisherflat.geometry._collocation import Curves
 from fisherflat.geometry._geodesics import Distance, Geodesics, no_geodesic
 from fisherflat.geometry._quantities import Geometry
+from fisherflat.spaces.charts import Chart
 
 
 @displayed
@@ -24,6 +25,7 @@ class Paths:
     if TYPE_CHECKING:  # what `StatisticalManifold` has
         degenerate: str
         differentiable: bool
+        chart: Chart
         dtype: torch.dtype
         engine: Any
 

@@ -23,7 +23,8 @@ from fisherflat.errors import FisherflatError
 
 #: what no argument means, or few
 KINDS: tuple[Any, ...] = (
-    None, "x", b"x", 3.7, -1, 0, True, 10**30, float("nan"), float("inf"), [], {}, object(), range(0), lambda: 0,
+    None, "x", b"x", 3.7, -1, 0, True, np.True_, torch.tensor(True),
+    10**30, float("nan"), float("inf"), [], {}, object(), range(0), lambda: 0,
     [[1.0], [1.0, 2.0]], np.array(["a"]), torch.zeros(0), torch.zeros(3, 3, 3, 3), torch.tensor([1, 2]),
     torch.tensor(1 + 2j), torch.full((2,), float("nan")), torch.zeros(2, dtype=torch.float16),
 )  # fmt: skip

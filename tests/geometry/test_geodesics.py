@@ -205,6 +205,16 @@ def test_many_geodesics_share_what_the_metric_is_asked_for() -> None:
     assert ((found.value - exact).abs() <= found.error + 1e-14).all() and (found.error <= 1e-9 * found.value).all()
 
 
+def test_in_single_precision_no_grid_is_asked_for_in_vain() -> None:
+    """Its digits never suffice for polynomials."""
+    ends = torch.tensor([[0.7, 0.1], [0.9, 0.4]], dtype=D), torch.tensor([[1.0, 0.5], [1.1, 0.2]], dtype=D)
+    for dtype, places in ((torch.float32, 0), (D, 81)):
+        sphere = ff.StatisticalManifold(on_sphere, ff.charts.identity(2), dtype=dtype)
+        asked = counted(sphere)
+        near = sphere._geodesics._around(*ends, 10000)
+        assert (near is None) == (places == 0) and asked[0] >= places and (places or not asked[0])
+
+
 def test_what_a_grid_does_not_see_is_seen_on_the_paths() -> None:
     """A bowl that is a plane at every node of the grid: no path on its polynomials agrees with it."""
     a = torch.tensor([[0.2, 0.3], [0.9, 0.3], [0.3, 0.7], [0.5, 0.5]], dtype=D)

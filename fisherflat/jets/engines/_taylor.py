@@ -131,12 +131,13 @@ class TaylorEngine:
         prefix, chart, algebra = self._prefix, self._chart, self._algebra()
         assert prefix is not None
         with _taped(algebra):
-            if self._polynomials is None or self._polynomials[0] != chart.written:
+            kept = self._polynomials
+            if kept is None or kept[0] != chart.written:
                 origin = chart.point.new_zeros(1, chart.k, dtype=self._dtype)
-                self._polynomials = chart.written, prefix.polynomials(algebra, start(chart, origin))
-            known = self._polynomials[1]
-            if self.program is not None:  # weights may have changed by the next call
-                self._polynomials = None
+                kept = chart.written, prefix.polynomials(algebra, start(chart, origin))
+            if self.program is None:  # else weights may have changed by the next call
+                self._polynomials = kept
+            known = kept[1]
 
         def at(u: Tensor, basis: Tensor | None) -> Tensor:
             with _taped(algebra):
