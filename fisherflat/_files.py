@@ -11,7 +11,10 @@ import math
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -96,6 +99,20 @@ def note(path: Path) -> None:
     if (found := _noted.get()) is not None and path not in _writing:  # a part of a file is none
         found.pop(path, None)  # of a file that was written twice the last time counts
         found[path] = None
+
+
+class Scratch:
+    """A folder among those for temporary files, which goes with this object, or with the process at the latest.
+
+    **Attributes:** `path`. **Raises:** `InputError` where none can be made.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="fisherflat-"))
+        except OSError as error:
+            raise InputError(f"no temporary folder can be made ({error.strerror}); choose a folder") from error
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def tried(path: Path) -> None:

@@ -19,7 +19,8 @@ _DEVICES = ("cpu", "cuda", "xpu", "mps")
 @contextmanager
 def lasting() -> Iterator[None]:
     """Where tensors are made that may enter what has a gradient, now or later: those of the inference mode cannot."""
-    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+    recording = torch.is_grad_enabled()  # before it is left: outside of the inference mode torch records
+    with torch.inference_mode(False), torch.set_grad_enabled(recording):
         yield
 
 

@@ -25,6 +25,7 @@ from fisherflat.plot._style import (
 )
 from fisherflat.spaces.families import labelled
 from fisherflat.statistics import by_group
+from fisherflat.studies.layers import negligible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,9 +242,7 @@ class _Heads(NamedTuple):
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> _Heads:
-        tiny = rows["negligible_image"].fillna(False).astype(bool) if "negligible_image" in rows else False
-        rows = rows.assign(head=rows["part"].str.removeprefix("head ").astype(int), tiny=tiny)
-        rows["tiny"] &= rows["verdict"] == Verdict.CURVED  # the others have no size of their own
+        rows = rows.assign(head=rows["part"].str.removeprefix("head ").astype(int), tiny=negligible(rows))
         rows["scalar_curvature"] = rows["scalar_curvature"].where(~rows["tiny"])
         places = rows.groupby(["layer", "head"])
         mean = places["scalar_curvature"].mean().unstack("head")

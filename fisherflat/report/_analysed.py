@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fisherflat.geometry import Verdict
-from fisherflat.report._page import joint
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,9 +11,6 @@ if TYPE_CHECKING:
 
     from fisherflat.report._patterns import Pattern
     from fisherflat.studies.depth import Depth
-
-#: what tells the estimates apart
-KEYS = ["layer", "part", "reading"]
 
 
 class Analysed(Protocol):
@@ -56,19 +50,12 @@ class Analysed(Protocol):
     def estimates(self) -> pd.DataFrame:
         """Means by layer, part and reading."""
 
+    def decided_of(self, layer: int, part: str) -> pd.DataFrame:
+        """Those of one part of one layer."""
+
     @property
     def gaps(self) -> pd.DataFrame:
         """What gates add."""
 
     def sentences(self) -> list[str]:
         """What the numbers say, in words."""
-
-
-def kinds(found: Analysed) -> pd.DataFrame:
-    """The estimates, and for each layer, part and reading one word for all of its rows."""
-    if "word" in found.estimates:
-        return found.estimates
-    measured = found.table[found.table["verdict"].notna()]
-    word = measured.groupby(KEYS, sort=False)["verdict"].agg(joint).rename("word").reset_index()
-    unknown = (measured["verdict"] == Verdict.UNDECIDED).groupby([measured[name] for name in KEYS], sort=False).sum()
-    return found.estimates.merge(word, on=KEYS).merge(unknown.rename("undecided").reset_index(), on=KEYS)

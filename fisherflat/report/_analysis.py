@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fisherflat import plot, statistics
+from fisherflat import plot
 from fisherflat._display import Card
 from fisherflat._files import read_json, regular
 from fisherflat._version import __version__
@@ -15,9 +15,14 @@ from fisherflat.certificates import versions as made_with
 from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.pages import Section
-from fisherflat.parts import readings
-from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page, _moves_in_words, _patterns
-from fisherflat.report._analysed import kinds
+from fisherflat.report import (
+    _analysis_methods,
+    _analysis_opening,
+    _analysis_page,
+    _estimates,
+    _moves_in_words,
+    _patterns,
+)
 from fisherflat.report._analysis_in_words import glance, headline, overview, sentences
 from fisherflat.report._captions import caption, intervals, of_part, unit_of
 from fisherflat.report._columns import KEYS, columns_of, kinds_of, rows_of
@@ -26,7 +31,7 @@ from fisherflat.report._in_depth import depth_studies
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.report._xarray import dataset
-from fisherflat.studies.layers import CORNERS, QUANTITIES
+from fisherflat.studies.layers import CORNERS, QUANTITIES, negligible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,6 +135,14 @@ class Analysis(Result):
             notes=self.notes, depth=self.depth, studies=self.studies, versions=self.versions, patterns=self.patterns,
         )  # fmt: skip
 
+    def each(self) -> Iterator[dict[str, Any]]:
+        """The rows, one after the other."""
+        return iter(self.rows)
+
+    def to_pair(self) -> pd.DataFrame:
+        """The rows, with all that it takes to pair them with others."""
+        return self.shown.table
+
     @property
     def texts(self) -> dict[int, str]:
         """The prompts by their numbers."""
@@ -152,8 +165,11 @@ class Analysis(Result):
     @cached_property
     def decided(self) -> pd.DataFrame:
         """The rows with numbers, the scalar curvature of undecided ones missing, so that they enter no mean."""
-        rows = self.shown.table[self.shown.table["verdict"].notna()]
-        return rows.assign(scalar_curvature=rows["scalar_curvature"].where(rows["verdict"] != Verdict.UNDECIDED))
+        return _estimates.decided(self.shown.table)
+
+    def decided_of(self, layer: int, part: str) -> pd.DataFrame:
+        """Those of one part of one layer."""
+        return self.decided[(self.decided["layer"] == layer) & (self.decided["part"] == part)]
 
     def by_reading(self, quantity: str = "scalar_curvature") -> pd.DataFrame:
         """One quantity, a row for each layer, part, prompt, position and point, and a column for each reading.
@@ -202,22 +218,7 @@ class Analysis(Result):
         `fisherflat.statistics.Estimate`: mean, spread, and a bootstrap interval over prompts, positions or points, and
         `mean_error`, how far off rounding may have put the mean.
         """
-        import pandas as pd
-
-        found = []
-        for (layer, part), rows in self.decided.groupby(["layer", "part"], sort=False):
-            roles = readings.roles(f"frozen {rows['roles'].iloc[0]}") if rows["roles"].iloc[0] else ()
-            for gate in readings.GATES:
-                pair = readings.gap(roles, gate)
-                if pair is None or not set(pair) <= set(rows["reading"]):
-                    continue
-                differences = statistics.differences(rows, *pair)
-                about = {"layer": layer, "part": part, "gate": readings.WORDS[gate], "live": pair[0], "held": pair[1]}
-                error = sum(_mean_error(rows[rows["reading"] == one]) for one in pair)
-                gap = statistics.by_group(differences.assign(**about), list(about))
-                found.append(gap.assign(mean_error=error))
-        columns = ["layer", "part", "gate", "live", "held", *statistics.Estimate.__dataclass_fields__, "mean_error"]
-        table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+        table = _estimates.gaps(self.decided)
         table.attrs["family"] = self.settings.get("family")
         return table
 
@@ -225,12 +226,11 @@ class Analysis(Result):
     def estimates(self) -> pd.DataFrame:
         """Mean, spread and interval of the scalar curvature, a row for each layer, part and reading.
 
-        Undecided rows are left out, and counted as `missing`; `mean_error`: how far off rounding may have put the mean.
+        Undecided rows are left out, and counted as `missing`; `mean_error`: how far off rounding may have put the mean;
+        `word`: what the verdicts of all rows come to, of which so many are `undecided`; `negligible`: how many of the
+        curved ones have a negligible image, and `mean_of_others`, the mean of those that have none.
         """
-        by = ["layer", "part", "reading"]
-        found = statistics.by_group(self.decided, by)
-        errors = [_mean_error(rows) for _, rows in self.decided.groupby(by, sort=False, dropna=False)]
-        return found.assign(mean_error=errors)
+        return _estimates.estimated(self.decided)
 
     @property
     def measured(self) -> bool:
@@ -307,7 +307,7 @@ class Analysis(Result):
                 lambda ax: plot.gaps(self.gaps, ax=ax), 2.4, about=self._about(gaps, measured[~heads], intervals)
             )
         if self.patterns:
-            files |= _patterns.files(self.patterns, kinds(self.shown), self.model, self.settings)
+            files |= _patterns.files(self.patterns, self.estimates, self.model, self.settings)
         if heads.any():
             files["heads.png"] = self._map_of_heads(measured[heads])
         return files
@@ -327,7 +327,7 @@ class Analysis(Result):
         found = list(dict.fromkeys((curved if len(curved) else heads)["reading"]))
         shown = heads[heads["reading"].isin(found)]
         height = len(found) * (0.8 + 0.18 * max(2, min(shown["layer"].nunique(), 24)))
-        small = bool((shown["negligible_image"].fillna(False) & (shown["verdict"] == Verdict.CURVED)).any())
+        small = bool(negligible(shown).any())
         flat = partial(_of_cells, bool(shown["verdict"].isin(FLAT_WORDS).any()), small)
         about = self._about("scalar curvature by head", shown, flat)
         return Figure.of_panels(
@@ -348,7 +348,7 @@ class Analysis(Result):
 
     @classmethod
     def load(cls, folder: str | Path) -> Analysis:
-        """The analysis that `save` wrote into a folder.
+        """The analysis that `save` wrote into a folder: a `LargeAnalysis` where that was one.
 
         **Raises:** `InputError` where its files are not there or not whole.
         """
@@ -383,11 +383,6 @@ class Analysis(Result):
         return (
             f"Analysis({self.model!r}, {len(self.rows)} rows, {layers} layers{'' if self.complete else ', incomplete'})"
         )
-
-
-def _mean_error(rows: pd.DataFrame) -> float:
-    """The mean error of the scalar curvatures that are there: at most so far off is their mean."""
-    return float(rows["scalar_curvature_error"].where(rows["scalar_curvature"].notna()).mean())
 
 
 def _of_cells(flat: bool, small: bool, drawn: str, over: str, undecided: bool) -> str:

@@ -10,6 +10,7 @@ from fisherflat.parts import readings
 from fisherflat.report._digits import known_to
 from fisherflat.statistics import ENOUGH, Estimate, estimate
 from fisherflat.studies import in_words
+from fisherflat.studies.layers import negligible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def sentences(table: pd.DataFrame, gaps: pd.DataFrame) -> list[str]:
             f"At {len(undecided)} of {len(measured)} points the error of the scalar curvature exceeds its value, so "
             f"that not even its sign is known ({_where(undecided)}): these are undecided, and in no mean."
         )
-    small = measured[measured["negligible_image"].fillna(False) & (measured["verdict"] == Verdict.CURVED)]
+    small = measured[negligible(measured)]
     if len(small):
         said.append(
             f"At {len(small)} of {len(measured)} points a unit of the chart changes the outputs by less than a "

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fisherflat import scale, statistics
 from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.parts import readings
-from fisherflat.report._analysed import KEYS, Analysed, kinds
+from fisherflat.report._analysed import Analysed
 from fisherflat.report._analysis_in_words import HELD, NAMES
+from fisherflat.report._estimates import PLACE
 from fisherflat.report._page import CURVATURE, layers, listed, off, sign, sure, unit_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def opening(found: Analysed) -> list[str]:
     """What is flat, what is most curved and how sure that is, and which part makes it."""
     if not found.measured:
         return ["Nothing could be measured: each row of the table says why."]
-    estimates = kinds(found)
+    estimates = found.estimates
     top = _most_curved(estimates)
     if top is None:
         unknown = (estimates["word"] == Verdict.UNDECIDED).any()
@@ -33,26 +34,18 @@ def opening(found: Analysed) -> list[str]:
     return [_flat(estimates), _curved(top, unit_of(found.settings.get("family"))), _made(found, estimates, top)]
 
 
-def of_estimates(estimates: pd.DataFrame, family: str | None) -> list[str]:
-    """The first two sentences, from estimates alone."""
-    if estimates.empty:
-        return ["Nothing could be measured: each row of the table says why."]
-    top = _most_curved(estimates)
-    said = "Nothing that was measured is known to be curved." if top is None else _curved(top, unit_of(family))
-    return [_flat(estimates), said]
-
-
 def scaled(found: Analysed) -> list[str]:
     """What curvature is, and what the one of the second sentence means, in lengths and among other models."""
     if not found.measured or found.settings.get("family") is not None:
         return [CURVATURE]
     if found.settings.get("moves", {}).get("dim") == "full":  # what there is to compare with moved few directions
         return [CURVATURE]
-    top = _most_curved(kinds(found))
+    top = _most_curved(found.estimates)
     if top is None:
         return [CURVATURE]
-    k, error = next(len(row["u"]) for row in found.rows if row["u"] is not None), float(top["mean_error"])
-    meant = scale.of(float(top["mean"]), k, error=error, part=top["part"], reading=top["reading"])
+    k = len(found.decided_of(int(top["layer"]), top["part"])["u"].iloc[0])
+    error, part, reading = float(top["mean_error"]), top["part"], top["reading"]
+    meant = scale.of(float(top["mean"]), k, error=error, part=part, reading=reading)
     return [CURVATURE, str(meant)]
 
 
@@ -113,8 +106,7 @@ def _curved(top: pd.Series[Any], unit: str) -> str:
 
 def _made(found: Analysed, kinds: pd.DataFrame, top: pd.Series[Any]) -> str:
     """The third sentence: which part makes it, as far as holding parts tells."""
-    rows = found.decided
-    rows = rows[(rows["layer"] == top["layer"]) & (rows["part"] == top["part"])]
+    rows = found.decided_of(int(top["layer"]), top["part"])
     base = top["reading"]
     tried = {}
     for reading in dict.fromkeys(rows["reading"]):
@@ -127,12 +119,12 @@ def _made(found: Analysed, kinds: pd.DataFrame, top: pd.Series[Any]) -> str:
     reading = max(tried, key=lambda name: abs(tried[name]["mean"]))
     change = tried[reading]
     error = sum(
-        kinds.loc[(kinds[KEYS] == [top["layer"], top["part"], one]).all(axis=1), "mean_error"].iloc[0]
+        kinds.loc[(kinds[PLACE] == [top["layer"], top["part"], one]).all(axis=1), "mean_error"].iloc[0]
         for one in (base, reading)
     )
     what, unit = _PARTS[change["role"]], unit_of(found.settings.get("family"))
     left = top["mean"] - change["mean"]
-    of_held = kinds.loc[(kinds[KEYS] == [top["layer"], top["part"], reading]).all(axis=1), "word"].iloc[0]
+    of_held = kinds.loc[(kinds[PLACE] == [top["layer"], top["part"], reading]).all(axis=1), "word"].iloc[0]
     if math.isnan(left):
         return f"Which part makes it is open: with {what} held nothing is decided."
     said = (

@@ -10,10 +10,11 @@ from fisherflat.geometry import FLAT_WORDS, Verdict
 from fisherflat.pages import Chart, Grid, Pick, Points, Section, cells, ranges
 from fisherflat.parts import readings
 from fisherflat.report import _patterns
-from fisherflat.report._analysed import Analysed, kinds
+from fisherflat.report._analysed import Analysed
 from fisherflat.report._analysis_in_words import NAMES
 from fisherflat.report._depth_page import measured
 from fisherflat.report._page import TONES, axis, interval, listed, number, short
+from fisherflat.studies.layers import negligible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,37 +33,36 @@ _ILL = 1e6
 
 def sections(found: Analysed) -> list[Section]:
     """What is to be read of an analysis, from what matters most to how it was made."""
-    parts, family = list[Section](), found.settings.get("family")
-    if found.measured:
-        parts += of_estimates(kinds(found), family, found.table)
-        parts += _patterns.sections(found.patterns, kinds(found), family)
-        if len(found.gaps):
-            parts.append(_gates(found.gaps, family))
+    parts = of_estimates(found)
     if "planes" in found.table and found.measured:
-        parts.append(_all_directions(found.table, family))
-    if found.studies:
-        parts.append(through_depth(found.studies))
+        parts.append(_all_directions(found.table, found.settings.get("family")))
+    parts += through_depth(found.studies)
     return [*parts, _second_look(found), Section("All of it in sentences", [Points(found.sentences())])]
 
 
-def of_estimates(estimates: pd.DataFrame, family: str | None, table: pd.DataFrame | None = None) -> list[Section]:
-    """What estimates by layer, part and reading show; the whole `table`, where it is at hand, tells what is small."""
-    parts = []
+def of_estimates(found: Analysed) -> list[Section]:
+    """What the estimates by layer, part and reading show, and what gates add."""
+    parts, estimates, family = list[Section](), found.estimates, found.settings.get("family")
     whole = estimates[estimates["part"].isin(NAMES)]
     if len(whole):
         parts += [_overview(whole, family), _by_layer(whole, family)]
     if len(estimates) > len(whole):
-        parts.append(_heads(estimates[~estimates["part"].isin(NAMES)], table))
+        parts.append(_heads(estimates[~estimates["part"].isin(NAMES)]))
+        parts += _patterns.sections(found.patterns, estimates, family)
+    if len(found.gaps):
+        parts.append(_gates(found.gaps, family))
     return parts
 
 
-def through_depth(studies: Sequence[Depth]) -> Section:
-    """The studies of depth, of which a reader looks at one."""
+def through_depth(studies: Sequence[Depth]) -> list[Section]:
+    """The studies of depth, where there are some, of which a reader looks at one."""
+    if not studies:
+        return []
     if len(studies) == 1:
-        return Section(f"Through the depth: {short(studies[0].text)}", measured(studies[0]))
+        return [Section(f"Through the depth: {short(studies[0].text)}", measured(studies[0]))]
     names = [f"({number}) {short(study.text)}" for number, study in enumerate(studies)]
     each = {name: Section(name, measured(study)) for name, study in zip(names, studies, strict=True)}
-    return Section("Through the depth", [Pick("Look at the prompt", each)])
+    return [Section("Through the depth", [Pick("Look at the prompt", each)])]
 
 
 def _overview(kinds: pd.DataFrame, family: str | None) -> Section:
@@ -167,27 +167,17 @@ def _all_directions(table: pd.DataFrame, family: str | None) -> Section:
     ])  # fmt: skip
 
 
-def _without_negligible(table: pd.DataFrame) -> tuple[pd.Series, set[Any]]:
-    """Means over points whose image is not negligible, by layer, part and reading; and what has points that are."""
-    curved = table[table["verdict"] == Verdict.CURVED]
-    small = curved["negligible_image"].fillna(False).astype(bool)
-    keys = ["layer", "part", "reading"]
-    return curved[~small].groupby(keys)["scalar_curvature"].mean(), set(curved[small].groupby(keys).groups)
-
-
-def _heads(kinds: pd.DataFrame, table: pd.DataFrame | None) -> Section:
+def _heads(kinds: pd.DataFrame) -> Section:
     """Heads that hardly move their outputs have no colour: curvatures of nothing would take it from all others."""
     items: list[Any] = []
-    means, small = _without_negligible(table) if table is not None else (pd.Series(dtype=float), set[Any]())
 
     def seen(row: dict[str, Any]) -> dict[str, Any]:
-        key = row["layer"], row["part"], row["reading"]
-        told = _row(row) | {"head": row["part"].removeprefix("head ")}
-        if key not in small or told["tone"] != "curved":
+        told, mean = _row(row) | {"head": row["part"].removeprefix("head ")}, row["mean_of_others"]
+        if not row["negligible"] or told["tone"] != "curved":
             return told
-        if key in means.index:
-            return told | {"mean": means[key], "shown": f"{means[key]:+.3g} without negligible images", "interval": ""}
-        return told | {"mean": math.nan, "word": "negligible image", "tone": "small"}
+        if math.isnan(mean):
+            return told | {"mean": math.nan, "word": "negligible image", "tone": "small"}
+        return told | {"mean": mean, "shown": f"{mean:+.3g} without negligible images", "interval": ""}
 
     for reading in sorted(set(kinds["reading"]), key=readings.order):
         rows = kinds[kinds["reading"] == reading]
@@ -310,7 +300,7 @@ def _second_look(found: Analysed) -> Section:
         said.append(
             f"Cancellation: at {len(lost)} points fewer than three digits of the curvature are right ({_places(lost)})."
         )
-    small = measured[measured["negligible_image"].fillna(False) & (measured["verdict"] == Verdict.CURVED)]
+    small = measured[negligible(measured)]
     if len(small):
         said.append(
             f"Negligible images: at {len(small)} curved points the outputs move less than a thousandth of their spread "

@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 
 import torch
 
-from fisherflat._files import as_json
+from fisherflat._files import Scratch, as_json
 from fisherflat.errors import InputError
 from fisherflat.models import PARTS, as_model, as_prompts
 from fisherflat.models.covariances import Covariance
@@ -96,7 +96,8 @@ def analyze(
       outputs of `"all"` tokens are the surface, or those of the ones that `"moved"`.
     - `jobs`: how many processes measure at a time; `runner`: what carries out the tasks instead, one
       of `fisherflat.runners`, such as `ff.runners.ray()`, or a function of that kind.
-    - `folder`: keep what is done there as it comes; `resume`: take what is done from there, and measure only the rest;
+    - `folder`: keep what is done there as it comes (default: in memory, and from 500,000 rows on in a temporary folder
+      that goes with the result; save it); `resume`: take what is done from there, and measure only the rest;
       `overwrite`: remove it. Without either a folder that holds an analysis is refused.
     - `depth`: also study how curvature accumulates over the layers on each prompt (`fisherflat.study_depth`), and
       write that into the folder.
@@ -162,14 +163,16 @@ def _together(found: Sequence[Analysis], all_of_them: bool) -> Analysis:
     """Analyses that differ in what moved, as one; whether none is missing."""
     first, *others = found
     notes = list(dict.fromkeys(note for one in found for note in one.notes))
-    named = ", ".join(one.rows[0]["moves"] for one in others if one.rows)
+    named = ", ".join(name for one in others for name in one.moves)
     notes.append(f"Estimates, sentences and figures are about the first of several moves; the table also has {named}.")
     settings = first.settings | {"others": [one.settings["moves"] for one in others]}
-    return Analysis(
-        [row for one in found for row in one.rows], model=first.model, settings=settings,
-        complete=all_of_them and all(one.complete for one in found), notes=notes, patterns=first.patterns,
-        depth=first.depth, studies=first.studies,
-    )  # fmt: skip
+    about: dict[str, Any] = {"model": first.model, "settings": settings, "notes": notes}
+    about["complete"] = all_of_them and all(one.complete for one in found)
+    about |= {"patterns": first.patterns, "depth": first.depth, "studies": first.studies}
+    rows = (row for one in found for row in one.each())
+    if any(isinstance(one, LargeAnalysis) for one in found):
+        return LargeAnalysis.written(rows, Scratch(), **about)
+    return Analysis(list(rows), **about)
 
 
 def _analyzed(
@@ -212,6 +215,6 @@ def _analyzed(
         "notes": found.notes,
     }
     about |= {"depth": said, "studies": depth_studies(Path(folder)) if folder is not None and said else ()}
-    if folder is not None and not isinstance(found.rows, list):  # they stay on disk
-        return LargeAnalysis.written(found.rows, folder, **about)
+    if not isinstance(found.rows, list):  # they stay on disk
+        return LargeAnalysis.written(found.rows, folder if folder is not None else Scratch(), **about)
     return Analysis(found.rows, **about)

@@ -17,7 +17,6 @@ from fisherflat.report import _comparison_page as page
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._captions import caption, of_part
 from fisherflat.report._comparison_in_words import headline, overview, sentences
-from fisherflat.report._large import LargeAnalysis
 from fisherflat.report._page import as_asked
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
@@ -45,8 +44,7 @@ class Comparison(Result):
     kind = "How the curvature of models differs"
 
     def __init__(self, analyses: Sequence[Analysis], *, names: Sequence[str], expected: int | None = None) -> None:
-        self.analyses = [one.where() if isinstance(one, LargeAnalysis) else one for one in analyses]  # rows are paired
-        self.names = list(names)
+        self.analyses, self.names = list(analyses), list(names)
         self.expected = len(self.analyses) if expected is None else expected
         self.complete = len(self.analyses) == self.expected and all(one.complete for one in self.analyses)
         self.model = " against ".join(reversed(self.names)) if len(self.names) == 2 else ", ".join(self.names)
@@ -59,8 +57,7 @@ class Comparison(Result):
         measured = len(self.analyses) > 1 and all(analysis.measured for analysis in self.analyses)
         if not measured or not self.complete:
             return None
-        tables = {name: one.shown.table for name, one in zip(self.names, self.analyses, strict=True)}
-        return paired(tables)
+        return paired({name: one.to_pair() for name, one in zip(self.names, self.analyses, strict=True)})
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -205,7 +202,7 @@ class Comparison(Result):
         parts = rows["part"].nunique()
         canvas = blank(2 * plot.COLUMN, 1.2 + 1.5 * parts)
         plot.compared(rows, first=self.names[0], axes=canvas.subplots(parts, 2, sharex=True, squeeze=False))
-        texts = [str(text) for text in dict.fromkeys(row["text"] for row in self.analyses[0].rows)]
+        texts = [str(text) for text in dict.fromkeys(self.analyses[0].texts.values())]
         said = "left: means; right: paired differences, means with intervals; grey: noise floor of halves"
         what = f"scalar curvature by layer, {held}"
         plot.caption(

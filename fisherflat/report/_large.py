@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fisherflat._files import made, whole
+from fisherflat._files import Scratch, made, regular, whole
 from fisherflat.errors import InputError
 from fisherflat.pages import Points, Section
-from fisherflat.report import _analysis_methods, _analysis_opening, _analysis_page
-from fisherflat.report._analysed import KEYS, kinds
+from fisherflat.report import _analysis_page, _estimates
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._columns import columns_of, kinds_of, rows_of
 from fisherflat.report._in_depth import depth_studies
-from fisherflat.report._page import CURVATURE
+from fisherflat.studies.comparison import PAIRED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,26 +35,35 @@ class LargeAnalysis(Analysis):
     **Attributes:** `count`, how many rows there are; the others as in `Analysis`, but for those that need all rows.
     """
 
-    def __init__(self, parts: Path, count: int, **about: Any) -> None:
+    def __init__(self, parts: Path, count: int, *, scratch: Scratch | None = None, **about: Any) -> None:
         super().__init__([], **about)
         del self.rows  # which they are not
-        self.parts, self.count = parts, count
+        self.parts, self.count, self._scratch = parts, count, scratch
 
     @classmethod
-    def written(cls, rows: Sequence[Mapping[str, Any]], folder: str | Path, **about: Any) -> LargeAnalysis:
-        """From rows that come one after the other, by layer and part."""
-        parts = made(Path(folder) / PARTS)
-        columns = columns_of(about["settings"])
+    def written(cls, rows: Iterable[Mapping[str, Any]], folder: str | Path | Scratch, **about: Any) -> LargeAnalysis:
+        """From rows that come one after the other, by layer and part; in a `Scratch`, which stays as long as this."""
+        place, scratch = (folder.path, folder) if isinstance(folder, Scratch) else (Path(folder), None)
+        parts = made(place / PARTS)
+        columns, count = columns_of(about["settings"]), 0
         for old in parts.glob("part-*.parquet"):
             old.unlink()
         for number, own in enumerate(_pieces(rows, OF_PART)):
             with whole(parts / f"part-{number:05d}.parquet") as file:
-                _write(own, columns, file)
-        return cls(parts, len(rows), **about)
+                count += _write(own, columns, file)
+        return cls(parts, count, scratch=scratch, **about)
 
     @classmethod
     def opened(cls, place: Path, content: Mapping[str, Any]) -> LargeAnalysis:
-        """From a folder and what its document says; no row is read."""
+        """From a folder and what its document says; no row is read.
+
+        **Raises:** `InputError` where its parts do not have as many.
+        """
+        import pyarrow.parquet as parquet
+
+        found = sum(parquet.read_metadata(regular(part)).num_rows for part in _parts_in(place / PARTS))
+        if found != content["rows"]:
+            raise InputError(f"{PARTS} has {found} of {content['rows']} rows; resume the analysis to write them again")
         about = {name: content[name] for name in ("model", "settings", "complete", "notes", "depth", "versions")}
         return cls(place / PARTS, content["rows"], studies=depth_studies(place), **about)
 
@@ -78,7 +86,10 @@ class LargeAnalysis(Analysis):
             one = compute.field(name).isin(values)
             condition = one if condition is None else condition & one
         wanted = list(columns or self.columns)
-        for path in sorted(self.parts.glob("part-*.parquet")):
+        files = _parts_in(self.parts)
+        if self.count and not files:
+            raise InputError(f"the rows of this analysis were in {self.parts}, and are there no more; load it again")
+        for path in files:
             with parquet.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
                     read = file.read_row_group(group, columns=[*dict.fromkeys((*wanted, *where))])
@@ -109,6 +120,16 @@ class LargeAnalysis(Analysis):
         """**Raises:** `InputError` as `table`."""
         raise self._too_many()
 
+    def each(self) -> Iterator[dict[str, Any]]:
+        """The rows, one after the other."""
+        return (row for piece in self.scan() for row in rows_of(piece))
+
+    def to_pair(self) -> pd.DataFrame:
+        """The rows in memory, with the columns alone that it takes to pair them with others."""
+        import pandas as pd
+
+        return pd.concat(self.scan(PAIRED, **self._first), ignore_index=True)
+
     def _too_many(self) -> InputError:
         return InputError(
             f"the {self.count:,} rows of this analysis are too many for one table; take some of them "
@@ -117,26 +138,49 @@ class LargeAnalysis(Analysis):
 
     @cached_property
     def estimates(self) -> pd.DataFrame:
-        """As of `Analysis`, with the joint `word` of the verdicts and how many rows are `undecided`."""
+        """As of `Analysis`."""
+        return self._part_by_part(_estimates.estimated)
+
+    @cached_property
+    def gaps(self) -> pd.DataFrame:
+        """As of `Analysis`."""
+        return self._part_by_part(_estimates.gaps)
+
+    def _part_by_part(self, of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
         import pandas as pd
 
-        needed = [name for name in _NEEDED if name in self.columns]
-        found, held, place = list[pd.DataFrame](), list[pd.DataFrame](), None
-        for piece in self.scan(needed):
+        nothing = of(_estimates.decided(pd.DataFrame(columns=self._needed)))
+        return _estimates.joined([of(rows) for rows in self._parts()], list(nothing))
+
+    @property
+    def _needed(self) -> list[str]:
+        return [name for name in _estimates.NEEDED if name in self.columns]
+
+    def _parts(self) -> Iterator[pd.DataFrame]:
+        """The decided rows of one part of one layer after the other, with what estimates are made of."""
+        import pandas as pd
+
+        held, place = list[pd.DataFrame](), None
+        for piece in self.scan(self._needed, **self._first):
             for here, rows in piece.groupby(["layer", "part"], sort=False):
                 if here != place and held:
-                    found, held = [*found, self._of(pd.concat(held))], []
+                    yield _estimates.decided(pd.concat(held))
+                    held = []
                 place = here
                 held.append(rows)
-        found += [self._of(pd.concat(held))] if held else []
-        filled = [one for one in found if len(one)]
-        return pd.concat(filled, ignore_index=True) if filled else self._of(pd.DataFrame(columns=needed))
+        if held:
+            yield _estimates.decided(pd.concat(held))
 
-    def _of(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The estimates of some rows of all that is known of a layer and part."""
-        of = Analysis([], model=self.model, settings=self.settings, complete=True, versions=self.versions)
-        of.table = rows
-        return kinds(of)
+    @property
+    def _first(self) -> dict[str, str]:
+        """What selects the rows that estimates are of: of several movements the first."""
+        return {"moves": self.moves[0]} if len(self.moves) > 1 else {}
+
+    def decided_of(self, layer: int, part: str) -> pd.DataFrame:
+        """As of `Analysis`."""
+        import pandas as pd
+
+        return _estimates.decided(pd.concat(self.scan([*self._needed, "u"], layer=layer, part=part, **self._first)))
 
     @property
     def measured(self) -> bool:
@@ -145,8 +189,8 @@ class LargeAnalysis(Analysis):
 
     @cached_property
     def moves(self) -> list[str]:
-        """What moved, by name: one of them."""
-        return [name for name in dict.fromkeys(next(self.scan(["moves"]))["moves"]) if name is not None]
+        """What moved, by name, in the order in which it was asked for."""
+        return list(dict.fromkeys(name for piece in self.scan(["moves"]) for name in piece["moves"].dropna().unique()))
 
     @cached_property
     def texts(self) -> dict[int, str]:
@@ -158,14 +202,6 @@ class LargeAnalysis(Analysis):
     def shown(self) -> Analysis:
         return self
 
-    def opening(self) -> list[str]:
-        """What is flat, and what is most curved and how sure that is."""
-        return _analysis_opening.of_estimates(self.estimates, self.settings.get("family"))
-
-    def scale(self) -> list[str]:
-        """What curvature is."""
-        return [CURVATURE]
-
     def sentences(self) -> list[str]:
         """What the estimates say, and the notes."""
         depth = [sentence for said in self.depth.values() for sentence in said]
@@ -176,16 +212,12 @@ class LargeAnalysis(Analysis):
         return " ".join(self.opening())
 
     def sections(self) -> list[Section]:
-        """The estimates, layer by layer, and the studies of depth."""
+        """The estimates, layer by layer, what gates add, and the studies of depth."""
         return [
-            *_analysis_page.of_estimates(self.estimates, self.settings.get("family")),
-            *([_analysis_page.through_depth(self.studies)] if self.studies else []),
+            *_analysis_page.of_estimates(self),
+            *_analysis_page.through_depth(self.studies),
             Section("All of it in sentences", [Points(self.sentences())]),
         ]
-
-    def methods(self) -> list[Any]:
-        """How it was made."""
-        return _analysis_methods.methods(self)
 
     def overview(self) -> list[Any]:
         """No table for the terminal: `estimates.csv` holds what there is."""
@@ -194,10 +226,10 @@ class LargeAnalysis(Analysis):
     glance = overview
 
     def files(self) -> dict[str, Any]:
-        """`analysis.json`, `estimates.csv`, and the parts of the table."""
+        """`analysis.json`, `estimates.csv`, `gaps.csv`, and the parts of the table."""
         about = {**self._document(), "rows": self.count}
-        parts = {f"{PARTS}/{path.name}": path for path in sorted(self.parts.glob("part-*.parquet"))}
-        return {self.document: about, "estimates.csv": self.estimates, **parts}
+        parts = {f"{PARTS}/{path.name}": path for path in _parts_in(self.parts)}
+        return {self.document: about, "estimates.csv": self.estimates, "gaps.csv": self.gaps, **parts}
 
     def _means(self) -> pd.DataFrame:
         return self.estimates
@@ -206,11 +238,9 @@ class LargeAnalysis(Analysis):
         return f"LargeAnalysis({self.model!r}, {self.count:,} rows{'' if self.complete else ', incomplete'})"
 
 
-#: what estimates are made of
-_NEEDED = (
-    *KEYS, "prompt", "text", "position", "point", "scalar_curvature", "scalar_curvature_error", "verdict", "moves",
-    "scalar_curvature_low", "scalar_curvature_high", "planes",
-)  # fmt: skip
+def _parts_in(folder: Path) -> list[Path]:
+    """The parts of a table, in order."""
+    return sorted(folder.glob("part-*.parquet"))
 
 
 def _pieces(rows: Iterable[Mapping[str, Any]], count: int) -> Iterator[Iterator[Mapping[str, Any]]]:
@@ -220,15 +250,19 @@ def _pieces(rows: Iterable[Mapping[str, Any]], count: int) -> Iterator[Iterator[
         yield chain([first], islice(left, count - 1))
 
 
-def _write(rows: Iterator[Mapping[str, Any]], columns: Sequence[str], file: Path) -> None:
-    """A part, in groups of rows."""
+def _write(rows: Iterator[Mapping[str, Any]], columns: Sequence[str], file: Path) -> int:
+    """A part, in groups of rows, and how many there are."""
     import pyarrow
     import pyarrow.parquet as parquet
 
     schema = pyarrow.schema([(name, _kind(name, pyarrow)) for name in columns])
+    count = 0
     with parquet.ParquetWriter(file, schema) as writer:
         for piece in _pieces(rows, AT_A_TIME):
-            writer.write_table(pyarrow.Table.from_pylist(list(piece), schema))
+            table = pyarrow.Table.from_pylist(list(piece), schema)
+            writer.write_table(table)
+            count += len(table)
+    return count
 
 
 def _kind(name: str, arrow: Any) -> Any:

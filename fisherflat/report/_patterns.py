@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -91,12 +92,12 @@ class Curved:
     said: str
 
 
-def beside_curvature(patterns: Sequence[Pattern], kinds: pd.DataFrame, unit: str) -> list[Curved]:
+def beside_curvature(patterns: Sequence[Pattern], estimates: pd.DataFrame, unit: str) -> list[Curved]:
     """The patterns of the first prompt that has some, by how curved their heads are.
 
-    **Args:** `kinds`, the estimates by layer, part and reading, with a word for each; `unit` of curvature.
+    **Args:** `estimates`, as of an `Analysis`; `unit` of curvature. Negligible images are left out, as in maps.
     """
-    heads = kinds[kinds["part"].str.startswith("head ")]
+    heads = estimates[estimates["part"].str.startswith("head ")]
     if heads.empty or not patterns:
         return []
     first = min(heads["reading"], key=readings.order)
@@ -105,18 +106,26 @@ def beside_curvature(patterns: Sequence[Pattern], kinds: pd.DataFrame, unit: str
     for pattern in patterns:
         row = known.get((pattern.layer, f"head {pattern.head}"))
         if pattern.prompt == patterns[0].prompt and row is not None:
-            curved = TONES[row["word"]] == "curved"
-            value = f"{number(row['mean'], row['mean_error'], 3, '+').text}{unit}" if curved else row["word"]
-            found.append(Curved(pattern, abs(row["mean"]) if curved else 0.0, f"{first}: {value}"))
+            found.append(Curved(pattern, *_curvature(row, first, unit)))
     return sorted(found, key=lambda one: (-one.size, one.pattern.layer, one.pattern.head))
 
 
+def _curvature(row: Mapping[str, Any], reading: str, unit: str) -> tuple[float, str]:
+    """How curved a head is, and that in words."""
+    if TONES[row["word"]] != "curved":
+        return 0.0, f"{reading}: {row['word']}"
+    mean = row["mean_of_others"] if row["negligible"] else row["mean"]
+    if math.isnan(mean):
+        return 0.0, f"{reading}: negligible image"
+    return abs(mean), f"{reading}: {number(mean, row['mean_error'], 3, '+').text}{unit}"
+
+
 def files(
-    patterns: Sequence[Pattern], kinds: pd.DataFrame, model: str, settings: Mapping[str, Any]
+    patterns: Sequence[Pattern], estimates: pd.DataFrame, model: str, settings: Mapping[str, Any]
 ) -> dict[str, Content]:
     """All of them, and a figure of those of the heads that are most curved, where any has an estimate."""
     written: dict[str, Content] = {FILE: document(patterns)}
-    if found := beside_curvature(patterns, kinds, unit_of(settings.get("family"))):
+    if found := beside_curvature(patterns, estimates, unit_of(settings.get("family"))):
         what = "what the most curved heads look at, beside their mean scal"
         about = caption(model, what, [found[0].pattern.text], of_part(settings))
         written["patterns.png"] = Figure(partial(_draw, found[:DRAWN], about))
@@ -140,9 +149,9 @@ def _draw(found: Sequence[Curved], about: Sequence[str]) -> Canvas:
     return canvas
 
 
-def sections(patterns: Sequence[Pattern], kinds: pd.DataFrame, family: str | None) -> list[Section]:
+def sections(patterns: Sequence[Pattern], estimates: pd.DataFrame, family: str | None) -> list[Section]:
     """What heads look at, beside how curved they are."""
-    found = beside_curvature(patterns, kinds, unit_of(family))
+    found = beside_curvature(patterns, estimates, unit_of(family))
     if not found:
         return []
     charts = {}

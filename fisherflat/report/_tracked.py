@@ -102,7 +102,7 @@ class Track(Result):
         for run in self.runs:
             stages = [s for s in self.measured if s.run == run and s.analysis is not None and s.analysis.complete]
             if len(stages) > 1:
-                ends = {f"step {s.step}": s.analysis.table for s in (stages[0], stages[-1]) if s.analysis is not None}
+                ends = {f"step {s.step}": s.analysis.to_pair() for s in (stages[0], stages[-1]) if s.analysis}
                 changed = differences(paired(ends).table, by)
                 found.append(changed.assign(run=run, **{"from": stages[0].step, "to": stages[-1].step}))
         columns = ["run", "from", "to", *by, *DIFFERENCES]
@@ -201,7 +201,7 @@ class Track(Result):
         axes = canvas.subplots(parts, runs, sharex="col", sharey="row", squeeze=False)
         plot.tracks(rows, axes=axes)
         analyses = [stage.analysis for stage in self.measured if stage.analysis is not None]
-        found = [row["text"] for one in analyses for row in one.rows]
+        found = [text for one in analyses for text in one.texts.values()]
         said = "means over prompts, positions, points; bands: 95 % intervals"
         what, unit = f"scalar curvature by training step, {held}", of_part(analyses[0].settings)
         about = caption(", ".join(self.runs), what, [str(text) for text in dict.fromkeys(found)], said, unit)
@@ -260,7 +260,7 @@ def _notes(stages: Sequence[Stage]) -> list[str]:
 
 
 def _first_error(stage: Stage) -> str:
-    rows = [] if stage.analysis is None else stage.analysis.rows
+    rows = () if stage.analysis is None else stage.analysis.each()
     return next((str(row["error"]) for row in rows if row["error"]), "there are no rows")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,8 @@ def test_estimates_are_those_of_the_whole_table(both: Any) -> None:
     whole, large, folder = both
     columns = list(whole.estimates)
     pd.testing.assert_frame_equal(large.estimates[columns], whole.estimates, check_dtype=False)
-    assert large.opening() == whole.opening()[:2]
+    pd.testing.assert_frame_equal(large.gaps, whole.gaps, check_dtype=False)
+    assert large.opening() == whole.opening() and large.scale() == whole.scale()
     written = pd.read_csv(folder / "estimates.csv")
     assert written["mean"].tolist() == pytest.approx(whole.estimates["mean"].tolist(), rel=1e-12)
 
@@ -101,11 +103,29 @@ def test_resumed_it_is_the_same(both: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(again, LargeAnalysis) and again.count == large.count
 
 
-def test_without_a_folder_many_rows_are_a_table(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_they_lie_in_a_temporary_one(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _, _ = both
     monkeypatch.setattr(run, "MANY", 10)
     found = ff.analyze("python-llama", PROMPTS, **SMALL)
-    assert len(found.table) == len(whole.table) > 10 and not isinstance(found, LargeAnalysis)
+    assert isinstance(found, LargeAnalysis)
+    pd.testing.assert_frame_equal(found.where().table, whole.table, check_dtype=False)
+    place = found.parts
+    assert place.is_dir()
+    del found
+    gc.collect()
+    assert not place.exists()
+
+
+def test_several_moves_of_many_rows_are_estimated_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    few: dict[str, Any] = {"layers": [0], "points": 2, "parts": ["mlp"], "moves": ["principal", "random:0"]}
+    whole = ff.analyze("python-llama", [[1, 2, 3]], progress=False, **few)
+    monkeypatch.setattr(run, "MANY", 1)
+    found = ff.analyze("python-llama", [[1, 2, 3]], progress=False, **few)
+    assert isinstance(found, LargeAnalysis) and found.moves == whole.moves and found.count == len(whole.rows)
+    pd.testing.assert_frame_equal(found.estimates, whole.estimates, check_dtype=False)
+    random = whole.along("random:0")
+    pd.testing.assert_frame_equal(found.where(moves="random:0").table, random.table, check_dtype=False)
+    assert found.notes[-1] == whole.notes[-1]
 
 
 def test_it_keeps_its_studies_of_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,11 +156,48 @@ def test_where_nothing_was_measured_it_says_so(both: Any, tmp_path: Path) -> Non
     assert ff.Analysis.load(tmp_path).estimates.empty and "m" in large._repr_html_()
 
 
+def test_heads_with_negligible_images_are_told_as_of_the_whole_table(tmp_path: Path) -> None:
+    """Of one head some points count, of another none; a third has no such points."""
+    rows = [
+        {"layer": 0, "part": f"head {head}", "reading": "live", "roles": "", "prompt": 0, "text": "a", "position": 1,
+         "point": point, "u": [0.0, 0.0], "scalar_curvature": 1.0 + 8.0 * small, "scalar_curvature_error": 0.0,
+         "verdict": "curved", "negligible_image": small}
+        for head, tiny in enumerate([(False, True, False), (True, True, True), (False, False, False)])
+        for point, small in enumerate(tiny)
+    ]  # fmt: skip
+    about: dict[str, Any] = {"model": "m", "settings": {}, "complete": True, "versions": {"fisherflat": "0"}}
+    whole, large = ff.Analysis(rows, **about), LargeAnalysis.written(rows, tmp_path, **about)
+    pd.testing.assert_frame_equal(large.estimates, whole.estimates, check_dtype=False)
+    assert whole.estimates["negligible"].tolist() == [1, 3, 0]
+    others = whole.estimates["mean_of_others"]
+    assert others[0] == others[2] == 1.0 and others.isna().tolist() == [False, True, False]
+    shown = [str(section) for found in (whole, large) for section in found.sections() if section.title == "Heads"]
+    assert len(shown) == 2 and shown[0] == shown[1]
+    assert "+1 without negligible images" in shown[0] and "negligible image'" in shown[0]
+
+
 def test_either_class_opens_what_either_saved(both: Any, tmp_path: Path) -> None:
     whole, _, folder = both
     whole.save(tmp_path)
     assert isinstance(LargeAnalysis.load(folder), LargeAnalysis)
     assert not isinstance(LargeAnalysis.load(tmp_path), LargeAnalysis)
+
+
+@pytest.mark.parametrize("lost", ["part", "end of a part"])
+def test_parts_that_are_not_whole_are_not_opened(both: Any, tmp_path: Path, lost: str) -> None:
+    _, large, _ = both
+    large.save(tmp_path)
+    found = ff.Analysis.load(tmp_path)
+    assert isinstance(found, LargeAnalysis)
+    (part,) = tmp_path.glob("table/*")
+    if lost == "part":
+        part.unlink()
+        with pytest.raises(InputError, match="are there no more"):
+            next(found.scan())
+    else:
+        part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(InputError, match="saved analysis"):
+        ff.Analysis.load(tmp_path)
 
 
 def test_saved_where_it_lies_its_parts_are_not_written_again(both: Any) -> None:
@@ -157,7 +214,12 @@ def test_models_of_many_rows_are_compared(tmp_path: Path, monkeypatch: pytest.Mo
     expected = ff.compare(models, [[1, 2, 3]], **few)
     monkeypatch.setattr(run, "MANY", 1)
     found = ff.compare(models, [[1, 2, 3]], folder=tmp_path, **few)
-    pd.testing.assert_frame_equal(found.table, expected.table, check_dtype=False)
+    found.save(tmp_path)
+    for one in (found, ff.Comparison.load(tmp_path)):
+        assert all(isinstance(each, LargeAnalysis) for each in one.analyses)
+        pd.testing.assert_frame_equal(one.table, expected.table, check_dtype=False)
+        pd.testing.assert_frame_equal(one.gates, expected.gates, check_dtype=False)
+        assert one.pairs is not None and len(one.pairs.table) == len(expected.pairs.table)
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import fisherflat as ff
 from fisherflat.cli import app
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.models import checkpoints
-from fisherflat.report import Stage
+from fisherflat.report import LargeAnalysis, Stage
 from fisherflat.studies.layers._study import Study
 
 TEXTS = ["the cat sat on", "a mat dogs run"]
@@ -127,6 +127,15 @@ def test_trajectories_are_the_estimates_of_each_checkpoint(run: Path) -> None:
         rows = found.table[found.table["step"] == step]
         assert rows["mean"].tolist() == pytest.approx(alone["mean"].tolist(), rel=1e-8)
         assert rows["low"].tolist() == pytest.approx(alone["low"].tolist(), rel=1e-8)
+
+
+def test_checkpoints_of_many_rows_are_tracked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = ff.track(run, TEXTS, **SMALL)
+    monkeypatch.setattr("fisherflat.studies.layers._run.MANY", 1)
+    found = ff.track(run, TEXTS, **SMALL)
+    assert all(isinstance(stage.analysis, LargeAnalysis) for stage in found.measured)
+    pd.testing.assert_frame_equal(found.table, expected.table, check_dtype=False)
+    pd.testing.assert_frame_equal(found.changes, expected.changes, check_dtype=False)
 
 
 def test_a_trend_is_found_and_none_where_there_is_none() -> None:

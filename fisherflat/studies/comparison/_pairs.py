@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fisherflat._display import displayed
 from fisherflat.errors import InputError
 from fisherflat.geometry import FLAT_WORDS, Verdict
@@ -21,6 +23,8 @@ LEVELS = {
     "position": ["prompt", "position", "token"],
     "prompt": ["prompt"],
 }
+#: the columns that pairs are made of
+PAIRED = [*PLACE, *LEVELS["point"], "text", "scalar_curvature", "scalar_curvature_error", "verdict"]
 _SPOKEN = {"point": "points", "position": "positions", "prompt": "prompts"}
 
 
@@ -100,7 +104,7 @@ def _ready(table: pd.DataFrame) -> pd.DataFrame:
         seen[text] = seen.get(text, 0) + 1
         names[number] = text if seen[text] == 1 else f"{text} ({seen[text]})"
     rows["prompt"] = rows["prompt"].map(names)
-    rows["u"] = rows["u"].map(lambda u: tuple(u) if isinstance(u, (list, tuple)) else ())
+    rows["u"] = rows["u"].map(lambda u: tuple(u) if isinstance(u, (list, tuple, np.ndarray)) else ())
     rows["position"] = rows["position"].astype("Int64").fillna(-1).astype(int)  # -1: all words together
     rows["token"] = rows["token"].fillna("")
     return rows

@@ -7,6 +7,7 @@ from fisherflat.studies.layers._measure import CORNERS, NEGLIGIBLE, QUANTITIES
 from fisherflat.studies.layers._plan import Plan, plan
 from fisherflat.studies.layers._run import Layers, study
 from fisherflat.studies.layers._settings import Settings
+from fisherflat.studies.layers._table import negligible
 from fisherflat.studies.layers._tasks import Task
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Plan",
     "Settings",
     "Task",
+    "negligible",
     "plan",
     "study",
 ]

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fisherflat._files import Scratch
 from fisherflat._progress import progress as bar
 from fisherflat._version import __version__
 from fisherflat.certificates import digests
@@ -25,7 +26,7 @@ from fisherflat.studies.layers._settings import Settings
 from fisherflat.studies.layers._study import Study
 from fisherflat.studies.layers._tasks import Task
 
-#: rows that are held in memory where there is a folder, and no more: about a gigabyte
+#: rows that are held in memory, and no more: about a gigabyte
 MANY = 500_000
 #: more work of a study, by the key of the journal: what does it on which prompt, and returns its rows
 More = Mapping[str, Callable[[], list[Row]]]
@@ -37,7 +38,8 @@ class Layers:
 
     **Attributes:** `model`, its name; `settings`, the arguments, fit for JSON; `rows`, one for each layer, part,
     reading, prompt, position and point; `notes`, sentences about the run; `texts`, of the prompts; `more`, the rows of
-    further work by its key; `complete`, false after an interrupt.
+    further work by its key; `complete`, false after an interrupt; `scratch`, where many rows lie that no folder was
+    given for.
     """
 
     model: str
@@ -47,6 +49,7 @@ class Layers:
     texts: list[str] = field(default_factory=list)
     more: dict[str, list[Row]] = field(default_factory=dict)
     complete: bool = False
+    scratch: Scratch | None = None
 
 
 def study(
@@ -67,7 +70,8 @@ def study(
 
     - `model`; `prompts`, one or several (`fisherflat.models.as_prompts`); `settings`, what is measured.
     - `runner`, what carries out the tasks.
-    - `folder`, where what is done is kept as it comes; `resume`: take what is done from there; `overwrite`: remove it.
+    - `folder`, where what is done is kept as it comes (default: in memory, many rows in a temporary folder); `resume`:
+      take what is done from there; `overwrite`: remove it.
     - `more`: work to do after the layers, and keep in the same way; it shows its progress itself.
     - `progress`: show a bar with the time left, on the error stream.
 
@@ -94,8 +98,7 @@ def _carried_out(
 ) -> Layers:
     work = Study(model, [model.encode(prompt) for prompt in as_prompts(prompts)], settings)
     about = {"prompts": [plain_prompt(prompt) for prompt in work.prompts], **work.settings.plain()}
-    journal: Journal | None = None
-    done: dict[str, list[Row]] | Done = {}
+    kept = _Kept()
     tasks: list[Task] = []
     complete = False
     try:
@@ -103,24 +106,23 @@ def _carried_out(
             advance("running the model", 0, None)
             tasks = work.tasks
             if folder is not None:
-                journal = Journal(folder, _identity(model, about), resume, overwrite)
-                done = journal.done
-            left = [task for task in tasks if task.key not in done]
+                kept = _Kept(Journal(folder, _identity(model, about), resume, overwrite))
+            left = [task for task in tasks if task.key not in kept.done]
             advance("measuring", len(tasks) - len(left), len(tasks))
             for count, (task, rows) in enumerate(runner(work, left), len(tasks) - len(left) + 1):
-                _keep(done, journal, task.key, rows)
+                kept.add(task.key, rows)
                 advance(task.key, count, len(tasks))
         for key, carry_out in more.items():
-            if key not in done:
-                _keep(done, journal, key, carry_out())
+            if key not in kept.done:
+                kept.add(key, carry_out())
         complete = True
     except KeyboardInterrupt:
         pass
     finally:
-        if journal is not None:
-            journal.close(complete)
+        kept.close(complete)
+    done = kept.done
     every = Rows(tasks, done)
-    few = list(every) if journal is None or len(every) <= MANY else None  # without a folder all are in memory
+    few = list(every) if len(every) <= MANY else None
     if few is not None:
         notes = [*_notes(few, settings), *about_digits(few, settings), *model.notes]
     else:
@@ -140,16 +142,38 @@ def _carried_out(
         [prompt.text for prompt in work.prompts],
         extra,
         complete,
+        kept.scratch,
     )
 
 
-def _keep(done: dict[str, list[Row]] | Done, journal: Journal | None, key: str, rows: list[Row]) -> None:
-    """The rows of a task, in the journal or else in memory."""
-    if journal is not None:
-        journal.write(key, rows)
-    else:
-        assert isinstance(done, dict)
-        done[key] = rows
+class _Kept:
+    """What is done: in a journal, or without one in memory, which moves into one of its own when it has many rows.
+
+    **Attributes:** `done`, the rows of tasks by key; `scratch`, the folder of a journal of its own.
+    """
+
+    def __init__(self, journal: Journal | None = None) -> None:
+        self._journal, self._count = journal, 0
+        self.done: dict[str, list[Row]] | Done = {} if journal is None else journal.done
+        self.scratch: Scratch | None = None
+
+    def add(self, key: str, rows: list[Row]) -> None:
+        if self._journal is not None:
+            self._journal.write(key, rows)
+            return
+        assert isinstance(self.done, dict)
+        self.done[key] = rows
+        self._count += len(rows)
+        if self._count > MANY:
+            self.scratch = Scratch()
+            self._journal, before = Journal(self.scratch.path, {}), self.done
+            for each, own in before.items():
+                self._journal.write(each, own)
+            self.done = self._journal.done
+
+    def close(self, finished: bool) -> None:
+        if self._journal is not None:
+            self._journal.close(finished)
 
 
 class Rows(Sequence[Row]):
