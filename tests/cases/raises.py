@@ -696,6 +696,7 @@ CASES: dict[str, Calls] = {
         "for a prompt": lambda: ff.study_depth(S.model, []),
         "arguments that cannot be used": lambda: ff.study_depth(S.model, IDS, points=0, progress=False),
         "for a covariance that is none": lambda: ff.study_depth(S.model, IDS, covariance=-1.0, progress=False),
+        "fits no states": lambda: ff.study_depth(S.model, IDS, covariance=ff.Gaussian([1.0, 2.0]), progress=False),
         "for blocks that cannot be traced": lambda: ff.study_depth(
             nn.Sequential(Drawn(), Drawn()), torch.randn(3, 4), progress=False
         ),
@@ -965,6 +966,10 @@ CASES: dict[str, Calls] = {
     "plot.gaps": missing_column(plot.gaps, "no finite number is left"),
     "plot.layers": missing_column(plot.layers, "no finite number is left"),
     "plot.heads": missing_column(plot.heads, "there are no heads in that reading"),
+    "plot.patterns": {
+        "there is nothing to draw": lambda: plot.patterns({}, ["a"]),
+        "shapes do not fit": lambda: plot.patterns({"head 0": [[1.0]]}, ["a", "b"]),
+    },
     "plot.heads_by_reading": {
         "as `heads`": lambda: plot.heads_by_reading(S.analysis.table, ["live"], axes=axes(1)),
         "for axes that are not as many as readings": lambda: plot.heads_by_reading(
