@@ -29,6 +29,7 @@ from fisherflat.geometry import Verdict
 from fisherflat.models import Block, Part
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+pytestmark = pytest.mark.xdist_group("results")  # which are made once in a process
 
 # -- every class that a user is handed --------------------------------------------------------------------------------
 

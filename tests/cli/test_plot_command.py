@@ -15,6 +15,7 @@ from fisherflat import cli
 from fisherflat.errors import InputError
 
 matplotlib.use("agg")
+pytestmark = pytest.mark.xdist_group("results")  # which are made once in a process
 
 STARTS = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 

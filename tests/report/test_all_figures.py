@@ -27,6 +27,7 @@ from fisherflat.parts import readings
 from fisherflat.plot import _style
 
 matplotlib.use("agg")
+pytestmark = pytest.mark.xdist_group("results")  # which are made once in a process
 
 EVERY = [*RESULTS, *OTHERS]
 #: of layout, in points: rounding of glyphs to pixels

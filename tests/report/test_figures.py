@@ -19,6 +19,7 @@ import fisherflat as ff
 from fisherflat.report import Result
 
 matplotlib.use("agg")
+pytestmark = pytest.mark.xdist_group("results")  # which are made once in a process
 
 NAMES = ("analysis", "a single point", "depth", "symmetry", "many parts", "many layers")
 
