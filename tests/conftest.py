@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -143,6 +144,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             asked = item.callspec.params if hasattr(item, "callspec") else {}
             of_what = [str(value) for name, value in sorted(asked.items()) if name in shared]
             item.add_marker(pytest.mark.xdist_group(" ".join([item.path.stem, *of_what])))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what lives until the end: modules and 12,000 tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
