@@ -134,7 +134,8 @@ class TaylorEngine:
             kept = self._polynomials
             if kept is None or kept[0] != chart.written:
                 origin = chart.point.new_zeros(1, chart.k, dtype=self._dtype)
-                kept = chart.written, prefix.polynomials(algebra, start(chart, origin))
+                made = _run(algebra, origin, lambda: prefix.polynomials(algebra, start(chart, origin)))
+                kept = chart.written, made
             if self.program is None:  # else weights may have changed by the next call
                 self._polynomials = kept
             known = kept[1]
