@@ -3,6 +3,9 @@
 An analysis of a small model is begun from the shell's command, killed at a random moment (while it loads, measures,
 writes its journal or its tables), and resumed, again and again. In the end its tables are compared with those of an
 analysis that was left alone, byte for byte, and no task that was in the journal may have been measured again.
+
+With `--ray` the tasks run on a cluster of two nodes, each with one core, of this machine, and half of the kills are of
+a worker that has a task instead of the command: it costs its task, and the command goes on.
 """
 
 from __future__ import annotations
@@ -12,11 +15,14 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from cases.tiny_models import save_tiny, save_word_tokenizer
 
 import fisherflat as ff
+from fisherflat.runners import _ray
 
 TABLES = ("table.csv", "table.parquet", "estimates.csv", "readings.csv", "analysis.json")
 PROMPTS = ("the cat sat on a mat", "a dogs run", "the mat", "dogs sat on the cat")
@@ -48,9 +55,9 @@ def run(arguments: list[str], log: Path) -> None:
 
     Study.measure = noted  # type: ignore[method-assign]
     sys.argv = arguments
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 1)
-    os.dup2(sink, 2)
+    said = os.open(log.with_suffix(".said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
     cli.main()
 
 
@@ -79,8 +86,79 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def kills(count: int, seed: int, folder: Path) -> dict[str, int]:
+def runs(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+#: in a process of its own, since one that holds a cluster has threads and cannot fork
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+cluster.add_node(**node)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+class Nodes(NamedTuple):
+    """A cluster: its address, and the process that began it."""
+
+    address: str
+    process: int
+
+    def at_work(self) -> list[int]:
+        """The numbers of the workers that have a task."""
+        parents, busy = {}, []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                words, fields = (place / "cmdline").read_bytes(), (place / "stat").read_text().rpartition(")")[2]
+            except OSError:  # it has ended
+                continue
+            parents[int(place.name)] = int(fields.split()[1])
+            if words.startswith(f"ray::{_ray._measured.__name__}".encode()):  # not the agents, without whom a node ends
+                busy.append(int(place.name))
+        return [worker for worker in busy if self.process in list(_above(worker, parents))]
+
+
+def _above(process: int, parents: dict[int, int]) -> Iterator[int]:
+    while process := parents.get(process, 0):
+        yield process
+
+
+@contextmanager
+def cluster() -> Iterator[Nodes]:
+    """Two nodes with one core each."""
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            yield Nodes(process.stdout.readline().strip(), process.pid)
+        finally:
+            process.stdin.close()
+
+
+def _kill_a_worker(nodes: Nodes, child: int, rng: random.Random) -> bool:
+    """Kill a worker that has a task, some time after the first has one; whether the command lived to see it."""
+    while runs(child) and not nodes.at_work():
+        time.sleep(0.05)
+    time.sleep(rng.uniform(0, 2))
+    while runs(child):
+        if workers := nodes.at_work():
+            os.kill(rng.choice(workers), signal.SIGKILL)
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def kills(count: int, seed: int, folder: Path, nodes: Nodes | None = None) -> dict[str, int]:
     """Kill and resume, so many times. **Raises:** `AssertionError` where something was lost or done again."""
+    where = [] if nodes is None else ["--runner", "ray", "--ray-address", nodes.address]
     model = save_tiny(folder / "model", "bert")
     save_word_tokenizer(model)
     # everything is imported once, here
@@ -92,16 +170,24 @@ def kills(count: int, seed: int, folder: Path) -> dict[str, int]:
     every = tasks(folder / "alone" / "journal.jsonl")
     rng, found = (
         random.Random(seed),
-        {"kills": 0, "analyses": 0, "while measuring": 0, "while writing tables": 0, "measured again": 0},
-    )
+        {"kills": 0, "of workers": 0, "analyses": 0, "while measuring": 0, "while writing tables": 0,
+         "measured again": 0},
+    )  # fmt: skip
+    if nodes is not None:  # it takes longer to begin
+        started = time.perf_counter()
+        assert ended(forked(lambda: run(command(model, folder / "first", *where), folder / "log"))) == 0
+        whole = time.perf_counter() - started
     while found["kills"] < count:
         found["analyses"] += 1
         out, log = folder / f"out-{found['analyses']}", folder / f"log-{found['analyses']}"
         while True:
             before, begun = tasks(out / "journal.jsonl"), len(log.read_text().splitlines()) if log.exists() else 0
             resumed = ["--resume"] if (out / "journal.jsonl").exists() else []
-            child = forked(lambda out=out, log=log, resumed=resumed: run(command(model, out, *resumed), log))
-            if found["kills"] < count:
+            child = forked(lambda out=out, log=log, resumed=resumed: run(command(model, out, *where, *resumed), log))
+            if nodes is not None and found["kills"] < count and rng.random() < 0.5:
+                killed = _kill_a_worker(nodes, child, rng)
+                found["kills"], found["of workers"] = found["kills"] + killed, found["of workers"] + killed
+            elif found["kills"] < count:
                 time.sleep(rng.uniform(0, whole / 2 if rng.random() < 0.7 else whole))
                 os.kill(child, signal.SIGKILL)
             code = ended(child)
@@ -110,10 +196,11 @@ def kills(count: int, seed: int, folder: Path) -> dict[str, int]:
             assert tasks(out / "journal.jsonl")[: len(before)] == before, "lines were lost"
             if code == 0:
                 break
-            assert code == -signal.SIGKILL, f"exit code {code}"
+            assert code == -signal.SIGKILL, f"exit code {code}: {log.with_suffix('.said').read_text()[-2000:]}"
             found["kills"] += 1
             done = len(tasks(out / "journal.jsonl"))
-            found["while measuring"] += len(again) > 0 and done < len(every)
+            begun_here = len(again) > 0 or done > len(before)  # workers of a cluster keep no log
+            found["while measuring"] += begun_here and done < len(every)
             found["while writing tables"] += done == len(every)
         assert sorted(tasks(out / "journal.jsonl")) == sorted(every), "tasks are missing or there twice"
         different = [name for name in TABLES if (out / name).read_bytes() != expected[name]]
@@ -128,6 +215,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ray", action="store_true", help="on a cluster of two nodes, whose workers are killed too")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        print(json.dumps(kills(chosen.count, chosen.seed, Path(temporary)), indent=1))
+    with tempfile.TemporaryDirectory() as temporary, cluster() if chosen.ray else nullcontext() as nodes:
+        print(json.dumps(kills(chosen.count, chosen.seed, Path(temporary), nodes), indent=1))
