@@ -204,7 +204,15 @@ class Readouts:
         with torch.no_grad():
             found = tail(self._last(encoded))
         if found.dim() > 1:
-            tail = _Pooled(tail, "mean" if self._task is None else self._task.pooling)
+            how, behind = ("mean", nn.Identity()) if self._task is None else self._task.sentence
+            tail = nn.Sequential(_Pooled(tail, how), behind)
+            try:
+                with torch.no_grad():
+                    found = tail(self._last(encoded))
+            except RuntimeError as error:
+                raise CheckpointError(
+                    f"the dense layers of {self._model.name} do not fit its states: {error}"
+                ) from error
         return Readout("direction", tail, VonMisesFisher.of_radius(1.0, found.shape[-1]), False)
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fisherflat.errors import CheckpointError
 from fisherflat.models._empty_model import empty_model, placed
-from fisherflat.models._folder import read_json
+from fisherflat.models._sentence import sentence
 from fisherflat.models._stored_tensors import Source, StoredTensor
 from fisherflat.models._weights import Weights, nowhere, put
 
@@ -127,25 +127,10 @@ class Task:
             root = root.base_model
         return root.get_submodule(path)
 
-    @property
-    def pooling(self) -> str:
-        """How the tokens of a sentence encoder are pooled: `mean`, `cls` or `last`, as its folder says, or `mean`.
-
-        **Raises:** `CheckpointError` for another way, or further layers behind it.
-        """
-        folder = self.place if self.place.is_dir() else self.place.parent
-        file = folder / "1_Pooling" / "config.json"
-        if not file.is_file():
-            return "mean"
-        if any(folder.glob("*_Dense")):
-            raise CheckpointError(f"{folder} has a dense layer behind its pooling, which is not read")
-        modes = {name for name, on in read_json(file).items() if name.startswith("pooling_mode_") and on is True}
-        known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
-        if len(modes) != 1 or not modes <= set(known):
-            raise CheckpointError(
-                f"{file} asks for {', '.join(sorted(modes)) or 'no'} pooling; mean, cls and last are known"
-            )
-        return known[modes.pop()]
+    @cached_property
+    def sentence(self) -> tuple[str, nn.Module]:
+        """How the tokens of a sentence encoder are pooled, and what is done with the vector then; see `sentence`."""
+        return sentence(self.place if self.place.is_dir() else self.place.parent, self.device)
 
 
 def completed(base: Any) -> nn.Module | None:

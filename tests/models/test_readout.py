@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import fisherflat as ff
 from fisherflat.errors import CheckpointError, InputError
 
+D = torch.float64
 IDS = [5, 6, 7, 8, 9]
 SMALL = {
     "vocab_size": 60, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -183,6 +187,82 @@ def test_the_direction_of_a_sentence() -> None:
     line = ff.StatisticalManifold(lambda y: y, ff.charts.affine(right, torch.eye(16)[:1]), found.family)
     assert line.distance([0.0], [1.0]).item() == pytest.approx(angle.item(), rel=1e-9)
     assert manifold.at([0.0, 0.0]).ambient_scalar_curvature.item() == pytest.approx(2.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("mode", ["mean_tokens", "cls_token"])
+def test_the_direction_behind_dense_layers(tmp_path: Path, mode: str, listed: bool) -> None:
+    """As sentence-transformers stores them; the right value is made with NumPy."""
+    module = made("BertModel", hf.BertConfig(**SMALL))
+    folder, layers = sentence_encoder(module, tmp_path / "model", mode, listed)
+    model = ff.load(folder)
+    found, last = model.readout("direction", IDS), model.blocks(IDS)[-1]
+    with torch.no_grad():
+        states = module(torch.tensor([IDS])).last_hidden_state[0].numpy()
+    right = states.mean(0) if mode == "mean_tokens" else states[0]
+    (first, bias), (second, _) = layers
+    right = np.tanh(first.numpy() @ right + bias.numpy())
+    right = second.numpy() @ (right / np.sqrt((right**2).sum()))
+    value = found.lens(last(last.input))
+    np.testing.assert_allclose(value.detach().numpy(), right, rtol=1e-9)
+    assert found.family.ambient_dim(tuple(value.shape)) == 4  # directions in five dimensions
+    if mode == "mean_tokens":  # another token than the first does not move that before the first block
+        profile = ff.depth_profile(model, prompt=IDS, family="direction", u=torch.zeros(1, 2))
+        assert profile.scalar_curvature.isfinite().all()
+    table = ff.analyze(model, prompts=[IDS], parts=["block"], family="direction", layers=[1], points=2).table
+    assert table["scalar_curvature"].notna().all() and set(table["family"]) == {"direction"}
+
+
+def sentence_encoder(module: Any, folder: Path, mode: str, listed: bool) -> tuple[Path, list[tuple[Tensor, Tensor]]]:
+    """A folder with pooling, a dense layer of 7 with tanh, its length made 1, and one of 5 without bias."""
+    module.save_pretrained(folder)
+    generator = torch.Generator().manual_seed(1)
+    layers = []
+    kinds = {"1_Pooling": {f"pooling_mode_{mode}": True, "pooling_mode_max_tokens": False}}
+    for name, rows, columns, kind in (("2_Dense", 7, 16, "activation.Tanh"), ("4_Dense", 5, 7, "linear.Identity")):
+        weight, bias = (torch.randn(*size, dtype=D, generator=generator) for size in ((rows, columns), (rows,)))
+        layers.append((weight, bias))
+        kinds[name] = {
+            "in_features": columns, "out_features": rows, "bias": name == "2_Dense",
+            "activation_function": f"torch.nn.modules.{kind}",
+        }  # fmt: skip
+    kinds["3_Normalize"] = {}
+    for name, config in kinds.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config))
+    save_file({"linear.weight": layers[0][0], "linear.bias": layers[0][1]}, folder / "2_Dense" / "model.safetensors")
+    save_file({"linear.weight": layers[1][0]}, folder / "4_Dense" / "model.safetensors")
+    if listed:
+        every = ["", *sorted(kinds)]
+        types = ["Transformer", *(name.partition("_")[2] for name in sorted(kinds))]
+        rows_ = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(zip(every, types, strict=True))
+        ]
+        (folder / "modules.json").write_text(json.dumps(rows_))
+    return folder, layers
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("2_Dense", {"activation_function": "torch.nn.modules.activation.Softshrink"}, "activation .*Softshrink"),
+        ("2_Dense", {"out_features": 8}, r"promises linear.weight \[8, 16\]"),
+        ("2_Dense", {"bias": False}, "has a linear.bias, against"),
+        ("4_Dense", {"bias": True}, "has no linear.bias, against"),
+        ("1_Pooling", {"pooling_mode_max_tokens": True}, "max_tokens, mean_tokens pooling; mean, cls"),
+        ("modules.json", {"type": "sentence_transformers.models.LayerNorm"}, "is 'LayerNorm'.*Dense and Normalize"),
+        ("modules.json", {"path": "../elsewhere"}, "list of modules with a type and a path"),
+    ],
+)
+def test_sentence_encoders_that_are_not_known_are_refused(tmp_path: Path, name: str, change: Any, message: str) -> None:
+    folder, _ = sentence_encoder(made("BertModel", hf.BertConfig(**SMALL)), tmp_path / "model", "mean_tokens", True)
+    file = folder / name if name.endswith("json") else folder / name / "config.json"
+    value = json.loads(file.read_text())
+    (value[2] if isinstance(value, list) else value).update(change)
+    file.write_text(json.dumps(value))
+    with pytest.raises(CheckpointError, match=message):
+        ff.load(folder).readout("direction", IDS)
 
 
 def test_what_states_cannot_be_read_as() -> None:
