@@ -125,7 +125,7 @@ class LargeAnalysis(Analysis):
         return (row for piece in self.scan() for row in rows_of(piece))
 
     def to_pair(self) -> pd.DataFrame:
-        """The rows in memory, with the columns alone that it takes to pair them with others."""
+        """As of `Analysis`, in memory, with no column more."""
         import pandas as pd
 
         return pd.concat(self.scan(PAIRED, **self._first), ignore_index=True)
@@ -144,7 +144,9 @@ class LargeAnalysis(Analysis):
     @cached_property
     def gaps(self) -> pd.DataFrame:
         """As of `Analysis`."""
-        return self._part_by_part(_estimates.gaps)
+        table = self._part_by_part(_estimates.gaps)
+        table.attrs["family"] = self.settings.get("family")
+        return table
 
     def _part_by_part(self, of: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
         import pandas as pd
