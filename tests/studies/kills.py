@@ -4,8 +4,8 @@ An analysis of a small model is begun from the shell's command, killed at a rand
 writes its journal or its tables), and resumed, again and again. In the end its tables are compared with those of an
 analysis that was left alone, byte for byte, and no task that was in the journal may have been measured again.
 
-With `--ray` the tasks run on a cluster of two nodes, each with one core, of this machine, and half of the kills are of
-a worker that has a task instead of the command: it costs its task, and the command goes on.
+With `--ray` the tasks run on a cluster of two nodes, each with one core, of this machine. All kills come while workers
+have tasks, and half of them are of a worker instead of the command: it costs its task, and the command goes on.
 """
 
 from __future__ import annotations
@@ -143,17 +143,16 @@ def cluster() -> Iterator[Nodes]:
             process.stdin.close()
 
 
-def _kill_a_worker(nodes: Nodes, child: int, rng: random.Random) -> bool:
-    """Kill a worker that has a task, some time after the first has one; whether the command lived to see it."""
+def _at_work(nodes: Nodes, child: int, rng: random.Random) -> list[int]:
+    """The workers that have a task, some time after the first has one; none where the command ends before."""
     while runs(child) and not nodes.at_work():
         time.sleep(0.05)
     time.sleep(rng.uniform(0, 2))
     while runs(child):
         if workers := nodes.at_work():
-            os.kill(rng.choice(workers), signal.SIGKILL)
-            return True
+            return workers
         time.sleep(0.05)
-    return False
+    return []
 
 
 def kills(count: int, seed: int, folder: Path, nodes: Nodes | None = None) -> dict[str, int]:
@@ -173,10 +172,6 @@ def kills(count: int, seed: int, folder: Path, nodes: Nodes | None = None) -> di
         {"kills": 0, "of workers": 0, "analyses": 0, "while measuring": 0, "while writing tables": 0,
          "measured again": 0},
     )  # fmt: skip
-    if nodes is not None:  # it takes longer to begin
-        started = time.perf_counter()
-        assert ended(forked(lambda: run(command(model, folder / "first", *where), folder / "log"))) == 0
-        whole = time.perf_counter() - started
     while found["kills"] < count:
         found["analyses"] += 1
         out, log = folder / f"out-{found['analyses']}", folder / f"log-{found['analyses']}"
@@ -184,10 +179,13 @@ def kills(count: int, seed: int, folder: Path, nodes: Nodes | None = None) -> di
             before, begun = tasks(out / "journal.jsonl"), len(log.read_text().splitlines()) if log.exists() else 0
             resumed = ["--resume"] if (out / "journal.jsonl").exists() else []
             child = forked(lambda out=out, log=log, resumed=resumed: run(command(model, out, *where, *resumed), log))
-            if nodes is not None and found["kills"] < count and rng.random() < 0.5:
-                killed = _kill_a_worker(nodes, child, rng)
-                found["kills"], found["of workers"] = found["kills"] + killed, found["of workers"] + killed
-            elif found["kills"] < count:
+            workers = _at_work(nodes, child, rng) if nodes is not None and found["kills"] < count else []
+            if workers and rng.random() < 0.5:
+                os.kill(rng.choice(workers), signal.SIGKILL)
+                found["kills"], found["of workers"] = found["kills"] + 1, found["of workers"] + 1
+            elif workers:
+                os.kill(child, signal.SIGKILL)
+            elif nodes is None and found["kills"] < count:
                 time.sleep(rng.uniform(0, whole / 2 if rng.random() < 0.7 else whole))
                 os.kill(child, signal.SIGKILL)
             code = ended(child)
