@@ -18,6 +18,7 @@ import torch
 from fisherflat._typing import Float, Tensor
 from fisherflat.geometry._chebyshev import coefficients, derivative, interpolation, nodes, placed
 from fisherflat.geometry._interpolated import Local
+from fisherflat.geometry._taped import Once
 
 #: how many intervals are tried, one after the other; a path is kept by as many as the first of `_KEPT` that do
 _ORDERS = (12, 24, 48, 96, 192, 384)
@@ -201,18 +202,12 @@ def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n 
         pulls = torch.einsum("pnlmij,pni,pnj->pnlm", symbols, v, v)
         residual = torch.einsum("mn,pnk->pmk", second, here) + pulls[:, :, 0]
         slopes = (pulls[:, :, 1:] - pulls[:, :, :1]) / h  # [p, n, l, m]
-        by_v = 2 * torch.einsum("pnmij,pnj->pnmi", symbols[:, :, 0], v)
-        inner = count - 2
-        jacobian = torch.einsum("ab,mi->ambi", second[:, 1:-1], identity).expand(len(at), -1, -1, -1, -1).clone()
-        jacobian += torch.einsum("pami,ab->pambi", by_v, first[1:-1, 1:-1])
-        rows = torch.arange(inner, device=u.device)
-        jacobian[:, rows, :, rows] += slopes.mT.movedim(1, 0)
-        good = residual.isfinite().all(-1).all(-1) & jacobian.isfinite().flatten(1).all(-1)
+        system = _system(first, second, symbols[:, :, 0], v, slopes.mT)
+        good = residual.isfinite().all(-1).all(-1) & system.isfinite().flatten(1).all(-1)
         step = torch.zeros_like(residual)
         if good.any():
-            square = jacobian[good].reshape(-1, inner * k, inner * k)
-            solved, info = torch.linalg.solve_ex(square, residual[good].reshape(-1, inner * k))
-            step[good] = solved.reshape(-1, inner, k)
+            solved, info = torch.linalg.solve_ex(system[good], residual[good].flatten(1))
+            step[good] = solved.reshape(-1, count - 2, k)
             good[good.clone()] &= (info == 0) & solved.isfinite().all(-1)
         moved = step.flatten(1).abs().amax(1)
         good &= moved < 2 * size  # or it is lost
@@ -222,6 +217,56 @@ def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n 
         before[at] = moved
         moving[at[~good | still]] = False
     return u, converged
+
+
+def _system(first: Tensor, second: Tensor, symbols: Tensor, v: Tensor, slopes: Tensor) -> Float[Tensor, "P m m"]:
+    """What Newton's method solves: derivatives of `u'' + Gamma(u', u')` at inner nodes by the places of these.
+
+    **Args:** matrices that make `u'` and `u''` (the latter at inner nodes); Christoffel symbols and velocities there;
+    `slopes` `[P, n, l, m]`, derivatives of `Gamma^l(u', u')` by the place alone, of velocities that stay.
+    """
+    p, inner, k = v.shape
+    identity = torch.eye(k, dtype=v.dtype, device=v.device)
+    found = torch.einsum("ab,mi->ambi", second[:, 1:-1], identity).expand(p, -1, -1, -1, -1).clone()
+    found += torch.einsum("pami,ab->pambi", 2 * torch.einsum("pnmij,pnj->pnmi", symbols, v), first[1:-1, 1:-1])
+    rows = torch.arange(inner, device=v.device)
+    found[:, rows, :, rows] += slopes.movedim(1, 0)
+    return found.reshape(p, inner * k, inner * k)
+
+
+def taped(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"], curves: Curves) -> Curves:
+    """The same paths, with gradients by their ends and by all that `local` depends on.
+
+    They are those of one more step of Newton's method from the paths, with its system as it is: what the implicit
+    function theorem says, since that a geodesic's equation holds is all that makes its places.
+    """
+    there = ~curves.missed
+    if not there.any():
+        return curves
+    places = curves.places[there]
+    p, count, k = places.shape
+    first = placed(derivative, places, count - 1)
+    second = (first @ first)[1:-1]
+
+    def christoffel(u: Tensor) -> Tensor:
+        return local(u.reshape(-1, k))[1].reshape(p, count - 2, k, k, k)
+
+    ends = u0[there, None], u1[there, None]
+    u = torch.cat([ends[0], places[:, 1:-1], ends[1]], 1)
+    v, symbols = torch.einsum("mn,pnk->pmk", first, u)[:, 1:-1], christoffel(places[:, 1:-1])
+    residual = torch.einsum("mn,pnk->pmk", second, u) + torch.einsum("pnmij,pni,pnj->pnm", symbols, v, v)
+    if not residual.requires_grad:
+        return curves
+    inner, held = places[:, 1:-1].clone().requires_grad_(), v.detach()
+    pulls = torch.einsum("pnmij,pni,pnj->mpn", christoffel(inner), held, held)
+    slopes = [
+        torch.autograd.grad(pull.sum(), inner, retain_graph=True)[0] if pull.requires_grad else torch.zeros_like(inner)
+        for pull in pulls
+    ]
+    system = _system(first, second, symbols.detach(), held, torch.stack(slopes, -2))
+    step = torch.linalg.solve(system, residual.flatten(1)).reshape(p, count - 2, k)
+    moved = torch.cat([ends[0], places[:, 1:-1] - Once.apply(step - step.detach()), ends[1]], 1)
+    return Curves(curves.places.index_put((there,), moved), curves.local)
 
 
 def _decayed(places: Float[Tensor, "P n k"], to: float) -> Tensor:

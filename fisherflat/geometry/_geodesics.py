@@ -109,6 +109,7 @@ class Geodesics:
             torch.from_numpy(found.y[:, -1].reshape(start.shape)[0]).to(u.device).masked_fill(dead[:, None], math.nan)
         )
 
+    @torch.no_grad()
     def join(self, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
         """Geodesics from `u0` to `u1`, NaN where none was found."""
         found = Curves.unknown(u0)
@@ -143,14 +144,15 @@ class Geodesics:
         same = (metric_near - metric).flatten(1).norm(dim=-1) <= _AGREES * metric.flatten(1).norm(dim=-1)
         return bool((same & (off <= _AGREES * (v.norm(dim=-1) + bend))).all())
 
+    @torch.no_grad()
     def length(self, u0: Tensor, u1: Tensor, curves: Curves) -> Distance:
-        """The lengths of geodesics from `u0` to `u1`."""
+        """The lengths of geodesics from `u0` to `u1`, without gradients."""
         places = curves.places
         count = places.shape[1]
         quick = self if curves.local is None else Geodesics(_instead(curves.local, self.local))
-        speeds = quick._norm(places.flatten(0, 1), curves.velocities.flatten(0, 1)).reshape(-1, count)
-        value = self._norm(u0, curves.velocity)  # the same all along
-        error = (speeds - value[:, None]).abs().amax(1) + quick._norm(u1, places[:, -1] - u1) + _TOLERANCE * value
+        speeds = quick.norm(places.flatten(0, 1), curves.velocities.flatten(0, 1)).reshape(-1, count)
+        value = self.norm(u0, curves.velocity)  # the same all along
+        error = (speeds - value[:, None]).abs().amax(1) + quick.norm(u1, places[:, -1] - u1) + _TOLERANCE * value
         return Distance(value, error, quick.straight(u0, u1))
 
     def carried(self, curves: Curves, w: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
@@ -178,10 +180,11 @@ class Geodesics:
         nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(_NODES))
         times = ((nodes + 1) / 2).to(u0)
         places = u0 + times[:, None, None] * (u1 - u0)
-        speeds = self._norm(places.reshape(-1, u0.shape[-1]), (u1 - u0).repeat(_NODES, 1)).reshape(_NODES, -1)
+        speeds = self.norm(places.reshape(-1, u0.shape[-1]), (u1 - u0).repeat(_NODES, 1)).reshape(_NODES, -1)
         return (weights.to(speeds) / 2) @ speeds
 
-    def _norm(self, u: Tensor, v: Tensor) -> Tensor:
+    def norm(self, u: Float[Tensor, "P k"], v: Float[Tensor, "P k"]) -> Float[Tensor, " P"]:
+        """The lengths of vectors `v` at `u`."""
         return torch.einsum("pij,pi,pj->p", self.metric(u), v, v).clamp_min(0).sqrt()
 
 

@@ -11,10 +11,12 @@ import torch
 
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import InputError
-from fisherflat.geometry._collocation import Curves
+from fisherflat.errors import InputError, NotDifferentiableError
+from fisherflat.geometry._collocation import Curves, taped
 from fisherflat.geometry._geodesics import Distance, Geodesics, no_geodesic
+from fisherflat.geometry._interpolated import Local
 from fisherflat.geometry._quantities import Geometry
+from fisherflat.geometry._taped import elsewhere, smooth
 from fisherflat.spaces.charts import Chart
 
 
@@ -31,6 +33,8 @@ class Paths:
 
         @property
         def k(self) -> int: ...
+        @property
+        def _taping(self) -> bool: ...
         def _points(self, u: Any, name: str = "u") -> Tensor: ...
         def _mapped(self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]: ...
         def _geometry(self, jet: Tensor, points: Tensor) -> Geometry: ...
@@ -42,19 +46,21 @@ class Paths:
 
     @cached_property
     def _geodesics(self) -> Geodesics:
-        tolerant = copy(self)
+        return Geodesics(_local(self._untaped(degenerate="nan")), torch.finfo(self.dtype).eps)
+
+    def _untaped(self, degenerate: str) -> Any:
+        """The same manifold, which records no gradients."""
+        found = copy(self)
         # the engine is that of the live weights, also without a tape
-        tolerant.engine, tolerant.degenerate, tolerant.differentiable = self.engine, "nan", False
+        found.engine, found.degenerate, found.differentiable = self.engine, degenerate, False
+        return found
 
-        def read(jet: Tensor, points: Tensor) -> tuple[Tensor, ...]:
-            geometry = tolerant._geometry(jet, points)
-            return geometry.metric.double(), geometry.christoffel.double()
-
-        def local(u: Tensor) -> tuple[Tensor, Tensor]:
-            metric, symbols = tolerant._mapped(read, u.to(self.dtype))
-            return metric, symbols
-
-        return Geodesics(local, torch.finfo(self.dtype).eps)
+    @property
+    def _on_tape(self) -> Geodesics:
+        """The same as `_geodesics`, with gradients."""
+        tolerant = copy(self)
+        tolerant.engine, tolerant.degenerate = self.engine, "nan"
+        return Geodesics(_local(tolerant), torch.finfo(self.dtype).eps)
 
     def _paired(self, u0: Any, u1: Any, name: str) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         first, second = self._points(u0), self._points(u1, name)
@@ -76,17 +82,18 @@ class Paths:
             self.metric(start[:1])  # which notices weights that have changed
             curves = last[3]
         else:
-            curves = self._geodesics.join(start, end)
+            curves = self._geodesics.join(start.detach(), end.detach())
         self.__dict__["_joined"] = None if self.differentiable else (self.chart.written, start, end, curves)
         missed = curves.missed
         if missed.any() and self.degenerate == "raise":
             raise no_geodesic(missed, start, end, "no geodesic was found")
-        return start, end, curves, batch
+        return start, end, taped(self._on_tape.local, start, end, curves) if self._taping else curves, batch
 
     def exp(self, u: Any, v: Any) -> Float[Tensor, "*batch k"]:
         """Where the geodesic from `u` with velocity `v` is after unit time; NaN where it left the domain.
 
-        **Raises:** `DegenerateImmersionError` where there is no geometry at `u`.
+        **Raises:** `DegenerateImmersionError` where there is no geometry at `u`, `NotDifferentiableError` where a
+        gradient would be recorded: what this integrates has none, see `log`.
 
         >>> import fisherflat as ff
         >>> M = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2))
@@ -94,7 +101,12 @@ class Paths:
         [1.0, 2.0]
         """
         start, v, batch = self._paired(u, v, "v")
-        self.metric(u)  # which raises, or warns
+        metric = self.metric(u)  # which raises, or warns
+        if self._taping and (metric.requires_grad or v.requires_grad):
+            raise NotDifferentiableError(
+                "exp integrates step by step and has no gradient, and here one would be recorded: call it under "
+                "torch.no_grad(), or use log, distance and geodesic between two points, which have gradients"
+            )
         return self._geodesics.end(start, v).reshape(*batch, self.k)
 
     def log(self, u0: Any, u1: Any) -> Float[Tensor, "*batch k"]:
@@ -111,7 +123,8 @@ class Paths:
         **Args:** `error`: return a `Distance`: lengths, their errors, and the lengths of straight lines in coordinates.
 
         **Raises:** `InputError` where no geodesic was found that is no longer than the straight line in coordinates,
-        unless `degenerate` is `"nan"`.
+        unless `degenerate` is `"nan"`; `NotDifferentiableError` where a gradient is recorded and two points are one,
+        at which a distance has none.
 
         >>> import fisherflat as ff
         >>> M = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2), ff.Gaussian(4.0))
@@ -123,8 +136,21 @@ class Paths:
         longer = found.value > found.straight * (1 + 1e-9) + found.error
         if longer.any() and self.degenerate == "raise":
             raise no_geodesic(longer, start, end, "only a geodesic longer than the straight line was found")
+        if self._taping:
+            found = self._lengths(start, end, curves, found, longer | found.value.isnan())
         value, wrong, straight = (part.masked_fill(longer, torch.nan).reshape(batch) for part in found)
         return Distance(value, wrong, straight) if error else value
+
+    def _lengths(self, start: Tensor, end: Tensor, curves: Curves, found: Distance, bad: Tensor) -> Distance:
+        """What was found, with the gradients of lengths where nothing is bad."""
+        live = self._on_tape
+
+        def lengths(start: Tensor, velocity: Tensor, end: Tensor) -> tuple[Tensor, ...]:
+            return live.norm(start, velocity), live.straight(start, end)
+
+        value, straight = elsewhere(bad, (found.value, found.straight), lengths, start, curves.velocity, end)
+        value = smooth(value, lambda: found.value == 0, "the distance of a point from itself is asked for")
+        return Distance(value, found.error, straight)
 
     def geodesic(self, u0: Any, u1: Any, points: int = 65) -> Float[Tensor, "*batch points k"]:
         """`points` places on the geodesic from `u0` to `u1`, both included, evenly spaced along it.
@@ -140,7 +166,8 @@ class Paths:
         """The tangent vector `v` at `u0`, carried along the geodesic to `u1` without turning, in coordinates."""
         *_, curves, batch = self._between(u0, u1)
         w = self._points(v, "v").double().expand(*batch, self.k).reshape(-1, self.k)
-        return self._geodesics.carried(curves, w).reshape(*batch, self.k)
+        followed = self._on_tape if self._taping else self._geodesics
+        return followed.carried(curves, w).reshape(*batch, self.k)
 
     def to_geomstats(self) -> Any:
         """This manifold for geomstats: `R^k` equipped with this metric, its curvature and its geodesics.
@@ -151,4 +178,18 @@ class Paths:
         """
         from fisherflat.geometry._geomstats import space
 
-        return space(self)
+        return space(self._untaped(self.degenerate))
+
+
+def _local(manifold: Any) -> Local:
+    """Its metric and Christoffel symbols."""
+
+    def read(jet: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+        geometry = manifold._geometry(jet, points)
+        return geometry.metric.double(), geometry.christoffel.double()
+
+    def local(u: Tensor) -> tuple[Tensor, Tensor]:
+        metric, symbols = manifold._mapped(read, u.to(manifold.dtype))
+        return metric, symbols
+
+    return local

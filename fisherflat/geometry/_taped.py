@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -78,6 +79,24 @@ def smooth(value: Tensor, kinked: Callable[[], Bool[Tensor, "*batch"]], why: str
             "gradient there; take its square or another quantity, or move the point"
         )
     return value
+
+
+class Once(torch.autograd.Function):
+    """What it is given, whose gradient has none: a tape that is right to the first order alone."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        """As it is."""
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """**Raises:** `NotDifferentiableError` where the gradient itself is recorded."""
+        if torch.is_grad_enabled():
+            raise NotDifferentiableError(
+                "gradients of geodesics have no gradients themselves: leave out create_graph=True, or take differences"
+            )
+        return gradients[0]
 
 
 def degenerate_tape(bad: Bool[Tensor, "*batch"]) -> DegenerateImmersionError:

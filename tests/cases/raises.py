@@ -151,12 +151,16 @@ class Sample:
         return ff.StatisticalManifold(lambda u: torch.stack([u[0], u[1].sqrt(), u[1]]), self.chart)
 
     @cached_property
-    def torus(self) -> ff.StatisticalManifold:
-        """On which shooting may find a geodesic that winds around the hole."""
+    def taped(self) -> ff.StatisticalManifold:
+        """One with gradients."""
+        return ff.StatisticalManifold(bowl, self.chart, differentiable=True)
+
+    @cached_property
+    def sphere(self) -> ff.StatisticalManifold:
+        """On which the great circle through most of it is longer than the parallel."""
 
         def mean(u: Tensor) -> Tensor:
-            ring = 2 + u[1].cos()
-            return torch.stack([ring * u[0].cos(), ring * u[0].sin(), u[1].sin()])
+            return torch.stack([u[0].sin() * u[1].cos(), u[0].sin() * u[1].sin(), u[0].cos()])
 
         return ff.StatisticalManifold(mean, self.chart)
 
@@ -513,9 +517,10 @@ CASES: dict[str, Calls] = {
     },
     "StatisticalManifold.distance": {
         "where no geodesic was found that is no longer than the straight line in coordinates, unless `degenerate` is "
-        '`"nan"`': lambda: S.torus.distance(
-            [2.820318010839318, 1.2469191863987277], [-1.6438787823696568, 0.34945845228135486]
-        )
+        '`"nan"`': lambda: S.sphere.distance([1.3, 0.0], [1.3, 4.0]),
+        "where a gradient is recorded and two points are one, at which a distance has none": lambda: S.taped.distance(
+            ZERO, torch.zeros(2, dtype=torch.float64, requires_grad=True)
+        ),
     },
     "StatisticalManifold.efron_curvature": {"for k > 1": lambda: S.manifold.efron_curvature(ZERO)},
     "StatisticalManifold.geodesic": {
@@ -711,7 +716,12 @@ CASES: dict[str, Calls] = {
         "is given for symmetries": lambda: ff.verify(S.proof, S.gated, S.chart),
     },
     "StatisticalManifold.exp": {
-        "where there is no geometry at `u`": lambda: ff.StatisticalManifold(flat, ff.charts.identity(2)).exp(ZERO, ZERO)
+        "where there is no geometry at `u`": lambda: ff.StatisticalManifold(flat, ff.charts.identity(2)).exp(
+            ZERO, ZERO
+        ),
+        "where a gradient would be recorded: what this integrates has none, see `log`": lambda: S.taped.exp(
+            ZERO, torch.ones(2, dtype=torch.float64, requires_grad=True)
+        ),
     },
     "verify_layer": {
         "where the certificate does not say which layer it is about": lambda: ff.verify_layer(S.certificate, S.model),
