@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 
@@ -140,9 +140,10 @@ def sizes(what: str, **given: Any) -> tuple[int, ...]:
 def integers(values: Any, name: str) -> tuple[int, ...]:
     """Several integers, from a list, a range, an array or a tensor of one axis.
 
-    **Raises:** `InputError` for a single one, none, or what are no integers.
+    **Raises:** `InputError` for a single one, none, a dictionary, or what are no integers.
     """
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) != 1:
+    one = isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__")
+    if one or getattr(values, "ndim", 1) != 1:
         raise InputError(f"{name} must be a list of integers, such as [{_example(values)}], got {values!r}")
     found = tuple(integer(value, f"each of {name}") for value in values)
     if not found:

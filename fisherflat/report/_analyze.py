@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from hashlib import sha256
@@ -23,7 +23,10 @@ from fisherflat.report._large import LargeAnalysis
 from fisherflat.runners import Runner, one_process, processes
 from fisherflat.spaces.families import ParametricFamily
 from fisherflat.studies import begun
-from fisherflat.studies.layers import Settings, study
+from fisherflat.studies.layers import Settings, check, study
+
+#: options of `analyze` that say how, and not what
+NOT_MEASURED = ("jobs", "runner", "depth")
 
 
 def analyze(
@@ -151,6 +154,24 @@ def analyze(
                 _analyzed(loaded, prompts, one, carry_out, place, resume, overwrite, depth and not number, progress)
             )
     return found[0] if len(each) == 1 else _together(found, len(found) == len(each))
+
+
+def check_places(
+    models: Iterable[Any], prompts: Any, load: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> None:
+    """Refuse layers, heads and positions that one of several models does not have, before any of them is measured.
+
+    Models that are given by their paths are loaded for that, one at a time, where such places are named at all.
+
+    **Args:** `load`, options of `fisherflat.load`; `options`, of `analyze`.
+
+    **Raises:** as `analyze`.
+    """
+    if not {"layers", "heads", "positions"} & options.keys():
+        return
+    settings = Settings.several(**{name: value for name, value in options.items() if name not in NOT_MEASURED})[0]
+    for model in models:
+        check(as_model(model, **load or {}), prompts, settings)
 
 
 def _place(settings: Settings) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from fisherflat.errors import InputError
 from fisherflat.models import as_model
 from fisherflat.report._analysis import Analysis
-from fisherflat.report._analyze import analyze
+from fisherflat.report._analyze import analyze, check_places
 from fisherflat.report._comparison import Comparison, folder_of
 from fisherflat.report._result import room_for
 
@@ -68,6 +68,7 @@ def compare(
         raise InputError("resume needs a folder, where results are kept as they come")
     found: list[Analysis] = []
     with nullcontext() if folder is None else room_for(Comparison, folder, overwrite=overwrite or resume):
+        check_places((one for one, is_model in zip(given, models, strict=True) if is_model), prompts, load, options)
         for number, (one, is_model) in enumerate(zip(given, models, strict=True)):
             if is_model:
                 place = None if folder is None else Path(folder) / folder_of(number)

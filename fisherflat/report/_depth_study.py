@@ -205,7 +205,7 @@ def study_depth(
     *,
     k: int | str | None = None,
     moves: str | Moves = "principal",
-    position: int | str | None = None,
+    position: Any = None,
     points: int = 16,
     readings: Sequence[str] | None = None,
     halves: bool = True,

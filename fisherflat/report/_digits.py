@@ -15,8 +15,8 @@ def share(value: float, error: float = 0.0) -> str:
     ('12%', '12% ± 2%', 'unknown')
     """
     if math.isnan(error) or 2 * error <= 0.01:
-        return f"{round(value, 2) + 0.0:.0%}"  # no minus before a zero
-    return f"{value:.0%} ± {100 * error:.1g}%" if error < abs(value) else "unknown"
+        return f"{value:z.0%}"  # no minus before a zero
+    return f"{value:z.0%} ± {100 * error:.1g}%" if error < abs(value) else "unknown"
 
 
 def known_to(found: Estimate, error: float) -> str:

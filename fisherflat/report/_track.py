@@ -16,7 +16,7 @@ from fisherflat.certificates import digests
 from fisherflat.errors import CheckpointError, InputError
 from fisherflat.models import Checkpoint, architecture, as_model, as_prompts, checkpoints, common, fingerprint
 from fisherflat.report._analysis import Analysis
-from fisherflat.report._analyze import analyze
+from fisherflat.report._analyze import NOT_MEASURED, analyze, check_places
 from fisherflat.report._result import room_for
 from fisherflat.report._tracked import Stage, Track
 from fisherflat.studies import kept
@@ -83,6 +83,10 @@ def track(
     place = None if folder is None else Path(folder)
     complete = True
     with nullcontext() if place is None else room_for(Track, place, overwrite=overwrite or resume):
+        if len(given) > 1:
+            first = {stage.run: stage.path for stage in reversed(stages) if stage.left_out is None}
+            with suppress(CheckpointError, OSError):  # which a sentence says below
+                check_places(first.values(), prompts, load, options)
         for stage in stages:
             if stage.left_out is None:
                 where = None if place is None else place / stage.folder
@@ -194,7 +198,7 @@ def _plain(prompt: Any) -> Any:
 
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """What is measured, fit for JSON. **Raises:** `InputError` for options that `analyze` does not take."""
-    own = {name: value for name, value in options.items() if name not in ("jobs", "runner", "depth")}
+    own = {name: value for name, value in options.items() if name not in NOT_MEASURED}
     if options.get("depth"):
         raise InputError("track follows layers; study the depth of single checkpoints with study_depth")
     try:

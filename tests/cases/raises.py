@@ -156,15 +156,6 @@ class Sample:
         return ff.StatisticalManifold(bowl, self.chart, differentiable=True)
 
     @cached_property
-    def sphere(self) -> ff.StatisticalManifold:
-        """On which the great circle through most of it is longer than the parallel."""
-
-        def mean(u: Tensor) -> Tensor:
-            return torch.stack([u[0].sin() * u[1].cos(), u[0].sin() * u[1].sin(), u[0].cos()])
-
-        return ff.StatisticalManifold(mean, self.chart)
-
-    @cached_property
     def space(self) -> ff.StatisticalManifold:
         return ff.StatisticalManifold(lambda x: torch.cat([x, x[:1] ** 2]), ff.charts.identity(3))
 
@@ -399,6 +390,9 @@ CASES: dict[str, Calls] = {
             [*S.analysis.rows, S.analysis.rows[0]], model="m", settings=S.analysis.settings, complete=True
         ).to_xarray(),
     },
+    "Analysis.of_parts": {
+        "its parts do not have as many": lambda: ff.Analysis.of_parts(S.folder / "no parts", {"rows": 1})
+    },
     "Analysis.by_reading": {"for what is no number of the table": lambda: S.analysis.by_reading("token")},
     "Analysis.load": {words: make(ff.Analysis) for words, make in NOT_WHOLE.items()},
     "Analysis.plot": {"for a name that is none of a figure": lambda: S.analysis.plot("nonsense")},
@@ -517,7 +511,7 @@ CASES: dict[str, Calls] = {
     },
     "StatisticalManifold.distance": {
         "where no geodesic was found that is no longer than the straight line in coordinates, unless `degenerate` is "
-        '`"nan"`': lambda: S.sphere.distance([1.3, 0.0], [1.3, 4.0]),
+        '`"nan"`': lambda: S.half.distance([0.0, 1.0], [0.0, -1.0]),
         "where a gradient is recorded and two points are one, at which a distance has none": lambda: S.taped.distance(
             ZERO, torch.zeros(2, dtype=torch.float64, requires_grad=True)
         ),

@@ -36,6 +36,7 @@ def test_shares_sum_to_the_whole_on_each_prompt(found) -> None:
     row = trained_depth.shares("tiny", found)
     cells = row.strip("| ").split(" | ")[1:]
     assert len(cells) == len(ROLES)
+    assert not re.search(r"-0%", row)
     ends = [list(map(int, re.findall(r"-?\d+(?=%)", cell)))[1:] for cell in cells if cell != "0"]
     # of two prompts the least and the most are both: all entries together are twice the whole, up to rounding
     assert abs(sum(map(sum, ends)) - 200) <= len(ends)

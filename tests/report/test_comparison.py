@@ -213,6 +213,25 @@ def test_models_modules_and_saved_analyses_give_the_same(models: list[Path], tmp
     assert found.table.query("reading == 'live'")["mean"].tolist() == pytest.approx(list(by_hand), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("other", "change", "words"),
+    [
+        ({"num_attention_heads": 2, "num_key_value_heads": 2}, {"heads": [0, 3]}, "the 2 heads, from 0; 3 is none"),
+        ({"num_attention_heads": 2, "num_key_value_heads": 2}, {"heads": [-3]}, "the 2 heads, from 0; -3 is none"),
+        ({"num_hidden_layers": 1}, {"layers": [1]}, "the 1 layers, from 0; 1 is none"),
+    ],
+)
+def test_places_that_one_does_not_have_are_refused_before_the_other_is_measured(
+    other: dict[str, int], change: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [Model(tiny_model("llama")), Model(tiny_model("llama", **other))]
+    measured = list[Any]()
+    monkeypatch.setattr(Study, "measure", lambda _, task: measured.append(task) or [])
+    with pytest.raises(InputError, match=words):
+        ff.compare(both, [[5, 6, 7, 8]], parts=["mlp"], **SMALL | change)
+    assert not measured
+
+
 def test_gates_of_one_stand_against_none_of_the_other(models: list[Path], tmp_path: Path) -> None:
     found = ff.compare(models, TEXTS, layers=[1], **SMALL)
     attention = found.gates.query("part == 'attention'")

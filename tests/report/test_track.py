@@ -295,6 +295,14 @@ def test_wrong_input(runs: Any, change: dict[str, Any], run: Path) -> None:
         ff.track(run if runs == "run" else runs, TEXTS, **SMALL | change)
 
 
+def test_places_that_one_of_several_runs_does_not_have_are_refused_early(run: Path, tmp_path: Path) -> None:
+    tiny_model("llama", num_hidden_layers=1).float().save_pretrained(tmp_path / "low" / "checkpoint-1")
+    save_word_tokenizer(tmp_path / "low" / "checkpoint-1")
+    with pytest.raises(InputError, match="indices of the 1 layers, from 0; 1 is none"):
+        ff.track([run, tmp_path / "low"], TEXTS, layers=[1], folder=tmp_path / "out", **SMALL)
+    assert not list((tmp_path / "out").rglob("*.jsonl"))  # nothing was measured
+
+
 def test_a_track_that_was_tampered_with_is_refused(run: Path, tmp_path: Path) -> None:
     ff.track(run, TEXTS, folder=tmp_path / "out", **SMALL).save(tmp_path / "out")
     document = tmp_path / "out" / "track.json"

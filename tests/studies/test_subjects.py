@@ -97,6 +97,23 @@ def test_what_is_no_model_is_refused(wrong: Any) -> None:
         ff.analyze(wrong, [1, 2, 3], progress=False)
 
 
+@pytest.mark.parametrize(
+    ("position", "words"),
+    [
+        ({0: 1}, r"position must be an integer, got \{0: 1\}, for the prompt 'def f"),
+        ({0}, r"position must be an integer, got \{0\}, for the prompt 'def f"),
+        (1.5, "position must be an integer, got 1.5, for the prompt 'def f"),
+        ([[1]], r"positions must be an integer, got \[1\], for the prompt 'def f"),
+        ([], "positions must be a list that is not empty, got .*, for the prompt 'def f"),
+        (99, "position 99 is outside the prompt 'def f"),
+        ("token:zebra", "no token of the prompt 'def f.*reads 'zebra'"),
+    ],
+)
+def test_a_position_of_a_study_of_depth_that_is_none_names_the_prompt(position: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        ff.study_depth("python-llama", "def f(x):", position=position, progress=False)
+
+
 def test_one_prompt_or_several() -> None:
     hidden = torch.randn(3, 8)
     for one in ("text", [1, 2, 3], (1, 2), np.array([1, 2]), torch.tensor([[1, 2]]), hidden, list(np.arange(3))):

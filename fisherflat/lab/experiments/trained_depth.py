@@ -80,7 +80,7 @@ def shares(name: str, found: Sequence[DepthStudy]) -> str:
     for index in range(len(ROLES)):
         products = [each.budgets["role"].products.sum(-1).nanmean(0) for each in found]
         ratio = [float(parts[index] / parts.sum()) for parts in products]
-        cells.append(f"{statistics.median(ratio):.0%} ({min(ratio):.0%} to {max(ratio):.0%})" if any(ratio) else "0")
+        cells.append(f"{statistics.median(ratio):z.0%} ({min(ratio):z.0%} to {max(ratio):z.0%})" if any(ratio) else "0")
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

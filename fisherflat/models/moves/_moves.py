@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import torch
 
@@ -14,7 +14,7 @@ from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.models._model import Model
 from fisherflat.models._prompts import Encoded
-from fisherflat.models.moves._positions import SPREAD, Position, Where, positions
+from fisherflat.models.moves._positions import SPREAD, Position, of_prompt, positions
 from fisherflat.spaces.charts import Chart
 
 
@@ -83,14 +83,14 @@ class Moves(ABC):
         listed = ",".join(map(str, rest)) if isinstance(rest, (list, tuple)) else rest
         return self.kind if listed is None else f"{self.kind}:{listed}"
 
-    def positions(self, model: Model, prompt: Encoded, where: Where = SPREAD) -> list[Position]:
+    def positions(self, model: Model, prompt: Encoded, where: Any = SPREAD) -> list[Position]:
         """The positions of a prompt, one a chart; `where` as in `positions`.
 
         **Raises:** `InputError` where there are none.
         """
         return positions(prompt, where)
 
-    def place(self, model: Model, prompt: Encoded, where: SupportsIndex | Where | None = None) -> Position:
+    def place(self, model: Model, prompt: Encoded, where: Any = None) -> Position:
         """One position of a prompt, for what is measured at a single one.
 
         **Args:**
@@ -102,7 +102,8 @@ class Moves(ABC):
         if where is None:
             return self.positions(model, prompt)[-1]
         if not isinstance(where, (str, Sequence)) and not callable(where):
-            where = [integer(where, "position")]
+            with of_prompt(prompt):
+                where = [integer(where, "position")]
         return self.positions(model, prompt, where)[-1]
 
     def variants(self, model: Model, prompt: Encoded, position: Position) -> list[Encoded]:

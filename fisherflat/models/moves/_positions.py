@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -24,7 +25,7 @@ Position = int | None
 Where = str | Sequence[int] | Callable[[Encoded], Sequence[int]]
 
 
-def positions(prompt: Encoded, where: Where = SPREAD) -> list[Position]:
+def positions(prompt: Encoded, where: Any = SPREAD) -> list[Position]:
     """The positions of a prompt, one for each chart.
 
     **Args:** `prompt`, from `Model.encode`, and `where`, which is one of
@@ -209,8 +210,19 @@ def _named(prompt: Encoded, name: str) -> list[Position]:
     )
 
 
+@contextmanager
+def of_prompt(prompt: Encoded) -> Iterator[None]:
+    """Let what is wrong with positions say of which prompt they were to be."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error}, for the prompt {prompt.text!r} of {len(prompt.ids)} tokens") from error
+
+
 def _checked(prompt: Encoded, where: Any) -> list[Position]:
-    n, where = len(prompt.ids), integers(where, "positions")
+    n = len(prompt.ids)
+    with of_prompt(prompt):
+        where = integers(where, "positions")
     if outside := [index for index in where if not -n <= index < n]:
         raise InputError(f"position {outside[0]} is outside the prompt {prompt.text!r} of {n} tokens")
     return list(dict.fromkeys(index % n for index in where))

@@ -14,7 +14,7 @@ from fisherflat.errors import InputError
 from fisherflat.models._model import Model
 from fisherflat.models._prompts import Encoded
 from fisherflat.models.moves._moves import Fitted, Moves
-from fisherflat.models.moves._positions import SPREAD, Position, Where
+from fisherflat.models.moves._positions import SPREAD, Position
 from fisherflat.spaces import charts
 
 #: what tokenizers put where a blank was: byte-level BPE, SentencePiece
@@ -66,7 +66,7 @@ class Words(Moves, Fitted):
         """The kind, k and the words."""
         return {"kind": self.kind, "dim": self.k, "words": list(self.words)}
 
-    def positions(self, model: Model, prompt: Encoded, where: Where = SPREAD) -> list[Position]:
+    def positions(self, model: Model, prompt: Encoded, where: Any = SPREAD) -> list[Position]:
         """By default the places where one of the words stands already; else as in `positions`.
 
         **Raises:** `InputError` where there is none, and for `"together"`.

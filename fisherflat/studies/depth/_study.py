@@ -49,7 +49,7 @@ class Settings:
     """
 
     moves: Moves
-    position: int | str | None = None
+    position: Any = None
     points: int = 16
     readings: Sequence[str] | None = None
     halves: bool = True

@@ -33,7 +33,7 @@ class OnPrompt:
     chart: Chart
 
 
-def on_prompt(model: Model, prompt: Any, moves: Moves, where: int | str | None = None) -> OnPrompt:
+def on_prompt(model: Model, prompt: Any, moves: Moves, where: Any = None) -> OnPrompt:
     """A model on a prompt. **Args:** `where` as in `Moves.place`.
 
     **Raises:** `InputError`, `CheckpointError` for a prompt or movement that cannot be used.

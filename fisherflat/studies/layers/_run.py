@@ -85,6 +85,14 @@ def study(
         return _carried_out(model, prompts, settings, runner, folder, resume, overwrite, more or {}, progress)
 
 
+def check(model: Model, prompts: Any, settings: Settings) -> None:
+    """Refuse what `study` would refuse of a model, without measuring anything.
+
+    **Raises:** `InputError`, `CheckpointError` as `study`.
+    """
+    _ = Study(model, [model.encode(prompt) for prompt in as_prompts(prompts)], settings).tasks
+
+
 def _carried_out(
     model: Model,
     prompts: Any,

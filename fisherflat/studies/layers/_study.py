@@ -61,7 +61,7 @@ class Study:
 
     **Attributes:** `model`; `prompts`; `settings`; `positions`, of each prompt.
 
-    **Raises:** `InputError` where a prompt has no such position, or there is no such layer.
+    **Raises:** `InputError` where a prompt has no such position, or there is no such layer, or no such head in any.
     """
 
     model: Model
@@ -104,9 +104,12 @@ class Study:
         layers = self.settings.layers if self.settings.layers is not None else tuple(range(depth))
         if outside := [layer for layer in layers if not -depth <= layer < depth]:
             raise InputError(f"layers must be indices of the {depth} layers, from 0; {outside[0]} is none")
+        layers = tuple(dict.fromkeys(layer % depth for layer in layers))
+        if self.settings.heads is not None:
+            self._check_heads(layers, self.settings.heads)
         return [
             Task(layer, part, prompt)
-            for layer in dict.fromkeys(layer % depth for layer in layers)
+            for layer in layers
             for part in self.settings.parts
             for prompt in range(len(self.prompts))
         ]
@@ -270,6 +273,24 @@ class Study:
             for name, pick in picks.items()
         }
         return _Frame(self.settings.moves.fit(inputs, self.prompts), found)
+
+    def _check_heads(self, layers: Sequence[int], wanted: Sequence[int]) -> None:
+        """Refuse what is a head of no layer; no further layer is traced once one has all of them.
+
+        **Raises:** `InputError`.
+        """
+        counts, left = list[int](), set(wanted)
+        for layer in layers:
+            try:
+                counts.append(len(self._block(layer, self.prompts[0]).heads))
+            except Exception:  # the rows of this layer say why
+                continue
+            left -= {head for head in left if -counts[-1] <= head < counts[-1]}
+            if not left:
+                return
+        if counts:
+            none = next(head for head in wanted if head in left)
+            raise InputError(f"heads must be indices of the {max(counts)} heads, from 0; {none} is none")
 
     def _picks(self, layer: int, width: int) -> dict[str, Pick]:
         """The columns of each head that was asked for."""
