@@ -359,9 +359,13 @@ def as_json(value: Any, indent: int | None = 1) -> str:
             return [plain(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    separators = (",", ":") if indent is None else None
-    text = json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False, separators=separators) + "\n"
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # within strings, where else could they stand
+    options: dict[str, Any] = {"indent": indent, "separators": (",", ":") if indent is None else None}
+    try:  # which is twice as fast where all is plain
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except (TypeError, ValueError):
+        text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, **options)
+    # they stand within strings, where else
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def visible(text: str) -> str:

@@ -20,6 +20,8 @@ Row = dict[str, Any]
 FILE = "journal.jsonl"
 #: bytes of a line: the rows of a task
 MAX_LINE = 2**27
+#: before the digest, which ends a line
+_SEAL = b',"seal":"'
 
 
 class Journal:
@@ -32,7 +34,7 @@ class Journal:
     **Attributes:** `done`, the rows of the tasks that are, by key, read from the file when they are asked for; `lost`,
     how many lines were damaged.
 
-    Each task is one line, written at once, and sealed with a digest of itself and of what was measured. A line whose
+    Each task is one line, written at once, and sealed with a digest of its bytes and of what was measured. A line whose
     seal does not fit is dropped, so that its task is done again. One line at a time is in memory.
 
     **Raises:** `InputError` where the folder holds other results: on `resume` those of another model, other arguments
@@ -100,8 +102,7 @@ class Journal:
             ) from error
 
     def _sealed(self, line: dict[str, Any]) -> bytes:
-        plain = json.loads(as_json(line))
-        found = as_json({**plain, "seal": _seal(plain, self._of)}, indent=None).encode()
+        found = _with_seal(as_json(line, indent=None).encode(), self._of)
         if len(found) > MAX_LINE:  # nobody could read it again
             what = f"the rows of {line['task']}" if "task" in line else "the prompts and settings"
             less = "positions or points" if "task" in line else "prompts"
@@ -227,15 +228,22 @@ def _opened(line: bytes, of: str | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     seal = said.pop("seal", None) if isinstance(said, dict) else None
-    return said if seal is not None and seal == _seal(said, of or _digest(said)) else None
+    if seal is None:
+        return None
+    of = of or _digest(said)
+    fits = line.rstrip(b"\n") + b"\n" == _with_seal(line.rpartition(_SEAL)[0] + b"}", of)
+    return said if fits or seal == _digest([of, said]) else None  # once the digest was one of values
+
+
+def _with_seal(line: bytes, of: str) -> bytes:
+    """A line of JSON, an object that is not empty, with one more field: the digest of the rest and of the head's."""
+    body = line.rstrip().removesuffix(b"}")
+    seal = hashlib.sha256(of.encode() + body).hexdigest()
+    return body + _SEAL + seal.encode() + b'"}\n'
 
 
 def _digest(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _seal(line: dict[str, Any], of: str) -> str:
-    return _digest([of, line])
 
 
 def _is_task(line: dict[str, Any]) -> bool:

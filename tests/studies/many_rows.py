@@ -3,8 +3,8 @@
 A journal is written task by task, as an analysis of 32 layers writes it, with made-up numbers; opened again, as a
 resumed one does; made into the parts of a table, whose estimates are computed; saved with its page, and opened. Then it
 is gone through for means by layer and verdict, some columns of all rows are written as CSV, and one prompt becomes
-arrays. Each step says how long it took, and how much memory the process has held at most until then. With `--layers 1`
-a thirtieth of the rows need as much memory.
+arrays. Each step says when it ended, how long it took the process, and how much memory the process has held at most
+until then, and Arrow of it. With `--layers 1` a thirtieth of the rows need as much memory.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import pyarrow
 
 from fisherflat.report import LargeAnalysis, load
 from fisherflat.studies import Journal
@@ -32,10 +34,10 @@ def rows_of(task: Task, rng: random.Random) -> list[dict[str, Any]]:
     about |= {"control": None, "moves": "principal", "covariance": "words", "output": "all", "variance": 1.0}
     about |= {"roles": "pattern", "token": "word", "raw_token": "word", "token_class": "content", "error": None}
     about |= {"rerouted": False, "negligible_image": False, "verdict": "curved"}
-    numbers = {name: rng.gauss(1, 1) for name in (*QUANTITIES, "scalar_curvature_error")}
+    numbers = (*QUANTITIES, "scalar_curvature_error")
     return [
-        {**about, **numbers, "reading": reading, "position": position, "point": point,
-         "scalar_curvature": rng.gauss(task.layer, 1), "u": [rng.random(), rng.random()]}
+        {**about, **{name: rng.gauss(1, 1) for name in numbers}, "scalar_curvature": rng.gauss(task.layer, 1),
+         "reading": reading, "position": position, "point": point, "u": [rng.random(), rng.random()]}
         for reading in READINGS for position in range(POSITIONS) for point in range(POINTS)
     ]  # fmt: skip
 
@@ -46,11 +48,17 @@ def measured(count: int, layers: int, folder: Path) -> None:
     prompts = max(1, count // (layers * len(PARTS) * of_task))
     tasks = [Task(layer, part, prompt) for layer in range(layers) for part in PARTS for prompt in range(prompts)]
     rng, identity = random.Random(0), {"rows": count}
-    started = time.perf_counter()
+    started, took = time.perf_counter(), [time.process_time()]
 
     def said(what: str) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{what}: {time.perf_counter() - started:.0f} s, at most {peak:.2f} GiB", flush=True)
+        arrow = (pyarrow.default_memory_pool().max_memory() or 0) / 2**30
+        took.append(time.process_time())
+        print(
+            f"{what}: {time.perf_counter() - started:.0f} s, of which the process worked {took[-1] - took[-2]:.0f} in "
+            f"this step; at most {peak:.2f} GiB, Arrow {arrow:.2f}",
+            flush=True,
+        )
 
     said(f"{len(tasks) * of_task:,} rows in {len(tasks):,} tasks")
     journal = Journal(folder, identity)

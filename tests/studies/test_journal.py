@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -48,6 +50,67 @@ def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
     journal.close(False)
     assert journal.done == {"b": [{"x": 2.5}]} and journal.lost == 1
     assert [json.loads(line).get("task") for line in (tmp_path / FILE).read_bytes().splitlines()] == [None, "b"]
+
+
+#: a journal as it was written while a seal was the digest of values, not of bytes
+BEFORE = (
+    b'{"identity":{"seed":0},"seal":"b5a286d6bc36747a80049d745da13b818bf1a79eaa5fa8adc34113a80e4ea81d"}\n'
+    b'{"task":"a","rows":[{"x":0.1,"text":"\xc3\xa9\\u001b","no":null}],'
+    b'"seal":"8d32932a4564f30fbcd21b713c7cf0febeb8facb649fcb8ffd5b6287625241c3"}\n'
+    b'{"task":"b","rows":[],"seal":"2bb37a19f16a6386337cf81294ae3b75d06d1f6b232955cb798587aa6041e2ac"}\n'
+)
+
+
+def test_a_journal_of_before_is_taken_and_goes_on(tmp_path: Path) -> None:
+    rows = {"a": [{"x": 0.1, "text": "é\x1b", "no": None}], "b": []}
+    (tmp_path / FILE).write_bytes(BEFORE)
+    for more in ({}, {"c": [{"x": 2.0}]}, {}):  # opened, added to, opened again
+        journal = Journal(tmp_path, {"seed": 0}, resume=True)
+        assert journal.done == rows and not journal.lost
+        for key, row in more.items():
+            journal.write(key, row)
+        journal.close(False)
+        rows |= more
+    (tmp_path / FILE).write_bytes(BEFORE.replace(b"0.1", b"0.2"))
+    journal = Journal(tmp_path, {"seed": 0}, resume=True)
+    journal.close(False)
+    assert journal.done == {"b": []} and journal.lost == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ('","seal":"00"}\n', '","seal":"00"}\n'),
+        ("\x00\x1b\u2028\u202e\r\n\ud800", "\x00\x1b\u2028\u202e\r\n\ud800"),
+        ([float("nan"), float("inf"), -float("inf"), -0.0, 5e-324, 1.7976931348623157e308],
+         [None, None, None, -0.0, 5e-324, 1.7976931348623157e308]),
+        ((1, (2, float("nan"))), [1, [2, None]]),
+        (MappingProxyType({"a": 1}), {"a": 1}),
+        ({1: "a", 2: float("nan")}, {"1": "a", "2": None}),
+        (np.float64(0.1), 0.1),
+        (np.float64("nan"), None),
+        ({}, {}),
+    ],
+)  # fmt: skip
+def test_what_was_written_is_read_again(value: object, read: object, tmp_path: Path) -> None:
+    journal = Journal(tmp_path, IDENTITY)
+    journal.write("a", [{"value": value}])
+    journal.close(False)
+    assert (tmp_path / FILE).read_bytes().count(b"\n") == 2
+    journal = Journal(tmp_path, IDENTITY, resume=True)
+    journal.close(False)
+    assert journal.done == {"a": [{"value": read}]} and not journal.lost
+    assert json.dumps(journal.done["a"]) == json.dumps([{"value": read}])  # also the sign of a zero
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), {1}, b"x", 1j])
+def test_what_is_no_json_leaves_no_half_a_line(value: object, tmp_path: Path) -> None:
+    journal = Journal(tmp_path, IDENTITY)
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(TypeError):
+        journal.write("a", [{"x": 0.5}, {"value": value}])
+    assert (tmp_path / FILE).read_bytes() == before and not journal.done
+    journal.close(False)
 
 
 def test_what_is_too_long_to_be_read_again_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
