@@ -5,7 +5,8 @@ writes its journal or its tables), and resumed, again and again. In the end its 
 analysis that was left alone, byte for byte, and no task that was in the journal may have been measured again.
 
 With `--ray` the tasks run on a cluster of two nodes, each with one core, of this machine. All kills come while workers
-have tasks, and half of them are of a worker instead of the command: it costs its task, and the command goes on.
+have tasks, when the journal has so many lines, drawn among those that are left. Half of them are of a worker instead of
+the command: it costs its task, and the command goes on. `in the middle` are those by which the journal had some lines.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ TABLES = ("table.csv", "table.parquet", "estimates.csv", "readings.csv", "analys
 PROMPTS = ("the cat sat on a mat", "a dogs run", "the mat", "dogs sat on the cat")
 
 
-def command(model: Path, out: Path, *options: str) -> list[str]:
+def command(model: Path, out: Path, points: int, *options: str) -> list[str]:
     prompts = [word for prompt in PROMPTS for word in ("--prompt", prompt)]
-    return ["fisherflat", "analyze", str(model), "--out", str(out), *prompts, "--points", "2", *options]
+    return ["fisherflat", "analyze", str(model), "--out", str(out), *prompts, "--points", str(points), *options]
 
 
 def run(arguments: list[str], log: Path) -> None:
@@ -143,46 +144,48 @@ def cluster() -> Iterator[Nodes]:
             process.stdin.close()
 
 
-def _at_work(nodes: Nodes, child: int, rng: random.Random) -> list[int]:
-    """The workers that have a task, some time after the first has one; none where the command ends before."""
-    while runs(child) and not nodes.at_work():
-        time.sleep(0.05)
-    time.sleep(rng.uniform(0, 2))
-    while runs(child):
-        if workers := nodes.at_work():
-            return workers
-        time.sleep(0.05)
-    return []
+def _at_work(nodes: Nodes, child: int, journal: Path, lines: int, rng: random.Random) -> list[int]:
+    """The workers that have a task soon after the journal has so many; none where the command ends before."""
+    while runs(child) and not (len(tasks(journal)) >= lines and nodes.at_work()):
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0, 0.3))
+    return nodes.at_work() if runs(child) else []
 
 
 def kills(count: int, seed: int, folder: Path, nodes: Nodes | None = None) -> dict[str, int]:
     """Kill and resume, so many times. **Raises:** `AssertionError` where something was lost or done again."""
     where = [] if nodes is None else ["--runner", "ray", "--ray-address", nodes.address]
+    points = 2 if nodes is None else 64  # so that tasks take longer than a look at the workers
     model = save_tiny(folder / "model", "bert")
     save_word_tokenizer(model)
     # everything is imported once, here
     ff.analyze(ff.load(model), list(PROMPTS), points=1, layers=[0], progress=False).save(folder / "warm")
     started = time.perf_counter()
-    assert ended(forked(lambda: run(command(model, folder / "alone"), folder / "log"))) == 0
+    assert ended(forked(lambda: run(command(model, folder / "alone", points), folder / "log"))) == 0
     whole = time.perf_counter() - started
     expected = {name: (folder / "alone" / name).read_bytes() for name in TABLES}
     every = tasks(folder / "alone" / "journal.jsonl")
     rng, found = (
         random.Random(seed),
-        {"kills": 0, "of workers": 0, "analyses": 0, "while measuring": 0, "while writing tables": 0,
-         "measured again": 0},
+        {"kills": 0, "of workers": 0, "analyses": 0, "while measuring": 0, "in the middle": 0,
+         "of workers in the middle": 0, "while writing tables": 0, "measured again": 0},
     )  # fmt: skip
     while found["kills"] < count:
         found["analyses"] += 1
         out, log = folder / f"out-{found['analyses']}", folder / f"log-{found['analyses']}"
+        journal = out / "journal.jsonl"
         while True:
-            before, begun = tasks(out / "journal.jsonl"), len(log.read_text().splitlines()) if log.exists() else 0
-            resumed = ["--resume"] if (out / "journal.jsonl").exists() else []
-            child = forked(lambda out=out, log=log, resumed=resumed: run(command(model, out, *where, *resumed), log))
-            workers = _at_work(nodes, child, rng) if nodes is not None and found["kills"] < count else []
+            before, begun = tasks(journal), len(log.read_text().splitlines()) if log.exists() else 0
+            resumed = ["--resume"] if journal.exists() else []
+            arguments = command(model, out, points, *where, *resumed)
+            child = forked(lambda log=log, arguments=arguments: run(arguments, log))
+            workers = []
+            if nodes is not None and found["kills"] < count:
+                workers = _at_work(nodes, child, journal, rng.randint(len(before), len(every)), rng)
             if workers and rng.random() < 0.5:
                 os.kill(rng.choice(workers), signal.SIGKILL)
                 found["kills"], found["of workers"] = found["kills"] + 1, found["of workers"] + 1
+                found["of workers in the middle"] += 0 < len(tasks(journal)) < len(every)
             elif workers:
                 os.kill(child, signal.SIGKILL)
             elif nodes is None and found["kills"] < count:
@@ -191,16 +194,17 @@ def kills(count: int, seed: int, folder: Path, nodes: Nodes | None = None) -> di
             code = ended(child)
             again = log.read_text().splitlines()[begun:] if log.exists() else []
             found["measured again"] += len(set(again) & set(before))
-            assert tasks(out / "journal.jsonl")[: len(before)] == before, "lines were lost"
+            assert tasks(journal)[: len(before)] == before, "lines were lost"
             if code == 0:
                 break
             assert code == -signal.SIGKILL, f"exit code {code}: {log.with_suffix('.said').read_text()[-2000:]}"
             found["kills"] += 1
-            done = len(tasks(out / "journal.jsonl"))
+            done = len(tasks(journal))
             begun_here = len(again) > 0 or done > len(before)  # workers of a cluster keep no log
             found["while measuring"] += begun_here and done < len(every)
+            found["in the middle"] += 0 < done < len(every)
             found["while writing tables"] += done == len(every)
-        assert sorted(tasks(out / "journal.jsonl")) == sorted(every), "tasks are missing or there twice"
+        assert sorted(tasks(journal)) == sorted(every), "tasks are missing or there twice"
         different = [name for name in TABLES if (out / name).read_bytes() != expected[name]]
         assert not different, f"{different} differ"
         left = [path.name for path in out.rglob("*") if path.name.endswith(".part") or path.name == ".lock"]
