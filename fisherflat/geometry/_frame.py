@@ -11,6 +11,7 @@ from fisherflat._typing import Bool, Float, Int, Tensor
 from fisherflat.errors import DegenerateImmersionError, MapError
 from fisherflat.geometry._factored import factored
 from fisherflat.jets import Jet, pairs
+from fisherflat.spaces.families import Ambient
 
 #: within such a factor of being called degenerate, a point is nearly so
 _NEAR = 1024.0
@@ -55,12 +56,13 @@ def meet(a: Tensor, b: Tensor) -> Tensor:
 
 
 def orthonormal_frame(
-    jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor | None, uncertainty: Tensor | None = None
+    jet: Jet, degenerate: str, u: Tensor | None, scale: Tensor | None, ambient: Ambient | None = None
 ) -> Frame:
     """The frame of the Jacobian of a jet; arguments and errors are `Geometry`'s.
 
-    **Args:** `uncertainty` `[*batch]`, one minus the probability of the likeliest outcome, where a family has one.
+    **Args:** `ambient`, which knows what a family says of its parameters.
     """
+    uncertainty, outside = (None, None) if ambient is None else (ambient.uncertainty, ambient.outside)
     coefficients, k = jet.coefficients, jet.k
     # of what geometry is made, for where the surface lies is no matter; NaN and infinities survive the one pass
     size = torch.linalg.vector_norm(coefficients[..., 1:, :].detach(), dim=(-2, -1))
@@ -68,7 +70,7 @@ def orthonormal_frame(
     jacobian = jet.jacobian
     if some(~finite):
         if degenerate == "raise":
-            raise not_finite(coefficients[~finite], _place(~finite, u))
+            raise not_finite(coefficients[~finite], _place(~finite, u), outside)
         jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
     q, triangular = factored(jacobian.transpose(-1, -2))
     r = triangular.detach()  # what follows decides, and has no gradient
@@ -119,8 +121,13 @@ def _overflows(jet: Jet, triangular: Tensor, size: Float[Tensor, "*batch"]) -> B
 TOO_SMALL = "the metric is too small for a number"
 
 
-def not_finite(numbers: Tensor, place: str) -> MapError:
-    """The error for numbers of a map or its derivatives that are not finite, or whose squares are not."""
+def not_finite(numbers: Tensor, place: str, outside: str | None = None) -> MapError:
+    """The error for numbers of a map or its derivatives that are not finite, or whose squares are not.
+
+    **Args:** `outside`, why they are no parameters of the family, where that is known.
+    """
+    if outside is not None:
+        return MapError(f"the outputs are no parameters of the family {place}: {outside}")
     if numbers.isfinite().all():
         return MapError(
             f"the map or its derivatives are so large {place} that their squares are beyond the largest number; "

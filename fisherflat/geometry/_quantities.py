@@ -91,7 +91,7 @@ class Geometry(DualConnections, Errors):
         self._scale = scale
         self._ambient = ambient or Ambient(self.ambient_dim)
         self._forth = None if change is None else change.to(jet.coefficients)
-        frame = orthonormal_frame(jet, degenerate, u, scale, self._ambient.uncertainty)
+        frame = orthonormal_frame(jet, degenerate, u, scale, self._ambient)
         self._frame, self.working_triangular = frame.vectors, frame.triangular
         self.degenerate, self.nearly_degenerate, self.skewness = frame.degenerate, frame.nearly, frame.skewness
 

@@ -767,9 +767,12 @@ CASES: dict[str, Calls] = {
     },
     "families.ExponentialFamily": {
         "where it is no callable": lambda: families.ExponentialFamily(THREE),
-        "where it is not strictly convex at a point": lambda: of_family(
-            families.ExponentialFamily(lambda theta: -(theta**2).sum()), 3
+        "where it fails or returns no tensor of real numbers": lambda: of_family(
+            families.ExponentialFamily(lambda theta: "no tensor"), 3
         ).metric(ZERO),
+        'and where it is not finite or not strictly convex at a point, which is NaN under `degenerate="nan"`': (
+            lambda: of_family(families.ExponentialFamily(lambda theta: -(theta**2).sum()), 3).metric(ZERO)
+        ),
     },
     "families.Family.check": {
         "where the family does not fit outputs of `ambient_dim` numbers": lambda: ff.Gaussian([1.0, 2.0]).check(3)

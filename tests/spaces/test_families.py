@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import fisherflat as ff
 from fisherflat.errors import DegenerateImmersionError, DegenerateImmersionWarning, InputError, MapError
+from fisherflat.spaces.families._exponential import _hessian
 
 D = torch.float64
 ENGINES = ("taylor", "autodiff")
@@ -400,3 +401,92 @@ def test_directions_are_a_sphere_to_all_digits_at_any_concentration(concentratio
     assert manifold.scalar_curvature([0.0, 0.0]).item() == pytest.approx(2 / square, rel=1e-12)
     again = ff.families.VonMisesFisher.of_radius(square**0.5, size).concentration
     assert again == pytest.approx(concentration, rel=1e-10 * max(1, concentration / 10))
+
+
+PLACES = torch.tensor([[-0.7, 0.4], [0.2, 0.3], [-0.1, -0.6]], dtype=D)
+
+
+@pytest.mark.parametrize(
+    ("family", "mean", "why"),
+    [
+        (  # a rate that is negative has a finite metric, and yet is none
+            ff.families.ExponentialFamily(lambda t: -(-t).log()),
+            lambda u: torch.stack([u[0], u[1] ** 2 + u[0] - 1]),
+            "not finite or not strictly convex",
+        ),
+        (
+            ff.families.ExponentialFamily(lambda t: (t**3).sum()),
+            lambda u: torch.stack([-u[0], 1 + u[1] ** 2]),
+            "not strictly convex",
+        ),
+        (
+            ff.families.VonMisesFisher(),
+            lambda u: torch.stack([u[0] * 0 + 2, u[1], (30 * u[0]).exp() + u[0]]),
+            "concentration, is 4.03e",
+        ),
+    ],
+)
+def test_a_point_outside_of_a_family_is_said_and_spoils_no_other(
+    family: Any, mean: Callable[[Tensor], Tensor], why: str
+) -> None:
+    """The second of three."""
+    places = torch.where(torch.tensor([False, True, False])[:, None], PLACES.abs(), PLACES)
+    places[1, 0] = 0.2 if "4.03e" not in why else math.log(40300.0) / 30
+    chart = ff.charts.identity(2)
+    with pytest.raises(MapError, match=rf"no parameters of the family at u = .*{why}"):
+        ff.StatisticalManifold(mean, chart, family).scalar_curvature(places)
+    with pytest.warns(DegenerateImmersionWarning, match="1 of 3"):
+        found = ff.StatisticalManifold(mean, chart, family, degenerate="nan").measure(
+            places, ["scalar_curvature", "metric"]
+        )
+    right = ff.StatisticalManifold(mean, chart, family).measure(places[[0, 2]], ["scalar_curvature", "metric"])
+    assert found["scalar_curvature"].isnan().tolist() == [False, True, False]
+    for name, value in right.items():
+        torch.testing.assert_close(found[name][[0, 2]], value, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("log_partition", "why"),
+    [
+        (lambda t: "x", "it returned str"),
+        (lambda t: float(t.detach().sum()), "it returned float"),
+        (lambda t: t.to(torch.complex128), "it returned torch.complex128"),
+        (lambda t: t[7], r"failed on natural parameters of shape \[3\] and torch.float64: IndexError"),
+    ],
+)
+def test_log_partition_functions_that_are_none(log_partition: Any, why: str) -> None:
+    family = ff.families.ExponentialFamily(log_partition)
+    with pytest.raises(MapError, match=why):
+        ff.StatisticalManifold(mlp(2, 3), ff.charts.identity(2), family).metric([0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("log_partition", "columns"),
+    [
+        (lambda t: t.exp(), 1),  # independent parameters
+        (lambda t: F.pad(t, (0, 1)).logsumexp(-1), 4),  # independent rows
+        (lambda t: (t @ t.T).exp().sum() + t.square().sum(), 12),  # neither
+        (lambda t: t.exp().sum() + 1e-3 * (t[0, 0] + t[2, 3]).square(), 12),  # all but one pair
+    ],
+)
+def test_independent_parameters_are_found_and_nothing_else_is_taken_for_them(log_partition: Any, columns: int) -> None:
+    """Against the metric that `torch.func` makes of the whole function, and curvature by the textbook."""
+    family, mean = ff.families.ExponentialFamily(log_partition), mlp(2, 12)
+    M = ff.StatisticalManifold(lambda u: mean(u).reshape(3, 4), ff.charts.identity(2), family)
+    at = torch.tensor([0.3, -0.5], dtype=D)
+
+    def pulled(u: Tensor) -> Tensor:
+        jacobian = torch.func.jacrev(mean)(u)
+        hessian = torch.func.jacrev(torch.func.jacrev(lambda t: log_partition(t.reshape(3, 4)).sum()))(mean(u))
+        return jacobian.T @ hessian @ jacobian
+
+    torch.testing.assert_close(M.metric(at), pulled(at), rtol=1e-12, atol=1e-13)
+    slopes = torch.func.jacrev(pulled)(at)  # [i, j, l]
+    lowered = (slopes + slopes.mT - torch.einsum("ijm->mij", slopes)) / 2
+    symbols = torch.linalg.solve(pulled(at), lowered.flatten(1)).reshape(2, 2, 2)
+    torch.testing.assert_close(M.christoffel(at), symbols, rtol=1e-10, atol=1e-11)
+    framed = family.framed(M.jet(at[None]), (3, 4))
+    assert framed.coefficients.shape == (1, 6, 12)
+    theta = mean(at)[None].requires_grad_()
+    slope = torch.autograd.grad(log_partition(theta.reshape(3, 4)).sum(), theta, create_graph=True)[0]
+    assert _hessian(slope, theta, 4).shape == (1, 12 // columns, columns, columns)

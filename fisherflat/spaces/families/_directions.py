@@ -37,7 +37,8 @@ class VonMisesFisher(ParametricFamily):
     **Args:** `concentration`, of all of them, or `None` for the length of each output. With a fixed one the family is
     the sphere of radius `sqrt(c A(c))`; unit-norm embeddings are measured so.
 
-    **Raises:** `InputError` for a concentration that is not positive or above 10,000, and for fewer than two outputs.
+    **Raises:** `InputError` for a concentration that is not positive or above 10,000, and for fewer than two outputs;
+    `MapError` where a moving one is above that, which is NaN under `degenerate="nan"`.
 
     >>> import torch, fisherflat as ff
     >>> chart = ff.charts.affine([0.0, 0.0, 1.0], torch.eye(3)[:2])
@@ -103,13 +104,13 @@ class VonMisesFisher(ParametricFamily):
             return Framed(joined(radius * turn, radius * bend), Ambient(self.ambient_dim(shape), round_))
         inner = (turn[:, i] * turn[:, j]).sum(-1, keepdim=True)
         grow = along(second) + length * inner
+        known, why = length <= _LARGEST, None
         if some(length > _LARGEST):
-            raise InputError(
-                f"the length of an output, its concentration, is {float(length.max()):.3g}; VonMisesFisher takes up to "
-                f"{_LARGEST:.0f}"
-            )
+            most = float(length.nan_to_num(0.0, math.inf).max())
+            why = f"the length of one, its concentration, is {most:.3g}, and VonMisesFisher takes up to {_LARGEST:.0f}"
+        length = torch.where(known, length, 1.0)
         w = _Warp(length, shape[-1])
-        arc = w.speed * radial
+        arc = torch.where(known, w.speed * radial, math.nan)
         arcs = w.speed * grow + w.bend * radial[:, i] * radial[:, j] - w.radius * w.slope * inner
         turns = w.radius * bend + w.slope * (arc[:, i] * turn[:, j] + arc[:, j] * turn[:, i])
         whole = shape[-1] + 1
@@ -125,7 +126,8 @@ class VonMisesFisher(ParametricFamily):
 
         tangents = torch.cat([arc, w.radius * turn], -1)
         return Framed(
-            joined(tangents, torch.cat([arcs, turns], -1)), Ambient(self.ambient_dim(shape), curvature, cubic)
+            joined(tangents, torch.cat([arcs, turns], -1)),
+            Ambient(self.ambient_dim(shape), curvature, cubic, outside=why),
         )
 
     def __repr__(self) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from fisherflat._arrays import some
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError, MapError
-from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily, joined, last, leading, places
-from fisherflat.spaces.jets import Jet, pair_index
+from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily, joined, last, leading
+from fisherflat.spaces.jets import Jet, pair_index, pairs
+
+#: what is wrong where there is no metric
+_OUTSIDE = "the log-partition function is not finite or not strictly convex, so that they are outside of the family"
 
 
 class ExponentialFamily(ParametricFamily):
@@ -22,9 +26,11 @@ class ExponentialFamily(ParametricFamily):
 
     **Args:** `log_partition`, a torch function of the natural parameters, a tensor of the outputs' shape at one point,
     to the log-partition: one number, or several that are added, such as one for each of independent variables. Three
-    derivatives of it are taken, by reverse mode alone.
+    derivatives of it are taken, by reverse mode alone. Where variables turn out to be independent, single ones or those
+    of different leading axes, the metric is never formed as a whole.
 
-    **Raises:** `InputError` where it is no callable; `MapError` where it is not strictly convex at a point.
+    **Raises:** `InputError` where it is no callable; `MapError` where it fails or returns no tensor of real numbers,
+    and where it is not finite or not strictly convex at a point, which is NaN under `degenerate="nan"`.
 
     >>> import torch, fisherflat as ff
     >>> family = ff.families.ExponentialFamily(lambda t: -(-t).log())  # exponential distributions of rate -t
@@ -51,66 +57,129 @@ class ExponentialFamily(ParametricFamily):
 
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """`L^T z_i` and `L^T z_ij + L^-1 psi'''(z_i, z_j) / 2`, with `psi'' = L L^T`."""
-        theta = jet.value
-        hessian = self._hessian(theta, shape)
-        factor, failed = torch.linalg.cholesky_ex(hessian)
-        if some(failed):
-            at = theta[failed.nonzero()[0, 0]]
-            raise MapError(
-                "the log-partition function is not strictly convex at the natural parameters "
-                f"[{', '.join(f'{x:.6g}' for x in at[:8].tolist())}{', ...' if len(at) > 8 else ''}]; they are outside "
-                "of the family"
-            )
+        theta, k, tape = jet.value, jet.k, torch.is_grad_enabled()
+        with torch.enable_grad():
+            start = theta if tape and theta.requires_grad else theta.detach().clone().requires_grad_()
+            values = self._values(start, shape)
+            slope = _derivative(values.sum(), start)
+            blocks = _hessian(slope, start, shape[-1] if shape else 1)
+        if not tape:
+            blocks = blocks.detach()
+        factor, outside = _cholesky(blocks)
+        outside = outside | ~values.isfinite()
+        why = _OUTSIDE if some(outside & theta.isfinite().all(-1)) else None
+        factor = torch.where(outside[:, None, None, None], float("nan"), factor)
+        frame = _Frame(factor)
 
-        def lowered(vectors: Tensor) -> Tensor:
-            return torch.linalg.solve_triangular(factor, vectors.mT, upper=False).mT
+        def third(x: Tensor, y: Tensor, at: list[tuple[int, int]]) -> Tensor:
+            """`psi'''(x_i, y_j)` `[P, m, D]` for so many pairs of indices, lowered."""
+            with torch.enable_grad():
+                once = {i: _derivative((slope * x[:, i]).sum(), start) for i in dict.fromkeys(i for i, _ in at)}
+                found = torch.stack([_derivative((once[i] * y[:, j]).sum(), start) for i, j in at], 1)
+            return frame.lowered(found if tape else found.detach())
 
-        def raised(vectors: Tensor) -> Tensor:
-            return torch.linalg.solve_triangular(factor.mT, vectors.mT, upper=True).mT
-
-        i, j = places(jet.k)
-        third = lowered(self._third(theta, shape, jet.jacobian[:, i], jet.jacobian[:, j]))
-        seconds = jet.second @ factor + third / 2
+        seconds = frame.whitened(jet.second) + third(jet.jacobian, jet.jacobian, list(pairs(k))) / 2
 
         def curvature(x: Tensor) -> Tensor:
-            (a, b), v = places(x.shape[1]), raised(x)
-            c = lowered(self._third(theta, shape, v[:, a], v[:, b]))[:, pair_index(x.shape[1], x.device)]
+            v, n = frame.raised(x), x.shape[1]
+            c = third(v, v, list(pairs(n)))[:, pair_index(n, x.device)]
             return (torch.einsum("pacn,pbdn->pabcd", c, c) - torch.einsum("padn,pbcn->pabcd", c, c)) / 4
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:
-            x, y = raised(x[:, None]), raised(y[:, None])
-            return lowered(self._third(theta, shape, x, y))[:, 0]
+            return third(frame.raised(x[:, None]), frame.raised(y[:, None]), [(0, 0)])[:, 0]
 
-        return Framed(joined(jet.jacobian @ factor, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
+        ambient = Ambient(self.ambient_dim(shape), curvature, cubic, outside=why)
+        return Framed(joined(frame.whitened(jet.jacobian), seconds), ambient)
 
-    def _slope(self, theta: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The natural parameters `[P, D]` with a tape, and the gradient there."""
-        theta = theta.clone() if theta.requires_grad else theta.clone().requires_grad_()
-        total = torch.stack([self.log_partition(point.reshape(shape)).sum() for point in theta]).sum()
-        (slope,) = torch.autograd.grad(total, theta, create_graph=True)
-        return theta, slope
-
-    def _hessian(self, theta: Tensor, shape: tuple[int, ...]) -> Tensor:
-        tape = torch.is_grad_enabled()
-        with torch.enable_grad():
-            theta, slope = self._slope(theta if tape else theta.detach(), shape)
-            found = torch.stack([_derivative(slope[:, n].sum(), theta) for n in range(theta.shape[1])], 1)
-            return found if tape else found.detach()
-
-    def _third(self, theta: Tensor, shape: tuple[int, ...], x: Tensor, y: Tensor) -> Tensor:
-        """`psi'''(x_m, y_m)` `[P, m, D]` of vectors `[P, m, D]`."""
-        tape = torch.is_grad_enabled()
-        with torch.enable_grad():
-            theta, slope = self._slope(theta if tape else theta.detach(), shape)
-            found = []
-            for m in range(x.shape[1]):
-                once = _derivative((slope * x[:, m]).sum(), theta)
-                twice = _derivative((once * y[:, m]).sum(), theta)
-                found.append(twice if tape else twice.detach())
-            return torch.stack(found, 1)
+    def _values(self, theta: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The log-partition at natural parameters `[P, D]`, `[P]`."""
+        found = []
+        for point in theta:
+            try:
+                value = self.log_partition(point.reshape(shape))
+            except Exception as error:
+                raise MapError(
+                    f"the log-partition function failed on natural parameters of shape {list(shape)} and "
+                    f"{theta.dtype}: {type(error).__name__}: {error}"
+                ) from error
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                what = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+                raise MapError(
+                    "the log-partition function must return a tensor of real numbers, computed by torch from its "
+                    f"argument; it returned {what}"
+                )
+            found.append(value.sum())
+        return torch.stack(found)
 
     def __repr__(self) -> str:
         return f"ExponentialFamily({getattr(self.log_partition, '__name__', type(self.log_partition).__name__)})"
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The Cholesky factor `L` of the metric, in blocks `[P, B, n, n]` along its diagonal; vectors are `[P, m, D]`."""
+
+    factor: Tensor
+
+    def _apart(self, vectors: Tensor) -> Tensor:
+        return vectors.unflatten(-1, self.factor.shape[1:3])
+
+    def whitened(self, vectors: Tensor) -> Tensor:
+        """`L^T v`."""
+        if self.factor.shape[-1] == 1:
+            return vectors * self.factor[:, None, :, 0, 0]
+        return torch.einsum("pmbi,pbij->pmbj", self._apart(vectors), self.factor).flatten(2)
+
+    def lowered(self, vectors: Tensor) -> Tensor:
+        """`L^-1 v`."""
+        return self._solved(self.factor, vectors, upper=False)
+
+    def raised(self, vectors: Tensor) -> Tensor:
+        """`L^-T v`."""
+        return self._solved(self.factor.mT, vectors, upper=True)
+
+    def _solved(self, triangle: Tensor, vectors: Tensor, upper: bool) -> Tensor:
+        if triangle.shape[-1] == 1:
+            return vectors / triangle[:, None, :, 0, 0]
+        columns = self._apart(vectors).permute(0, 2, 3, 1)
+        return torch.linalg.solve_triangular(triangle, columns, upper=upper).permute(0, 3, 1, 2).flatten(2)
+
+
+def _hessian(slope: Tensor, theta: Tensor, last: int) -> Tensor:
+    """Derivatives of a slope `[P, D]` in blocks `[P, B, n, n]` along the diagonal, outside of which they vanish.
+
+    So many products with vectors as a block has columns tell all blocks, if there is nothing else; that this is so is
+    seen by a product with a vector that has no zeros (Freivalds 1977). Blocks are single parameters, those of the last
+    axis, or all.
+    """
+    count, dim = theta.shape
+
+    def along(v: Tensor) -> Tensor:
+        return _derivative((slope * v).sum(), theta)
+
+    for n in dict.fromkeys((1, last, dim)):
+        columns = [along((torch.arange(dim, device=theta.device) % n == q).to(theta)) for q in range(n)]
+        blocks = torch.stack(columns, -1).reshape(count, dim // n, n, n)
+        if n == dim:
+            break
+        with torch.no_grad():
+            unit = blocks.diagonal(dim1=-2, dim2=-1).flatten(1).rsqrt()  # no number where it is not convex in any case
+            signs = torch.randn(dim, generator=torch.Generator().manual_seed(n), dtype=torch.float64).to(theta)
+            probe = torch.where(unit.isfinite(), unit, 0.0) * signs
+        seen = along(probe).detach()
+        there = torch.einsum("pbij,pbj->pbi", blocks.detach(), probe.reshape(count, -1, n)).flatten(1)
+        off = ((seen - there) * unit).abs() > 64 * n * torch.finfo(theta.dtype).eps
+        if not some(off):
+            break
+    return blocks
+
+
+def _cholesky(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of blocks `[P, B, n, n]`, and which points `[P]` have none."""
+    if blocks.shape[-1] == 1:
+        return blocks.sqrt(), ~(blocks > 0).flatten(1).all(1)
+    factor, failed = torch.linalg.cholesky_ex(blocks)
+    return factor, (failed != 0).any(1) | ~blocks.isfinite().flatten(1).all(1)
 
 
 def _derivative(total: Tensor, at: Tensor) -> Tensor:

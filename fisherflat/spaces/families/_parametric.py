@@ -33,6 +33,7 @@ class Ambient:
     - `cubic`: the vector `c` `[P, F]` with `c . z = E[l_x l_y l_z]` for all z, `l_x` the score along x (the
       Amari-Chentsov tensor), of vectors x and y `[P, F]`; `None` where it vanishes.
     - `uncertainty`: one minus the probability of the likeliest outcome `[P]`, of families of finitely many outcomes.
+    - `outside`: what is wrong, where coefficients are no numbers because outputs are no parameters of the family.
 
     >>> import fisherflat as ff
     >>> ff.families.Ambient(3).curvature is None  # Euclidean space
@@ -43,6 +44,7 @@ class Ambient:
     curvature: Callable[[Tensor], Tensor] | None = None
     cubic: Callable[[Tensor, Tensor], Tensor] | None = None
     uncertainty: Tensor | None = None
+    outside: str | None = None
 
     def reshaped(self, count: int, batch: Sequence[int]) -> Ambient:
         """The same for `count` points in another shape."""
@@ -58,7 +60,7 @@ class Ambient:
             return call
 
         uncertainty = None if self.uncertainty is None else self.uncertainty.reshape(tuple(batch))
-        return Ambient(self.ambient_dim, over(self.curvature), over(self.cubic), uncertainty)
+        return Ambient(self.ambient_dim, over(self.curvature), over(self.cubic), uncertainty, self.outside)
 
     def replaced(self, where: Tensor, other: Ambient) -> Ambient:
         """That of `other` at the points of a mask `[P]`, which are all that it has: frames may follow directions."""
@@ -77,7 +79,7 @@ class Ambient:
             return call
 
         curvature, cubic = merged(self.curvature, other.curvature), merged(self.cubic, other.cubic)
-        return Ambient(self.ambient_dim, curvature, cubic, self.uncertainty)
+        return Ambient(self.ambient_dim, curvature, cubic, self.uncertainty, self.outside)
 
 
 @displayed
