@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -24,6 +25,8 @@ SECTIONS = (
     "depth",
     "wide",
     "certificates",
+    "families",
+    "geodesics",
 )
 #: sections that are run where they are named alone: one writes a checkpoint of 2.3 GiB, one needs a GPU
 ON_REQUEST = ("checkpoint", "gpu")
@@ -96,6 +99,8 @@ class Plan:
             raise InputError("torch finds no GPU; leave out --device cuda, or install a torch that has CUDA")
         if "gpu" in self.only and not self.gpu:
             raise InputError("the section gpu compares a GPU with the CPU; add --device cuda")
+        if "geodesics" in self.only and importlib.util.find_spec("geomstats") is None:
+            raise InputError(f"the section geodesics compares with geomstats, which is not installed; {jets.INSTALL}")
 
     @property
     def sections(self) -> tuple[str, ...]:

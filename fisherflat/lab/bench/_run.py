@@ -15,7 +15,20 @@ from typing import Any
 import torch
 
 from fisherflat._versions import versions
-from fisherflat.lab.bench import certificates, checkpoint, depth, floor, gpu, gradient, jets, memory, minilm, wide
+from fisherflat.lab.bench import (
+    certificates,
+    checkpoint,
+    depth,
+    families,
+    floor,
+    geodesics,
+    gpu,
+    gradient,
+    jets,
+    memory,
+    minilm,
+    wide,
+)
 from fisherflat.lab.bench._growth import SERIES, growth
 from fisherflat.lab.bench._plan import DTYPES, Plan
 from fisherflat.lab.bench._versus import on_a_sphere, versus
@@ -142,6 +155,22 @@ def _certificates(plan: Plan, tell: Tell) -> list[dict[str, Any]] | None:
     return rows
 
 
+def _families(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    rows = []
+    for name in families.FAMILIES:
+        tell(f"families: {name}")
+        rows.append(families.over_gaussian(name, plan.repeats, plan.share))
+    return rows
+
+
+def _geodesics(plan: Plan, tell: Tell) -> list[dict[str, Any]] | None:
+    if plan.gpu or importlib.util.find_spec("geomstats") is None:
+        return None
+    name, pairs = geodesics.QUICK if plan.quick else geodesics.FULL
+    tell(f"geodesics: {name}, {pairs} pairs")
+    return [geodesics.over_ours(name, pairs, plan.repeats)]
+
+
 def _checkpoint(plan: Plan, tell: Tell) -> dict[str, Any]:
     tell("checkpoint")
     return checkpoint.over_block(plan.quick, plan.threads)
@@ -163,6 +192,8 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "depth": _depth,
     "wide": _wide,
     "certificates": _certificates,
+    "families": _families,
+    "geodesics": _geodesics,
     "checkpoint": _checkpoint,
     "gpu": _gpu,
 }

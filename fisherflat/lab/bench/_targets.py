@@ -134,6 +134,13 @@ def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
         if row["width"] == 4096:
             for what in ("proved", "verified"):
                 yield at_most(f"seconds until a certificate of width 4096 is {what}", 20, row[what].median)
+    for row in results.get("families") or []:
+        what = f"{row['family']} over the Gaussian, {row['map']}, k = {row['k']}, P = {row['points']}"
+        yield at_most(what, 1.3, row["family_over_gaussian"].median)
+    for row in results.get("geodesics") or []:
+        if "geomstats_over_ours" in row:
+            what = f"geomstats' solver over ours, {row['pairs']} geodesics, {row['map']}, k = {row['k']}"
+            yield at_least(what, 20, row["geomstats_over_ours"].median)
     if results.get("checkpoint"):
         yield at_most("peak memory of a checkpoint over a block", 3, results["checkpoint"]["peak_over_block"])
 
