@@ -44,8 +44,8 @@ class SampledCurvature:
     - `rounding`: what rounding may have left in the value.
     - `effective_dimension`: how many directions the output tells apart, as `Geometry.effective_rank`; `rank`: how many
       to rounding.
-    - `open`: whether no more outputs move than there are directions. The image is an open piece of their space then,
-      and flat whatever the map is.
+    - `open`: whether no more outputs move than there are directions, at the point and close by. The image is an open
+      piece of their space then, and flat whatever the map is.
     - `planes`: the sectional curvatures `[pairs]`; `plane_rounding`: what rounding may have left in them.
 
     >>> import torch, fisherflat as ff

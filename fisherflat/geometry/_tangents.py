@@ -8,11 +8,13 @@ derivatives that are wanted; their normal parts are what is orthogonal to all of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 
 from fisherflat._arrays import some
-from fisherflat._typing import Float, Tensor
+from fisherflat._typing import Bool, Float, Tensor
 from fisherflat.errors import DegenerateImmersionError, FisherflatError, InputError, OutOfMemoryError
 from fisherflat.geometry._engines import Engine
 from fisherflat.geometry._frame import TOO_SMALL, nearly_degenerate, not_finite, ranked
@@ -31,6 +33,8 @@ _COPIES = 4
 _CHANGES = 2
 #: how far a tangent may be from where it is alone, relative to its length
 _ASTRAY = 1e-3
+#: how far off it is looked whether an output moves, in units of the chart
+_NEAR = 2.0**-6
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Tangents:
         self._basis, self._at = chart.basis.detach().to(at.dtype), at
         point = chart(at).detach()
         self._engines = {n: engine.on(Chart(point, chart.basis.detach()[:n])) for n in (1, 2) if n <= chart.k}
+        self._engine, self._chart = engine, chart
         self._memory = memory_budget(at.device, memory)
         self._change: Tensor | None = None  # from the directions in use to the chart's
         self._inverse = torch.eye(self.k, dtype=torch.float64, device=at.device)
@@ -135,6 +140,17 @@ class Tangents:
         elif columns.max() < torch.finfo(columns.dtype).tiny ** 0.5:
             self.problem = DegenerateImmersionError(f"{TOO_SMALL} {self._place}. {instead}")
 
+    @cached_property
+    def _moved_nearby(self) -> Bool[Tensor, " F"]:
+        """Which outputs move at a random point close by; what is zero here may be so at this point alone."""
+        identity = torch.eye(self.k, dtype=torch.float64, device=self._at.device)
+        away = torch.randn(self.k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        point = self._chart(self._at + _NEAR * (away / away.norm()).to(self._at)).detach()
+        near, found = self._engine.on(Chart(point, self._chart.basis.detach()[:1])), torch.zeros_like(self.moved)
+        for block in identity.split(self.block(1)):
+            found |= self._along(block[:, None], near)[0][:, 0].ne(0).any(0)
+        return found
+
     def _jacobian(self) -> Float[Tensor, "k F"]:
         identity = torch.eye(self.k, dtype=torch.float64, device=self._at.device)
         directions = identity if self._change is None else self._change
@@ -180,10 +196,10 @@ class Tangents:
 
     # -- second derivatives --------------------------------------------------------------------------------------------
 
-    def _along(self, v: Float[Tensor, "P n k"]) -> tuple[Tensor, Tensor, Ambient]:
+    def _along(self, v: Float[Tensor, "P n k"], engine: Any = None) -> tuple[Tensor, Tensor, Ambient]:
         """Tangents `[P, n, F]`, covariant second derivatives `[P, m, F]` and the family's space, along directions."""
         count, n = v.shape[:2]
-        coefficients = self._engines[n].jet(self._at.new_zeros(count, n), self._directions(v))
+        coefficients = (engine or self._engines[n]).jet(self._at.new_zeros(count, n), self._directions(v))
         found = framed(self._family, Jet(coefficients, n), self._shape)
         rows = found.coefficients.double()
         return rows[:, 1 : 1 + n], rows[:, 1 + n :], found.ambient
@@ -213,8 +229,11 @@ class Tangents:
 
     @property
     def open(self) -> bool:
-        """Whether no more outputs move than there are directions: an open piece of their space, which is flat."""
-        return self.problem is None and int(self.moved.sum()) == self.k
+        """Whether no more outputs move than there are directions: an open piece of their space, which is flat.
+
+        At the point itself, and at another close by, where no derivative is zero by chance.
+        """
+        return self.problem is None and int(self.moved.sum()) == self.k == int((self.moved | self._moved_nearby).sum())
 
     def directions(self, xi: Float[Tensor, "P n k"]) -> Float[Tensor, "P n *shape"]:
         """Directions in the space of inputs along which tangents have the coefficients `xi` in the frame."""

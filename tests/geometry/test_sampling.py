@@ -111,6 +111,27 @@ def test_as_many_directions_as_outputs_are_flat_by_proof() -> None:
     assert found.positive == Bounded(0, 0, 0) and "proved" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("last", "scal", "is_open"),
+    [
+        (lambda u: u[0] ** 3, 0.0, False),
+        (lambda u: u[1] ** 2, 0.0, False),  # a cylinder
+        (lambda u: u[0] ** 2 + u[1] ** 2, 8.0, False),
+        (lambda u: u[2] ** 5 * u[0], 0.0, False),
+        (lambda u: 0 * u[0] + 7, 0.0, True),
+    ],
+)
+def test_an_open_piece_of_space_is_one_where_no_other_output_moves_nearby(
+    last: object, scal: float, is_open: bool
+) -> None:
+    """At 0, where the derivative of none of the last outputs is other than zero."""
+    surface = lambda u: torch.cat([u.sinh(), last(u)[None]])  # noqa: E731
+    found = ff.StatisticalManifold(surface, ff.charts.identity(3)).sampled_scalar_curvature(torch.zeros(3))
+    assert found.value == pytest.approx(scal, abs=1e-12 + 3 * found.standard_error)
+    assert found.verdict == ("curved" if scal else "flat to its error")
+    assert found.open == is_open == ("open piece of space" in str(found))
+
+
 @pytest.mark.parametrize("memory", [2_000, 200_000])
 def test_blocks_do_not_matter(memory: int) -> None:
     whole, chart = layer("gated MLP"), layer("gated MLP").chart
