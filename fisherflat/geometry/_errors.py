@@ -48,6 +48,7 @@ class Errors:
         working: Jet
         again: Callable[[int], Any] | None
         _ambient: Ambient
+        _triangular: Tensor
 
         @cached_property
         def scalar_curvature(self) -> Tensor: ...

@@ -44,7 +44,7 @@ def measured_in(settings: Mapping[str, Any], of: str, default: str = "words") ->
 
 def of_part(settings: Mapping[str, Any]) -> str:
     """What curvatures of parts are measured in."""
-    return measured_in(settings, "each part's own outputs")
+    return unit_of(settings.get("family"), measured_in(settings, "each part's own outputs"))
 
 
 def of_depth(settings: Mapping[str, Any], unit: str) -> str:

@@ -199,6 +199,7 @@ class Comparison(Result):
 
     def _draw(self, held: str) -> Canvas:
         rows = self.table[self.table["reading"] == held]
+        rows.attrs["family"] = self.analyses[0].settings.get("family")  # which says the unit
         parts = rows["part"].nunique()
         canvas = blank(2 * plot.COLUMN, 1.2 + 1.5 * parts)
         plot.compared(rows, first=self.names[0], axes=canvas.subplots(parts, 2, sharex=True, squeeze=False))

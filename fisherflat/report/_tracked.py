@@ -196,6 +196,7 @@ class Track(Result):
 
     def _draw(self, held: str) -> Canvas:
         rows = self.table[(self.table["reading"] == held) & ~self.table["part"].str.startswith("head ")]
+        rows.attrs["family"] = next(one.analysis.settings.get("family") for one in self.measured if one.analysis)
         parts, runs = rows["part"].nunique(), rows["run"].nunique()
         canvas = blank(0.4 + plot.COLUMN * runs, 1.1 + 1.6 * parts)
         axes = canvas.subplots(parts, runs, sharex="col", sharey="row", squeeze=False)

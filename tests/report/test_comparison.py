@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases.tiny_models import save_word_tokenizer, tiny_model
+from matplotlib.text import Text
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -230,6 +231,16 @@ def test_places_that_one_does_not_have_are_refused_before_the_other_is_measured(
     with pytest.raises(InputError, match=words):
         ff.compare(both, [[5, 6, 7, 8]], parts=["mlp"], **SMALL | change)
     assert not measured
+
+
+def test_the_unit_is_that_of_the_family() -> None:
+    a = simulated(np.random.default_rng(0), name="a")
+    b = simulated(np.random.default_rng(1), effect=(0.5, -2.0, 0.0), name="b")
+    for family, unit in ((None, "σ"), ("next-token", "Fisher metric")):
+        for one in (a, b):
+            one.settings["family"] = family
+        said = "".join(text.get_text() for text in ff.compare(a, b)._draw("live").findobj(Text))
+        assert unit in said and ("σ" in said) == (family is None)
 
 
 def test_gates_of_one_stand_against_none_of_the_other(models: list[Path], tmp_path: Path) -> None:
