@@ -48,7 +48,9 @@ class Errors:
         working: Jet
         again: Callable[[int], Any] | None
         _ambient: Ambient
-        _triangular: Tensor
+
+        @cached_property
+        def _triangular(self) -> Tensor: ...
 
         @cached_property
         def scalar_curvature(self) -> Tensor: ...
