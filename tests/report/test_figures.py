@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,9 @@ def found(request: pytest.FixtureRequest) -> Result:
 def test_every_number_of_a_figure_is_in_a_table_beside_it(found: Result, tmp_path: Path) -> None:
     found.save(tmp_path)
     tables = {path.stem: pd.read_csv(path) for path in tmp_path.glob("*.csv")}
+    for path in tmp_path.glob("patterns.json"):
+        weights = [np.ravel(pattern["weights"]) for pattern in json.loads(path.read_text())["patterns"]]
+        tables["patterns"] = pd.DataFrame({"weight": np.concatenate(weights)})
     assert found.figures
     for name, figure in found.figures.items():
         known = np.concatenate([numbers(tables), _guides(name)])
