@@ -802,6 +802,9 @@ CASES: dict[str, Calls] = {
         "for a concentration that is not positive": lambda: families.VonMisesFisher(0.0),
         "above 10,000": lambda: families.VonMisesFisher(10_001.0),
         "for fewer than two outputs": lambda: of_family(families.VonMisesFisher(), 1),
+        'where a moving one is above that, which is NaN under `degenerate="nan"`': lambda: of_family(
+            families.VonMisesFisher(), 3
+        ).metric([1e5, 1e5]),
     },
     "families.VonMisesFisher.of_radius": {
         "where no concentration up to 10,000 has it": lambda: families.VonMisesFisher.of_radius(1e9, 3)
