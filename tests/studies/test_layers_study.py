@@ -256,3 +256,16 @@ def test_a_failing_layer_does_not_end_the_run(llama: Model, monkeypatch: pytest.
     analysis = quiet(llama, IDS, parts=["mlp"])
     assert analysis.complete
     assert [row["error"] for row in analysis.rows] == ["RuntimeError: out of luck", None, None]
+
+
+def test_a_point_of_any_size_is_measured() -> None:
+    """A point's jets with its errors take some 130 MiB here: more than is taken at a time, and than caches hold."""
+    prompt, what = (
+        "def mean(values): return sum(values) " * 5,
+        {"parts": ["block"], "readings": ["live"], "layers": [0]},
+    )
+    analysis = ff.analyze(
+        "python-llama", prompt, dim=8, points=1, positions="last", moves="random", progress=False, **what
+    )
+    (row,) = analysis.rows
+    assert row["error"] is None and math.isfinite(row["scalar_curvature"])

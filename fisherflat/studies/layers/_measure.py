@@ -185,8 +185,9 @@ class Measured:
                 found.append(torch.stack(read(geometry)))
             return torch.stack(found)
 
-        size, memory = self._engine.bytes_per_point, self._engine.chunk_memory
-        return torch.cat(list(in_chunks(piece, u, copies * size, memory)), -1)
+        one, chunk = copies * self._engine.bytes_per_point, self._engine.chunk_memory
+        # how much is taken at a time, and no budget of anybody's: a point that takes more is taken alone
+        return torch.cat(list(in_chunks(piece, u, one, chunk and max(chunk, one))), -1)
 
 
 class _Shared:
