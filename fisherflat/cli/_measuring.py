@@ -12,6 +12,7 @@ from fisherflat._files import made, tried
 from fisherflat.cli import _options as options
 from fisherflat.cli import _places
 from fisherflat.cli._grammar import command
+from fisherflat.cli._moves import movement
 from fisherflat.cli._output import answer, ended, progress, report, say, show, written
 from fisherflat.cli._planning import planned
 
@@ -102,7 +103,7 @@ def depth(
     loading: options.Loading,
     reading: options.Readings = None,
     position: options.Positions = None,
-    moves: options.MovesOption = "principal",
+    moves: options.Moves = ["principal"],  # noqa: B006
     dim: options.FullDim = None,
     points: options.Points = 16,
     halves: Annotated[
@@ -129,15 +130,16 @@ def depth(
     from fisherflat.report import DepthStudy, room_for, study_depth
 
     texts, where, k = prompts.given(), options.positions(position), options.directions(dim)
+    along = movement(moves)
     with room_for(DepthStudy, out, overwrite=overwrite):
         model = loading.load(path)
-        for place in _places.places(model, texts, where, moves, k):
+        for place in _places.places(model, texts, where, along, k):
             with room_for(DepthStudy, out / place.name, overwrite=overwrite) as folder:
                 found = study_depth(
                     model,
                     place.prompt,
                     k=k,
-                    moves=moves,
+                    moves=along,
                     position=place.position,
                     points=points,
                     readings=options.readings(reading),

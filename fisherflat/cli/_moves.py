@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import typer
+
 
 def moves(given: Sequence[str]) -> str | list[str]:
     """What moves, one or several; the commas behind `words:` are those of the words, and file names may have some."""
@@ -16,3 +18,11 @@ def moves(given: Sequence[str]) -> str | list[str]:
             rest = rest.strip()
         found += [rest] if rest else []
     return found[0] if len(found) == 1 else found
+
+
+def movement(given: Sequence[str]) -> str:
+    """What moves, where only one can."""
+    found = moves(given)
+    if isinstance(found, str):
+        return found
+    raise typer.BadParameter("one at a time here; run the command again for another", param_hint="--moves")

@@ -67,19 +67,12 @@ FullDim = Annotated[
     str | None,
     typer.Option("--dim", help=DIM_HELP, metavar="K|full"),
 ]
-MovesOption = Annotated[
-    str,
-    typer.Option(
-        "--moves",
-        help="Along what: 'principal', 'random' or random:SEED, words:cat,dog,bird, vectors:FILE or vectors:FILE#NAME.",
-    ),
-]
-SeveralMoves = Annotated[
+Moves = Annotated[
     list[str],
     typer.Option(
         "--moves",
         help="Along what: 'principal', 'random' or random:SEED, words:cat,dog,bird, vectors:FILE or vectors:FILE#NAME; "
-        f"{SEVERAL}, where words take all that follows.",
+        "commands that make tables take several, between commas, where words take all that follows.",
     ),
 ]
 Layers = Annotated[list[str], typer.Option("--layer", "--layers", help=f"'all', or indices such as 0-3,-1; {SEVERAL}.")]
@@ -196,7 +189,7 @@ class Measuring:
     head: Heads = field(default_factory=lambda: ["none"])
     reading: Readings = None
     position: Positions = None
-    moves: SeveralMoves = field(default_factory=lambda: ["principal"])
+    moves: Moves = field(default_factory=lambda: ["principal"])
     dim: FullDim = None
     points: Points = 16
     seed: Seed = 0

@@ -12,6 +12,7 @@ from fisherflat._files import tried
 from fisherflat.cli import _options as options
 from fisherflat.cli import _places
 from fisherflat.cli._grammar import command
+from fisherflat.cli._moves import movement
 from fisherflat.cli._output import answer, say, written
 
 #: a certificate does not hold
@@ -40,7 +41,7 @@ def certify(
         list[str] | None, typer.Option("--reading", "--readings", "--frozen", help=options.READINGS_HELP)
     ] = None,
     position: options.Positions = None,
-    moves: options.MovesOption = "principal",
+    moves: options.Moves = ["principal"],  # noqa: B006
     dim: options.Dim = None,
     covariance: options.Covariance = "words",
     output: options.Output = "all",
@@ -57,11 +58,11 @@ def certify(
     from fisherflat.report import renew
 
     chosen, where = options.indices(layer, "--layer", instead=["all"]), options.positions(position)
-    texts = prompts.given()
+    texts, along = prompts.given(), movement(moves)
     tried(out)
     parts, readings = options.words(part), options.readings(reading) or ["live"]
     model = loading.load(path)
-    places = _places.places(model, texts, where, moves, dim)
+    places = _places.places(model, texts, where, along, dim)
     layers = options.counted(chosen, len(model.blocks(places[0].prompt)), "--layer")
     for index, what, held, place in product(layers, parts, readings, places):
         certificate = certify_layer(
@@ -70,7 +71,7 @@ def certify(
             what,
             prompt=place.prompt,
             reading=held,
-            moves=moves,
+            moves=along,
             position=place.position,
             k=dim,
             covariance=options.covariance(covariance),

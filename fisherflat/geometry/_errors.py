@@ -105,11 +105,8 @@ class Errors:
 
     @property
     def size(self) -> Float[Tensor, "*batch"]:
-        """How large the image of the chart's unit ball is: the length of all tangents together.
-
-        From its largest semi-axis to `sqrt(k)` times that; what the values have in common is no part of it.
-        """
-        return self._triangular.norm(dim=(-2, -1))
+        """The length of the whitened value."""
+        return self.working.value.norm(dim=-1)
 
     def verdicts(self, *, proved: bool = False) -> Int[Tensor, "*batch"]:
         """What is known of the scalar curvature at each point, as positions among `fisherflat.geometry.Verdict`."""

@@ -1,7 +1,6 @@
 """What a curvature is called: the four words that tables, sentences, figures and the shell share.
 
-They are decided by the estimate of its error. No tolerance is absolute, so that no word depends on units of the
-outputs; on that of the chart only as far as it says what is looked at: whether a surface bends within its unit ball.
+They are decided by the estimate of its error. No tolerance is absolute, so that no word depends on units.
 """
 
 from __future__ import annotations
@@ -77,9 +76,9 @@ def decided(
 def turn(
     form: Float[Tensor, "*batch"], error: Float[Tensor, "*batch"], size: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
-    """By how much a surface may turn over the chart's unit ball, in radians; infinite where it does bend.
+    """By how much a surface may turn within a length as large as its values, in radians; infinite where it does bend.
 
-    **Args:** `form`, `|II|`, with its `error`; `size`, how large the image of that ball is.
+    **Args:** `form`, `|II|`, with its `error`; `size`, the length of the whitened value.
     """
     return torch.where(form <= error, (form + error) * size, float("inf"))
 

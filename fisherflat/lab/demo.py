@@ -40,7 +40,7 @@ SHOWN = {"live": "live: nothing held", "frozen pattern": "frozen pattern: held a
 #: how many of the training points are drawn
 DRAWN_POINTS = 120
 #: of a map, what is kept
-_TENSORS = tuple(part.name for part in dataclasses.fields(CurvatureField) if part.name != "extent")
+_TENSORS = tuple(part.name for part in dataclasses.fields(CurvatureField) if part.name not in ("extent", "family"))
 #: what the language models read
 PROMPT = "def mean(values):\n    return sum(values) / len(values)\n"
 

@@ -168,7 +168,7 @@ def test_a_model_without_gates_is_said_to_have_none(ungated: DepthStudy) -> None
 def test_tables(gated: DepthStudy) -> None:
     table = gated.table
     assert len(table) == 2 * 4 * 7 * 3
-    row = table.query("covariance == 'calibrated' and reading == 'live' and depth == 3 and point == 1").iloc[0]
+    row = table.query("unit == 'calibrated' and reading == 'live' and depth == 3 and point == 1").iloc[0]
     assert row.scalar_curvature == gated.profiles["live"].scalar_curvature[6, 1].item() and row.after == "2 mlp"
     assert row.largest_sectional_curvature == pytest.approx(row.scalar_curvature / 2)
     transport = gated.transport_table
@@ -294,7 +294,7 @@ def test_minilm_end_to_end(minilm_path: Path, tmp_path: Path) -> None:
     assert (table.query("depth == 0").scalar_curvature == 0).all()
     matrix = pd.read_csv(out / "budget_role.csv", index_col=0)
     assert set(matrix.index[matrix.any()]) == {"pattern", "norm", "activation"}
-    live = table.query("covariance == 'calibrated' and reading == 'live' and depth == 6 and point == 0")
+    live = table.query("unit == 'calibrated' and reading == 'live' and depth == 6 and point == 0")
     assert matrix.to_numpy().sum() == pytest.approx(live.scalar_curvature.item(), rel=1e-6)
     content = json.loads((out / "depth.json").read_text())
     assert content["token"] == "."

@@ -59,7 +59,8 @@ def test_defaults_are_those_of_python() -> None:
     python = {name: p.default for name, p in inspect.signature(analyze).parameters.items()}
     for parameter in command.params:
         if parameter.name in python and parameter.name not in ("model", "prompt", "folder", "dtype"):
-            assert parameter.default == python[parameter.name], parameter.name
+            alone = parameter.multiple and isinstance(python[parameter.name], str)  # of several that may be given
+            assert parameter.default == ([python[parameter.name]] if alone else python[parameter.name]), parameter.name
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from fisherflat.errors import InputError, MapError
 from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily, joined, last, leading
 from fisherflat.spaces.jets import Jet, pair_index, pairs
 
+#: its multiples, less what is whole in them, are spread evenly over the unit interval
+_GOLDEN = (5**0.5 - 1) / 2
 #: what is wrong where there is no metric
 _OUTSIDE = "the log-partition function is not finite or not strictly convex, so that they are outside of the family"
 
@@ -59,12 +61,13 @@ class ExponentialFamily(ParametricFamily):
         """`L^T z_i` and `L^T z_ij + L^-1 psi'''(z_i, z_j) / 2`, with `psi'' = L L^T`."""
         theta, k, tape = jet.value, jet.k, torch.is_grad_enabled()
         with torch.enable_grad():
-            start = theta if tape and theta.requires_grad else theta.detach().clone().requires_grad_()
-            values = self._values(start, shape)
-            slope = _derivative(values.sum(), start)
+            tape = tape and theta.requires_grad
+            start, slope, values = self._slope(theta, shape, tape)
             blocks = _hessian(slope, start, shape[-1] if shape else 1)
-        if not tape:
-            blocks = blocks.detach()
+            if tape:  # vectors depend on the parameters through blocks, and are constant where slopes are derived again
+                start, slope, _ = self._slope(theta, shape, tape)
+            else:
+                blocks = blocks.detach()
         factor, outside = _cholesky(blocks)
         outside = outside | ~values.isfinite()
         why = _OUTSIDE if some(outside & theta.isfinite().all(-1)) else None
@@ -90,6 +93,12 @@ class ExponentialFamily(ParametricFamily):
 
         ambient = Ambient(self.ambient_dim(shape), curvature, cubic, outside=why)
         return Framed(joined(frame.whitened(jet.jacobian), seconds), ambient)
+
+    def _slope(self, theta: Tensor, shape: tuple[int, ...], tape: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Parameters `[P, D]` by which to derive, the gradient there, and the log-partitions `[P]`."""
+        start = theta.clone() if tape else theta.detach().clone().requires_grad_()
+        values = self._values(start, shape)
+        return start, _derivative(values.sum(), start), values
 
     def _values(self, theta: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The log-partition at natural parameters `[P, D]`, `[P]`."""
@@ -149,7 +158,7 @@ def _hessian(slope: Tensor, theta: Tensor, last: int) -> Tensor:
     """Derivatives of a slope `[P, D]` in blocks `[P, B, n, n]` along the diagonal, outside of which they vanish.
 
     So many products with vectors as a block has columns tell all blocks, if there is nothing else; that this is so is
-    seen by a product with a vector that has no zeros (Freivalds 1977). Blocks are single parameters, those of the last
+    seen by a product with a vector without zeros or equal entries (after Freivalds 1977, who draws it). Blocks are single parameters, those of the last
     axis, or all.
     """
     count, dim = theta.shape
@@ -164,8 +173,8 @@ def _hessian(slope: Tensor, theta: Tensor, last: int) -> Tensor:
             break
         with torch.no_grad():
             unit = blocks.diagonal(dim1=-2, dim2=-1).flatten(1).rsqrt()  # no number where it is not convex in any case
-            signs = torch.randn(dim, generator=torch.Generator().manual_seed(n), dtype=torch.float64).to(theta)
-            probe = torch.where(unit.isfinite(), unit, 0.0) * signs
+            uneven = 1 + torch.arange(dim, device=theta.device, dtype=theta.dtype).mul(_GOLDEN).frac()
+            probe = torch.where(unit.isfinite(), unit, 0.0) * uneven
         seen = along(probe).detach()
         there = torch.einsum("pbij,pbj->pbi", blocks.detach(), probe.reshape(count, -1, n)).flatten(1)
         off = ((seen - there) * unit).abs() > 64 * n * torch.finfo(theta.dtype).eps

@@ -53,8 +53,8 @@ class CurvatureBudget:
     - `born` `[*batch, n, n]`, symmetric: `<II_a, II_b>` after the map in which the sources of a and of b are born, zero
       where these are two maps, and NaN on the diagonal where those of a are born in several.
     - `again`: these three at s points from arithmetic with noise, for `error`; `sampled` `[s]`, at which, as positions
-      among all points in one row (`None`: the first). `size` `[*batch]`: how large the image of the chart's
-      unit ball is, in standard deviations. Older files lack these.
+      among all points in one row (`None`: the first). `size` `[*batch]`: the length of what comes out, in standard
+      deviations. Older files lack these.
     """
 
     parts: tuple[Part, ...]
