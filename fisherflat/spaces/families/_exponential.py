@@ -158,8 +158,8 @@ def _hessian(slope: Tensor, theta: Tensor, last: int) -> Tensor:
     """Derivatives of a slope `[P, D]` in blocks `[P, B, n, n]` along the diagonal, outside of which they vanish.
 
     So many products with vectors as a block has columns tell all blocks, if there is nothing else; that this is so is
-    seen by a product with a vector without zeros or equal entries (after Freivalds 1977, who draws it). Blocks are single parameters, those of the last
-    axis, or all.
+    seen by a product with a vector without zeros or equal entries (after Freivalds 1977, who draws it). Blocks are
+    single parameters, those of the last axis, or all.
     """
     count, dim = theta.shape
 
