@@ -39,7 +39,7 @@ def test_the_term_has_the_gradient_of_what_it_says(task: str, arm: str, reading:
     model = classifier(PROTOCOL, Cell("pushed", task, arm), 2).double()
     x = examples(task, pushed.POINTS, 5).inputs
     names = [name for name, _ in model.named_parameters()]
-    term = pushed.Term([model], names, reading, 2.0, x[0])
+    term = pushed.Further([model], names, reading, 2.0, x[0])
 
     def value() -> float:
         off = _bend(model, x, reading).log() - 2 * math.log(2.0)

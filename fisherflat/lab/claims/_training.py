@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from fisherflat._typing import Tensor
 from fisherflat.lab.claims._models import Classifier, classifier, trained_names
 from fisherflat.lab.claims._protocol import Protocol, Unit
-from fisherflat.lab.claims._push import Push
+from fisherflat.lab.claims._push import Push, Term
 from fisherflat.lab.claims._tasks import Examples, examples
 
 #: the share of steps in which the rate rises
@@ -56,20 +55,11 @@ def rate(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
 
 
-class Pushing(typing.Protocol):
-    """A term of the loss beside that of the task."""
-
-    every: int
-
-    def add(self, state: dict[str, Tensor], inputs: Tensor) -> None:
-        """Add its gradient to those of stacked parameters, at `inputs` `[seeds, batch, *shape]`."""
-
-
 def train(
     protocol: Protocol,
     unit: Unit,
     steps: int | None = None,
-    term: Callable[[Sequence[Classifier], Sequence[str]], Pushing] | None = None,
+    term: Callable[[Sequence[Classifier], Sequence[str]], Term] | None = None,
 ) -> list[Trained]:
     """The trained models of a unit, in double precision; `steps`, if not those of the protocol.
 
@@ -90,7 +80,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps))
     forward = vmap(lambda weights, x: functional_call(skeleton, weights, (x,)))
     losses: list[Tensor] = []
-    push: Pushing | None = None
+    push: Term | None = None
     if term is not None:
         push = term(deepcopy(models), trained_names(skeleton, arm))
     elif "push" in arm:

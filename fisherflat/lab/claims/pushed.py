@@ -41,7 +41,9 @@ from fisherflat.jets.graph import Graph
 from fisherflat.jets.rules import Series
 from fisherflat.lab.claims._figures import plain
 from fisherflat.lab.claims._measures import Held
+from fisherflat.lab.claims._models import Classifier
 from fisherflat.lab.claims._protocol import Cell, Protocol, Unit
+from fisherflat.lab.claims._push import Term
 from fisherflat.lab.claims._statistics import over_units
 from fisherflat.lab.claims._training import Trained, data, train
 from fisherflat.parts import trace
@@ -104,36 +106,18 @@ class Bend:
             return Geometry(jet, "nan")
 
 
-class Term:
-    """The term of the loss, for the models of some seeds, with the names of their trained parameters."""
-
-    every = EVERY
+class Further(Term):
+    """The term of these runs: a representation live or held, of points or of sequences."""
 
     def __init__(
-        self, models: Sequence[nn.Module], names: Sequence[str], reading: str, target: float, example: Tensor
+        self, models: Sequence[Classifier], names: Sequence[str], reading: str, target: float, example: Tensor
     ) -> None:
-        self._models, self._names, self._target = (
-            [model.double() for model in models],
-            list(names),
-            2 * math.log(target),
-        )
-        self._bends = [Bend(model.representation, reading, example) for model in self._models]  # type: ignore[arg-type]
+        super().__init__(models, names, target, {"weight": WEIGHT, "every": EVERY, "points": POINTS})
+        self._bends = [Bend(model.representation, reading, example) for model in self.models]
 
-    def add(self, state: dict[str, Tensor], inputs: Tensor) -> None:
-        """Add its gradient to those of stacked parameters, at the first of the `inputs` `[seeds, batch, *shape]`."""
-        for index, (model, bend) in enumerate(zip(self._models, self._bends, strict=True)):
-            weights = dict(model.named_parameters())
-            with torch.no_grad():
-                for name, value in weights.items():
-                    value.copy_(state[name][index])
-            model.zero_grad()
-            off = bend(inputs[index, :POINTS].double()) - self._target
-            loss = nn.functional.huber_loss(off, torch.zeros_like(off), reduction="sum")
-            (WEIGHT * EVERY * loss / POINTS).backward()
-            for name in self._names:
-                gradient = weights[name].grad
-                if gradient is not None and gradient.isfinite().all():
-                    state[name].grad[index] += gradient  # type: ignore[index]
+    def bend(self, index: int, x: Tensor) -> Tensor:
+        """As of every term."""
+        return self._bends[index](x)
 
 
 @torch.no_grad()
@@ -150,7 +134,7 @@ def trained(
     """Models of a cell; `push`, a reading and a target of |II|."""
     cell = Cell("pushed", task, arm, weight_decay=protocol.family(task)["weight_decay"])
     example = data(protocol, task, seeds[0])[0].inputs[0]
-    term = None if push is None else lambda models, names: Term(models, names, *push, example)
+    term = None if push is None else lambda models, names: Further(models, names, *push, example)
     return train(protocol, Unit(cell, tuple(seeds)), steps, term)
 
 
