@@ -15,11 +15,12 @@ from fisherflat.spaces.families._parametric import (
     Ambient,
     Framed,
     ParametricFamily,
-    joined,
+    Sheet,
+    gram,
     jointly,
     last,
     leading,
-    products,
+    places,
     rows,
     spheres,
 )
@@ -50,21 +51,29 @@ class Categorical(ParametricFamily):
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """`sqrt p (x - E x)`, and `sqrt p (w - E w)` with `w = (s_i s_j) / 2 + z_ij`, s centred first derivatives."""
         value, first, second = rows(jet, shape)
-        logarithm = value.log_softmax(-1)
+        sheet, logarithm = Sheet(jet, leading(shape), shape[-1]), value.log_softmax(-1)
         p, root = logarithm.exp(), (logarithm / 2).exp()
         top = value.argmax(-1, keepdim=True)
 
-        def centred(x: Tensor) -> Tensor:
+        def apart(x: Tensor) -> tuple[Tensor, Tensor]:
             # relative to the likeliest class: of a probability of nearly 1 the differences keep their digits
-            x = x - x.gather(-1, top.expand(*x.shape[:-1], 1))
-            return x - (p * x).sum(-1, keepdim=True)
+            there = x.gather(-1, top.expand(*x.shape[:-1], 1))
+            x, there = x.transpose(1, 2), there.transpose(1, 2)
+            found = torch.sub(x, there, out=sheet.room(x))
+            return found, found @ p[:, 0, ..., None]
 
-        first = centred(first)
-        second = centred(second + products(first, jet.k) / 2)
+        x, mean = apart(first)
+        s = torch.sub(x, mean, out=sheet.over(x)).transpose(1, 2)
+        tangents = torch.mul(root, s, out=sheet.first[0])
+        x, mean = apart(second)
+        i, j = places(jet.k)
+        mean = mean + gram(tangents)[..., i, j, None] / 2
+        x = torch.sub(x, mean, out=sheet.over(x)).transpose(1, 2)
+        seconds = sheet.plus(torch.mul(root, x, out=sheet.second[0]), tangents, s, 0.5)
         small = root[:, 0].masked_fill(root[:, 0] == 0, torch.inf)
 
         def curvature(x: Tensor) -> Tensor:
-            return spheres(x.unflatten(-1, root.shape[2:]), 0.25)
+            return spheres(gram(x.unflatten(-1, root.shape[2:])), 0.25)
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:
             x, y = (v.unflatten(-1, root.shape[2:]) for v in (x, y))
@@ -72,7 +81,7 @@ class Categorical(ParametricFamily):
 
         rest = p.scatter(-1, top, 0.0).sum(-1)
         ambient = Ambient(self.ambient_dim(shape), curvature, cubic, jointly(rest))
-        return Framed(joined(root * first, root * second), ambient)
+        return Framed(sheet.joined([tangents], [seconds]), ambient)
 
 
 class Bernoulli(ParametricFamily):
@@ -98,13 +107,14 @@ class Bernoulli(ParametricFamily):
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """`f' z_i` and `f' z_ij + f'' z_i z_j`."""
         value, first, second = rows(jet, shape)
-        slope = ((torch.nn.functional.logsigmoid(value) + torch.nn.functional.logsigmoid(-value)) / 2).exp()
-        tilt = -(value / 2).tanh()
+        sheet = Sheet(jet, *first.shape[2:])
+        root = (value * torch.where(value < 0, 0.5, -0.5)).exp()  # with all its derivatives, unlike a modulus
+        slope, tilt = root / (1 + root * root), -(value / 2).tanh()
         inverse = tilt[:, 0] / slope[:, 0].masked_fill(slope[:, 0] == 0, torch.inf)
-        seconds = slope * (second + tilt / 2 * products(first, jet.k))
-        rest = (-value.abs()).sigmoid()
-        ambient = Ambient(self.ambient_dim(shape), None, _entrywise(inverse), jointly(rest))
-        return Framed(joined(slope * first, seconds), ambient)
+        tangents = torch.mul(slope, first, out=sheet.first[0])
+        seconds = sheet.plus(torch.mul(slope, second, out=sheet.second[0]), tilt * tangents, first, 0.5)
+        ambient = Ambient(self.ambient_dim(shape), None, _entrywise(inverse), jointly(root * slope))
+        return Framed(sheet.joined([tangents], [seconds]), ambient)
 
 
 class Poisson(ParametricFamily):
@@ -130,10 +140,12 @@ class Poisson(ParametricFamily):
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """`f' z_i` and `f' z_ij + f'' z_i z_j`."""
         value, first, second = rows(jet, shape)
-        slope = (value / 2).exp()
+        sheet, slope = Sheet(jet, *first.shape[2:]), (value / 2).exp()
         inverse = 1 / slope[:, 0].masked_fill(slope[:, 0] == 0, torch.inf)
-        seconds = slope * (second + products(first, jet.k) / 2)
-        return Framed(joined(slope * first, seconds), Ambient(self.ambient_dim(shape), None, _entrywise(inverse)))
+        tangents = torch.mul(slope, first, out=sheet.first[0])
+        seconds = sheet.plus(torch.mul(slope, second, out=sheet.second[0]), tangents, first, 0.5)
+        ambient = Ambient(self.ambient_dim(shape), None, _entrywise(inverse))
+        return Framed(sheet.joined([tangents], [seconds]), ambient)
 
 
 def _entrywise(factor: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

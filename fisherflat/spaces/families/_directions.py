@@ -18,7 +18,8 @@ from fisherflat.spaces.families._parametric import (
     Ambient,
     Framed,
     ParametricFamily,
-    joined,
+    Sheet,
+    gram,
     last,
     leading,
     places,
@@ -29,6 +30,8 @@ from fisherflat.spaces.jets import Jet
 
 #: of the concentration; the continued fraction of `A` takes a number of steps that grows with it
 _LARGEST = 1e4
+#: what of a start is left, with two derivatives, where none of it shows
+_UNSEEN = 2.0**-80
 
 
 class VonMisesFisher(ParametricFamily):
@@ -83,52 +86,55 @@ class VonMisesFisher(ParametricFamily):
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """Of the sphere, or of the warped product: `(s_i, r n_i)` and its covariant seconds, s the arc length in c."""
         value, first, second = rows(jet, shape)
-        i, j = places(jet.k)
+        (i, j), size = places(jet.k), shape[-1]
         length = value.norm(dim=-1, keepdim=True)
         n = value / length
-
-        def along(x: Tensor) -> Tensor:
-            return (n * x).sum(-1, keepdim=True)
-
-        radial = along(first)
+        radial, radials = ((n * x).sum(-1, keepdim=True) for x in (first, second))
         turn = (first - radial * n) / length
-        bend = second - along(second) * n
-        bend = (bend - radial[:, i] * turn[:, j] - radial[:, j] * turn[:, i]) / length
+
+        def around(radius: float | Tensor, rate: Tensor) -> Tensor:
+            """`r n_ij` and what its covariant derivative adds, of `rate` times `n_j`."""
+            found = torch.mul(second, radius / length, out=sheet.second[-1])
+            found = torch.addcmul(found, radials * (radius / length), n, value=-1, out=sheet.over(found))
+            return sheet.plus(sheet.plus(found, rate, turn), turn, rate)
+
         if self.concentration is not None:
-            square = _square(self.concentration, shape[-1])
-            radius = math.sqrt(square)
+            square = _square(self.concentration, size)
+            radius, sheet = math.sqrt(square), Sheet(jet, leading(shape), size)
 
             def round_(x: Tensor) -> Tensor:
-                return spheres(x.unflatten(-1, (-1, shape[-1])), 1 / square)
+                return spheres(gram(x.unflatten(-1, (-1, size))), 1 / square)
 
-            return Framed(joined(radius * turn, radius * bend), Ambient(self.ambient_dim(shape), round_))
-        inner = (turn[:, i] * turn[:, j]).sum(-1, keepdim=True)
-        grow = along(second) + length * inner
+            tangents = [torch.mul(turn, radius, out=sheet.first[0])]
+            seconds = [around(radius, -radius / length * radial)]
+            return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), round_))
+        inner = gram(turn)[..., i, j].transpose(1, 2)[..., None]
+        grow = radials + length * inner
         known, why = length <= _LARGEST, None
         if some(length > _LARGEST):
             most = float(length.nan_to_num(0.0, math.inf).max())
             why = f"the length of one, its concentration, is {most:.3g}, and VonMisesFisher takes up to {_LARGEST:.0f}"
-        length = torch.where(known, length, 1.0)
-        w = _Warp(length, shape[-1])
-        arc = torch.where(known, w.speed * radial, math.nan)
-        arcs = w.speed * grow + w.bend * radial[:, i] * radial[:, j] - w.radius * w.slope * inner
-        turns = w.radius * bend + w.slope * (arc[:, i] * turn[:, j] + arc[:, j] * turn[:, i])
-        whole = shape[-1] + 1
+        length, sheet = torch.where(known, length, 1.0), Sheet(jet, leading(shape), 1, size)
+        w = _Warp(length, size)
+        arc = torch.mul(torch.where(known, w.speed, math.nan), radial, out=sheet.first[0])
+        curve = torch.mul(w.speed, grow, out=sheet.second[0])
+        curve = torch.addcmul(curve, w.radius * w.slope, inner, value=-1, out=sheet.over(curve))
+        arcs = sheet.plus(curve, w.bend * radial, radial)
+        tangents = [arc, torch.mul(w.radius, turn, out=sheet.first[1])]
+        seconds = [arcs, around(w.radius, w.slope * arc - w.radius / length * radial)]
 
         def curvature(x: Tensor) -> Tensor:
-            x = x.unflatten(-1, (-1, whole))
+            x = x.unflatten(-1, (-1, size + 1))
+            across, along = gram(x[..., 1:]), gram(x[..., :1])
             mixed, tangential = (t[:, 0, :, 0] for t in (w.mixed, w.tangential))
-            return spheres(x, mixed) + spheres(x[..., 1:], tangential) - spheres(x[..., 1:], mixed)
+            return spheres(across + along, mixed) + spheres(across, tangential - mixed)
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:
-            x, y = (v.unflatten(-1, (-1, whole)) for v in (x, y))
+            x, y = (v.unflatten(-1, (-1, size + 1)) for v in (x, y))
             return w.cubic(x[..., :1], x[..., 1:], y[..., :1], y[..., 1:]).flatten(1)
 
-        tangents = torch.cat([arc, w.radius * turn], -1)
-        return Framed(
-            joined(tangents, torch.cat([arcs, turns], -1)),
-            Ambient(self.ambient_dim(shape), curvature, cubic, outside=why),
-        )
+        ambient = Ambient(self.ambient_dim(shape), curvature, cubic, outside=why)
+        return Framed(sheet.joined(tangents, seconds), ambient)
 
     def __repr__(self) -> str:
         return f"VonMisesFisher({'' if self.concentration is None else format(self.concentration, '.8g')})"
@@ -175,16 +181,21 @@ def _quotient(t: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """`h = A(c) / c` at `t = c^2`, with its first and second derivative by t.
 
     The continued fraction `h_v = 1 / (2 (v + 1) + t h_(v + 1))`, `v = size / 2 - 1` (Watson 1944, section 9.65), whose
-    terms are all positive, from far enough back that where it starts does not show.
+    terms are all positive, from far enough back that where it starts does not show: what is wrong shrinks at each step
+    by `t h_v h_(v + 1)`, which is below `(c / (v + sqrt(v^2 + c^2)))^2` (Amos, *Mathematics of Computation* 28, 1974).
     """
     order = size / 2 - 1
-    steps = 40 if t.is_meta else int(2 * float(t.detach().max()) ** 0.5) + 40
+    c = 1.0 if t.is_meta else float(t.detach().max()) ** 0.5
+    steps, left = 0, 1.0
+    while left > _UNSEEN:
+        steps += 1
+        v = order + steps
+        left *= (c / (v + math.hypot(v, c))) ** 2
     h, h1, h2 = (torch.zeros_like(t) for _ in range(3))
     for step in range(steps, -1, -1):
-        below = 2 * (order + step + 1) + t * h
-        slope = h + t * h1
-        bend = 2 * h1 + t * h2
-        h = 1 / below
+        slope = torch.addcmul(h, t, h1)
+        bend = torch.addcmul(2 * h1, t, h2)
+        h = 1 / torch.addcmul(torch.full_like(t, 2 * (order + step + 1)), t, h)
         h1 = -slope * h * h
-        h2 = (2 * slope * slope * h - bend) * h * h
+        h2 = -h * torch.addcmul(bend * h, slope, h1, value=2)
     return h, h1, h2

@@ -15,11 +15,12 @@ from fisherflat.spaces.families._parametric import (
     Ambient,
     Framed,
     ParametricFamily,
+    Sheet,
+    gram,
     joined,
     last,
     leading,
     places,
-    products,
     rows,
     spheres,
 )
@@ -58,10 +59,10 @@ class DiagonalGaussian(ParametricFamily):
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """With `a = e^-t m_i` and `b = t_i`: `(a, sqrt 2 b)`, seconds as `_spread` says with n = 1."""
         value, first, second = rows(jet, shape)
-        scale = (-value.tensor_split(2, -1)[1]).exp()
-        (a, b), (a2, b2) = (x.tensor_split(2, -1) for x in (first, second))
-        a, a2 = scale * a, scale * a2
-        tangents, seconds = _spread(jet.k, a, b, a2, b2, products(a, jet.k), 1)
+        n = shape[-1] // 2
+        scale, sheet = (-value[..., n:]).exp(), Sheet(jet, leading(shape), n, n)
+        tangents, seconds = _spread(sheet, scale, first, second, n, 1)
+        seconds[1] = sheet.plus(seconds[1], tangents[0], tangents[0], 1 / math.sqrt(2))
 
         def halves(x: Tensor) -> tuple[Tensor, Tensor]:
             return x.unflatten(-1, (leading(shape), 2, -1)).unbind(-2)
@@ -81,7 +82,7 @@ class DiagonalGaussian(ParametricFamily):
             (m, t), (n, s) = halves(x), halves(y)
             return torch.stack([(m * s + t * n) * 2**0.5, (m * n + 2 * t * s) * 2**0.5], -2).flatten(1)
 
-        return Framed(joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
+        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
 
 
 class IsotropicGaussian(ParametricFamily):
@@ -110,14 +111,14 @@ class IsotropicGaussian(ParametricFamily):
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """With `a = e^-t m_i` and `b = t_i`: `(a, sqrt(2 n) b)`, seconds as `_spread` says."""
         value, first, second = rows(jet, shape)
-        n = shape[-1] - 1
-        scale = (-value[..., n:]).exp()
-        a, a2 = scale * first[..., :n], scale * second[..., :n]
-        lengths = products(a, jet.k, lambda x, y: (x * y).sum(-1, keepdim=True))
-        tangents, seconds = _spread(jet.k, a, first[..., n:], a2, second[..., n:], lengths, n)
+        n, (i, j) = shape[-1] - 1, places(jet.k)
+        scale, sheet = (-value[..., n:]).exp(), Sheet(jet, leading(shape), n, 1)
+        tangents, seconds = _spread(sheet, scale, first, second, n, n)
+        lengths = gram(tangents[0])[..., i, j].transpose(1, 2)[..., None]
+        seconds[1] = torch.add(seconds[1], lengths, alpha=1 / math.sqrt(2 * n), out=sheet.over(seconds[1]))
 
         def curvature(x: Tensor) -> Tensor:
-            return spheres(x.unflatten(-1, (-1, n + 1)), -1 / (2 * n))
+            return spheres(gram(x.unflatten(-1, (-1, n + 1))), -1 / (2 * n))
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:
             (m, t), (o, s) = (v.unflatten(-1, (-1, n + 1)).split([n, 1], -1) for v in (x, y))
@@ -125,15 +126,22 @@ class IsotropicGaussian(ParametricFamily):
             spread = unit * ((m * o).sum(-1, keepdim=True) + 2 * t * s)
             return torch.cat([unit * (m * s + t * o), spread], -1).flatten(1)
 
-        return Framed(joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
+        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
 
 
-def _spread(k: int, a: Tensor, b: Tensor, a2: Tensor, b2: Tensor, lengths: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Tangents `(a_i, c b_i)`, seconds `(a_ij - a_i b_j - a_j b_i, c b_ij + <a_i, a_j> / c)`, `c = sqrt(2 n)`."""
-    i, j = places(k)
-    c = math.sqrt(2 * n)
-    means = a2 - a[:, i] * b[:, j] - a[:, j] * b[:, i]
-    return torch.cat([a, c * b], -1), torch.cat([means, c * b2 + lengths / c], -1)
+def _spread(
+    sheet: Sheet, scale: Tensor, first: Tensor, second: Tensor, means: int, n: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Tangents `(a_i, c b_i)`, seconds `(a_ij - a_i b_j - a_j b_i, c b_ij)` in two parts, `c = sqrt(2 n)`.
+
+    What is missing is `<a_i, a_j> / c` in the second part.
+    """
+    c, b = math.sqrt(2 * n), first[..., means:]
+    a = torch.mul(scale, first[..., :means], out=sheet.first[0])
+    bends = torch.mul(scale, second[..., :means], out=sheet.second[0])
+    bends = sheet.plus(sheet.plus(bends, a, b, -1), b, a, -1)
+    spreads = torch.mul(second[..., means:], c, out=sheet.second[1])
+    return [a, torch.mul(b, c, out=sheet.first[1])], [bends, spreads]
 
 
 class FullGaussian(ParametricFamily):

@@ -198,6 +198,50 @@ def products(first: Tensor, k: int, times: Callable[[Tensor, Tensor], Tensor] = 
     return times(first[:, i], first[:, j])
 
 
+class Sheet:
+    """The coefficients of a surface as they are made: in one place, or on a tape.
+
+    Families cost what passes over second derivatives cost, so that results go where they belong: `first` and `second`
+    are for the argument `out` of what makes them, a part of the last axis each, `None` where there is a tape.
+
+    **Args:** `jet`, of the map; `members`, how many are independent; `sizes`, of the parts of the last axis.
+    """
+
+    def __init__(self, jet: Jet, members: int, *sizes: int) -> None:
+        given = jet.coefficients
+        self._k, self._whole = jet.k, None
+        self.first: Sequence[Tensor | None] = [None] * len(sizes)
+        self.second: Sequence[Tensor | None] = self.first
+        if not (torch.is_grad_enabled() and given.requires_grad):
+            self._whole = given.new_empty(*given.shape[:2], members, sum(sizes))
+            self._whole[:, 0] = 0
+            self.first = self._whole[:, 1 : 1 + jet.k].split(sizes, -1)
+            self.second = self._whole[:, 1 + jet.k :].split(sizes, -1)
+
+    def room(self, like: Tensor) -> Tensor | None:
+        """For a result of this shape, its entries side by side."""
+        return None if self._whole is None else torch.empty_like(like, memory_format=torch.contiguous_format)
+
+    def over(self, x: Tensor) -> Tensor | None:
+        """`x` itself, where what is made of it may take its place."""
+        return None if self._whole is None else x
+
+    def plus(self, seconds: Tensor, one: Tensor, other: Tensor, factor: float = 1.0) -> Tensor:
+        """`seconds + factor one_i other_j`, for the pairs `i <= j`."""
+        rows = seconds.split([*range(self._k, 0, -1)], 1)
+        added = [
+            torch.addcmul(row, one[:, i : i + 1], other[:, i:], value=factor, out=self.over(row))
+            for i, row in enumerate(rows)
+        ]
+        return torch.cat(added, 1) if self._whole is None else seconds
+
+    def joined(self, tangents: Sequence[Tensor], seconds: Sequence[Tensor]) -> Tensor:
+        """The coefficients `[P, S, F]`, of all parts."""
+        if self._whole is not None:
+            return self._whole.flatten(2)
+        return joined(torch.cat([*tangents], -1), torch.cat([*seconds], -1))
+
+
 def joined(tangents: Tensor, seconds: Tensor) -> Tensor:
     """The coefficients `[P, S, F]` of rows `[P, ., *any]`."""
     blank = tangents.new_zeros(len(tangents), 1, tangents[0, 0].numel())
@@ -212,8 +256,14 @@ def jointly(rest: Tensor) -> Tensor:
     return torch.expm1(torch.log1p(-rest.flatten(1)).sum(-1)).abs()
 
 
-def spheres(x: Tensor, curvature: float | Tensor) -> Tensor:
-    """The curvature tensor on vectors `[P, k, L, n]` of a product of spaces of constant curvature (or `[P, L]`)."""
-    gram = x.transpose(1, 2) @ x.permute(0, 2, 3, 1)  # [P, L, k, k]
-    scaled = (curvature[..., None, None] if isinstance(curvature, Tensor) else curvature) * gram
-    return torch.einsum("plad,plbc->pabcd", scaled, gram) - torch.einsum("plac,plbd->pabcd", scaled, gram)
+def gram(x: Tensor) -> Tensor:
+    """Inner products `[P, L, k, k]` of vectors `[P, k, L, n]`."""
+    apart = x.transpose(1, 2).contiguous()
+    return apart @ apart.mT
+
+
+def spheres(inner: Tensor, curvature: float | Tensor) -> Tensor:
+    """The curvature tensor of products of spaces of one curvature, or of `[P, L]`, by inner products `[P, L, k, k]`."""
+    scaled = (curvature[..., None, None] if isinstance(curvature, Tensor) else curvature) * inner
+    found = torch.einsum("plad,plbc->pabcd", scaled, inner)
+    return found - found.mT

@@ -15,6 +15,7 @@ from fisherflat.spaces.families._parametric import (
     Ambient,
     Framed,
     ParametricFamily,
+    gram,
     joined,
     jointly,
     last,
@@ -144,7 +145,7 @@ class NextToken(ParametricFamily):
         triangular = factor[..., 1 : 1 + k, 1 : 1 + k]
 
         def curvature(x: Tensor) -> Tensor:
-            return spheres(x.unflatten(-1, first.shape[2:]), 0.25)
+            return spheres(gram(x.unflatten(-1, first.shape[2:])), 0.25)
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:
             a, b = (_on(triangular, v.unflatten(-1, first.shape[2:])[..., :k]) for v in (x, y))
