@@ -10,7 +10,7 @@ import torch
 from fisherflat._arrays import some
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError, MapError
-from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily, joined, last, leading
+from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily, Sheet, joined, last, leading, rows
 from fisherflat.spaces.jets import Jet, pair_index, pairs
 
 #: its multiples, less what is whole in them, are spread evenly over the unit interval
@@ -72,6 +72,10 @@ class ExponentialFamily(ParametricFamily):
         outside = outside | ~values.isfinite()
         why = _OUTSIDE if some(outside & theta.isfinite().all(-1)) else None
         factor = torch.where(outside[:, None, None, None], float("nan"), factor)
+        with torch.enable_grad():
+            cubes = _diagonal_third(slope, start) if blocks.shape[-1] == 1 else None
+        if cubes is not None:
+            return self._independent(jet, shape, factor[..., 0, 0], cubes if tape else cubes.detach(), why)
         frame = _Frame(factor)
 
         def third(x: Tensor, y: Tensor, at: list[tuple[int, int]]) -> Tensor:
@@ -93,6 +97,19 @@ class ExponentialFamily(ParametricFamily):
 
         ambient = Ambient(self.ambient_dim(shape), curvature, cubic, outside=why)
         return Framed(joined(frame.whitened(jet.jacobian), seconds), ambient)
+
+    def _independent(self, jet: Jet, shape: tuple[int, ...], root: Tensor, cubes: Tensor, why: str | None) -> Framed:
+        """Of independent variables, whose space is flat, by the roots of their metrics and their third derivatives."""
+        _, first, second = rows(jet, (1, root.shape[-1]))
+        slope, sheet = root[:, None, None], Sheet(jet, 1, root.shape[-1])
+        tangents = torch.mul(slope, first, out=sheet.first[0])
+        tilt = cubes[:, None, None] / (slope * slope)
+        seconds = sheet.plus(torch.mul(slope, second, out=sheet.second[0]), tilt * tangents, first, 0.5)
+
+        def cubic(x: Tensor, y: Tensor) -> Tensor:
+            return cubes / root**3 * x * y
+
+        return Framed(sheet.joined([tangents], [seconds]), Ambient(self.ambient_dim(shape), None, cubic, outside=why))
 
     def _slope(self, theta: Tensor, shape: tuple[int, ...], tape: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Parameters `[P, D]` by which to derive, the gradient there, and the log-partitions `[P]`."""
@@ -172,25 +189,46 @@ def _hessian(slope: Tensor, theta: Tensor, last: int) -> Tensor:
     single parameters, those of the last axis, or all.
     """
     count, dim = theta.shape
-
-    def along(v: Tensor) -> Tensor:
-        return _derivative((slope * v).sum(), theta)
-
     for n in dict.fromkeys((1, last, dim)):
-        columns = [along((torch.arange(dim, device=theta.device) % n == q).to(theta)) for q in range(n)]
+        columns = [_along(slope, theta, (torch.arange(dim, device=theta.device) % n == q).to(theta)) for q in range(n)]
         blocks = torch.stack(columns, -1).reshape(count, dim // n, n, n)
         if n == dim:
             break
         with torch.no_grad():
-            unit = blocks.diagonal(dim1=-2, dim2=-1).flatten(1).rsqrt()  # no number where it is not convex in any case
-            uneven = 1 + torch.arange(dim, device=theta.device, dtype=theta.dtype).mul(_GOLDEN).frac()
-            probe = torch.where(unit.isfinite(), unit, 0.0) * uneven
-        seen = along(probe).detach()
+            unit, probe = _probe(blocks.diagonal(dim1=-2, dim2=-1).flatten(1))
+        seen = _along(slope, theta, probe).detach()
         there = torch.einsum("pbij,pbj->pbi", blocks.detach(), probe.reshape(count, -1, n)).flatten(1)
         off = ((seen - there) * unit).abs() > 64 * n * torch.finfo(theta.dtype).eps
         if not some(off):
             break
     return blocks
+
+
+def _diagonal_third(slope: Tensor, theta: Tensor) -> Tensor | None:
+    """Third derivatives `[P, D]` of a log-partition along single parameters, `None` where there are others.
+
+    A Hessian that is diagonal at a point need not be so nearby, which is seen as in `_hessian`.
+    """
+    once = _along(slope, theta, torch.ones_like(theta))
+    found = _along(once, theta, torch.ones_like(theta))
+    with torch.no_grad():
+        unit, probe = _probe(once)
+    seen = _along(_along(slope, theta, probe), theta, probe).detach() * unit
+    there = found.detach() * probe * probe * unit
+    off = (seen - there).abs() > 64 * torch.finfo(theta.dtype).eps * (1 + there.abs())
+    return None if some(off) else found
+
+
+def _probe(metric: Tensor) -> tuple[Tensor, Tensor]:
+    """One over the root of a metric's diagonal `[P, D]`, and vectors of that size without zeros or equal entries."""
+    unit = metric.rsqrt()  # no number where it is not convex in any case
+    uneven = 1 + torch.arange(metric.shape[-1], device=metric.device, dtype=metric.dtype).mul(_GOLDEN).frac()
+    return unit, torch.where(unit.isfinite(), unit, 0.0) * uneven
+
+
+def _along(slope: Tensor, theta: Tensor, v: Tensor) -> Tensor:
+    """The derivative of a slope along constant vectors, where that is symmetric."""
+    return _derivative((slope * v).sum(), theta)
 
 
 def _cholesky(blocks: Tensor) -> tuple[Tensor, Tensor]:
