@@ -8,8 +8,9 @@ from fisherflat.spaces.families._exponential import ExponentialFamily
 from fisherflat.spaces.families._family import Family
 from fisherflat.spaces.families._family import check as check
 from fisherflat.spaces.families._family import framed as framed
+from fisherflat.spaces.families._full import FullGaussian
 from fisherflat.spaces.families._gaussian import Gaussian
-from fisherflat.spaces.families._normal import DiagonalGaussian, FullGaussian, IsotropicGaussian
+from fisherflat.spaces.families._normal import DiagonalGaussian, IsotropicGaussian
 from fisherflat.spaces.families._parametric import Ambient, Framed, ParametricFamily
 from fisherflat.spaces.families._tokens import NextToken
 from fisherflat.spaces.families._units import labelled as labelled

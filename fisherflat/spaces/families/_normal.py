@@ -1,14 +1,12 @@
-"""Gaussians whose spread moves with their mean: diagonal, isotropic and full covariances."""
+"""Gaussians whose spread moves with their mean: diagonal and isotropic covariances."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import SupportsIndex
 
 import torch
 
-from fisherflat._arrays import integer
 from fisherflat._typing import Tensor
 from fisherflat.errors import InputError
 from fisherflat.spaces.families._parametric import (
@@ -16,8 +14,8 @@ from fisherflat.spaces.families._parametric import (
     Framed,
     ParametricFamily,
     Sheet,
+    areas,
     gram,
-    joined,
     last,
     leading,
     places,
@@ -69,14 +67,8 @@ class DiagonalGaussian(ParametricFamily):
 
         def curvature(x: Tensor) -> Tensor:
             m, t = (part.flatten(2) for part in halves(x))
-            i, j = torch.triu_indices(x.shape[1], x.shape[1], 1, device=x.device)  # areas are antisymmetric
-            area = m[:, i] * t[:, j] - t[:, i] * m[:, j]
-            found = x.new_zeros(len(x), *[x.shape[1]] * 4)
-            gram = area @ area.mT / 2
-            (a, c), (b, d) = (torch.meshgrid(side, side, indexing="ij") for side in (i, j))
-            for one, two, three, four in ((a, b, c, d), (b, a, d, c)):
-                found[:, one, two, three, four], found[:, one, two, four, three] = gram, -gram
-            return found
+            i, j = torch.triu_indices(x.shape[1], x.shape[1], 1, device=x.device)
+            return areas(m[:, i] * t[:, j] - t[:, i] * m[:, j], 0.5, x.shape[1])
 
         def cubic(x: Tensor, y: Tensor) -> Tensor:
             (m, t), (n, s) = halves(x), halves(y)
@@ -142,102 +134,3 @@ def _spread(
     bends = sheet.plus(sheet.plus(bends, a, b, -1), b, a, -1)
     spreads = torch.mul(second[..., means:], c, out=sheet.second[1])
     return [a, torch.mul(b, c, out=sheet.first[1])], [bends, spreads]
-
-
-class FullGaussian(ParametricFamily):
-    """Gaussians `N(m, L L^T)` in `dim` dimensions with all of their covariance moving.
-
-    The outputs are `[..., dim + dim (dim + 1) / 2]`: the mean, then the lower triangle of L row by row, its diagonal as
-    logarithms; or a pair of the two. Means to some dozens of dimensions: the work grows with the cube of `dim`.
-
-    The formulas are those of the embedding of Calvo and Oller (1990) into positive definite matrices of one dimension
-    more, where the metric is `tr(S^-1 dS S^-1 dS) / 2`.
-
-    **Args:** `dim`, of the Gaussians, at least 1.
-
-    **Raises:** `InputError` for a `dim` below 1, and where the outputs are not that many.
-
-    >>> import torch, fisherflat as ff
-    >>> M = ff.StatisticalManifold(lambda u: u, ff.charts.identity(5), ff.families.FullGaussian(2))
-    >>> round(M.scalar_curvature([0.1, -0.2, 0.3, 0.1, 0.2]).item(), 12)
-    -4.5
-    """
-
-    def __init__(self, dim: SupportsIndex) -> None:
-        self.size = integer(dim, "the dimension of the Gaussians", 1)
-
-    @property
-    def several(self) -> tuple[str, Callable[[list[int]], bool]]:
-        """A pair."""
-        d, entries = self.size, self.size * (self.size + 1) // 2
-        return f"{d} means and the {entries} entries of a Cholesky factor", lambda n: n == [d, entries]
-
-    def ambient_dim(self, shape: tuple[int, ...]) -> int:
-        """As many as there are outputs."""
-        needed = self.size + self.size * (self.size + 1) // 2
-        if (shape[-1] if shape else 1) != needed:
-            raise InputError(
-                f"FullGaussian({self.size}) takes {needed} numbers in the last axis: {self.size} means, then the lower "
-                "triangle of the Cholesky factor row by row, its diagonal as logarithms; the map's outputs have shape "
-                f"{list(shape)}"
-            )
-        return leading(shape) * needed
-
-    def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
-        """`sqrt(1/2) X_i` and `sqrt(1/2) (S_ij - (X_i X_j + X_j X_i) / 2)`, in the frame in which S is the identity."""
-        value, first, second = rows(jet, shape)
-        i, j = places(jet.k)
-        d = self.size
-        row, column = torch.tril_indices(d, d, device=value.device)
-        diagonal = torch.arange(d, device=value.device)
-        on = diagonal * (diagonal + 3) // 2  # where the diagonal lies among the entries of the triangle
-        diag = value[..., d:][..., on].exp()
-
-        def filled(means: Tensor, entries: Tensor, scaled: Tensor) -> Tensor:
-            found = means.new_zeros(*means.shape[:-1], d + 1, d + 1)
-            found[..., row, column] = entries
-            found[..., diagonal, diagonal] = scaled
-            found[..., :d, d] = means
-            return found
-
-        logs, logs2 = first[..., d:][..., on], second[..., d:][..., on]
-        lower = filled(torch.zeros_like(value[..., :d]), value[..., d:], diag)[..., :d, :d]
-
-        def relative(x: Tensor, scaled: Tensor) -> Tensor:
-            full = filled(x[..., :d], x[..., d:], scaled)
-            rows = torch.linalg.solve_triangular(lower.expand(*full.shape[:-2], d, d), full[..., :d, :], upper=False)
-            return torch.cat([rows, torch.zeros_like(full[..., d:, :])], -2)
-
-        b = relative(first, diag * logs)
-        b2 = relative(second, diag * (logs2 + logs[:, i] * logs[:, j]))
-        x = b + b.mT
-        mixed = b[:, i] @ b[:, j].mT
-        bends = b2 + b2.mT + mixed + mixed.mT
-        both = x[:, i] @ x[:, j]
-        seconds = bends - (both + both.mT) / 2
-        seconds[..., d, d] = 0  # normal to the family in the larger space; `curvature` has what it makes
-        half = math.sqrt(0.5)
-
-        def matrices(v: Tensor) -> Tensor:
-            return v.unflatten(-1, (-1, d + 1, d + 1)) / half
-
-        def curvature(v: Tensor) -> Tensor:
-            m = matrices(v)
-            ab = m[:, :, None] @ m[:, None]
-            commutators = ab - ab.mT
-            found = -torch.einsum("pablij,pdclij->pabcd", commutators, commutators) / 8
-            means = m[..., :d, d]
-            normal = -half * torch.einsum("pali,pbli->plab", means, means)
-            found = found + torch.einsum("plad,plbc->pabcd", normal, normal)
-            return found - torch.einsum("plac,plbd->pabcd", normal, normal)
-
-        def cubic(v: Tensor, w: Tensor) -> Tensor:
-            both = matrices(v) @ matrices(w)
-            found = (both + both.mT) * half**-1 / 2
-            found[..., d, d] = 0
-            return found.flatten(1)
-
-        return Framed(joined(half * x, half * seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
-
-    def __repr__(self) -> str:
-        return f"FullGaussian({self.size})"

@@ -267,3 +267,13 @@ def spheres(inner: Tensor, curvature: float | Tensor) -> Tensor:
     scaled = (curvature[..., None, None] if isinstance(curvature, Tensor) else curvature) * inner
     found = torch.einsum("plad,plbc->pabcd", scaled, inner)
     return found - found.mT
+
+
+def areas(x: Tensor, factor: float, k: int) -> Tensor:
+    """The curvature tensor `factor x_ab . x_cd` of vectors `[P, m, F]` that change sign with `a < b`."""
+    i, j = torch.triu_indices(k, k, 1, device=x.device)
+    found, inner = x.new_zeros(len(x), *[k] * 4), factor * (x @ x.mT)
+    (a, c), (b, d) = (torch.meshgrid(side, side, indexing="ij") for side in (i, j))
+    for one, two, three, four in ((a, b, c, d), (b, a, d, c)):
+        found[:, one, two, three, four], found[:, one, two, four, three] = inner, -inner
+    return found

@@ -1,0 +1,103 @@
+"""Frames of families are made in one place, or on a tape: the same numbers, and gradients that are differences."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fisherflat as ff
+
+#: family, outputs of one member
+FAMILIES = {
+    "categorical": (ff.families.Categorical(), 5),
+    "bernoulli": (ff.families.Bernoulli(), 5),
+    "poisson": (ff.families.Poisson(), 5),
+    "diagonal": (ff.families.DiagonalGaussian(), 6),
+    "isotropic": (ff.families.IsotropicGaussian(), 5),
+    "full": (ff.families.FullGaussian(3), 9),
+    "directions": (ff.families.VonMisesFisher(2.5), 5),
+    "moving directions": (ff.families.VonMisesFisher(), 5),
+    "independent": (ff.families.ExponentialFamily(lambda t: t.exp() + t.square()), 5),
+    "blocks": (ff.families.ExponentialFamily(lambda t: t.logsumexp(-1) + t.square().sum(-1) / 3), 5),
+}
+
+
+def manifold(name: str, **options: object) -> ff.StatisticalManifold:
+    family, size = FAMILIES[name]
+    draw = torch.Generator().manual_seed(3)
+    inner, outer = (torch.randn(*s, generator=draw, dtype=torch.float64) / 2 for s in ((3, 7), (7, 2 * size)))
+    return ff.StatisticalManifold(
+        lambda u: ((u @ inner).tanh() @ outer).reshape(2, size) + 0.3, ff.charts.identity(3), family, **options
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_numbers_with_a_tape_and_without_are_the_same(name: str) -> None:
+    u = torch.tensor([[0.2, -0.3, 0.1], [0.7, 0.4, -0.5]], dtype=torch.float64)
+    plain, taped = manifold(name).at(u), manifold(name, differentiable=True).at(u.clone().requires_grad_())
+    for quantity in ("metric", "christoffel", "scalar_curvature", "ricci"):
+        torch.testing.assert_close(getattr(plain, quantity), getattr(taped, quantity).detach(), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients_are_differences(name: str) -> None:
+    M, u = manifold(name, differentiable=True), torch.tensor([0.2, -0.3, 0.1], dtype=torch.float64, requires_grad=True)
+    for quantity in ("scalar_curvature", "volume_density"):
+        (found,) = torch.autograd.grad(getattr(M, quantity)(u), u)
+        h = 2.0**-9
+        steps = torch.eye(3, dtype=torch.float64) * h
+        with torch.no_grad():
+            near, far = (
+                (getattr(M, quantity)(u + n * steps) - getattr(M, quantity)(u - n * steps)) / (2 * n * h)
+                for n in (1, 2)
+            )
+            further = (getattr(M, quantity)(u + 4 * steps) - getattr(M, quantity)(u - 4 * steps)) / (8 * h)
+        once, twice = (4 * near - far) / 3, (4 * far - further) / 3
+        torch.testing.assert_close(found, (16 * once - twice) / 15, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("independent", "blocks")])
+def test_frames_have_a_shape_where_there_are_no_numbers(name: str) -> None:
+    family, size = FAMILIES[name]
+    found = family.framed(ff.Jet(torch.empty(4, 10, 2 * size, device="meta", dtype=torch.float64), 3), (2, size))
+    assert found.coefficients.shape[:2] == (4, 10)
+    if found.ambient.curvature is not None:
+        vectors = torch.empty(4, 3, found.coefficients.shape[-1], device="meta", dtype=torch.float64)
+        assert found.ambient.curvature(vectors).shape == (4, 3, 3, 3, 3)
+
+
+def test_the_frame_of_a_full_gaussian_is_as_wide_as_the_family() -> None:
+    jet = torch.zeros(2, 6, 27, dtype=torch.float64)
+    assert ff.families.FullGaussian(3).framed(ff.Jet(jet, 2), (3, 9)).coefficients.shape == (2, 6, 27)
+
+
+def test_a_jet_is_left_as_it_was() -> None:
+    for family, size in FAMILIES.values():
+        for shape in ((size,), (2, size)):
+            jet = torch.linspace(-0.4, 0.5, 6 * size * len(shape), dtype=torch.float64).reshape(1, 6, -1)
+            before = jet.clone()
+            family.framed(ff.Jet(jet, 2), shape)
+            assert jet.equal(before)
+
+
+def test_a_log_partition_may_look_at_its_numbers() -> None:
+    def looking(t: torch.Tensor) -> torch.Tensor:
+        assert float(t.detach().sum()) < 100
+        return t.exp().sum()
+
+    u = torch.tensor([[0.2, -0.3], [0.7, 0.4]], dtype=torch.float64)
+    mean = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 5)).double()
+    found, wanted = (
+        ff.StatisticalManifold(mean, ff.charts.identity(2), family).scalar_curvature(u)
+        for family in (ff.families.ExponentialFamily(looking), ff.families.Poisson())
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-11)
+
+
+def test_variables_that_are_independent_at_a_point_alone_are_not_taken_for_independent() -> None:
+    """The log-partition is even in its second parameter, so that its curvature is, too: at 0 it has no slope there."""
+    family = ff.families.ExponentialFamily(lambda t: t[0].exp() + t[1] ** 2 / 2 + t[0] ** 2 * t[1] ** 2 / 5)
+    M = ff.StatisticalManifold(lambda u: u, ff.charts.identity(2), family)
+    at, near = M.scalar_curvature([[0.7, 0.0], [0.7, 2.0**-17]]).tolist()
+    assert abs(near) > 1e-3
+    assert at == pytest.approx(near, rel=1e-8)
