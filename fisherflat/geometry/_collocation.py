@@ -8,15 +8,14 @@ symbols, of all nodes of all paths at once, where shooting takes some hundred, o
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.geometry._chebyshev import coefficients, derivative, interpolation, nodes, placed
+from fisherflat.geometry._descent import LEVELS, descended
 from fisherflat.geometry._interpolated import Local
 from fisherflat.geometry._taped import Once
 
@@ -25,16 +24,20 @@ _ORDERS = (12, 24, 48, 96, 192, 384)
 _KEPT = _ORDERS[2:]
 #: steps of Newton's method for each
 _STEPS = 10
-#: stages towards a target that is not reached at once
-_STAGES = 24
-#: what a rough path may be off, relative to its speed, and how many steps it may have
-_ROUGH, _MOST = 1e-3, 1500
+#: how much of a flat metric is added to one, relative to its size: at first, and no more
+_ADDED = 10.0, 1e-9
+#: what share of it is left in the next stage: at first, at least, and where it is no stage; and how many stages
+_SHARES, _STAGES = (0.1, 0.01, 0.85), 48
 #: a path is one where its last coefficients are so small, relative to how far it goes
 _DECAYED = 3e-12
 #: where more nodes than there may be would be needed; what that makes uncertain is in the error of the length
 _NEARLY = 1e-8
 #: the step of differences of Christoffel symbols, relative to how far a path goes
 _DIFFERENCE = 1e-6
+
+
+#: Christoffel symbols at places, as many on each of some paths that are named
+Symbols = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(eq=False)
@@ -85,29 +88,81 @@ class Curves:
         return self if self.places.shape[1] == order + 1 else Curves(self.at(nodes(order).tolist()))
 
 
-def between(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"], *, patient: bool = True) -> Curves:
-    """Geodesics from `u0` to `u1`, NaN where Newton's method finds none from the straight line, nor from a rough path.
+def between(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
+    """Geodesics from `u0` to `u1`, NaN where Newton's method finds none from the straight line."""
+    return _refined(_of(local), _line(u0, u1, _ORDERS[0]))
 
-    **Args:** `local`; `patient`, whether rough paths are looked for, one at a time.
+
+def bent(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
+    """Those that straight lines become where a flat metric is taken away from this one by and by, NaN where none is.
+
+    With enough of a flat metric added, the straight line is nearly a geodesic, and Newton's method leads from the
+    geodesic with some of it to the one with less.
     """
-
-    def christoffel(u: Tensor) -> Tensor:
-        return local(u)[1]
-
-    found = _refined(christoffel, _line(u0, u1, _ORDERS[0]))
-    missed = found.missed.nonzero()[:, 0]
-    if patient and len(missed):
-        missed = missed[christoffel(u1[missed]).flatten(1).isfinite().all(1)]  # nothing leads to where there is none
-        for at in missed.tolist():
-            if (rough := _relaxed(local, u0[at], u1[at])) is not None:
-                found.put(missed.new_tensor([at]), _refined(christoffel, rough[None]))
-        missed = missed[found.missed[missed]]
-    if patient and len(missed):
-        found.put(missed, _in_stages(christoffel, u0[missed], u1[missed]))
+    found, left = Curves.unknown(u0), torch.arange(len(u0), device=u0.device)
+    for order in _KEPT[1:3]:
+        guess, reached = _flattened(local, u0[left], u1[left], order)
+        if reached.any():
+            found.put(left[reached], _refined(_of(local), guess[reached]))
+        left = left[found.missed[left]]
+        if not len(left):
+            break
     return found
 
 
-def _refined(christoffel: Callable[[Tensor], Tensor], guess: Float[Tensor, "P n k"]) -> Curves:
+def lowest(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
+    """Those from polygons that went down in energy from the straight line, NaN where none is."""
+    found, left = Curves.unknown(u0), torch.arange(len(u0), device=u0.device)
+    u = torch.stack([u0, u1], 1)
+    for sides, steps in LEVELS:
+        if len(left):
+            u = descended(local, u, sides, steps)
+            kept = u.isfinite().flatten(1).all(1)
+            left, u = left[kept], u[kept]
+        if len(left) and sides >= _KEPT[1]:
+            curves, converged = _newton(_of(local), u)
+            found.put(left[converged], _refined(_of(local), curves[converged]))
+            missed = found.missed[left]
+            left, u = left[missed], u[missed]
+    return found
+
+
+def _of(local: Local) -> Symbols:
+    return lambda u, at: local(u)[1]
+
+
+def _flattened(local: Local, u0: Tensor, u1: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """Places of geodesics, of a metric to which less and less is added, and for which paths it came to nothing."""
+    u, k = _line(u0, u1, order), u0.shape[1]
+    sizes = local(u.reshape(-1, k))[0].diagonal(dim1=-2, dim2=-1).mean(-1).reshape(len(u), -1)
+    size = sizes.nan_to_num(0.0, 0.0).amax(1)
+    identity = torch.eye(k, dtype=u.dtype, device=u.device)
+    added, share = _ADDED[0] * size / _SHARES[0], torch.full_like(size, _SHARES[0])
+    moving = sizes.isfinite().all(1)
+    reached = torch.zeros_like(moving)
+    for _ in range(_STAGES):
+        at = moving.nonzero()[:, 0]
+        if not len(at):
+            break
+        less = share[at] * added[at]
+        less = torch.where(less < _ADDED[1] * size[at], 0.0, less)
+
+        def symbols(places: Tensor, which: Tensor, less: Tensor = less) -> Tensor:
+            metric, given = local(places)
+            more = less[which].repeat_interleave(len(places) // len(which))[:, None, None] * identity
+            return torch.linalg.solve_ex(metric + more, metric @ given.flatten(2)).result.reshape(given.shape)
+
+        tried, converged = _newton(symbols, u[at])
+        u[at[converged]] = tried[converged]
+        added[at] = torch.where(converged, less, added[at])
+        reached[at] = converged & (less == 0)
+        # less of a step where it was lost, and more where it was not
+        share[at] = torch.where(converged, share[at] ** 1.5, share[at] ** 0.4).clamp_min(_SHARES[1])
+        moving[at] = ~reached[at] & (share[at] <= _SHARES[2])
+    return u, reached
+
+
+def _refined(christoffel: Symbols, guess: Float[Tensor, "P n k"]) -> Curves:
     """From guesses, with as many nodes as it takes; NaN where there are too few, or Newton's method is lost.
 
     Too few nodes do not see a metric that changes fast, so that what did not converge is tried again with more.
@@ -127,59 +182,7 @@ def _refined(christoffel: Callable[[Tensor], Tensor], guess: Float[Tensor, "P n 
     return found
 
 
-def _in_stages(christoffel: Callable[[Tensor], Tensor], u0: Tensor, u1: Tensor) -> Curves:
-    """Towards targets along the straight line, each from the path to the one before."""
-    found = Curves.unknown(u0)
-    left, step = torch.arange(len(u0), device=u0.device), (u1 - u0) / _STAGES
-    curves = _line(u0, u0 + step, _ORDERS[1])
-    times = placed(nodes, u0, _ORDERS[1])[:, None]
-    for stage in range(_STAGES):
-        if stage:
-            curves = curves + times * step[left, None]
-        curves, converged = _newton(christoffel, curves)
-        left, curves = left[converged], curves[converged]
-        if not len(left):
-            return found
-    found.put(left, _refined(christoffel, curves))
-    return found
-
-
-def _relaxed(local: Local, u0: Float[Tensor, " k"], u1: Float[Tensor, " k"]) -> Tensor | None:
-    """A rough path `[n, k]` by scipy's solver of boundary-value problems, whose steps follow what the metric does.
-
-    It tells within some thousand places where there is none.
-    """
-    from scipy.integrate import solve_bvp
-
-    k, start, end = len(u0), u0.cpu().numpy(), u1.cpu().numpy()
-
-    def slope(t: np.ndarray, y: np.ndarray) -> np.ndarray:
-        places, velocities = (torch.from_numpy(np.ascontiguousarray(part.T)).to(u0) for part in (y[:k], y[k:]))
-        turned = -torch.einsum("pmij,pi,pj->mp", local(places)[1], velocities, velocities)
-        return np.concatenate([y[k:], turned.cpu().numpy()])
-
-    line, along = np.linspace(0, 1, 8 * _ORDERS[2] + 1), end - start
-    halfway = torch.from_numpy((line[1:] + line[:-1]) / 2).to(u0)[:, None]
-    speed = torch.einsum("pij,i,j->p", local(u0 + halfway * (u1 - u0))[0], u1 - u0, u1 - u0).sqrt().cpu().numpy()
-    if not np.isfinite(speed).all() or not speed.all():
-        speed = np.ones_like(speed)
-    passed = np.concatenate([[0.0], np.cumsum(speed / speed.sum())])
-    times = np.linspace(0, 1, _ORDERS[1] + 9)
-    share = np.interp(times, passed, line)  # the straight line, at one speed
-    guess = np.concatenate([start[:, None] + share * along[:, None], np.gradient(share, times) * along[:, None]])
-    with np.errstate(all="ignore"), warnings.catch_warnings():  # where there is no metric it gives up by itself
-        warnings.simplefilter("ignore")
-        found = solve_bvp(
-            slope, lambda a, b: np.concatenate([a[:k] - start, b[:k] - end]), times, guess, tol=_ROUGH, max_nodes=_MOST
-        )
-    if found.status != 0 or not np.isfinite(found.y).all():
-        return None
-    path = torch.from_numpy(found.sol(placed(nodes, u0, _ORDERS[3]).cpu().numpy())[:k].T.copy()).to(u0)
-    path[0], path[-1] = u0, u1
-    return path
-
-
-def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n k"]) -> tuple[Tensor, Tensor]:
+def _newton(christoffel: Symbols, places: Float[Tensor, "P n k"]) -> tuple[Tensor, Tensor]:
     """The places after Newton's method, and for which paths it converged."""
     p, count, k = places.shape
     first = placed(derivative, places, count - 1)
@@ -198,7 +201,7 @@ def _newton(christoffel: Callable[[Tensor], Tensor], places: Float[Tensor, "P n 
         v = torch.einsum("mn,pnk->pmk", first, here)[:, 1:-1]
         h = (_DIFFERENCE * size)[:, None, None, None]
         tried = torch.cat([here[:, 1:-1, None], here[:, 1:-1, None] + h * identity], 2)
-        symbols = christoffel(tried.reshape(-1, k)).reshape(*tried.shape[:3], k, k, k)
+        symbols = christoffel(tried.reshape(-1, k), at).reshape(*tried.shape[:3], k, k, k)
         pulls = torch.einsum("pnlmij,pni,pnj->pnlm", symbols, v, v)
         residual = torch.einsum("mn,pnk->pmk", second, here) + pulls[:, :, 0]
         slopes = (pulls[:, :, 1:] - pulls[:, :, :1]) / h  # [p, n, l, m]

@@ -16,7 +16,7 @@ import torch
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._chebyshev import derivative, placed
-from fisherflat.geometry._collocation import Curves, between
+from fisherflat.geometry._collocation import Curves, bent, between, lowest
 from fisherflat.geometry._interpolated import DECAYED, Interpolated, Local, interpolated
 
 #: of the integrator, relative to the length of the step that a path makes in coordinates
@@ -31,6 +31,8 @@ _NODES = 32
 _MARGINS = 0.05, 0.02
 #: places for each path, and each of its directions and one, at which the metric may be asked for to interpolate it
 _PLACES = 100
+#: a geodesic that is so much longer than the straight line is looked for once more, relative to its length
+_LONGER = 1e-9
 #: how far it may be off along a path
 _AGREES = 1e-10
 
@@ -115,12 +117,31 @@ class Geodesics:
         found = Curves.unknown(u0)
         near = self._around(u0, u1, _PLACES * (1 + u0.shape[1]) * len(u0))
         if near is not None:
-            curves = between(near, u0, u1, patient=False)
+            curves = between(near, u0, u1)
             if self._agree(near, curves):
                 found, found.local = curves, near
         if len(at := found.missed.nonzero()[:, 0]):
             found.put(at, between(self.local, u0[at], u1[at]))
+        lengths, straight = self._quick(found)._compared(u0, u1, found)
+        # missed, or longer than the straight line; nothing leads to where there is no metric
+        poor = ~(lengths <= straight * (1 + _LONGER)) & self.metric(u1).flatten(1).isfinite().all(1)
+        for way in bent, lowest:
+            if len(at := poor.nonzero()[:, 0]):
+                other = way(self.local, u0[at], u1[at])
+                length = self.norm(u0[at], other.velocity)
+                better = ~(length >= lengths[at]) & ~other.missed
+                found.put(at[better], Curves(other.places[better]))
+                lengths[at[better]] = length[better]
+                poor = ~(lengths <= straight * (1 + _LONGER)) & poor
         return found
+
+    def _quick(self, curves: Curves) -> Geodesics:
+        """The same, by the interpolation on which some curves were found where there is one."""
+        return self if curves.local is None else Geodesics(_instead(curves.local, self.local), self.eps)
+
+    def _compared(self, u0: Tensor, u1: Tensor, curves: Curves) -> tuple[Tensor, Tensor]:
+        """Lengths of curves and of straight lines, `[P]`."""
+        return self.norm(u0, curves.velocity), self.straight(u0, u1)
 
     def _around(self, u0: Tensor, u1: Tensor, most: int) -> Interpolated | None:
         """The same on a box around points, `None` where that cannot be had, as where values have too few digits."""
@@ -149,7 +170,7 @@ class Geodesics:
         """The lengths of geodesics from `u0` to `u1`, without gradients."""
         places = curves.places
         count = places.shape[1]
-        quick = self if curves.local is None else Geodesics(_instead(curves.local, self.local))
+        quick = self._quick(curves)
         speeds = quick.norm(places.flatten(0, 1), curves.velocities.flatten(0, 1)).reshape(-1, count)
         value = self.norm(u0, curves.velocity)  # the same all along
         error = (speeds - value[:, None]).abs().amax(1) + quick.norm(u1, places[:, -1] - u1) + _TOLERANCE * value
