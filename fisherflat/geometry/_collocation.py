@@ -26,6 +26,8 @@ _KEPT = _ORDERS[2:]
 _STEPS = 10
 #: how much of a flat metric is added to one, relative to its size: at first, and no more
 _ADDED = 10.0, 1e-9
+#: with so little of it, paths that were lost may have too few nodes
+_CLOSE = 1e-3
 #: what share of it is left in the next stage: at first, at least, and where it is no stage; and how many stages
 _SHARES, _STAGES = (0.1, 0.01, 0.85), 48
 #: a path is one where its last coefficients are so small, relative to how far it goes
@@ -101,10 +103,10 @@ def bent(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Cu
     """
     found, left = Curves.unknown(u0), torch.arange(len(u0), device=u0.device)
     for order in _KEPT[1:3]:
-        guess, reached = _flattened(local, u0[left], u1[left], order)
-        if reached.any():
+        guess, added = _flattened(local, u0[left], u1[left], order)
+        if (reached := added == 0).any():
             found.put(left[reached], _refined(_of(local), guess[reached]))
-        left = left[found.missed[left]]
+        left = left[found.missed[left] & (added < _CLOSE)]  # the others are not lost for want of nodes
         if not len(left):
             break
     return found
@@ -132,14 +134,13 @@ def _of(local: Local) -> Symbols:
 
 
 def _flattened(local: Local, u0: Tensor, u1: Tensor, order: int) -> tuple[Tensor, Tensor]:
-    """Places of geodesics, of a metric to which less and less is added, and for which paths it came to nothing."""
+    """Places of geodesics, of a metric to which less and less is added, and how much still is, relative to its size."""
     u, k = _line(u0, u1, order), u0.shape[1]
     sizes = local(u.reshape(-1, k))[0].diagonal(dim1=-2, dim2=-1).mean(-1).reshape(len(u), -1)
     size = sizes.nan_to_num(0.0, 0.0).amax(1)
     identity = torch.eye(k, dtype=u.dtype, device=u.device)
     added, share = _ADDED[0] * size / _SHARES[0], torch.full_like(size, _SHARES[0])
     moving = sizes.isfinite().all(1)
-    reached = torch.zeros_like(moving)
     for _ in range(_STAGES):
         at = moving.nonzero()[:, 0]
         if not len(at):
@@ -155,11 +156,10 @@ def _flattened(local: Local, u0: Tensor, u1: Tensor, order: int) -> tuple[Tensor
         tried, converged = _newton(symbols, u[at])
         u[at[converged]] = tried[converged]
         added[at] = torch.where(converged, less, added[at])
-        reached[at] = converged & (less == 0)
         # less of a step where it was lost, and more where it was not
         share[at] = torch.where(converged, share[at] ** 1.5, share[at] ** 0.4).clamp_min(_SHARES[1])
-        moving[at] = ~reached[at] & (share[at] <= _SHARES[2])
-    return u, reached
+        moving[at] = (added[at] > 0) & (share[at] <= _SHARES[2])
+    return u, added / size
 
 
 def _refined(christoffel: Symbols, guess: Float[Tensor, "P n k"]) -> Curves:

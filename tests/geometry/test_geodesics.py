@@ -167,6 +167,22 @@ def test_paths_that_the_straight_line_does_not_lead_to_are_found() -> None:
                 assert abs(length(path + bent) - length(path - bent)) < 1e-4 * 2e-3
 
 
+def test_over_bumps_all_are_found_and_shorter_than_the_straight_line() -> None:
+    """A graph over the plane is complete, so that between any two points there is a shortest way (Hopf and Rinow)."""
+    for height in (1.0, 1.5):
+        manifold = ff.StatisticalManifold(
+            lambda u, height=height: torch.cat([u, height * ((3 * u[0]).sin() * (3 * u[1]).cos())[None]]),
+            ff.charts.identity(2),
+        )
+        draw = torch.Generator().manual_seed(1)
+        a, b = (3 * torch.rand(6, 2, generator=draw, dtype=D) - 1.5 for _ in range(2))
+        a[0], b[0] = torch.tensor([[0.239, -0.01], [0.879, 0.0]], dtype=D)  # there is also a longer one
+        found = manifold.distance(a, b, error=True)
+        ends = torch.stack([torch.func.vmap(manifold.mean)(x) for x in (a, b)])
+        assert (found.value >= (ends[0] - ends[1]).norm(dim=-1)).all() and (found.value <= found.straight).all()
+        assert (found.error <= 1e-7 * found.value).all()
+
+
 def counted(manifold: Any) -> list[int]:
     """How many points the metric is asked for from now on."""
     geodesics, asked = manifold._geodesics, [0]
