@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -47,20 +47,26 @@ class Jet:
         *batch, _, dim = self.coefficients.shape
         return f"Jet(points={batch}, k={self.k}, D={dim})"
 
+    @cached_property
+    def _orders(self) -> tuple[Tensor, ...]:
+        """The three together, so that a tape joins their gradients once."""
+        rows = self.coefficients.shape[-2]
+        return self.coefficients.split([1, self.k, rows - 1 - self.k], -2)
+
     @property
     def value(self) -> Float[Tensor, "*batch D"]:
         """The map itself."""
-        return self.coefficients[..., 0, :]
+        return self._orders[0].squeeze(-2)
 
     @property
     def jacobian(self) -> Float[Tensor, "*batch k D"]:
         """`[..., i, :] = d_i f`."""
-        return self.coefficients[..., 1 : 1 + self.k, :]
+        return self._orders[1]
 
     @property
     def second(self) -> Float[Tensor, "*batch m D"]:
         """Second derivatives as stored, one for each pair `i <= j`."""
-        return self.coefficients[..., 1 + self.k :, :]
+        return self._orders[2]
 
     @property
     def hessian(self) -> Float[Tensor, "*batch k k D"]:

@@ -20,7 +20,17 @@ from fisherflat.jets.engines._trust import EQUALITIES
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
 from fisherflat.jets.ops import OPS
-from fisherflat.jets.rules import Adjoint, Algebra, Factor, Recorded, Series, Unknown, aligned, leibniz_adjoint
+from fisherflat.jets.rules import (
+    Adjoint,
+    Algebra,
+    Factor,
+    Recorded,
+    Series,
+    Unknown,
+    aligned,
+    leibniz_adjoint,
+    moving_rows,
+)
 
 aten = torch.ops.aten
 
@@ -153,6 +163,11 @@ class TensorAlgebra(Algebra):
         rows.sub_(self.kept(rows).gather(axis, index.expand(rows.shape[0], *index.shape)))
 
     def matmul(self, a: Tensor, b: Tensor, out: Tensor) -> None:
+        rows = a.reshape(-1, a.shape[-1]) if b.dim() == 2 else None
+        if rows is not None and (moving := moving_rows(rows, b.shape[-1])) is not None:
+            lines = out.view(-1, out.shape[-1]).zero_()
+            lines[moving] = rows[moving] @ b
+            return
         into(out, torch.matmul, a, b)
 
     def solve_triangular(self, a: Tensor, rows: Tensor, upper: bool, unitriangular: bool) -> None:

@@ -21,6 +21,7 @@ from fisherflat.jets.rules._linear import Rule, cast, linear, series_in
 from fisherflat.jets.rules._numbers import Irrational, Logarithm
 from fisherflat.jets.rules._powers import power
 from fisherflat.jets.rules._products import leibniz
+from fisherflat.jets.rules._rows import moving_rows
 from fisherflat.jets.rules._series import Algebra, Series, Unknown, aligned
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "leibniz_adjoint",
     "linear",
     "matrices",
+    "moving_rows",
     "power",
     "products",
     "series_in",

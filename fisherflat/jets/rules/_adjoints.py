@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fisherflat._modes import unrounded
+from fisherflat.jets.rules._rows import moving_rows
 from fisherflat.spaces.jets import pair_index, pairs
 
 #: `adjoint(gradient, arrays)`: the gradients by the arrays
@@ -90,9 +91,12 @@ def leibniz_adjoint(k: int, start: int, mixing: bool, factors: tuple[Factor, Fac
                     factor.more(passed[1 + j], gradient[row], other[1 + i], 1.0)
         return passed
 
-    def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        found = []
+    def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        found: list[Tensor | None] = []
         for own, other, factor in zip(arrays, arrays[::-1], factors, strict=True):
+            if not own.requires_grad:
+                found.append(None)
+                continue
             if torch.is_grad_enabled():  # gradients of gradients: nothing is written to
                 passed = taped(gradient, own, other, factor.times)
             else:
@@ -105,6 +109,43 @@ def leibniz_adjoint(k: int, start: int, mixing: bool, factors: tuple[Factor, Fac
 
 #: of entrywise products
 ENTRIES = Factor(torch.mul, lambda out, gradient, other, scale: out.addcmul_(gradient, other, value=scale))
+
+
+def matrix_adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    """The gradients of a product of matrices of which one stands still: one product each, over all coefficients."""
+    left, right = arrays
+    if left.dim() < right.dim():  # the one that stands still is the first
+        turned = matrix_adjoint(gradient.mT, (right.mT, left.mT))
+        by_right, by_left = (None if found is None else found.mT for found in turned)
+        return by_left, by_right
+    rows, slopes = (_rows(x, right.dim() - 2) for x in (left, gradient))
+    return (
+        _by_rows(slopes, gradient, left, right) if left.requires_grad else None,
+        _by_weight(rows, slopes) if right.requires_grad else None,
+    )
+
+
+def _rows(x: Tensor, batch: int) -> Tensor:
+    """`[*lead, *batch, n, d]` as `[*batch, lead * n, d]`."""
+    lead = x.dim() - 2 - batch
+    return x.movedim(tuple(range(lead)), tuple(range(batch, batch + lead))).flatten(batch, -2)
+
+
+def _by_rows(slopes: Tensor, gradient: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    moving = moving_rows(slopes, right.shape[-2]) if right.dim() == 2 else None
+    if moving is None:
+        return gradient @ right.mT
+    found = left.new_zeros(len(slopes), right.shape[0])
+    found[moving] = slopes[moving] @ right.mT
+    return found.view(left.shape)
+
+
+def _by_weight(rows: Tensor, slopes: Tensor) -> Tensor:
+    for x, other in ((rows, slopes), (slopes, rows)) if rows.dim() == 2 else ():
+        moving = moving_rows(x, other.shape[-1])
+        if moving is not None:
+            return rows[moving].mT @ slopes[moving]
+    return rows.mT @ slopes
 
 
 def sum_adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import Node
-from fisherflat.jets.rules._adjoints import ENTRIES, leibniz_adjoint, sum_adjoint
+from fisherflat.jets.rules._adjoints import ENTRIES, leibniz_adjoint, matrix_adjoint, sum_adjoint
 from fisherflat.jets.rules._elementary import reciprocal
 from fisherflat.jets.rules._functions import unary
 from fisherflat.jets.rules._linear import order_of
@@ -140,11 +140,15 @@ def matmul(xp: Algebra, node: Node, a: Any, b: Any) -> Series:
     if isinstance(a, Series) and isinstance(b, Series):
         return xp.contract(node, a, b)
     series = a if isinstance(a, Series) else b
-    out = xp.empty(series.data.shape[0], series.data, node.shape)
     left = a.data if isinstance(a, Series) else xp.constant(a)
     right = b.data if isinstance(b, Series) else xp.constant(b)
-    xp.matmul(left, right, out)
-    return Series(out, series.k)
+
+    def forward(left: Any, right: Any) -> Any:
+        out = xp.empty(series.data.shape[0], series.data, node.shape)
+        xp.matmul(left, right, out)
+        return out
+
+    return Series(xp.recorded(forward, matrix_adjoint, left, right), series.k)
 
 
 def addmm(xp: Algebra, node: Node, bias: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Series:

@@ -57,6 +57,7 @@ class Gaussian:
                 raise CovarianceError(f"a covariance must be positive; the smallest entry is {sigma.min().item():.6g}")
             with lasting():
                 self._deviation = sigma.sqrt()
+            self._unit = sigma.dim() == 0 and not some(sigma != 1)
             return
         if sigma.dim() != 2 or sigma.shape[0] != sigma.shape[1]:
             raise CovarianceError(
@@ -129,8 +130,9 @@ class Gaussian:
         """`L^-1 v` for each vector, with `Sigma = L L^T`: in units of standard deviations."""
         taped = self._taped if torch.is_grad_enabled() else None
         if self.covariance.dim() < 2:
-            deviation = self._deviation if taped is None else taped.sqrt()
-            return vectors / (self._placed(deviation, vectors) if taped is None else deviation.to(vectors))
+            if taped is not None:
+                return vectors / taped.sqrt().to(vectors)
+            return vectors if self._unit else vectors / self._placed(self._deviation, vectors)
         inverse = self._inverse
         if taped is not None:  # the value that is right to the last place, with the derivatives of a plain one
             plain = torch.linalg.inv(torch.linalg.cholesky((taped + taped.mT) / 2))
