@@ -105,15 +105,21 @@ class TensorAlgebra(Algebra):
     def empty(self, coefficients: int, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return like.new_empty(coefficients, like.shape[1], *shape)
 
-    def recorded(self, forward: Callable[..., Any], adjoint: Adjoint, *arrays: Any) -> Any:
+    def recorded(self, forward: Callable[..., Any], adjoint: Adjoint, *arrays: Any, by_output: bool = False) -> Any:
         if not self._taping or not any(array.requires_grad for array in arrays):
             return forward(*arrays)
-        return Recorded.apply(forward, adjoint, *arrays)
+        return Recorded.apply(forward, adjoint, by_output, *arrays)
 
     def shifted(self, rows: Tensor, value: Any) -> Tensor:
         if not self._taping:
             return super().shifted(rows, value)
         return torch.cat([rows[:1] + value, rows[1:]])
+
+    def parted(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._taping:
+            return super().parted(rows)
+        value, derivatives = rows.split([1, len(rows) - 1])
+        return value[0], derivatives
 
     def kept(self, rows: Tensor) -> Tensor:
         return rows.clone() if self._taping else rows

@@ -24,21 +24,23 @@ Adjoint = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor | None, ...]]
 class Recorded(torch.autograd.Function):
     """`forward` of some arrays, whose gradients are `adjoint`'s; these are made of torch ops, and have derivatives too.
 
-    The arrays follow the two functions in `apply`.
+    The arrays follow in `apply`. With `by_output` the adjoint gets the output in their place, which is held in any case
+    by what reads it.
     """
 
     @staticmethod
-    def forward(ctx: Any, forward: Callable[..., Tensor], adjoint: Adjoint, *arrays: Tensor) -> Tensor:
+    def forward(ctx: Any, forward: Callable[..., Tensor], adjoint: Adjoint, by_output: bool, *arrays: Tensor) -> Tensor:
         """What the rule computes, without a tape."""
         ctx.adjoint = adjoint
-        ctx.save_for_backward(*arrays)
-        return forward(*arrays)
+        out = forward(*arrays)
+        ctx.save_for_backward(*((out,) if by_output else arrays))
+        return out
 
     @staticmethod
     @unrounded
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """The gradients by the arrays."""
-        return None, None, *ctx.adjoint(gradient, ctx.saved_tensors)
+        return None, None, None, *ctx.adjoint(gradient, ctx.saved_tensors)
 
 
 def mixed(gradient: Tensor, start: int, k: int) -> Tensor:
@@ -50,6 +52,19 @@ def mixed(gradient: Tensor, start: int, k: int) -> Tensor:
     found = rows[pair_index(k, rows.device)]
     twice = torch.eye(k, dtype=rows.dtype, device=rows.device) + 1
     return found * twice.reshape(k, k, *(1,) * (rows.dim() - 1))
+
+
+def crossed(gradient: Tensor, first: Tensor, start: int) -> Tensor:
+    """`[i]`, the sum over j of what `mixed` gives times `first[j]`."""
+    k = len(first)
+    if torch.is_grad_enabled():
+        return (mixed(gradient, start, k) * first).sum(1)
+    found = torch.zeros_like(first)
+    for row, (i, j) in enumerate(pairs(k), start):
+        found[i].addcmul_(gradient[row], first[j], value=1.0 if i < j else 2.0)
+        if i < j:
+            found[j].addcmul_(gradient[row], first[i])
+    return found
 
 
 @dataclass(frozen=True)
@@ -153,36 +168,25 @@ def sum_adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, .
     return tuple(reduced(gradient[: own.shape[0]], own) for own in arrays)
 
 
-def softmax_adjoint(k: int, start: int, axis: int) -> Adjoint:
-    """The gradient of a softmax y by the series: `v -> y (v - <v>)`, the mean by weights y, is its own adjoint.
+def softmax_adjoint(k: int, start: int, count: int, axis: int) -> Adjoint:
+    """The gradient of a softmax by its series of `count` coefficients, from the softmax `[y, y z_i, y (w - <w>)]`.
 
-    What the rows of derivatives make of y itself, up to a number along the axis that does not matter, is the centred
-    gradient times the centred rows, and what `z_i` in their products takes from y.
+    `v -> y (v - <v>)`, the mean by weights y, is its own adjoint. So with the centred gradient p of the derivatives, the
+    one by `z_i` is `y p_i + r_i` before it is centred, `r_i = sum_j p_ij y z_j`, and the one by y is all that stands
+    before y: the gradient of y and p times the rows, less what centring `z_i` takes from them. Nothing is divided by y.
     """
 
     def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor]:
-        (data,) = arrays
-        y, count = data[0].softmax(axis), data.shape[0]
-        top = y.argmax(axis, True)
-
-        def centred(rows: Tensor) -> Tensor:
-            rows = rows - rows.gather(axis, top.expand(rows.shape[0], *top.shape))
-            return rows - (rows * y).sum(axis, True)
-
-        i, j = (torch.tensor(places, device=y.device) for places in zip(*pairs(k), strict=True))
-        z = centred(data[1 : 1 + k])
-        own = z[i] * z[j]
-        before, behind = start - 1 - k, gradient.shape[0] - start - len(own)
-        second = torch.nn.functional.pad(own, (*(0, 0) * (own.dim() - 1), before, behind))
+        (out,) = arrays
+        y, rows, slopes = out[0], out[1:], out[1 : 1 + k]
+        centred = gradient[1:] - (gradient[1:] * y).sum(axis, True)
+        bent = crossed(centred, slopes, start - 1)
+        total = bent.sum(axis, True)
+        value = y * gradient[0] + (centred * rows).sum(0) - (slopes * total).sum(0)
+        found = [(value - y * value.sum(axis, True))[None], y * (centred[:k] - total) + bent]
         if count > 1 + k:
-            second = second + data[1 + k :]
-        passed = gradient[1:] - (gradient[1:] * y).sum(axis, True)
-        weighed = passed * y
-        by_z = (mixed(weighed, start - 1, k) * z).sum(1)
-        total = by_z.sum(axis, True)
-        by_y = gradient[0] + (passed * torch.cat([z, centred(second)])).sum(0) - (z * total).sum(0)
-        value = y * (by_y - (by_y * y).sum(axis, True))
-        return (torch.cat([value[None], weighed[:k] + by_z - y * total, weighed[k : count - 1]]),)
+            found.append(y * centred[k:])
+        return (torch.cat(found),)
 
     return adjoint
 
@@ -193,16 +197,14 @@ def reduced(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 def chained_adjoint(k: int, start: int) -> Adjoint:
-    """The gradients of `f' d_ij x + f'' d_i x d_j x` by the series and by `f`, `f'` and `f''` of its value."""
+    """The gradients of `f' d_ij x + f'' d_i x d_j x` by the derivatives of x and by `f`, `f'` and `f''` of its value."""
 
     def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        data, _, slope, bend = arrays
-        count, first = data.shape[0], data[1 : 1 + k]
-        crossed = mixed(gradient, start, k)
-        turned = (crossed * first).sum(1)
-        rest = gradient[1:count] * slope
-        rows = torch.cat([torch.zeros_like(gradient[:1]), rest[:k] + turned * bend, rest[k:]])
-        by_slope = (gradient[1:count] * data[1:]).sum(0)
-        return rows, gradient[0], by_slope, (turned * first).sum(0) / 2
+        rows, _, slope, bend = arrays
+        turned, passed = crossed(gradient, rows[:k], start), gradient[1 : 1 + len(rows)]
+        by_bend, by_slope = (turned * rows[:k]).sum(0) / 2, (passed * rows).sum(0)
+        by_rows = passed * slope
+        by_rows[:k].addcmul_(turned, bend)
+        return by_rows, gradient[0], by_slope, by_bend
 
     return adjoint

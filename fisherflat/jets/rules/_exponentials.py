@@ -37,7 +37,8 @@ def softmax(xp: Algebra, node: Node, x: Series, dim: int, half_to_float: bool) -
     def forward(data: Any) -> Any:
         return _softmax(xp, node, Series(data, k), axis)
 
-    out = xp.recorded(forward, softmax_adjoint(k, xp.sources(node, k), axis), x.data)
+    adjoint = softmax_adjoint(k, xp.sources(node, k), x.data.shape[0], axis)
+    out = xp.recorded(forward, adjoint, x.data, by_output=True)
     return Series(out.reshape(*out.shape[:2], *node.shape), k)
 
 

@@ -17,27 +17,29 @@ from fisherflat.jets.rules._series import Algebra, Series
 def unary(xp: Algebra, node: Node, x: Series, function: Callable[[Any], Triple]) -> Series:
     """`f' d_ij x + f'' d_i x d_j x`."""
     k = x.k
-    triple = function(x.data[0])
+    value, rows = xp.parted(x.data)
+    triple = function(value)
     if x.order == 0:
         return Series(triple[0][None], k)
 
     def forward(*arrays: Any) -> Any:
         return _chained(xp, node, k, *arrays)
 
-    return Series(xp.recorded(forward, chained_adjoint(k, xp.sources(node, k)), x.data, *triple), k)
+    return Series(xp.recorded(forward, chained_adjoint(k, xp.sources(node, k)), rows, *triple), k)
 
 
-def _chained(xp: Algebra, node: Node, k: int, data: Any, value: Any, slope: Any, bend: Any) -> Any:
-    out = xp.empty(xp.count(2, k), data, tuple(data.shape[2:]))
+def _chained(xp: Algebra, node: Node, k: int, rows: Any, value: Any, slope: Any, bend: Any) -> Any:
+    out, count = xp.empty(xp.count(2, k), rows, tuple(rows.shape[2:])), 1 + rows.shape[0]
     out[0].copy_(value)
-    xp.mul(data[1:], slope, out[1 : data.shape[0]])
+    xp.mul(rows, slope, out[1:count])
     result = Series(out, k)
-    blank, bent = xp.blank(result, data.shape[0]), data[1 : 1 + k] * bend
+    blank, first = xp.blank(result, count), rows[:k]
+    bent = first * bend
     for i in range(k):
         if blank:
-            xp.mul(bent[i], data[1 + i : 1 + k], xp.row(node, result, i))
+            xp.mul(bent[i], first[i:], xp.row(node, result, i))
         else:
-            xp.fma(xp.row(node, result, i), bent[i], data[1 + i : 1 + k])
+            xp.fma(xp.row(node, result, i), bent[i], first[i:])
     return out
 
 

@@ -101,7 +101,7 @@ class Algebra:
         """An uninitialised array `[coefficients, P, *shape]` with the points of `like`."""
         raise NotImplementedError
 
-    def recorded(self, forward: Callable[..., Any], adjoint: Adjoint, *arrays: Any) -> Any:
+    def recorded(self, forward: Callable[..., Any], adjoint: Adjoint, *arrays: Any, by_output: bool = False) -> Any:
         """`forward(*arrays)`; where gradients are recorded, `adjoint` says what they are, see `_adjoints`."""
         return forward(*arrays)
 
@@ -109,6 +109,10 @@ class Algebra:
         """A series' array with a constant added to its value, in place where no gradient is recorded."""
         rows[0].add_(value)
         return rows
+
+    def parted(self, rows: Any) -> tuple[Any, Any]:
+        """The value and the derivatives in a series' array; with a tape, in one step."""
+        return rows[0], rows[1:]
 
     def kept(self, rows: Any) -> Any:
         """Rows of an array that is still being written, to be read: with a tape, as they are now."""
