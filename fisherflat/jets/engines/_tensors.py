@@ -72,8 +72,8 @@ def _stacked(left: Tensor, right: Tensor) -> Tensor:
 
 #: the gradient of a matrix product by each factor
 _BY_FACTOR = (
-    Factor(lambda g, other: _stacked(g, other.mT), lambda out, g, other, scale: _more(out, g, other.mT, scale)),
-    Factor(lambda g, other: _stacked(other.mT, g), lambda out, g, other, scale: _more(out, other.mT, g, scale)),
+    Factor(lambda g, other: _stacked(g, other.mT), lambda out, g, other, scale: _more(out, g, other.mT, scale), True),
+    Factor(lambda g, other: _stacked(other.mT, g), lambda out, g, other, scale: _more(out, other.mT, g, scale), True),
 )
 
 

@@ -72,11 +72,13 @@ class Factor:
     """How the gradient of a bilinear op by one factor is made of its own gradient and of the other factor.
 
     **Attributes:** `times`, of both, broadcast over coefficients; `more(out, gradient, other, scale)`, which adds it to
-    `out`, of one coefficient or of several with one of the other factor.
+    `out`, of one coefficient or of several with one of the other factor; `packed`, whether it would copy each
+    coefficient that does not lie in one piece.
     """
 
     times: Callable[[Tensor, Tensor], Tensor]
     more: Callable[[Tensor, Tensor, Tensor, float], Any]
+    packed: bool = False
 
 
 def leibniz_adjoint(k: int, start: int, mixing: bool, factors: tuple[Factor, Factor]) -> Adjoint:
@@ -108,8 +110,11 @@ def leibniz_adjoint(k: int, start: int, mixing: bool, factors: tuple[Factor, Fac
 
     def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
         found: list[Tensor | None] = []
-        for own, other, factor in zip(arrays, arrays[::-1], factors, strict=True):
-            if not own.requires_grad:
+        rows = list(arrays)
+        if factors[0].packed:
+            gradient, *rows = (array.contiguous() for array in (gradient, *arrays))
+        for given, own, other, factor in zip(arrays, rows, rows[::-1], factors, strict=True):
+            if not given.requires_grad:
                 found.append(None)
                 continue
             if torch.is_grad_enabled():  # gradients of gradients: nothing is written to
@@ -130,13 +135,19 @@ def matrix_adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor
     """The gradients of a product of matrices of which one stands still: one product each, over all coefficients."""
     left, right = arrays
     if left.dim() < right.dim():  # the one that stands still is the first
-        turned = matrix_adjoint(gradient.mT, (right.mT, left.mT))
+        turned = _of_product(gradient.mT, right.mT, left.mT, right.requires_grad, left.requires_grad)
         by_right, by_left = (None if found is None else found.mT for found in turned)
         return by_left, by_right
+    return _of_product(gradient, left, right, left.requires_grad, right.requires_grad)
+
+
+def _of_product(
+    gradient: Tensor, left: Tensor, right: Tensor, by_left: bool, by_right: bool
+) -> tuple[Tensor | None, Tensor | None]:
     rows, slopes = (_rows(x, right.dim() - 2) for x in (left, gradient))
     return (
-        _by_rows(slopes, gradient, left, right) if left.requires_grad else None,
-        _by_weight(rows, slopes) if right.requires_grad else None,
+        _by_rows(slopes, gradient, left, right) if by_left else None,
+        _by_weight(rows, slopes) if by_right else None,
     )
 
 
@@ -171,9 +182,9 @@ def sum_adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, .
 def softmax_adjoint(k: int, start: int, count: int, axis: int) -> Adjoint:
     """The gradient of a softmax by its series of `count` coefficients, from the softmax `[y, y z_i, y (w - <w>)]`.
 
-    `v -> y (v - <v>)`, the mean by weights y, is its own adjoint. So with the centred gradient p of the derivatives, the
-    one by `z_i` is `y p_i + r_i` before it is centred, `r_i = sum_j p_ij y z_j`, and the one by y is all that stands
-    before y: the gradient of y and p times the rows, less what centring `z_i` takes from them. Nothing is divided by y.
+    `v -> y (v - <v>)`, the mean by weights y, is its own adjoint. So with the centred gradient p of the derivatives,
+    the one by `z_i` is `y p_i + r_i` before it is centred, `r_i = sum_j p_ij y z_j`, and the one by y is all that
+    stands before y: its own and p times the rows, less what centring `z_i` takes from them. Nothing is divided by y.
     """
 
     def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -197,7 +208,7 @@ def reduced(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 def chained_adjoint(k: int, start: int) -> Adjoint:
-    """The gradients of `f' d_ij x + f'' d_i x d_j x` by the derivatives of x and by `f`, `f'` and `f''` of its value."""
+    """The gradients of `f' d_ij x + f'' d_i x d_j x` by derivatives of x and by `f`, `f'` and `f''` of its value."""
 
     def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         rows, _, slope, bend = arrays

@@ -13,7 +13,7 @@ from torch.func import functional_call, grad
 
 from fisherflat.geometry import StatisticalManifold
 from fisherflat.lab.bench import maps
-from fisherflat.lab.bench._measure import Spread, interleaved
+from fisherflat.lab.bench._measure import Spread, by_clock
 from fisherflat.lab.bench._peers import textbook
 from fisherflat.lab.bench.maps import Subject
 
@@ -38,7 +38,8 @@ def over_value(subject: Subject, repeats: int, *, beside: bool, points: int = PO
     """Times of a value and of the value with its gradient, at the same points.
 
     The value is that of a manifold that has been asked before, and so has kept what its points share; and that of one
-    whose weights have just changed, as in training, which has nothing kept.
+    whose weights have just changed, as in training, which has nothing kept. What the gradient takes is what it adds to
+    the former. By process time with one thread on a CPU, which other processes disturb least; otherwise by wall time.
 
     **Args:** `beside`: time nested transforms too, and compare what they find; on maps whose norms they have right.
     """
@@ -61,11 +62,15 @@ def over_value(subject: Subject, repeats: int, *, beside: bool, points: int = PO
     }  # fmt: skip
     if beside:
         calls["nested"] = lambda: nested(subject, written)(u)
-    found = interleaved(calls, repeats, subject.device)
+    clock = "process" if subject.device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
+    found = by_clock(calls, repeats, subject.device)[clock]
+    added = [both - alone for both, alone in zip(found["gradient"], found["value"], strict=True)]
     row: dict[str, Any] = {
         "points": points,
         "weights": sum(weight.numel() for weight in module.parameters()),
         "seconds": {name: Spread.of(samples) for name, samples in found.items()},
+        "clock": clock,
+        "gradient_over_value": Spread.ratio(added, found["value"]),
         "value_and_gradient_over_value": Spread.ratio(found["gradient"], found["value"]),
         "value_and_gradient_over_value_anew": Spread.ratio(found["gradient"], found["value anew"]),
     }
