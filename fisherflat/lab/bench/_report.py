@@ -62,7 +62,6 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
                 "gradient over value",
                 "both over value",
                 "both over value anew",
-                "nested over both",
             ),
             [
                 (
@@ -71,9 +70,24 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
                     str(row["gradient_over_value"]),
                     str(row["value_and_gradient_over_value"]),
                     str(row["value_and_gradient_over_value_anew"]),
-                    str(row.get("nested_over_ours", "-")),
                 )
                 for row in results["gradient"]
+            ],
+        )
+        yield Table(
+            "The same gradient by nested torch.func, over ours with its value",
+            ("map", "dtype", "P", "reverse mode over", "over ours", "difference"),
+            [
+                (
+                    row["map"],
+                    row["dtype"],
+                    str(row["points"]),
+                    name,
+                    str(found["over_ours"]),
+                    f"{found['difference']:.1g}",
+                )
+                for row in results["gradient"]
+                for name, found in row["nested"].items()
             ],
         )
     if results.get("floor"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,22 +15,33 @@ from torch.func import functional_call, grad
 from fisherflat.geometry import StatisticalManifold
 from fisherflat.lab.bench import maps
 from fisherflat.lab.bench._measure import Spread, by_clock
-from fisherflat.lab.bench._peers import textbook
+from fisherflat.lab.bench._peers import Curvature, forward_over_forward, forward_over_reverse, textbook
 from fisherflat.lab.bench.maps import Subject
 
 #: points of a step
 POINTS = 4
 
 
-def nested(subject: Subject, module: nn.Module) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The same gradient by transforms alone: reverse mode over the third derivatives of the textbook's curvature."""
+#: how a scalar curvature is written with `torch.func`: the Hessian as its documentation has it, the textbook's
+#: derivatives of Christoffel symbols, and what an expert writes who knows on which maps nested forward mode is right
+ROUTES: dict[str, Callable[[Subject], Curvature]] = {
+    "jacfwd(jacrev) + Gauss": forward_over_reverse,
+    "textbook": textbook,
+    "jacfwd(jacfwd) + Gauss": forward_over_forward,
+}
+
+
+def nested(
+    subject: Subject, module: nn.Module, route: Callable[[Subject], Curvature]
+) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The same gradient by transforms alone: reverse mode over one of `ROUTES`."""
     weights = {name: weight.detach() for name, weight in module.named_parameters()}
 
     def total(weights: dict[str, Tensor], u: Tensor) -> Tensor:
         def plain(x: Tensor) -> Tensor:
             return functional_call(module, weights, (x,))
 
-        return textbook(replace(subject, plain=plain))(u).sum()
+        return route(replace(subject, plain=plain))(u).sum()
 
     return lambda u: grad(total)(weights, u)
 
@@ -60,8 +72,9 @@ def over_value(subject: Subject, repeats: int, *, beside: bool, points: int = PO
     calls: dict[str, Callable[[], object]] = {
         "value": lambda: value.scalar_curvature(u), "value anew": anew, "gradient": step
     }  # fmt: skip
-    if beside:
-        calls["nested"] = lambda: nested(subject, written)(u)
+    contenders = {name: nested(subject, written, route) for name, route in (ROUTES if beside else {}).items()}
+    for name, contender in contenders.items():
+        calls[name] = partial(contender, u)
     clock = "process" if subject.device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
     found = by_clock(calls, repeats, subject.device)[clock]
     added = [both - alone for both, alone in zip(found["gradient"], found["value"], strict=True)]
@@ -74,10 +87,11 @@ def over_value(subject: Subject, repeats: int, *, beside: bool, points: int = PO
         "value_and_gradient_over_value": Spread.ratio(found["gradient"], found["value"]),
         "value_and_gradient_over_value_anew": Spread.ratio(found["gradient"], found["value anew"]),
     }
-    if beside:
-        row["nested_over_ours"] = Spread.ratio(found["nested"], found["gradient"])
-        theirs = nested(subject, written)(u)
-        own = {name: weight.grad for name, weight in module.named_parameters()}
-        scale = max(float(theirs[name].abs().max()) for name in theirs)
-        row["difference"] = max(float((own[name] - theirs[name]).abs().max()) for name in theirs) / scale
+    own = {name: weight.grad for name, weight in module.named_parameters()}
+    row["nested"] = {}
+    for name, contender in contenders.items():
+        theirs = contender(u)
+        scale = max(float(slope.abs().max()) for slope in theirs.values())
+        difference = max(float((own[key] - slope).abs().max()) for key, slope in theirs.items()) / scale
+        row["nested"][name] = {"over_ours": Spread.ratio(found[name], found["gradient"]), "difference": difference}
     return row
