@@ -17,18 +17,19 @@ from fisherflat.jets.recording import Mapping
 Tensors = tuple[Tensor, ...]
 
 
-#: a tape of more bytes is not kept: points are taken in pieces of so many, and computed once more for the gradient
-_TAPE = 256 * 2**20
+#: a tape of more bytes is not kept: points are taken in pieces, each of about so many, and computed once more for the
+#: gradient; that takes as long in small pieces as in large ones
+_TAPE, _PIECE = 256 * 2**20, 64 * 2**20
 
 
 def recomputed(
     function: Callable[[Tensor], Tensors], u: Tensor, bytes_per_point: int, memory: int | None = None
 ) -> list[Tensors]:
     """`function` on pieces of `u` `[P, k]`, whose tape is there one piece at a time where it would be long."""
-    budget = _TAPE if memory is None else memory
-    if len(u) * bytes_per_point <= budget:
+    whole, piece = (_TAPE, _PIECE) if memory is None else (memory, memory)
+    if len(u) * bytes_per_point <= whole:
         return [function(u)]
-    pieces = u.split(max(1, budget // bytes_per_point))
+    pieces = u.split(max(1, piece // bytes_per_point))
     return [checkpoint(function, piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
 
 

@@ -21,7 +21,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-WEIGHT, STACK = drawn(4, 2, seed=1), drawn(3, 4, 2, seed=2)
+WEIGHT, STACK, POWERS = drawn(4, 2, seed=1), drawn(3, 4, 2, seed=2), drawn(4, seed=4)
 #: maps of [3, 4]: a product with a constant on each side, of one matrix or of several; two moving factors; functions
 MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "a matrix behind": lambda x: x @ WEIGHT,
@@ -34,6 +34,9 @@ MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax over rows": lambda x: x.softmax(0),
     "silu": F.silu,
     "exp": torch.exp,
+    "relu": torch.relu,
+    "a power": lambda x: (x.square() + 1) ** POWERS,
+    "an exponent": lambda x: (POWERS.square() + 1) ** x,
     "norm": lambda x: F.rms_norm(x, (4,), eps=1e-3),
 }
 
@@ -75,6 +78,22 @@ def test_gradients_of_a_product_by_what_stands_still(name: str) -> None:
     change = torch.zeros_like(weight, requires_grad=True)
     assert torch.autograd.gradcheck(rule, (data, change))
     assert torch.autograd.gradgradcheck(rule, (data, change), fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ["of a power", "of an exponent"])
+def test_gradients_by_what_else_a_function_takes(name: str) -> None:
+    other = (drawn(4, seed=1).square() + 1).requires_grad_()
+    f = (lambda x: (x.square() + 1) ** other) if name == "of a power" else (lambda x: other**x)
+    graph, data = ff.trace(f, drawn(3, 4), differentiable=True), 0.3 * drawn(size(2), 2, 3, 4, seed=3)
+
+    def rule(data: Tensor, other: Tensor) -> Tensor:
+        assert graph.program is not None
+        constants = {i: other if c.shape == (4,) else c for i, c in graph.program.constants().items()}
+        return evaluated(TensorAlgebra(constants=constants, tape=True), graph, Series(data, 2)).data
+
+    assert torch.autograd.gradcheck(rule, (data.requires_grad_(), other))
+    assert torch.autograd.gradcheck(lambda other: rule(data.detach(), other), (other,))
+    assert torch.autograd.gradgradcheck(rule, (data, other), fast_mode=True)
 
 
 @pytest.mark.parametrize("still", [slice(0, 128), slice(640, 768), slice(0, 768), slice(0, 768, 3), [5, 9, 300]])

@@ -115,12 +115,6 @@ class TensorAlgebra(Algebra):
             return super().shifted(rows, value)
         return torch.cat([rows[:1] + value, rows[1:]])
 
-    def parted(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        if not self._taping:
-            return super().parted(rows)
-        value, derivatives = rows.split([1, len(rows) - 1])
-        return value[0], derivatives
-
     def kept(self, rows: Tensor) -> Tensor:
         return rows.clone() if self._taping else rows
 

@@ -207,15 +207,37 @@ def reduced(gradient: Tensor, like: Tensor) -> Tensor:
     return gradient if gradient.shape == like.shape else gradient.sum_to_size(like.shape)
 
 
-def chained_adjoint(k: int, start: int) -> Adjoint:
-    """The gradients of `f' d_ij x + f'' d_i x d_j x` by derivatives of x and by `f`, `f'` and `f''` of its value."""
+def chained_adjoint(k: int, start: int, function: Callable[..., tuple[Tensor, ...]]) -> Adjoint:
+    """The gradients of `f' d_ij x + f'' d_i x d_j x` by the series and by what else `f`, `f'`, `f''` are functions of.
 
-    def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        rows, _, slope, bend = arrays
-        turned, passed = crossed(gradient, rows[:k], start), gradient[1 : 1 + len(rows)]
-        by_bend, by_slope = (turned * rows[:k]).sum(0) / 2, (passed * rows).sum(0)
-        by_rows = passed * slope
-        by_rows[:k].addcmul_(turned, bend)
-        return by_rows, gradient[0], by_slope, by_bend
+    These are computed once more, so that no tape holds them, and torch differentiates them.
+    """
+
+    def adjoint(gradient: Tensor, arrays: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()  # gradients of gradients go on to the arrays
+        data, count = arrays[0], len(arrays[0])
+        leaves = [given if again and given.requires_grad else _leaf(given) for given in (data[0], *arrays[1:])]
+        with torch.enable_grad():
+            triple = function(*leaves)
+        slopes, found = [gradient[0]], None
+        if count > 1:
+            rows, passed, (_, slope, bend) = data[1:], gradient[1:count], triple
+            turned = crossed(gradient, rows[:k], start)
+            found = gradient[:count] * slope
+            found[1 : 1 + k].addcmul_(turned, bend)
+            slopes += [(passed * rows).sum(0), (turned * rows[:k]).sum(0) / 2]
+        ends, slopes = zip(
+            *((f, by_f) for f, by_f in zip(triple, slopes, strict=False) if f.requires_grad), strict=True
+        )
+        by_value, *by_others = torch.autograd.grad(ends, leaves, slopes, create_graph=again, materialize_grads=True)
+        if found is None:
+            found = by_value[None]
+        else:
+            found[0] = by_value
+        return found, *by_others
 
     return adjoint
+
+
+def _leaf(given: Tensor) -> Tensor:
+    return given.detach().requires_grad_()

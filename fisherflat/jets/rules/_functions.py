@@ -14,32 +14,29 @@ from fisherflat.jets.rules._linear import Rule, order_of
 from fisherflat.jets.rules._series import Algebra, Series
 
 
-def unary(xp: Algebra, node: Node, x: Series, function: Callable[[Any], Triple]) -> Series:
-    """`f' d_ij x + f'' d_i x d_j x`."""
+def unary(xp: Algebra, node: Node, x: Series, function: Callable[..., Triple], *others: Any) -> Series:
+    """`f' d_ij x + f'' d_i x d_j x`; the function takes the value, and other arrays that stand still."""
     k = x.k
-    value, rows = xp.parted(x.data)
-    triple = function(value)
-    if x.order == 0:
-        return Series(triple[0][None], k)
 
-    def forward(*arrays: Any) -> Any:
-        return _chained(xp, node, k, *arrays)
+    def forward(data: Any, *others: Any) -> Any:
+        triple = function(data[0], *others)
+        return triple[0][None] if data.shape[0] == 1 else _chained(xp, node, k, data, *triple)
 
-    return Series(xp.recorded(forward, chained_adjoint(k, xp.sources(node, k)), rows, *triple), k)
+    adjoint = chained_adjoint(k, xp.sources(node, k), function)
+    return Series(xp.recorded(forward, adjoint, x.data, *others), k)
 
 
-def _chained(xp: Algebra, node: Node, k: int, rows: Any, value: Any, slope: Any, bend: Any) -> Any:
-    out, count = xp.empty(xp.count(2, k), rows, tuple(rows.shape[2:])), 1 + rows.shape[0]
+def _chained(xp: Algebra, node: Node, k: int, data: Any, value: Any, slope: Any, bend: Any) -> Any:
+    out = xp.empty(xp.count(2, k), data, tuple(data.shape[2:]))
     out[0].copy_(value)
-    xp.mul(rows, slope, out[1:count])
+    xp.mul(data[1:], slope, out[1 : data.shape[0]])
     result = Series(out, k)
-    blank, first = xp.blank(result, count), rows[:k]
-    bent = first * bend
+    blank, bent = xp.blank(result, data.shape[0]), data[1 : 1 + k] * bend
     for i in range(k):
         if blank:
-            xp.mul(bent[i], first[i:], xp.row(node, result, i))
+            xp.mul(bent[i], data[1 + i : 1 + k], xp.row(node, result, i))
         else:
-            xp.fma(xp.row(node, result, i), bent[i], first[i:])
+            xp.fma(xp.row(node, result, i), bent[i], data[1 + i : 1 + k])
     return out
 
 

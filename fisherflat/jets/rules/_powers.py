@@ -27,12 +27,12 @@ def power(xp: Algebra, node: Node, base: Any, exponent: Any) -> Series:
         return mul(xp, node, base, base) if exponent == 2 else unary(xp, node, base, lambda x: raised(x, exponent))
     if isinstance(exponent, Tensor):
         exponent = exponent.expand(node.shape)
-        return unary(xp, node, widened(xp, node, base), lambda x: raised(x, exponent))
+        return unary(xp, node, widened(xp, node, base), raised, exponent)
     if isinstance(base, (int, float)) and base > 0:
         return unary(xp, node, scaled(xp, node, exponent, Logarithm(base)), exp)
     if isinstance(base, Tensor) and bool((base > 0).all()):
         logarithm = xp.constant(base.expand(node.shape)).log()
-        return unary(xp, node, widened(xp, node, exponent), lambda y: _of_exponent(y, logarithm))
+        return unary(xp, node, widened(xp, node, exponent), _of_exponent, logarithm)
     if not isinstance(base, Series):
         return xp.fallback(node, given, {}, exponent.k)
     return unary(xp, node, mul(xp, node, exponent, unary(xp, node, base, log)), exp)

@@ -110,10 +110,6 @@ class Algebra:
         rows[0].add_(value)
         return rows
 
-    def parted(self, rows: Any) -> tuple[Any, Any]:
-        """The value and the derivatives in a series' array; with a tape, in one step."""
-        return rows[0], rows[1:]
-
     def kept(self, rows: Any) -> Any:
         """Rows of an array that is still being written, to be read: with a tape, as they are now."""
         return rows
