@@ -226,10 +226,9 @@ def chained_adjoint(k: int, start: int, function: Callable[..., tuple[Tensor, ..
             found = gradient[:count] * slope
             found[1 : 1 + k].addcmul_(turned, bend)
             slopes += [(passed * rows).sum(0), (turned * rows[:k]).sum(0) / 2]
-        ends, slopes = zip(
-            *((f, by_f) for f, by_f in zip(triple, slopes, strict=False) if f.requires_grad), strict=True
-        )
-        by_value, *by_others = torch.autograd.grad(ends, leaves, slopes, create_graph=again, materialize_grads=True)
+        known = [(part, slope) for part, slope in zip(triple, slopes, strict=False) if part.requires_grad]
+        ends, by_ends = zip(*known, strict=True)
+        by_value, *by_others = torch.autograd.grad(ends, leaves, by_ends, create_graph=again, materialize_grads=True)
         if found is None:
             found = by_value[None]
         else:
