@@ -19,10 +19,47 @@ def own(module: nn.Module) -> nn.Module:
 
     Buffers are copied, and so are lists, dictionaries and tensors among the attributes, hooks included, so that neither
     flags nor counters nor caches of the user's modules change when the copy runs. Modules and bound methods that are
-    attributes stand for their copies. A scripted module cannot be copied and stays itself.
+    attributes stand for their copies. A scripted module cannot be copied and stays itself. What runs a module by other
+    means, compiled or on several devices, is left out: the module runs in its place, under the same name.
     """
     with alone:
         return _Copies(module).made()
+
+
+#: what every module has
+_OWN = tuple(name for name in vars(nn.Module()) if name != "training")
+
+
+def _runs(part: nn.Module) -> str | None:
+    """Under which name a wrapper holds the module that it runs; `None` for what is none."""
+    if type(part).__module__.startswith("torch._dynamo") and "_orig_mod" in part._modules:  # of `torch.compile`
+        return "_orig_mod"
+    return "module" if isinstance(part, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
+
+
+def _plain(part: nn.Module) -> type[nn.Module]:
+    return {None: type(part), "_orig_mod": _Eager, "module": _Alone}[_runs(part)]
+
+
+class _Eager(nn.Module):
+    """What stands for a compiled module: the one that was compiled, as it was written."""
+
+    runs = "_orig_mod"
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self, self.runs)(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__(self.runs), name)
+
+
+class _Alone(_Eager):
+    """What stands for a module that runs on several devices: the same module on its own."""
+
+    runs = "module"
 
 
 class _Copies:
@@ -35,7 +72,7 @@ class _Copies:
         self._module = module
         self._kept: list[Any] = []  # alive as long as their ids are in use
         self._known: dict[int, Any] = {
-            id(part): part if isinstance(part, torch.jit.ScriptModule) else object.__new__(type(part))
+            id(part): part if isinstance(part, torch.jit.ScriptModule) else object.__new__(_plain(part))
             for part in module.modules()
         }
 
@@ -45,8 +82,9 @@ class _Copies:
             for part in self._module.modules():
                 if not isinstance(part, torch.jit.ScriptModule):
                     own = self._known[id(part)].__dict__
-                    own.update({name: self._attribute(name, value) for name, value in part.__dict__.items()})
-                    own["training"] = False
+                    kept = part.__dict__ if _runs(part) is None else {name: part.__dict__[name] for name in _OWN}
+                    own.update({name: self._attribute(name, value) for name, value in kept.items()})
+                    own["training"], own["_compiled_call_impl"] = False, None  # of `module.compile()`
         return self._known[id(self._module)]
 
     def _attribute(self, name: str, value: Any) -> Any:
