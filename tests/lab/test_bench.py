@@ -21,6 +21,7 @@ from fisherflat.lab.bench._peers import peers
 from fisherflat.lab.bench._report import tables
 from fisherflat.lab.bench._versus import on_a_sphere, versus
 from fisherflat.lab.bench.floor import filling, floors
+from fisherflat.lab.bench.gradient import ROUTES, over_value
 from fisherflat.lab.bench.maps import subject
 from fisherflat.lab.bench.memory import Tally, peak
 
@@ -367,6 +368,20 @@ def test_results_are_written_as_json(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "attention-8" in printed.out and "floor: attention-8" in printed.err
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_gradients_are_timed_compared_and_weighed():
+    found = run(replace(SMALL, only=("gradient", "tape"), maps=("attention-8",), repeats=2))
+    (row,), (weighed,) = found["gradient"], found["tape"]
+    both, alone = row["value_and_gradient_over_value"], row["gradient_over_value"]
+    assert abs(both.low - alone.low - 1) < 1e-9 and abs(both.high - alone.high - 1) < 1e-9
+    assert weighed["bytes"]["gradients"] == 8 * row["weights"]
+    assert 0 < weighed["bytes"]["tape_of_one_point"] < weighed["bytes"]["value_and_gradient"]
+    made = over_value(subject("attention-8", 2, readout="token"), 1, beside=True, points=2)
+    assert list(made["nested"]) == list(ROUTES)
+    assert all(contender["difference"] < 1e-11 for contender in made["nested"].values())
+    titles = [table.title for table in tables(found)]
+    assert "The gradient of the scalar curvature by all weights" in titles and len(titles) >= 3
 
 
 def test_threads_are_put_back():

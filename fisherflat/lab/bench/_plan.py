@@ -21,6 +21,7 @@ SECTIONS = (
     "memory",
     "growth",
     "gradient",
+    "tape",
     "tracing",
     "depth",
     "wide",
@@ -188,6 +189,11 @@ class Plan:
         """Whose gradients by their weights are taken."""
         names = ("attention-64",) if self.quick else ("attention-64", "attention-256", "attention-768", "block-256")
         for dtype, name in product(self.chosen_dtypes, self.maps or names):
+            yield Case(name, 2, dtype, "token")
+
+    def tapes(self) -> Iterator[Case]:
+        """Whose gradients' memory is told."""
+        for dtype, name in product(self.chosen_dtypes, self.maps or ("block-64" if self.quick else "block-768",)):
             yield Case(name, 2, dtype, "token")
 
     def memory(self) -> Iterator[Case]:

@@ -90,6 +90,35 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
                 for name, found in row["nested"].items()
             ],
         )
+    if results.get("tape"):
+        yield Table(
+            "Memory of value and gradient, MiB, and over the value's: tape of one point, all but gradients of weights",
+            (
+                "map",
+                "dtype",
+                "P",
+                "value",
+                "with gradient",
+                "tape",
+                "tape over",
+                "all but gradients",
+                "all and weights",
+            ),
+            [
+                (
+                    *(str(row[key]) for key in ("map", "dtype", "points")),
+                    *(
+                        f"{row['bytes'][what] / 2**20:.0f}"
+                        for what in ("value", "value_and_gradient", "tape_of_one_point")
+                    ),
+                    *(
+                        figure(row[what])
+                        for what in ("tape_over_value", "both_over_value", "both_over_value_with_weights")
+                    ),
+                )
+                for row in results["tape"]
+            ],
+        )
     if results.get("floor"):
         yield Table(
             "Time over the floor of S plain forward passes a point",

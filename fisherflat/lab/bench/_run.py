@@ -120,6 +120,16 @@ def _gradient(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
     return rows
 
 
+def _tape(plan: Plan, tell: Tell) -> list[dict[str, Any]] | None:
+    if plan.gpu:
+        return None
+    rows = []
+    for case in plan.tapes():
+        tell(f"tape: {case}")
+        rows.append(asdict(case) | gradient.tape(case.build(plan.device)))
+    return rows
+
+
 def _tracing(plan: Plan, tell: Tell) -> dict[str, Any] | None:
     if minilm.folder() is None:
         return None
@@ -188,6 +198,7 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "memory": _memory,
     "growth": _growth,
     "gradient": _gradient,
+    "tape": _tape,
     "tracing": _tracing,
     "depth": _depth,
     "wide": _wide,

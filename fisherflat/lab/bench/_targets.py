@@ -121,6 +121,9 @@ def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
         for name, found in row["nested"].items():
             if name == "jacfwd(jacrev) + Gauss":  # as torch.func documents it: three transforms, one in the other
                 yield at_least(f"grad of {name} over value and gradient, {row['map']}", 100, found["over_ours"].median)
+    for row in results.get("tape") or []:
+        what = f"{row['map']}, {row['dtype']}, P = {row['points']}"
+        yield at_most(f"tape of a point over the value's peak, {what}", 4, row["tape_over_value"])
     if results.get("tracing"):
         yield at_most("seconds to trace MiniLM's six blocks", 3, results["tracing"]["seconds"].median)
     yield from _depth_targets(results.get("depth") or {})

@@ -1,4 +1,7 @@
-"""What the gradient of the scalar curvature by all weights costs, beside the value alone and nested `torch.func`."""
+"""What the gradient of the scalar curvature by all weights costs, beside the value alone and nested `torch.func`.
+
+In time, and in memory.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from fisherflat.lab.bench import maps
 from fisherflat.lab.bench._measure import Spread, by_clock
 from fisherflat.lab.bench._peers import Curvature, forward_over_forward, forward_over_reverse, textbook
 from fisherflat.lab.bench.maps import Subject
+from fisherflat.lab.bench.memory import Tally, peak
 
 #: points of a step
 POINTS = 4
@@ -95,3 +99,38 @@ def over_value(subject: Subject, repeats: int, *, beside: bool, points: int = PO
         difference = max(float((own[key] - slope).abs().max()) for key, slope in theirs.items()) / scale
         row["nested"][name] = {"over_ours": Spread.ratio(found[name], found["gradient"]), "difference": difference}
     return row
+
+
+def tape(subject: Subject, points: int = 8) -> dict[str, Any]:
+    """Bytes of the value alone and of the value with its gradient at most, of the tape of one point, and of gradients.
+
+    On a CPU, where live bytes can be told.
+    """
+    given: Any = subject.module
+    module = copy.deepcopy(given).requires_grad_(True)
+    value = StatisticalManifold(subject.module, subject.chart, dtype=subject.dtype)
+    live = StatisticalManifold(module, subject.chart, dtype=subject.dtype, differentiable=True)
+    u = subject.points(points)
+
+    def step() -> None:
+        module.zero_grad()
+        live.scalar_curvature(u).sum().backward()
+
+    alone, both = (peak(call, subject.device) for call in (lambda: value.scalar_curvature(u), step))
+    with Tally() as tally:
+        kept = live.scalar_curvature(u[:1])
+        of_one_point = tally.live
+    del kept
+    gradients = sum(weight.nbytes for weight in module.parameters())
+    return {
+        "points": points,
+        "bytes": {
+            "value": alone,
+            "value_and_gradient": both,
+            "tape_of_one_point": of_one_point,
+            "gradients": gradients,
+        },
+        "tape_over_value": of_one_point / alone,
+        "both_over_value": (both - gradients) / alone,
+        "both_over_value_with_weights": (both + gradients) / (alone + gradients),
+    }
