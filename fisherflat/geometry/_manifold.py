@@ -267,9 +267,9 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
 
         def read(geometry: Geometry, at: Tensor) -> tuple[Tensor, ...]:
             if precision == "auto":
-                geometry, reasons = in_more_bits(
-                    geometry, getattr(self.engine, "graph", None), self.chart, at, self.family
-                )
+                graph = getattr(self.engine, "graph", None)
+                graphs = None if graph is None else [graph]
+                geometry, reasons = in_more_bits(geometry, graphs, self.chart, at, self.family)
                 stuck.extend(reasons)
             errors = (geometry.error(name) for name in quantities) if error else ()
             return (*(getattr(geometry, name) for name in quantities), *errors)

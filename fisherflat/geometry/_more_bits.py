@@ -7,7 +7,7 @@ lost before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def poor(
 
 def in_more_bits(
     geometry: Geometry,
-    graph: Graph | None,
+    graphs: Iterable[Graph] | None,
     chart: Chart,
     u: Float[Tensor, "P k"],
     family: Family | ParametricFamily,
@@ -52,7 +52,8 @@ def in_more_bits(
 ) -> tuple[Geometry, list[str]]:
     """The geometry with its poor points computed anew.
 
-    **Args:** `where` (default: where its own error says so); `pick`, which of the graph's outputs the surface has.
+    **Args:** `graphs`, one after the other, which are passed anew for each point and number of bits; `where` (default:
+    where its own error says so); `pick`, which of the outputs the surface has.
 
     **Returns:** it, and for each point that could not be, why not; there the estimate stands.
     """
@@ -64,16 +65,16 @@ def in_more_bits(
     found: dict[int, list[Tensor]] = {}
     for point in where.nonzero()[:, 0].tolist():
         try:
-            if graph is None or type(family) is not Gaussian:
+            if graphs is None or type(family) is not Gaussian:
                 what = (
                     "the autodiff engine has no graph, from which balls are computed"
-                    if graph is None
+                    if graphs is None
                     else f"more bits are there for Gaussians of one covariance, and {type(family).__name__} is another "
                     "family"
                 )
                 raise UnsupportedOpError(what)
             found[point] = [
-                torch.from_numpy(part).to(u) for part in _parts(graph, chart, u[point].tolist(), family, pick)
+                torch.from_numpy(part).to(u) for part in _parts(graphs, chart, u[point].tolist(), family, pick)
             ]
         except (FisherflatError, ImportError, ZeroDivisionError) as error:
             reasons.append(str(error))
@@ -110,7 +111,9 @@ def _replaced(geometry: Geometry, at: Tensor, parts: Sequence[Tensor]) -> Geomet
     return found
 
 
-def _parts(graph: Graph, chart: Chart, point: Sequence[float], family: Gaussian, pick: Pick | None = None) -> Parts:
+def _parts(
+    graphs: Iterable[Graph], chart: Chart, point: Sequence[float], family: Gaussian, pick: Pick | None = None
+) -> Parts:
     """The parts at a point, rounded to floats.
 
     **Raises:** `EnclosureError` where no number of bits suffices, `UnsupportedOpError` for an op without a ball rule.
@@ -122,7 +125,7 @@ def _parts(graph: Graph, chart: Chart, point: Sequence[float], family: Gaussian,
         for bits in _BITS:
             ctx.prec = bits
             try:
-                jet = _jet(graph, chart, [arb(x) for x in point])
+                jet = _jet(graphs, chart, [arb(x) for x in point])
                 if pick is not None:
                     jet = jet[:, pick(torch.arange(jet.shape[1])).numpy()]
                 balls = _in_balls(jet, chart.k, family)
@@ -135,14 +138,17 @@ def _parts(graph: Graph, chart: Chart, point: Sequence[float], family: Gaussian,
     raise EnclosureError(f"{_BITS[-1]} bits do not suffice")
 
 
-def _jet(graph: Graph, chart: Chart, point: Sequence[Any]) -> np.ndarray:
+def _jet(graphs: Iterable[Graph], chart: Chart, point: Sequence[Any]) -> np.ndarray:
     """The 2-jet `[S, D]` in balls."""
     from flint import arb
 
-    from fisherflat.jets.balls import at, balls
+    from fisherflat.jets.balls import chart_in_balls, through
 
-    k, output = chart.k, graph.output
-    values = balls(output)[None, None] if isinstance(output, Tensor) else at(graph, chart, point).data.balls
+    k, series = chart.k, chart_in_balls(chart, point)
+    for graph in graphs:
+        series = through(graph, series)
+        del graph  # before the next one is there
+    values = series.data.balls
     out = np.full((1 + k + len(pairs(k)), values[0].size), arb(0), dtype=object)
     out[: values.shape[0]] = values.reshape(values.shape[0], -1)
     return out

@@ -16,7 +16,7 @@ from flint import arb, arb_mat
 
 from fisherflat.errors import EnclosureError
 from fisherflat.jets import pair_index, size
-from fisherflat.jets.balls import BallAlgebra, applied, at, balls, chart_in_balls, matrix
+from fisherflat.jets.balls import BallAlgebra, applied, balls, chart_in_balls, matrix, through
 from fisherflat.jets.graph import Graph, Node
 from fisherflat.jets.rules import Series
 from fisherflat.provers._families import in_family
@@ -34,10 +34,8 @@ def jet(graph: Graph, chart: Chart, box: Box) -> np.ndarray:
     **Raises:** `UnsupportedOpError` for an op without a ball rule, `EnclosureError` where a sign or an order is open.
     """
     output = graph.output
-    if isinstance(output, torch.Tensor):
-        values = balls(output)[None, None]
-    elif all(coordinate.is_exact() for coordinate in box):
-        values = at(graph, chart, box).data.balls
+    if isinstance(output, torch.Tensor) or all(coordinate.is_exact() for coordinate in box):
+        values = through(graph, chart_in_balls(chart, box)).data.balls
     else:
         values = _over(graph, chart, box, output).data.balls
     out = np.full((size(chart.k), values[0].size), arb(0), dtype=object)

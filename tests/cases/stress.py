@@ -24,7 +24,7 @@ from torch.nn import functional as F
 import fisherflat as ff
 from fisherflat.errors import DegenerateImmersionError, EnclosureError
 from fisherflat.jets import pair_index, size
-from fisherflat.jets.balls import at, balls, matrix
+from fisherflat.jets.balls import balls, chart_in_balls, matrix, through
 
 #: the precisions in bits that are tried for a truth, until a ball is small
 BITS = (300, 1200, 4000)
@@ -193,7 +193,8 @@ def jet(M: ff.StatisticalManifold, u: list[float]) -> Tensor:
 
 def _jet(M: ff.StatisticalManifold, point: list[arb]) -> np.ndarray:
     """The 2-jet at a point, `[S, D]` balls."""
-    known = at(M.engine.graph, M.chart, point).data.balls  # type: ignore[attr-defined]
+    graph = M.engine.graph  # type: ignore[attr-defined]
+    known = through(graph, chart_in_balls(M.chart, point)).data.balls
     jet = np.full((size(M.k), known[0].size), arb(0), dtype=object)
     jet[: len(known)] = known.reshape(len(known), -1)
     return jet

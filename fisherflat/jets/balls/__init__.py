@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from fisherflat.jets.balls._algebra import BallAlgebra
 from fisherflat.jets.balls._array import BallArray, balls, matrix
-from fisherflat.jets.balls._series import applied, at, chart_in_balls
+from fisherflat.jets.balls._series import applied, chart_in_balls, through
 
-__all__ = ["BallAlgebra", "BallArray", "applied", "at", "balls", "chart_in_balls", "matrix"]
+__all__ = ["BallAlgebra", "BallArray", "applied", "balls", "chart_in_balls", "matrix", "through"]

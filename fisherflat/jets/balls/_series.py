@@ -29,14 +29,18 @@ def chart_in_balls(chart: Chart, box: Box) -> Series:
     return Series(BallArray(x), chart.k)
 
 
-def at(graph: Graph, chart: Chart, point: Box) -> Series:
-    """The graph at a point; intermediate values are dropped after their last use."""
+def through(graph: Graph, series: Series) -> Series:
+    """The graph on a series, as one also where the output is constant.
+
+    Intermediate values are dropped after their last use.
+    """
     xp, last, output = BallAlgebra(), graph.last_use(), graph.output
-    assert isinstance(output, Node)  # a constant is not computed
-    values: dict[Node, Any] = {graph.input: chart_in_balls(chart, point)}
+    if not isinstance(output, Node):
+        return Series(BallArray(balls(output)[None, None]), series.k)
+    values: dict[Node, Any] = {graph.input: series}
     for node in graph.nodes:
         if node.target is not None:
-            values[node] = applied(xp, node, values, chart.k)
+            values[node] = applied(xp, node, values, series.k)
         for dead in last.get(node, ()):
             del values[dead]
     return values[output]

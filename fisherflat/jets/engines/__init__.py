@@ -5,7 +5,7 @@ from __future__ import annotations
 from fisherflat.jets.engines._autodiff import AutodiffEngine
 from fisherflat.jets.engines._chunks import in_chunks, memory_budget
 from fisherflat.jets.engines._fallback import warn_again
-from fisherflat.jets.engines._noise import Noise, exactly, spread
+from fisherflat.jets.engines._noise import Noise, exactly, noisy, spread
 from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, evaluated, footprint, packed, start
 from fisherflat.jets.engines._tensors import TensorAlgebra
 
@@ -20,6 +20,7 @@ __all__ = [
     "footprint",
     "in_chunks",
     "memory_budget",
+    "noisy",
     "packed",
     "spread",
     "start",

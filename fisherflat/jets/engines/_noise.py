@@ -9,6 +9,7 @@ arithmetic: Parker, *Monte Carlo arithmetic: exploiting randomness in floating-p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,6 +31,8 @@ aten = torch.ops.aten
 AMPLITUDE = 3.0
 #: an estimate is at least so many last places: a few runs may by chance come out alike
 _LEAST = 8.0
+#: about how many entries of a tensor have a noise of their own
+_LARGE = 2**22
 
 
 def _ops(names: str) -> frozenset[Any]:
@@ -101,11 +104,18 @@ class Noise(TorchDispatchMode):
         return leaf * self._factors(leaf) if _is_real(leaf) else leaf
 
     def _factors(self, like: Tensor) -> Tensor:
-        """Factors near 1 of the shape of a tensor: a window, at a random place, of the pool."""
-        count = like.numel()
-        pool = _pool(like.dtype, like.device, max(16, (2 * count).bit_length()))
-        start = self._places.randrange(pool.numel() - count)
-        return pool[start : start + count].view(like.shape)
+        """Factors near 1 of the shape of a tensor: for each row a window of the pool, the first at a random place.
+
+        The windows of a large tensor overlap, so that the pool stays small.
+        """
+        columns = max(like.shape[-1], 1) if like.dim() else 1
+        rows = like.numel() // columns
+        step = min(columns, max(1, _LARGE // max(rows, 1)))
+        span = (rows - 1) * step + columns
+        pool = _pool(like.dtype, like.device, max(16, (2 * span).bit_length()))
+        start = self._places.randrange(pool.numel() - span)
+        strides = [step * math.prod(like.shape[axis + 1 : -1]) for axis in range(like.dim() - 1)]
+        return pool[start:].as_strided(like.shape, (*strides, 1)[: like.dim()])
 
 
 def noisy() -> bool:

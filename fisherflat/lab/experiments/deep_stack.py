@@ -1,7 +1,8 @@
-"""A checkpoint of the shape of Llama 7B's, and its curvature layer by layer, measured.
+"""A checkpoint of the shape of Llama 7B's, its curvature layer by layer and through its depth, measured.
 
 `python -m fisherflat.lab.experiments.deep_stack --out DIR` writes random weights in bfloat16, a shard for each layer,
-loads them lazily, measures each block by itself, and prints what that takes: seconds, and how much memory.
+loads them lazily, measures each block by itself and all of them one after the other, and prints what that takes:
+seconds, and how much memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +25,10 @@ import torch
 LAYERS, WIDTH, HIDDEN, HEADS, WORDS = 32, 4096, 11008, 32, 32000
 #: the prompt, by its tokens
 TOKENS = (1, 450, 4996, 17354, 1701, 29916, 432, 17204)
+
+
+#: what may be measured
+MEASURES = ("blocks", "depth")
 
 
 @dataclass(frozen=True)
@@ -116,18 +122,24 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=LAYERS, help=f"how many (default: {LAYERS})")
     parser.add_argument("--points", type=int, default=2, help="points of the chart (default: 2)")
     parser.add_argument("--k", type=int, default=2, help="directions in which the last token moves (default: 2)")
+    parser.add_argument("--measure", nargs="+", choices=MEASURES, default=MEASURES, help="what (default: both)")
     given = parser.parse_args()
     with _timed("weights written"):
         write(Shape(layers=given.layers), given.out)
     with _timed("loaded"):
         model = ff.load(given.out, lazy=True)
-    with _timed("each block by itself"):
-        found = ff.analyze(
-            model, [list(TOKENS)], parts=["block"], readings=["live"], points=given.points, dim=given.k,
-            moves="random", positions="last",
-        )  # fmt: skip
-    shown = ["layer", "point", "scalar_curvature", "scalar_curvature_error", "verdict", "error"]
-    print(found.table[shown].to_string(index=False))
+    shown = ["point", "scalar_curvature", "scalar_curvature_error", "verdict"]
+    moving: dict[str, Any] = {"moves": "random", "readings": ["live"], "points": given.points}
+    if "blocks" in given.measure:
+        with _timed("each block by itself"):
+            alone = ff.analyze(model, [list(TOKENS)], parts=["block"], positions="last", dim=given.k, **moving)
+        print(alone.table[["layer", *shown, "error"]].to_string(index=False))
+    if "depth" in given.measure:
+        with _timed("through the depth"):
+            stacked = ff.study_depth(
+                model, list(TOKENS), position="last", k=given.k, halves=False, budget_points=0, resolution=0, **moving
+            )
+        print(stacked.profiles["live"].table[["depth", *shown]].to_string(index=False))
     return 0
 
 

@@ -88,13 +88,16 @@ class Apart:
         """
         stack, k, m = self._stack, self._stack.chart.k, len(pairs(self._stack.chart.k))
         n, state = len(self._sources), start(stack.chart, u, basis).data.transpose(0, 1)
-        for stage, graph in zip(self._stages, self._graphs(), strict=True):
+        graphs = self._graphs()
+        for stage in self._stages:
+            graph = next(graphs)
             labels = {
                 node: self._sources.index(self._part(stage, node.role))
                 for node in graph.nodes
                 if node.role in stage.bending
             }
             state = _through(graph, k, n, labels, n, state)
+            del graph, labels  # before the next one is there
         state = _padded(stack.families[-1].whiten(stack.picks[-1](state.flatten(2))), 1 + k + n * m)
         return state[:, 1 + k :].unflatten(1, (n, m))
 
@@ -104,8 +107,9 @@ class Apart:
         k, m, count = stack.chart.k, len(pairs(stack.chart.k)), len(self.parts)
         born = u.new_zeros(len(u), count, count)
         traces = products = torch.zeros_like(born)
-        state, n = start(stack.chart, u).data.transpose(0, 1), 0
-        for depth, (stage, graph) in enumerate(zip(self._stages, self._graphs(), strict=True), 1):
+        state, n, graphs = start(stack.chart, u).data.transpose(0, 1), 0, self._graphs()
+        for depth, stage in enumerate(self._stages, 1):
+            graph = next(graphs)
             # parts take up coefficients from the first map on in which they have sources
             positions = {part: parts.index(part) for part in self._bending(stage)}
             old, n = n, max(n, *(index + 1 for index in positions.values())) if positions else n
@@ -125,6 +129,7 @@ class Apart:
             )
             joined = (torch.cat(pieces) for pieces in zip(*chunks, strict=True))
             state, traces, products, around, skewness, size = joined
+            del graph, labels, step, chunks  # before the next one is there
             if alone:
                 places = (alone, [wanted.index(index) for index in alone])
                 at, of = (torch.tensor(indices, device=born.device) for indices in places)

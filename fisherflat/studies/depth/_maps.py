@@ -8,7 +8,7 @@ from fisherflat.geometry import CurvatureField, grid
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian
-from fisherflat.studies.depth._depths import NEEDED, judged, measure_depths
+from fisherflat.studies.depth._depths import NEEDED, Depths, judged, measure_depths
 from fisherflat.studies.depth._stack import Map, Stack
 
 
@@ -51,8 +51,9 @@ def fields_after_blocks(
 ) -> dict[str, CurvatureField]:
     """The fields of a stack that has been traced; see `curvature_fields`."""
     u, bounds = grid(stack.chart.k, extent, resolution)
-    found = measure_depths(stack, u, list(dict.fromkeys(("scalar_curvature", "metric", *NEEDED))), degenerate="nan")
-    errors, verdicts = judged(stack, u, found)
+    depths = Depths(stack)
+    found = measure_depths(depths, u, list(dict.fromkeys(("scalar_curvature", "metric", *NEEDED))), degenerate="nan")
+    errors, verdicts = judged(depths, u, found)
     return {
         label: CurvatureField(u, scal.cpu(), metric.cpu(), bounds, error.cpu(), codes.cpu(), stack.family)
         for label, scal, metric, error, codes in zip(

@@ -17,7 +17,7 @@ from fisherflat.models.covariances import Covariance, mean_variance
 from fisherflat.parts.readings import LIVE
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.families import Gaussian, ParametricFamily
-from fisherflat.studies.depth._depths import NEEDED, judged, measure_depths
+from fisherflat.studies.depth._depths import NEEDED, Depths, judged, measure_depths
 from fisherflat.studies.depth._stack import Stack
 from fisherflat.studies.depth._subject import read_stack
 
@@ -263,8 +263,9 @@ def profile(
     corners = () if stack.lenses is None else CORNERS
     plain = (name for name in QUANTITIES if "sectional" not in name)
     names = dict.fromkeys((*plain, "sectional_extremes", *NEEDED, *corners))
-    found = measure_depths(stack, u, list(names), degenerate=degenerate, memory=memory)
-    error, verdicts = judged(stack, u, found, errors, memory, precision)
+    depths = Depths(stack, memory)
+    found = measure_depths(depths, u, list(names), degenerate=degenerate)
+    error, verdicts = judged(depths, u, found, errors, precision)
     kept = (*QUANTITIES, *corners, "sectional_extremes")
     columns: dict[str, Any] = {name: value for name, value in found.items() if name in kept}
     smallest, largest = columns.pop("sectional_extremes").unbind(-1)

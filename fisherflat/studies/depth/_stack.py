@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from itertools import islice
 from typing import Any
 
 import torch
@@ -115,16 +116,7 @@ class Stack:
         self._graphs: list[Graph] | None = [] if keep else None
         outputs = [chart.point]
         for index in range(len(self._blocks)):
-            for label, passed, graph in self._parts(index, outputs[-1]):
-                self.stages.append(Stage.of(label, passed, outputs[-1], graph))
-                outputs.append(graph(outputs[-1]))
-                if some(~outputs[-1].isfinite()):
-                    raise MapError(
-                        f"{label} puts out numbers that are not finite where the chart's point arrives at it: the "
-                        "stack overflows there; take fewer blocks, or a norm in each"
-                    )
-                if self._graphs is not None:
-                    self._graphs.append(graph)
+            self._enter(index, outputs)
         given = family if family is not None else Gaussian()
         fit = Gaussian.calibrated if isinstance(given, str) else given
         self.families = [fit(y) if callable(fit) else fit for y in outputs]
@@ -138,6 +130,19 @@ class Stack:
         #: what states are read as at each depth, and its name, where that is no Gaussian
         self.lenses: list[Lens] | None = None
         self.family: str | None = None
+
+    def _enter(self, index: int, outputs: list[Tensor]) -> None:
+        """Trace a block where the last of the outputs arrives at it, and add its own; nothing else of it stays here."""
+        for label, passed, graph in self._parts(index, outputs[-1]):
+            self.stages.append(Stage.of(label, passed, outputs[-1], graph))
+            outputs.append(graph(outputs[-1]))
+            if some(~outputs[-1].isfinite()):
+                raise MapError(
+                    f"{label} puts out numbers that are not finite where the chart's point arrives at it: the "
+                    "stack overflows there; take fewer blocks, or a norm in each"
+                )
+            if self._graphs is not None:
+                self._graphs.append(graph)
 
     def seen(self, lens: Lens, name: str | None = None) -> Stack:
         """The same stack with what a lens makes of the states at every depth, in the lens's family.
@@ -204,9 +209,13 @@ class Stack:
                 yield held
                 del held
 
+    def first(self, depth: int) -> First:
+        """The first so many maps."""
+        return First(self, depth)
+
     def after(self, depth: int) -> Map:
-        """The first so many maps as one."""
-        graphs = [graph for graph, _ in zip(self.graphs(), range(depth), strict=False)]
+        """The first so many maps as one, all of them in memory."""
+        graphs = list(self.first(depth))
         return lambda x: reduce(lambda y, graph: graph(y), graphs, x + 0)
 
     def read(self, reading: str) -> Stack:
@@ -218,13 +227,18 @@ class Stack:
         """
         roles = tuple(role for role in readings.roles(reading) if role in self.roles)
         other = copy(self)
-        other.reading, other.stages = readings.name(roles), []
+        other.reading = readings.name(roles)
+        if not roles:
+            return other
+        other.stages = []
         other._graphs = [] if self._graphs is not None else None
-        for stage, graph in zip(self.stages, self.graphs(), strict=True):
-            frozen = freeze(graph, stage.at, roles) if roles else graph
+        graphs = self.graphs()
+        for stage in self.stages:
+            frozen = freeze(next(graphs), stage.at, roles)
             other.stages.append(replace(Stage.of(stage.label, stage.passed, stage.at, frozen), held=stage.held))
             if other._graphs is not None:
                 other._graphs.append(frozen)
+            del frozen  # before the next one is there
         return other
 
     def at_the_end(self) -> Stack:
@@ -264,19 +278,33 @@ class Stack:
         All points pass one map before the next one's turn: its weights stay in the caches, and no other's are needed.
         **Args:** `basis`, other directions at each point than the chart's, `[P, k, *shape]`.
         """
-        k, algebra = self.chart.k, TensorAlgebra()
+        k, algebra, graphs = self.chart.k, TensorAlgebra(), self.graphs()
         state = start(self.chart, u, basis).data.transpose(0, 1)
         yield [measure(0, packed(algebra, Series(state.transpose(0, 1), k)), u)]
-        for depth, (stage, graph) in enumerate(zip(self.stages, self.graphs(), strict=True), 1):
 
-            def step(points: Tensor, depth: int = depth, graph: Graph = graph, state: Tensor = state) -> Any:
+        def through(graph: Graph, stage: Stage, depth: int, state: Tensor) -> tuple[Tensor, list[Any]]:
+            def step(points: Tensor) -> Any:
                 series = evaluated(algebra, graph, Series(state[points].transpose(0, 1), k))
                 found = measure(depth, packed(algebra, series), u[points])
                 return series.data.transpose(0, 1), found
 
             pieces = over_points(step, u, stage.footprint * size(k), memory)
-            state = torch.cat([data for data, _ in pieces])
-            yield [found for _, found in pieces]
+            return torch.cat([data for data, _ in pieces]), [found for _, found in pieces]
+
+        for depth, stage in enumerate(self.stages, 1):
+            state, found = through(next(graphs), stage, depth, state)
+            yield found
+
+
+@dataclass(frozen=True)
+class First:
+    """The first maps of a stack, which can be gone through again and again; what is not kept is traced anew."""
+
+    stack: Stack
+    depth: int
+
+    def __iter__(self) -> Iterator[Graph]:
+        return islice(self.stack.graphs(), self.depth)
 
 
 def _pick(outputs: Tensor, moved: Sequence[int] | None) -> Pick:

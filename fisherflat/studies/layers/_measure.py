@@ -166,9 +166,10 @@ class Measured:
         """
         one, u = list(self.surfaces.values())[surface], self._u[at]
         graph = getattr(self._engine, "graph", None)
+        graphs = None if graph is None else [graph]
         before = refined(self._engine, self.chart, u, self._engine.jet(u), one.family, "nan", one.pick, one.shape)
         all_ = torch.ones(len(at), dtype=torch.bool, device=u.device)
-        found, stuck = in_more_bits(before, graph, self.chart, u, one.family, all_, one.pick)
+        found, stuck = in_more_bits(before, graphs, self.chart, u, one.family, all_, one.pick)
         for name, read in (QUANTITIES | CORNERS | _BESIDE).items():
             self.numbers[surface][name][at] = read(found)
         self.renewed[surface] = (at, torch.stack([found.error(name) for name in _ERRED]))
