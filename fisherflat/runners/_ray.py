@@ -161,7 +161,8 @@ class Ray:
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
         own: dict[str, Any] = {}
         if address == "local":
-            own = {"include_dashboard": False}
+            # of the priority of this process, as local ones are, where Ray's would yield to all others
+            own = {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
         else:
             _check_answers(address)
         with _left_alone():

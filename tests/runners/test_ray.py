@@ -75,9 +75,9 @@ def alone() -> Iterator[None]:
 def cluster(alone: None) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    # what does not fit into the store must not go to disk instead
-    full = {"local_fs_capacity_threshold": 0.0001, "automatic_object_spilling_enabled": False}
-    head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": full}
+    # what does not fit into the store must not go to disk instead, and workers need not yield to other processes
+    config = {"local_fs_capacity_threshold": 0.0001, "automatic_object_spilling_enabled": False, "worker_niceness": 0}
+    head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": config}
     found = Cluster(initialize_head=True, head_node_args=head)
     found.add_node(num_cpus=1, object_store_memory=STORE)
     yield found

@@ -97,7 +97,8 @@ import sys
 from ray.cluster_utils import Cluster
 
 node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+config = {"worker_niceness": 0}  # on a machine that others use, workers that yield to all of them get nowhere
+cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "_system_config": config})
 cluster.add_node(**node)
 print(cluster.address, flush=True)
 sys.stdin.read()

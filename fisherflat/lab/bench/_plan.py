@@ -25,6 +25,7 @@ SECTIONS = (
     "tracing",
     "depth",
     "wide",
+    "sampled",
     "certificates",
     "families",
     "geodesics",

@@ -27,6 +27,7 @@ from fisherflat.lab.bench import (
     jets,
     memory,
     minilm,
+    sampled,
     wide,
 )
 from fisherflat.lab.bench._growth import SERIES, growth
@@ -155,6 +156,18 @@ def _wide(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
     return rows
 
 
+def _sampled(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    rows, device = [], torch.device(plan.device)
+    for width in plan.dims or (sampled.QUICK if plan.quick else ()):
+        tell(f"sampled: width {width}")
+        rows.append(sampled.of_width(width, device))
+    if not rows and minilm.folder() is not None:
+        for moving in sampled.MOVING:
+            tell(f"sampled: minilm, moving: {moving}")
+            rows.append(sampled.of_minilm(moving, device))
+    return rows
+
+
 def _certificates(plan: Plan, tell: Tell) -> list[dict[str, Any]] | None:
     if plan.gpu or importlib.util.find_spec("flint") is None:
         return None
@@ -202,6 +215,7 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "tracing": _tracing,
     "depth": _depth,
     "wide": _wide,
+    "sampled": _sampled,
     "certificates": _certificates,
     "families": _families,
     "geodesics": _geodesics,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fisherflat.lab.bench import sampled
 from fisherflat.lab.bench.jets import OURS
 
 FASTEST = "fastest correct competitor"
@@ -131,6 +132,11 @@ def _other_targets(results: dict[str, Any]) -> Iterator[Target]:
         if row["k"] == 64:
             yield at_most("scalar curvature over its jets, k = 64", 1, row["geometry_over_jets"].median)
         yield at_most(f"peak memory of geometry over the Hessians, k = {row['k']}", 4, row["peak_over_hessians"])
+    for row in results.get("sampled") or []:
+        if row["map"].startswith("minilm") and results["environment"]["threads"] == 2:
+            what = f"{row['map']}, moving: {row['moving']}, all k = {row['k']} directions, to 5 %"
+            yield at_most(f"seconds for {what}", sampled.MOVING[row["moving"]], row["wall"])
+            yield at_most(f"GB of tensors for {what}", sampled.MOST, row["peak_bytes"] / 1e9)
     for row in results.get("certificates") or []:
         if row["width"] == 1024:
             yield at_least("Arb's product over slices, width 1024", 5, row["product"]["arb_over_slices"].median)

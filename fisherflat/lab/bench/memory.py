@@ -58,6 +58,11 @@ class Tally(TorchDispatchMode):
 def peak(call: Callable[[], object], device: torch.device) -> int:
     """Peak bytes that `call` allocates beyond what is there before it, its result included."""
     call()  # what is made once (graphs, constants) is not counted
+    return of_one(call, device)
+
+
+def of_one(call: Callable[[], object], device: torch.device) -> int:
+    """The same of the first call, and what is made once with it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
