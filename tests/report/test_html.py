@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 import pytest
+from cases.results import made
 from cases.tiny_models import tiny_model
 from cases.web_pages import Parsed, hostile
 from typer.testing import CliRunner
@@ -24,20 +25,20 @@ from fisherflat.pages import LIMIT
 from fisherflat.report import PAGE, Result, SymmetryStudy, load
 
 matplotlib.use("agg")
+pytestmark = pytest.mark.xdist_group("results")  # which are made once in a process
 
 GATED, PROMPTS = "python-qwen3-next", ["def mean(values): return sum(values)", "if x is None: pass"]
 
 
-def analysed(folder: Path) -> Result:
-    return ff.analyze(GATED, PROMPTS, layers=[0, 1], heads=[0], points=2, positions="last", folder=folder, depth=True,
-                      progress=False)  # fmt: skip
-
-
 KINDS: dict[str, Callable[[Path], Any]] = {
-    "analysis": analysed,
+    "analysis": lambda folder: ff.analyze(GATED, PROMPTS, layers=[0, 1], heads=[0], points=2, positions="last",
+                                          folder=folder, progress=False),
+    "analysis with its depth": lambda folder: ff.analyze("python-llama", "def f(): return 1", layers=[0],
+                                                         parts=["mlp"], readings=["live"], points=2, positions="last",
+                                                         folder=folder, depth=True, progress=False),
     "next tokens": lambda folder: ff.analyze(GATED, PROMPTS[:1], layers=[1], parts=["block"], points=2,
                                              positions="last", family="next-token", progress=False),
-    "depth": lambda folder: ff.study_depth(GATED, PROMPTS[0], points=5, budget_points=5, resolution=3, progress=False),
+    "depth": lambda folder: made("many parts"),
     "depth without budgets": lambda folder: ff.study_depth(GATED, PROMPTS[0], points=1, budget_points=0, resolution=0,
                                                            progress=False),
     "symmetry": lambda folder: ff.symmetry.study(GATED, PROMPTS[0], progress=False),
