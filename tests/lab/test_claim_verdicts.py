@@ -42,7 +42,7 @@ def found(protocol: dict[str, Any], seed: int, **effects: Any) -> pd.DataFrame:
 @pytest.mark.parametrize(("kind", "gain", "margin"), [("difference", 0.0, 0.0), ("equivalence", 0.01, 0.01)])
 def test_where_there_is_no_effect_a_table_has_a_false_verdict_about_as_seldom_as_it_says(kind, gain, margin) -> None:
     """The effect lies on the margin itself, the worst place; two tests a table, one chance of 5 % for both."""
-    protocol, tables = small(kind, margin, seeds=10, tasks=TASKS[:2], resamples=199), 500
+    protocol, tables = small(kind, margin, seeds=10, tasks=TASKS[:2], resamples=199), 300
     wrong = sum(not set(found(protocol, seed, gain=gain)["verdict"]) <= {UNDECIDED} for seed in range(tables))
     assert 0.005 < wrong / tables < 0.05 + 3 * (0.05 * 0.95 / tables) ** 0.5
 
