@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -63,17 +64,19 @@ def seeded(name: str) -> None:
     random.seed(seed)
 
 
-def samples(name: str) -> list[Any]:
-    """The sample inputs of an operator."""
+def samples(name: str, most: int | None = None) -> list[Any]:
+    """The sample inputs of an operator, or the first of them; of some, hundreds are drawn."""
     seeded(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return list(operators()[name].sample_inputs("cpu", torch.float64, requires_grad=False))
+        return list(islice(operators()[name].sample_inputs("cpu", torch.float64, requires_grad=False), most))
 
 
-def maps(name: str, chosen: Callable[[int], list[int]] = lambda count: list(range(count))) -> Iterator[OperatorMap]:
-    """The maps of an operator; `chosen` picks samples by position."""
-    op, found = operators()[name], samples(name)
+def maps(
+    name: str, chosen: Callable[[int], list[int]] = lambda count: list(range(count)), most: int | None = None
+) -> Iterator[OperatorMap]:
+    """The maps of an operator; `chosen` picks samples by position, from the first ones if `most` says how many."""
+    op, found = operators()[name], samples(name, most)
     for position in chosen(len(found)):
         sample = found[position]
         leaves, structure = tree_flatten((sample.input, sample.args, sample.kwargs))
