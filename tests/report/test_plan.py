@@ -20,12 +20,12 @@ from fisherflat.studies.layers import Plan
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("bert", {"points": 3}),
-        ("afmoe", {"points": 2, "positions": [1, 2, -1]}),
-        ("llama", {"points": 2, "heads": "all", "parts": ["attention"], "positions": "last"}),
+        ("bert", {"points": 2}),
+        ("afmoe", {"points": 1, "layers": [1], "positions": [1, -1]}),
+        ("llama", {"points": 1, "heads": "all", "parts": ["attention"], "positions": "last"}),
         ("llama", {"points": 1, "layers": [-1], "parts": ["mlp"], "readings": ["live"], "dim": 3}),
-        ("llama", {"points": 2, "positions": "together"}),
-        ("llama", {"points": 2, "moves": "words:12,7,30", "positions": [2]}),
+        ("llama", {"points": 1, "layers": [0], "positions": "together"}),
+        ("llama", {"points": 1, "layers": [0], "moves": "words:12,7,30", "positions": [2]}),
         ("llama", {"points": 2, "dim": 40}),  # each task fails: one token's states span no plane
     ],
 )
@@ -39,7 +39,7 @@ def test_rows_are_those_of_the_analysis(kind: str, options: dict[str, Any]) -> N
 
 def test_time_and_memory_are_of_the_right_size() -> None:
     prompt = "def mean(values):\n    return sum(values) / len(values)\n"
-    options: dict[str, Any] = {"parts": ["mlp", "block"], "points": 8}
+    options: dict[str, Any] = {"parts": ["mlp", "block"], "layers": [0, 3], "points": 4}
     model = ff.load("python-llama")
     planned = ff.plan(model, prompt, **options)
     started = time.perf_counter()
