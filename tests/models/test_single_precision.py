@@ -13,8 +13,10 @@ import fisherflat as ff
 IDS = [5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("kind", ["llama", "bert", "t5", "gemma2"])
-@pytest.mark.parametrize("engine", ["taylor", "autodiff"])
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [*(("taylor", kind) for kind in ("llama", "bert", "t5", "gemma2")), ("autodiff", "llama"), ("autodiff", "t5")],
+)
 def test_parts_of_a_lazily_loaded_model(kind: str, engine: str, tmp_path: Path) -> None:
     """Rotary tables, masks and position biases among the captured arguments; the error covers what double says."""
     block = ff.load(save_tiny(tmp_path, kind, torch.bfloat16), lazy=True).blocks(IDS)[0]
