@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases.results import made
 from cases.web_pages import hostile
 
-import fisherflat as ff
 from fisherflat.pages import Code, Grid, Page, Points, Section, Value, html
 from fisherflat.report import PAGE
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER),
-    reason="there is no browser to read pages in; install Debian's: apt-get install chromium chromium-driver",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER),
+        reason="there is no browser to read pages in; install Debian's: apt-get install chromium chromium-driver",
+    ),
+    pytest.mark.xdist_group("results"),  # which are made once in a process
+]
 
 #: in which a page is read: pixels, and what the reader prefers
 WINDOWS = [(1200, "light"), (1200, "dark"), (390, "light")]
@@ -45,17 +48,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def depth_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("depth")
-    ff.study_depth("python-llama", "def mean(values): return 1", points=5, budget_points=5, resolution=4,
-                   progress=False).save(folder)  # fmt: skip
+    made("many parts").save(folder)
     return folder / PAGE
 
 
 @pytest.fixture(scope="module")
 def analysis_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With names that are no names."""
     folder = tmp_path_factory.mktemp("analysis")
-    prompts = ["def mean(values): return 1", *hostile()[:3]]
-    ff.analyze("python-qwen3-next", prompts, layers=[0, 1], heads="all", points=2, positions="last",
-               progress=False).save(folder)  # fmt: skip
+    made("hostile").save(folder)
     return folder / PAGE
 
 
