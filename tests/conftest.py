@@ -115,6 +115,8 @@ if "ATEN_CPU_CAPABILITY" not in os.environ:
     jaxtyping.jaxtyped = jaxtyped
     jaxtyping.install_import_hook("fisherflat", "conftest.checked")
 
+gc.disable()  # until all tests are collected: nothing of them is garbage
+
 # The tests run in one process a core, so more threads would only get in each other's way.
 torch.set_num_threads(1)
 
@@ -153,6 +155,7 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what lives until the end: modules and 12,000 tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
