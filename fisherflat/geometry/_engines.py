@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.errors import FisherflatError, MapError
-from fisherflat.jets.engines import AutodiffEngine, TaylorEngine
+from fisherflat.errors import FisherflatError, InputError, MapError
+from fisherflat.jets.engines import AutodiffEngine, TaylorEngine, XlaEngine
 from fisherflat.jets.graph import Constants, Graph
 from fisherflat.jets.recording import Mapping, recorded
 from fisherflat.parts import trace, traced
@@ -67,10 +68,21 @@ def mapped(
         return mapping, mapping.check(point)
 
 
-def _taylor(mapping: Mapping, chart: Chart, ambient_dim: int, memory: int | None) -> Engine:
+def _graph(mapping: Mapping, chart: Chart) -> Graph:
     wide = mapping.wider()
-    graph = traced(mapping, chart) if wide is None else traced(wide, chart).to(mapping.dtype, chart.point.device)
-    return TaylorEngine(graph, chart, ambient_dim, mapping.dtype, memory)
+    return traced(mapping, chart) if wide is None else traced(wide, chart).to(mapping.dtype, chart.point.device)
+
+
+def _taylor(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
+    return TaylorEngine(_graph(mapping, chart), chart, dim, mapping.dtype, memory)
+
+
+def _xla(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
+    if mapping.program is not None:
+        raise InputError('engine="xla" keeps no tape; with differentiable=True use "taylor" or "autodiff"')
+    if importlib.util.find_spec("jax") is None:
+        raise InputError("engine=\"xla\" needs jax, which is not installed: pip install 'fisherflat[xla]'")
+    return XlaEngine(_graph(mapping, chart), chart, dim, mapping.dtype, memory)
 
 
 def _autodiff(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
@@ -84,4 +96,5 @@ def _autodiff(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> E
 ENGINES: dict[str, Callable[[Mapping, Chart, int, int | None], Engine]] = {
     "autodiff": _autodiff,
     "taylor": _taylor,
+    "xla": _xla,
 }

@@ -8,6 +8,7 @@ from fisherflat.jets.engines._fallback import warn_again
 from fisherflat.jets.engines._noise import Noise, exactly, noisy, spread
 from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, evaluated, footprint, packed, start
 from fisherflat.jets.engines._tensors import TensorAlgebra
+from fisherflat.jets.engines._xla import XlaEngine
 
 __all__ = [
     "CACHED",
@@ -15,6 +16,7 @@ __all__ = [
     "Noise",
     "TaylorEngine",
     "TensorAlgebra",
+    "XlaEngine",
     "evaluated",
     "exactly",
     "footprint",

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherflat._arrays import on_host, product_error
+from fisherflat._arrays import product_error
 from fisherflat.jets.engines._noise import exactly
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
@@ -106,8 +106,8 @@ def _norm_of(x: Node, squares: Node | None) -> Norm | None:
 def normalised(xp: Algebra, norm: Norm, node: Node, x: Series, inverse: Series, coefficients: int) -> Series | None:
     """The rule for vectors along which some direction nearly is, and the plain product for others.
 
-    Those are also vectors where it is another norm after all, or no number. `None` where all are; but not on a device
-    for which the host would have to wait to know that.
+    Those are also vectors where it is another norm after all, or no number. `None` where all are, as far as that is
+    known (`Algebra.none`).
     """
     k, data, axes = x.k, x.data, norm.axes
     if len(x.shape) != len(inverse.shape) or x.shape != node.shape or coefficients != 1 + k + len(pairs(k)):
@@ -124,7 +124,7 @@ def normalised(xp: Algebra, norm: Norm, node: Node, x: Series, inverse: Series, 
     along, sizes = inner(first, value), inner(first, first)
     parallel = (sizes * q - along.square() < _PARALLEL * sizes * q) & (norm.eps < _LARGE * s) & (sizes > 0)
     chosen = parallel.any(0, True) & ((r.square() * s - 1).abs() < 1e-6)
-    if on_host(value) and not chosen.any():
+    if xp.none(chosen[0]):
         return None
     q, s = (torch.where(chosen[0], size, 1.0) for size in (q, s))  # of others, which may be zero, no number is used
     a, e = _split(first, value, along / q, inner, q)

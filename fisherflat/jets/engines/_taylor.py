@@ -128,24 +128,33 @@ class TaylorEngine:
 
     def _sharing(self) -> Callable[[Tensor, Tensor | None], Tensor]:
         """What gives jets of points that share what does not depend on them."""
-        prefix, chart, algebra = self._prefix, self._chart, self._algebra()
-        assert prefix is not None
-        with _taped(algebra):
-            kept = self._polynomials
-            if kept is None or kept[0] != chart.written:
-                origin = chart.point.new_zeros(1, chart.k, dtype=self._dtype)
-                made = _run(algebra, origin, lambda: prefix.polynomials(algebra, start(chart, origin)))
-                kept = chart.written, made
-            if self.program is None:  # else weights may have changed by the next call
-                self._polynomials = kept
-            known = kept[1]
+        algebra = self._algebra()
+        known = self._known(algebra)
 
         def at(u: Tensor, basis: Tensor | None) -> Tensor:
             with _taped(algebra):
-                y = _run(algebra, u, lambda: prefix.evaluated(algebra, known, chart, u))
-                return packed(algebra, _settled(algebra, self.graph, y, lambda: start(chart, u)))
+                y = _run(algebra, u, lambda: self._at_points(algebra, known, u))
+                return packed(algebra, _settled(algebra, self.graph, y, lambda: start(self._chart, u)))
 
         return at
+
+    def _known(self, algebra: TensorAlgebra) -> dict[Node, Any]:
+        """What points share, of the chart as it is now."""
+        prefix, chart, kept = self._prefix, self._chart, self._polynomials
+        assert prefix is not None
+        if kept is None or kept[0] != chart.written:
+            origin = chart.point.new_zeros(1, chart.k, dtype=self._dtype)
+            with _taped(algebra):
+                made = _run(algebra, origin, lambda: prefix.polynomials(algebra, start(chart, origin)))
+            kept = chart.written, made
+        if self.program is None:  # else weights may have changed by the next call
+            self._polynomials = kept
+        return kept[1]
+
+    def _at_points(self, algebra: TensorAlgebra, known: dict[Node, Any], u: Tensor) -> Any:
+        """The graph at points that share what is known: a series, or a tensor where it reads only shapes."""
+        assert self._prefix is not None
+        return self._prefix.evaluated(algebra, known, self._chart, u)
 
     def _by_directions(self, u: Tensor, width: int, basis: Tensor | None) -> Tensor:
         """Where not even one point fits: so many directions at a time, until each pair has been together once."""

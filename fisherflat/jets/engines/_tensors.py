@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fisherflat._arrays import some
+from fisherflat._arrays import on_host, some
 from fisherflat.jets.engines._affine import applied
 from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._fallback import differentiated, padded
@@ -152,6 +152,9 @@ class TensorAlgebra(Algebra):
     def fma(self, out: Tensor, a: Tensor, b: Tensor) -> None:
         out.addcmul_(a, b)
 
+    def none(self, mask: Tensor) -> bool:
+        return on_host(mask) and not mask.any()
+
     def normalised(self, node: Node, a: Series, b: Series) -> Series | None:
         found = norm_in(node) if self.blocks == 1 else None
         if found is None:
@@ -192,12 +195,13 @@ class TensorAlgebra(Algebra):
         adjoint = leibniz_adjoint(a.k, self.sources(node, a.k), bool(a.order and b.order), _BY_FACTOR)
 
         def forward(*arrays: Tensor) -> Tensor:
-            return self._contracted(node, *(Series(_expanded(array, batch), a.k) for array in arrays)).data
+            return self.contracted(node, *(Series(_expanded(array, batch), a.k) for array in arrays)).data
 
         rank = len(node.shape)
         return Series(self.recorded(forward, adjoint, aligned(a.data, rank), aligned(b.data, rank)), a.k)
 
-    def _contracted(self, node: Node, a: Series, b: Series) -> Series:
+    def contracted(self, node: Node, a: Series, b: Series) -> Series:
+        """The same where no gradient is recorded, of factors with the same batch axes."""
         k, (*batch, rows, columns) = a.k, node.shape
         left, right = a.data, b.data
         (ca, points), cb, inner = left.shape[:2], right.shape[0], left.shape[-1]

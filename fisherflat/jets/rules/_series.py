@@ -142,6 +142,10 @@ class Algebra:
         """`out += a * b`, broadcast."""
         raise NotImplementedError
 
+    def none(self, mask: Any) -> bool:
+        """Whether no entry of a mask `[P, *shape]` is true; also not where to know that would take long."""
+        raise NotImplementedError
+
     def normalised(self, node: Node, a: Series, b: Series) -> Series | None:
         """The product of two series where it is a norm that this algebra has a better way for; else `None`."""
         return None

@@ -1,0 +1,170 @@
+"""2-jets by the rules of the default engine, recorded once and compiled by XLA: for many points of one map.
+
+Compiling takes seconds, and pays where thousands of points follow. What numbers decide is presumed: that no vector is
+nearly parallel to its derivative at a norm, and that nothing is equal at one point alone. Points where it is not so are
+computed by the default engine, and so is whatever has noise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherflat._typing import Float
+from fisherflat.errors import UnsupportedOpError
+from fisherflat.jets.engines._batched import recording
+from fisherflat.jets.engines._noise import noisy
+from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, packed, start
+from fisherflat.jets.engines._tensors import TensorAlgebra
+from fisherflat.jets.graph import Node
+from fisherflat.jets.ops import evaluate
+from fisherflat.jets.rules import Series
+from fisherflat.spaces.jets import size
+
+
+class XlaEngine(TaylorEngine):
+    """2-jets of `mean(chart(u))` as by `TaylorEngine`, compiled for points so many at a time.
+
+    **Args:** those of `TaylorEngine`.
+
+    **Raises:** `UnsupportedOpError` for an op that is not compiled, where numbers decide what is computed, or where
+    what was compiled does not give what the default engine gives; `ImportError` without jax.
+    """
+
+    #: (points, whether along directions of each) -> the state of the chart, and what was compiled
+    _programs: dict[tuple[int, bool], tuple[Any, Any]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._programs = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_programs": {}}
+
+    def on(self, chart: Any) -> XlaEngine:
+        other = super().on(chart)
+        assert isinstance(other, XlaEngine)
+        other._programs = {}
+        return other
+
+    @torch.no_grad()
+    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
+        if not len(u) or u.is_meta or noisy() or self._directions(u.device) < self._chart.k:
+            return super().jet(u, basis)
+        count = self._at_a_time(len(u), basis is None)
+        if len(u) <= count:
+            return self._compiled(u, basis, count)
+        out = u.new_empty(len(u), size(self._chart.k), self._dim)
+        for first in range(0, len(u), count):
+            taken = slice(first, first + count)
+            out[taken] = self._compiled(u[taken], None if basis is None else basis[taken], count)
+        return out
+
+    def _at_a_time(self, points: int, shared: bool) -> int:
+        """A power of two, so that few sizes are compiled: as many points as there are, or as the caches hold."""
+        one = self._rest_per_point if shared and self._prefix is not None else self.bytes_per_point
+        most = max(1, CACHED // max(one, 1))
+        return 2 ** min((points - 1).bit_length(), most.bit_length() - 1)
+
+    def _compiled(self, u: Tensor, basis: Tensor | None, count: int) -> Tensor:
+        """Jets of at most `count` points."""
+        given = tuple(_lengthened(x, count) for x in (u, basis) if x is not None)
+        key, state = (count, basis is not None), self._chart.written
+        kept = self._programs.get(key)
+        if kept is not None and kept[0] == state:
+            rows, right = kept[1](*given)
+        else:
+            ends = [
+                0,
+                len(u) - 1,
+            ]  # before anything is recorded: the engine then knows how ops are called for many points
+            truth = super().jet(u[ends], None if basis is None else basis[ends])
+            program = self._program(basis is None, given)
+            rows, right = program(*given)
+            _compare(rows[:, ends].transpose(0, 1)[right[ends]], truth[right[ends]], self._chart.k)
+            self._programs[key] = state, program
+        out, others = rows[:, : len(u)].transpose(0, 1), ~right[: len(u)]
+        if others.any():
+            out[others] = super().jet(u[others], None if basis is None else basis[others])
+        return out
+
+    def _program(self, shared: bool, given: tuple[Tensor, ...]) -> Any:
+        from fisherflat.jets.xla import Program  # jax is needed here alone
+
+        k = self._chart.k
+        return Program(self._course(shared), given, {1 + k, size(k)})
+
+    def _course(self, shared: bool) -> Any:
+        """What is compiled: points, and their directions, to coefficients `[S, P, D]` and whether they are right."""
+        known = self._known(self._algebra()) if shared and self._shares() else None
+
+        def course(u: Tensor, *basis: Tensor) -> tuple[Tensor, Tensor]:
+            algebra = _Course()
+            with recording():
+                if known is None:
+                    y = evaluate(self.graph, algebra, start(self._chart, u, *basis))
+                else:
+                    y = self._at_points(algebra, known, u)
+            if not isinstance(y, Series):
+                y = Series(y.expand(1, len(u), *y.shape), self._chart.k)
+            wrong = [mask.reshape(len(u), -1).any(1) for mask in algebra.presumed]
+            wrong += [] if algebra.alone is None else [algebra.alone]
+            right = u.new_ones(len(u), dtype=torch.bool)
+            for mask in wrong:
+                right = right & ~mask
+            return packed(algebra, y).transpose(0, 1), right
+
+        return course
+
+
+def _compare(found: Tensor, truth: Tensor, k: int) -> None:
+    """**Raises:** `UnsupportedOpError` where what was compiled does not give what the default engine gives."""
+    kinds = [1, k, size(k) - 1 - k]
+    for got, want in zip(found.split(kinds, 1), truth.split(kinds, 1), strict=True):
+        off = (got - want).abs().nan_to_num(0.0).amax() if want.numel() else 0.0
+        scale = want.abs().nan_to_num(0.0).amax() if want.numel() else 0.0
+        if off > torch.finfo(want.dtype).eps ** 0.5 * scale or not torch.equal(got.isfinite(), want.isfinite()):
+            raise UnsupportedOpError(
+                'what XLA made of this map does not give the numbers of the default engine; use engine="taylor", and '
+                "please report the map"
+            )
+
+
+class _Course(TensorAlgebra):
+    """The algebra while what it does is recorded.
+
+    **Attributes:** `presumed`: the masks `[P, *shape]` of which it was presumed that no entry is true.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.presumed: list[Tensor] = []
+
+    def none(self, mask: Tensor) -> bool:
+        self.presumed.append(mask)
+        return True
+
+    def contracted(self, node: Node, a: Series, b: Series) -> Series:
+        # the same products, but summed by coefficients: sums of single entries cost nothing here, and memory does
+        k, left, right = a.k, a.data, b.data
+        ca, cb, mixing = left.shape[0], right.shape[0], bool(a.order and b.order)
+        columns = node.shape[-1]
+        out = left.new_zeros(self.count(2 if mixing else max(a.order, b.order), k), left.shape[1], *node.shape)
+        whole = left.movedim(0, -3).flatten(-3, -2) @ right[0]
+        out[:ca] += whole.unflatten(-2, (ca, -1)).movedim(-3, 0)
+        if cb > 1:
+            rows = left[: 1 + k if mixing else 1]
+            more = rows.movedim(0, -3).flatten(-3, -2) @ right[1:].movedim(0, -2).flatten(-2)
+            more = more.unflatten(-2, (len(rows), -1)).unflatten(-1, (cb - 1, columns)).movedim((-4, -2), (0, 1))
+            out[1:cb] += more[0]
+            for i in range(k if mixing else 0):
+                row = self.row(node, Series(out, k), i)
+                row += more[1 + i, i:k] + more[1 + i : 1 + k, i]
+        return Series(out, k)
+
+
+def _lengthened(x: Tensor, count: int) -> Tensor:
+    """So many points, the last of them repeated."""
+    return x if len(x) == count else torch.cat([x, x[-1:].expand(count - len(x), *x.shape[1:])])

@@ -1,0 +1,164 @@
+"""A function of tensors, recorded as the ATen ops that it calls, and compiled by XLA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
+from torch.utils._pytree import tree_leaves, tree_map
+
+from fisherflat.errors import UnsupportedOpError
+from fisherflat.jets.xla._ops import OPS
+from fisherflat.jets.xla._pieces import Pieces, filled, whole
+from fisherflat.jets.xla._places import Place
+from fisherflat.jets.xla._views import VIEWS
+
+_ADVICE = 'engine="taylor" computes the same without XLA'
+
+
+class Program:
+    """What a function of tensors does with tensors of one shape, compiled.
+
+    **Args:** `function`, tensors to a tuple of tensors, whose course does not depend on their numbers; `given`, such
+    tensors, on which it is called once; `rows`: arrays with so many rows are filled row by row. Other tensors that it
+    reads are read as they are at each call.
+
+    **Raises:** `UnsupportedOpError` for an op that is not known here, or where numbers decide what is computed.
+    """
+
+    def __init__(
+        self, function: Callable[..., tuple[Tensor, ...]], given: tuple[Tensor, ...], rows: Collection[int] = ()
+    ) -> None:
+        try:
+            self._recorded = make_fx(function)(*given)
+        except RuntimeError as error:  # that numbers decide something, above all; also our own error where they do so
+            raise UnsupportedOpError(
+                f"XLA compiles only what does not depend on numbers, and this map does ({_first(error)}); {_ADVICE}"
+            ) from error
+        names = [node.target for node in self._recorded.graph.nodes if node.op == "get_attr"]
+        with _doubles():
+            self._constants = {name: _array(_attribute(self._recorded, name)) for name in names}
+            run = jax.jit(lambda constants, *arrays: _lowered(self._recorded, constants, arrays, rows))
+            try:
+                self._run = run.lower(self._constants, *map(_given, given)).compile()
+            except UnsupportedOpError:
+                raise
+            except Exception as error:  # whatever jax makes of an op with arguments that it is rarely given
+                raise UnsupportedOpError(f"XLA does not compile this map ({_first(error)}); {_ADVICE}") from error
+
+    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """The same function of other numbers."""
+        with _doubles():
+            found = self._run(self._constants, *map(_given, given))
+        return tuple(torch.from_dlpack(x) for x in found)
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _doubles() -> AbstractContextManager[None]:
+    """Where jax computes in double precision, which it does not unless told to."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return jax.experimental.enable_x64()  # type: ignore[attr-defined]  # what it was called before
+
+
+def _array(x: Tensor) -> Any:
+    """A tensor as an array, of the same memory where that can be."""
+    return jnp.from_dlpack(x.detach().contiguous())
+
+
+def _given(x: Tensor) -> Any:
+    """What a compiled function is called with; arrays of numpy take it less time than others."""
+    return x.numpy() if x.is_cpu else _array(x)
+
+
+def _attribute(module: GraphModule, name: str) -> Tensor:
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _lowered(
+    recorded: GraphModule, constants: dict[str, Any], arrays: tuple[Any, ...], rows: Collection[int]
+) -> tuple[Any, ...]:
+    """The recorded ops, one after the other, in jax."""
+    places: dict[Node, Any] = {}
+    given = iter(arrays)
+    for node in recorded.graph.nodes:
+        if node.op == "placeholder":
+            places[node] = Place(next(given))
+        elif node.op == "get_attr":
+            places[node] = Place(constants[node.target])
+        elif node.op == "output":
+            return tuple(whole(places[found].read()) for found in node.args[0])
+        else:
+            args, kwargs = map_arg((node.args, node.kwargs), places.__getitem__)
+            places[node] = _called(node, args, kwargs, rows)
+    raise AssertionError("no output")
+
+
+def _called(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], rows: Collection[int]) -> Any:
+    """One op on places: a place, or several of them."""
+    if not isinstance(node.target, torch._ops.OpOverload):  # getitem, on what an op with several results gave
+        return args[0][args[1]]
+    name = node.target._schema.name.partition("::")[2]
+    meta = node.meta["val"]
+    if name in VIEWS:
+        shape = tuple(meta.shape) if isinstance(meta, Tensor) else [tuple(part.shape) for part in meta]
+        return VIEWS[name](args[0], shape, *args[1:], **kwargs)
+    if not any(isinstance(leaf, Place) for leaf in tree_leaves((args, kwargs))):
+        return Place(_array(node.target(*args, **kwargs)))
+    kwargs = {key: value for key, value in kwargs.items() if key not in _LAYOUT}
+    out = kwargs.pop("out", None)
+    if name in _FACTORIES:
+        return Place(_made(name, args, meta, rows))
+    into: Any = out
+    if out is None and name.endswith("_"):
+        into, name = args[0], name.removesuffix("_")
+        if name in ("copy", "fill", "zero"):
+            into.write(filled(_read(args[1]) if len(args) > 1 else 0, meta.shape, _dtype(meta)))
+            return into
+    if name not in OPS:
+        raise UnsupportedOpError(f"XLA is not told how to compute {node.target}; {_ADVICE}")
+    found = OPS[name](*tree_map(_read, args), **tree_map(_read, kwargs))
+    if isinstance(found, tuple):
+        return tuple(Place(part.astype(_dtype(like))) for part, like in zip(found, meta, strict=True))
+    if into is not None:
+        into.write(filled(found, meta.shape, _dtype(meta)))
+        return into
+    return Place(found if found.dtype == _dtype(meta) else whole(found).astype(_dtype(meta)))
+
+
+def _read(leaf: Any) -> Any:
+    return leaf.read() if isinstance(leaf, Place) else leaf
+
+
+def _dtype(like: Tensor) -> Any:
+    return jnp.dtype(str(like.dtype).removeprefix("torch."))
+
+
+#: where and how torch stores a result, which is XLA's own business
+_LAYOUT = {"layout", "device", "pin_memory", "memory_format", "non_blocking", "dtype", "sparse_grad"}
+#: ops that make a tensor like another one
+_FACTORIES = {
+    "empty_like", "full_like", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones_like",
+    "zeros_like",
+}  # fmt: skip
+
+
+def _made(name: str, args: tuple[Any, ...], like: Tensor, rows: Collection[int]) -> Any:
+    value: Any = 1 if "ones" in name else args[-1] if "full" in name else 0
+    if like.dim() > 2 and len(like) in rows:
+        return Pieces((filled(_read(value), (1, *like.shape[1:]), _dtype(like)),) * len(like))
+    return filled(_read(value), like.shape, _dtype(like))
