@@ -46,7 +46,7 @@ QUICK = {("attention-64", 2): 4}
 LARGER = {"cpu": 1, "cuda": 16}
 #: agreement of each order of coefficients, relative to its largest
 TOLERANCE = {"float64": 1e-10, "float32": 1e-3}
-OURS = "ours"
+OURS, COMPILED = "ours", 'ours, engine="xla"'
 INSTALL = "pip install 'fisherflat[bench]'"
 
 
@@ -65,9 +65,14 @@ class Contender:
     applies: Callable[[Subject], bool] = lambda subject: True
 
 
-def _ours(subject: Subject, u: Tensor) -> Callable[[], Any]:
-    manifold = StatisticalManifold(subject.module, subject.chart, dtype=subject.dtype)
-    return _waiting(subject, lambda: manifold.jet(u).coefficients)
+def _ours(engine: str) -> Callable[[Subject, Tensor], Callable[[], Any]]:
+    def build(subject: Subject, u: Tensor) -> Callable[[], Any]:
+        if engine == "xla":
+            importlib.import_module("jax")
+        manifold = StatisticalManifold(subject.module, subject.chart, engine=engine, dtype=subject.dtype)
+        return _waiting(subject, lambda: manifold.jet(u).coefficients)
+
+    return build
 
 
 def _waiting(subject: Subject, call: Callable[[], Any]) -> Callable[[], Any]:
@@ -111,7 +116,8 @@ def _has_norms(subject: Subject) -> bool:
 
 
 CONTENDERS = [
-    Contender(OURS, _ours),
+    Contender(OURS, _ours("taylor")),
+    Contender(COMPILED, _ours("xla"), jax=True),
     Contender("JAX jit, nested forward", _jax("nested"), jax=True),
     Contender("jax.experimental.jet, jit", _jax("polarised"), jax=True),
     Contender("folx, jit: traces alone", _jax("laplacian"), jax=True, traces=True),
