@@ -18,6 +18,7 @@ from fisherflat.jets.engines._batched import recording
 from fisherflat.jets.engines._noise import noisy
 from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, packed, start
 from fisherflat.jets.engines._tensors import TensorAlgebra
+from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
 from fisherflat.jets.ops import evaluate
 from fisherflat.jets.rules import Series
@@ -145,6 +146,9 @@ class _Course(TensorAlgebra):
     def none(self, mask: Tensor) -> bool:
         self.presumed.append(mask)
         return True
+
+    def matmul(self, a: Tensor, b: Tensor, out: Tensor) -> None:
+        into(out, torch.matmul, a, b)
 
     def contracted(self, node: Node, a: Series, b: Series) -> Series:
         # the same products, but summed by coefficients: sums of single entries cost nothing here, and memory does
