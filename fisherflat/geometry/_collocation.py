@@ -34,6 +34,10 @@ _SHARES, _STAGES = (0.1, 0.01, 0.85), 48
 _DECAYED = 3e-12
 #: where more nodes than there may be would be needed; what that makes uncertain is in the error of the length
 _NEARLY = 1e-8
+#: where rounding may be all that moves a path, relative to how far it goes
+_STILL = 1e-9
+#: nor is anything asked for below so many roundings
+_DIGITS = 64
 #: the step of differences of Christoffel symbols, relative to how far a path goes
 _DIFFERENCE = 1e-6
 
@@ -90,12 +94,12 @@ class Curves:
         return self if self.places.shape[1] == order + 1 else Curves(self.at(nodes(order).tolist()))
 
 
-def between(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
+def between(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"], eps: float) -> Curves:
     """Geodesics from `u0` to `u1`, NaN where Newton's method finds none from the straight line."""
-    return _refined(_of(local), _line(u0, u1, _ORDERS[0]))
+    return _refined(_of(local), _line(u0, u1, _ORDERS[0]), eps)
 
 
-def bent(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
+def bent(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"], eps: float) -> Curves:
     """Those that straight lines become where a flat metric is taken away from this one by and by, NaN where none is.
 
     With enough of a flat metric added, the straight line is nearly a geodesic, and Newton's method leads from the
@@ -103,16 +107,16 @@ def bent(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Cu
     """
     found, left = Curves.unknown(u0), torch.arange(len(u0), device=u0.device)
     for order in _KEPT[1:3]:
-        guess, added = _flattened(local, u0[left], u1[left], order)
+        guess, added = _flattened(local, u0[left], u1[left], order, eps)
         if (reached := added == 0).any():
-            found.put(left[reached], _refined(_of(local), guess[reached]))
+            found.put(left[reached], _refined(_of(local), guess[reached], eps))
         left = left[found.missed[left] & (added < _CLOSE)]  # the others are not lost for want of nodes
         if not len(left):
             break
     return found
 
 
-def lowest(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> Curves:
+def lowest(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"], eps: float) -> Curves:
     """Those from polygons that went down in energy from the straight line, NaN where none is."""
     found, left = Curves.unknown(u0), torch.arange(len(u0), device=u0.device)
     u = torch.stack([u0, u1], 1)
@@ -122,8 +126,8 @@ def lowest(local: Local, u0: Float[Tensor, "P k"], u1: Float[Tensor, "P k"]) -> 
             kept = u.isfinite().flatten(1).all(1)
             left, u = left[kept], u[kept]
         if len(left) and sides >= _KEPT[1]:
-            curves, converged = _newton(_of(local), u)
-            found.put(left[converged], _refined(_of(local), curves[converged]))
+            curves, converged = _newton(_of(local), u, eps)
+            found.put(left[converged], _refined(_of(local), curves[converged], eps))
             missed = found.missed[left]
             left, u = left[missed], u[missed]
     return found
@@ -133,7 +137,7 @@ def _of(local: Local) -> Symbols:
     return lambda u, at: local(u)[1]
 
 
-def _flattened(local: Local, u0: Tensor, u1: Tensor, order: int) -> tuple[Tensor, Tensor]:
+def _flattened(local: Local, u0: Tensor, u1: Tensor, order: int, eps: float) -> tuple[Tensor, Tensor]:
     """Places of geodesics, of a metric to which less and less is added, and how much still is, relative to its size."""
     u, k = _line(u0, u1, order), u0.shape[1]
     sizes = local(u.reshape(-1, k))[0].diagonal(dim1=-2, dim2=-1).mean(-1).reshape(len(u), -1)
@@ -153,7 +157,7 @@ def _flattened(local: Local, u0: Tensor, u1: Tensor, order: int) -> tuple[Tensor
             more = less[which].repeat_interleave(len(places) // len(which))[:, None, None] * identity
             return torch.linalg.solve_ex(metric + more, metric @ given.flatten(2)).result.reshape(given.shape)
 
-        tried, converged = _newton(symbols, u[at])
+        tried, converged = _newton(symbols, u[at], eps)
         u[at[converged]] = tried[converged]
         added[at] = torch.where(converged, less, added[at])
         # less of a step where it was lost, and more where it was not
@@ -162,7 +166,7 @@ def _flattened(local: Local, u0: Tensor, u1: Tensor, order: int) -> tuple[Tensor
     return u, added / size
 
 
-def _refined(christoffel: Symbols, guess: Float[Tensor, "P n k"]) -> Curves:
+def _refined(christoffel: Symbols, guess: Float[Tensor, "P n k"], eps: float) -> Curves:
     """From guesses, with as many nodes as it takes; NaN where there are too few, or Newton's method is lost.
 
     Too few nodes do not see a metric that changes fast, so that what did not converge is tried again with more.
@@ -171,8 +175,8 @@ def _refined(christoffel: Symbols, guess: Float[Tensor, "P n k"]) -> Curves:
     left = torch.arange(len(guess), device=guess.device)
     for order in (order for order in _ORDERS if order >= guess.shape[1] - 1):
         guess = start.resampled(order).places
-        curves, converged = _newton(christoffel, guess)
-        done = converged & _decayed(curves, _NEARLY if order == _ORDERS[-1] else _DECAYED)
+        curves, converged = _newton(christoffel, guess, eps)
+        done = converged & _decayed(curves, max(_NEARLY if order == _ORDERS[-1] else _DECAYED, _DIGITS * eps))
         if done.any():
             found.put(left[done], Curves(curves[done]).resampled(max(order, _KEPT[0])))
         start = Curves(torch.where(converged[:, None, None], curves, guess)[~done])
@@ -182,7 +186,7 @@ def _refined(christoffel: Symbols, guess: Float[Tensor, "P n k"]) -> Curves:
     return found
 
 
-def _newton(christoffel: Symbols, places: Float[Tensor, "P n k"]) -> tuple[Tensor, Tensor]:
+def _newton(christoffel: Symbols, places: Float[Tensor, "P n k"], eps: float) -> tuple[Tensor, Tensor]:
     """The places after Newton's method, and for which paths it converged."""
     p, count, k = places.shape
     first = placed(derivative, places, count - 1)
@@ -199,7 +203,7 @@ def _newton(christoffel: Symbols, places: Float[Tensor, "P n k"]) -> tuple[Tenso
             break
         here, size = u[at], reach[at]
         v = torch.einsum("mn,pnk->pmk", first, here)[:, 1:-1]
-        h = (_DIFFERENCE * size)[:, None, None, None]
+        h = (max(_DIFFERENCE, eps**0.5) * size)[:, None, None, None]
         tried = torch.cat([here[:, 1:-1, None], here[:, 1:-1, None] + h * identity], 2)
         symbols = christoffel(tried.reshape(-1, k), at).reshape(*tried.shape[:3], k, k, k)
         pulls = torch.einsum("pnlmij,pni,pnj->pnlm", symbols, v, v)
@@ -215,7 +219,9 @@ def _newton(christoffel: Symbols, places: Float[Tensor, "P n k"]) -> tuple[Tenso
         moved = step.flatten(1).abs().amax(1)
         good &= moved < 2 * size  # or it is lost
         u[at[good], 1:-1] -= step[good]
-        still = (moved < 1e-13 * size) | ((moved < 1e-9 * size) & (moved >= before[at] / 2))  # rounding is all it moves
+        still = (moved < 1e-13 * size) | (
+            (moved < max(_STILL, _DIGITS * eps) * size) & (moved >= before[at] / 2)
+        )  # rounding is all it moves
         converged[at[good & still]] = True
         before[at] = moved
         moving[at[~good | still]] = False

@@ -19,8 +19,8 @@ from fisherflat.geometry._chebyshev import derivative, placed
 from fisherflat.geometry._collocation import Curves, bent, between, lowest
 from fisherflat.geometry._interpolated import DECAYED, Interpolated, Local, interpolated
 
-#: of the integrator, relative to the length of the step that a path makes in coordinates
-_TOLERANCE = 1e-11
+#: of the integrator, and no less than so many roundings
+_TOLERANCE, _DIGITS = 1e-11, 64
 #: where a metric ends, steps would shrink for ever: so little of the way in so many evaluations is none
 _WAY, _EVALUATIONS = 1e-3, 120
 #: nodes of the quadrature of the length of a straight line
@@ -60,6 +60,11 @@ class Geodesics:
     local: Local
     eps: float = torch.finfo(torch.float64).eps
 
+    @property
+    def tolerance(self) -> float:
+        """Of the integrator, relative to the length of the step that a path makes in coordinates."""
+        return max(_TOLERANCE, _DIGITS * self.eps)
+
     def metric(self, u: Float[Tensor, "P k"]) -> Float[Tensor, "P k k"]:
         """NaN where there is none."""
         return self.local(u)[0]
@@ -97,7 +102,7 @@ class Geodesics:
             with np.errstate(invalid="ignore"):  # a step that left the domain is tried again, shorter
                 found = solve_ivp(
                     slope, (0.0, 1.0), start.cpu().numpy().reshape(-1), method="DOP853", t_eval=[1.0],
-                    rtol=_TOLERANCE, atol=_TOLERANCE * size.cpu().numpy().reshape(-1) + 1e-300,
+                    rtol=self.tolerance, atol=self.tolerance * size.cpu().numpy().reshape(-1) + 1e-300,
                 )  # fmt: skip
             stuck = not found.success
         except _Stuck:
@@ -117,22 +122,23 @@ class Geodesics:
         found = Curves.unknown(u0)
         near = self._around(u0, u1, _PLACES * (1 + u0.shape[1]) * len(u0))
         if near is not None:
-            curves = between(near, u0, u1)
+            curves = between(near, u0, u1, self.eps)
             if self._agree(near, curves):
                 found, found.local = curves, near
         if len(at := found.missed.nonzero()[:, 0]):
-            found.put(at, between(self.local, u0[at], u1[at]))
+            found.put(at, between(self.local, u0[at], u1[at], self.eps))
         lengths, straight = self._quick(found)._compared(u0, u1, found)
         # missed, or longer than the straight line; nothing leads to where there is no metric
-        poor = ~(lengths <= straight * (1 + _LONGER)) & self.metric(u1).flatten(1).isfinite().all(1)
+        most = straight * (1 + max(_LONGER, _DIGITS * self.eps))
+        poor = ~(lengths <= most) & self.metric(u1).flatten(1).isfinite().all(1)
         for way in bent, lowest:
             if len(at := poor.nonzero()[:, 0]):
-                other = way(self.local, u0[at], u1[at])
+                other = way(self.local, u0[at], u1[at], self.eps)
                 length = self.norm(u0[at], other.velocity)
                 better = ~(length >= lengths[at]) & ~other.missed
                 found.put(at[better], Curves(other.places[better]))
                 lengths[at[better]] = length[better]
-                poor = ~(lengths <= straight * (1 + _LONGER)) & poor
+                poor = ~(lengths <= most) & poor
         return found
 
     def _quick(self, curves: Curves) -> Geodesics:
@@ -173,7 +179,7 @@ class Geodesics:
         quick = self._quick(curves)
         speeds = quick.norm(places.flatten(0, 1), curves.velocities.flatten(0, 1)).reshape(-1, count)
         value = self.norm(u0, curves.velocity)  # the same all along
-        error = (speeds - value[:, None]).abs().amax(1) + quick.norm(u1, places[:, -1] - u1) + _TOLERANCE * value
+        error = (speeds - value[:, None]).abs().amax(1) + quick.norm(u1, places[:, -1] - u1) + self.tolerance * value
         return Distance(value, error, quick.straight(u0, u1))
 
     def carried(self, curves: Curves, w: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:

@@ -231,6 +231,21 @@ def test_in_single_precision_no_grid_is_asked_for_in_vain() -> None:
         assert (near is None) == (places == 0) and asked[0] >= places and (places or not asked[0])
 
 
+def test_single_precision_is_asked_for_no_more_digits_than_it_has() -> None:
+    """No solver goes on where rounding is all that it sees."""
+    draw = torch.Generator().manual_seed(3)
+    a, b = (torch.rand(20, 2, generator=draw, dtype=D) + torch.tensor([0.7, 0.0]) for _ in range(2))
+    exact = 2 * torch.acos((on_sphere(a) * on_sphere(b)).sum(-1) / 4)
+    sphere = ff.StatisticalManifold(on_sphere, ff.charts.identity(2), dtype=torch.float32)
+    asked = counted(sphere)
+    found = sphere.distance(a, b, error=True)
+    assert asked[0] < 20_000 and (found.value - exact).abs().max() < 1e-5
+    assert ((found.value - exact).abs() <= found.error).all()
+    asked[0] = 0
+    torch.testing.assert_close(sphere.exp(a, sphere.log(a, b)), b, rtol=0, atol=1e-4)
+    assert asked[0] < 5_000
+
+
 def test_what_a_grid_does_not_see_is_seen_on_the_paths() -> None:
     """A bowl that is a plane at every node of the grid: no path on its polynomials agrees with it."""
     a = torch.tensor([[0.2, 0.3], [0.9, 0.3], [0.3, 0.7], [0.5, 0.5]], dtype=D)
