@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import cached_property, wraps
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -42,3 +42,10 @@ def unrounded(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return plain
+
+
+class lazy(cached_property[T]):
+    """A `cached_property` that is computed as an `unrounded` function, wherever it is first read."""
+
+    def __init__(self, function: Callable[..., T]) -> None:
+        super().__init__(unrounded(function))

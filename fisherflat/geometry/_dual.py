@@ -6,11 +6,11 @@ Amari, *Information Geometry and Its Applications*, 2016, chapter 6.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fisherflat._modes import lazy, unrounded
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
 from fisherflat.spaces.families import Ambient
@@ -27,13 +27,13 @@ class DualConnections:
 
         @property
         def jet(self) -> Jet: ...
-        @cached_property
+        @lazy
         def metric(self) -> Tensor: ...
-        @cached_property
+        @lazy
         def christoffel(self) -> Tensor: ...
-        @cached_property
+        @lazy
         def scalar_curvature(self) -> Tensor: ...
-        @cached_property
+        @lazy
         def _triangular(self) -> Tensor: ...
         def _project(self, second: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -45,7 +45,7 @@ class DualConnections:
         found = [self._ambient.cubic(tangents[..., i, :], tangents[..., j, :]) for i, j in pairs(self.k)]
         return torch.stack(found, -2)
 
-    @cached_property
+    @lazy
     def amari_chentsov(self) -> Float[Tensor, "*batch k k k"]:
         """`T_ijl = E[d_i l d_j l d_l l]`, l the log-likelihood: how skewed the score is, symmetric in all indices.
 
@@ -57,6 +57,7 @@ class DualConnections:
         index = pair_index(self.k, cubic.device)
         return (cubic @ self.jet.jacobian.transpose(-1, -2))[..., index, :] + found
 
+    @unrounded
     def alpha_connection(self, alpha: float) -> Float[Tensor, "*batch k k k"]:
         """`[..., m, i, j] = Gamma^m_ij - alpha g^ml T_ijl / 2`.
 
@@ -66,7 +67,7 @@ class DualConnections:
         raised = torch.cholesky_solve(lowered, self._triangular, upper=True)
         return self.christoffel - alpha / 2 * raised.unflatten(-1, (self.k, self.k))
 
-    @cached_property
+    @lazy
     def efron_curvature(self) -> Float[Tensor, "*batch"]:
         """Efron's statistical curvature of a one-parameter family: how far it is from an exponential family.
 
@@ -77,7 +78,7 @@ class DualConnections:
         """
         return self._efron.norm(dim=-1)
 
-    @cached_property
+    @lazy
     def _efron(self) -> Float[Tensor, "*batch D"]:
         """The vector whose length it is."""
         if self.k != 1:
@@ -86,14 +87,14 @@ class DualConnections:
         normal = self._project(second if cubic is None else second - cubic / 2)[1]
         return normal[..., 0, :] / self.metric[..., 0, :1]
 
-    @cached_property
+    @lazy
     def uncertainty(self) -> Float[Tensor, "*batch"]:
         """`1 - p_max`, p_max the probability of the likeliest outcome; NaN in families without finitely many."""
         if self._ambient.uncertainty is None:
             return torch.full_like(self.working_triangular[..., 0, 0], float("nan"))
         return self._ambient.uncertainty + 0 * self.working_triangular[..., 0, 0]
 
-    @cached_property
+    @lazy
     def relative_curvature(self) -> Float[Tensor, "*batch"]:
         """`4 (1 - p_max) K`, K the mean sectional curvature `scal / (k (k - 1))`; NaN where there is no p_max.
 

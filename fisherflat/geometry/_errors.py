@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fisherflat._display import displayed
-from fisherflat._modes import lasting
+from fisherflat._modes import lasting, lazy, unrounded
 from fisherflat._typing import Float, Int, Tensor
 from fisherflat.errors import InputError
 from fisherflat.geometry._words import decided, turn
@@ -49,17 +49,17 @@ class Errors:
         again: Callable[[int], Any] | None
         _ambient: Ambient
 
-        @cached_property
+        @lazy
         def _triangular(self) -> Tensor: ...
 
-        @cached_property
+        @lazy
         def scalar_curvature(self) -> Tensor: ...
-        @cached_property
+        @lazy
         def second_fundamental_form_norm(self) -> Tensor: ...
-        @cached_property
+        @lazy
         def cancellation_scale(self) -> Tensor: ...
 
-    @cached_property
+    @lazy
     def _perturbed(self) -> tuple[Noise, Any]:
         """The same geometry from arithmetic with noise, a few times."""
         if self.again is None:
@@ -71,6 +71,7 @@ class Errors:
             return noise, self.again(_RUNS)
 
     @lasting()
+    @unrounded
     def error(self, name: str) -> Tensor:
         """How far a quantity may be from its exact value because of rounding: an estimate, in the quantity's own units.
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from functools import cached_property
 from typing import Any
 
 import torch
 
 from fisherflat._arrays import choice
+from fisherflat._modes import lazy, unrounded
 from fisherflat._renamed import former
 from fisherflat._typing import Float, Tensor
 from fisherflat.geometry import _bending as bending
@@ -132,7 +132,7 @@ class Geometry(DualConnections, Errors):
         """The jet in the coordinates u."""
         return self._jet
 
-    @cached_property
+    @lazy
     def _jet(self) -> Jet:
         if self._back is None:
             return self.working
@@ -140,7 +140,7 @@ class Geometry(DualConnections, Errors):
         rows = [self.working.coefficients[..., :1, :], self._back @ self.working.jacobian]
         return Jet(torch.cat([*rows, self._carried(self.working.hessian)[..., first, second, :]], -2), self.k)
 
-    @cached_property
+    @lazy
     def _triangular(self) -> Float[Tensor, "*batch k k"]:
         """`R` of the Jacobian in the coordinates u."""
         inner = self.working_triangular
@@ -148,29 +148,29 @@ class Geometry(DualConnections, Errors):
 
     # -- first order ---------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @lazy
     def metric(self) -> Float[Tensor, "*batch k k"]:
         """`g_ij = d_i f . d_j f`, the Fisher information, per squared unit of the coordinates."""
         return self.jet.jacobian @ self.jet.jacobian.transpose(-1, -2)
 
-    @cached_property
+    @lazy
     def volume_density(self) -> Float[Tensor, "*batch"]:
         """`sqrt(det g)`."""
         return self._triangular.diagonal(dim1=-2, dim2=-1).prod(-1).abs()
 
-    @cached_property
+    @lazy
     def singular_values(self) -> Float[Tensor, "*batch k"]:
         """Singular values of the Jacobian, descending: the semi-axes of the image of a unit ball of coordinates."""
         found = self._singular_values
         return smooth(found, lambda: meet(found[..., :-1], found[..., 1:]).any(-1), "two singular values are equal")
 
-    @cached_property
+    @lazy
     def _singular_values(self) -> Float[Tensor, "*batch k"]:
         return torch.linalg.svdvals(self._triangular.nan_to_num()).masked_fill(
             self._triangular.isnan().any(-1), float("nan")
         )
 
-    @cached_property
+    @lazy
     def condition_number(self) -> Float[Tensor, "*batch"]:
         """The condition number of the metric (the square of the Jacobian's)."""
         found = self._singular_values
@@ -183,7 +183,7 @@ class Geometry(DualConnections, Errors):
 
         return smooth(value, equal, "an extreme singular value is attained twice")
 
-    @cached_property
+    @lazy
     def effective_rank(self) -> Float[Tensor, "*batch"]:
         """`exp(-sum_i p_i log p_i)`, p the eigenvalues of the metric divided by their sum: from 1 to k.
 
@@ -210,7 +210,7 @@ class Geometry(DualConnections, Errors):
         again, normal = self._projected(normal)
         return tangential + again, normal
 
-    @cached_property
+    @lazy
     def _bent(self) -> Tensor:
         """The normal parts of the second derivatives, as good as products of them need."""
         if self._normal is not None:
@@ -218,7 +218,7 @@ class Geometry(DualConnections, Errors):
         normal = self._projected(self.working.second)[1]
         return self._projected(normal)[1] if bending.hardly(normal, self.working.second) else normal
 
-    @cached_property
+    @lazy
     def _split(self) -> tuple[Tensor, Tensor]:
         """The second derivatives, split."""
         tangential, normal = self._project(self.working.second)
@@ -243,7 +243,7 @@ class Geometry(DualConnections, Errors):
             return (identity.expand_as(self.working_triangular),) * 2
         return self._forth, self._back
 
-    @cached_property
+    @lazy
     def christoffel(self) -> Float[Tensor, "*batch k k k"]:
         """`[..., m, i, j] = g^ml (d_l f . d_i d_j f)`, the Levi-Civita connection, symmetric in i and j."""
         symbols = torch.linalg.solve_triangular(self.working_triangular, self._split[0].transpose(-1, -2), upper=True)
@@ -252,17 +252,18 @@ class Geometry(DualConnections, Errors):
             return symbols
         return torch.einsum("...cm,...ijc->...mij", self._forth, self._carried(symbols.movedim(-3, -1)))
 
-    @cached_property
+    @lazy
     def second_fundamental_form(self) -> Float[Tensor, "*batch k k D"]:
         """`[..., i, j, :] = d_i d_j f - Gamma^m_ij d_m f`, vectors normal to the surface."""
         normal = self._split[1] + 0 * self.working_triangular[..., :1, :1]
         return self._carried(normal[..., pair_index(self.k, normal.device), :])
 
-    @cached_property
+    @lazy
     def _framed(self) -> Float[Tensor, "*batch m D"]:
         """The second fundamental form on the orthonormal frame, one vector for each pair `a <= b`."""
         return bending.on_frame(self.working_triangular, self._bent)
 
+    @unrounded
     def share(self, second: Float[Tensor, "*batch m D"]) -> Float[Tensor, "*batch m D"]:
         """What a summand of the second derivatives adds to the second fundamental form on the orthonormal frame.
 
@@ -270,32 +271,32 @@ class Geometry(DualConnections, Errors):
         """
         return bending.on_frame(self._triangular, self._project(second)[1])
 
-    @cached_property
+    @lazy
     def _gram(self) -> Float[Tensor, "*batch k k k k"]:
         """`[..., a, b, c, d] = II_ab . II_cd` on the orthonormal frame."""
         gram = self._framed @ self._framed.transpose(-1, -2)
         index = pair_index(self.k, gram.device)
         return gram[..., index[:, :, None, None], index[None, None, :, :]]
 
-    @cached_property
+    @lazy
     def mean_curvature(self) -> Float[Tensor, "*batch D"]:
         """`H = (1/k) g^ij II_ij`, the mean curvature vector."""
         mean, q = bending.diagonal(self._framed, self.k).mean(-2, keepdim=True), self._frame
         return (mean - mean @ q @ q.transpose(-1, -2)).squeeze(-2)
 
-    @cached_property
+    @lazy
     def mean_curvature_norm(self) -> Float[Tensor, "*batch"]:
         """`|H|`, in units of 1 / standard deviation."""
         found = self.mean_curvature.norm(dim=-1)
         return smooth(found, lambda: self._vanishes(found), "the mean curvature is zero")
 
-    @cached_property
+    @lazy
     def second_fundamental_form_norm(self) -> Float[Tensor, "*batch"]:
         """`|II| = sqrt(g^il g^jm II_ij . II_lm)`; zero exactly where the surface is totally geodesic."""
         found = bending.square(self._framed, self.k).sqrt()
         return smooth(found, lambda: self._vanishes(found), "the second fundamental form is zero")
 
-    @cached_property
+    @lazy
     def _form(self) -> Float[Tensor, "*batch entries"]:
         return bending.entries(self._framed, self.working_triangular)
 
@@ -304,7 +305,7 @@ class Geometry(DualConnections, Errors):
         second = bending.on_frame(self.working_triangular, self.working.second).flatten(-2).norm(dim=-1)
         return length <= 64 * torch.finfo(length.dtype).eps * second
 
-    @cached_property
+    @lazy
     def cancellation_scale(self) -> Float[Tensor, "*batch"]:
         """`|tr II|^2 + |II|^2`: the size of the terms whose difference is the scalar curvature.
 
@@ -316,7 +317,7 @@ class Geometry(DualConnections, Errors):
 
     # -- curvature -----------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @lazy
     def _ambient_riemann(self) -> Float[Tensor, "*batch k k k k"] | None:
         """The curvature of the family's parameters on the frame, `None` where they are flat."""
         if self._ambient.curvature is None or self.k == 1:
@@ -326,44 +327,44 @@ class Geometry(DualConnections, Errors):
             + 0 * self.working_triangular[..., :1, :1, None, None]
         )
 
-    @cached_property
+    @lazy
     def ambient_scalar_curvature(self) -> Float[Tensor, "*batch"]:
         """What the curvature of the family itself adds to the scalar one: zero for Gaussians of one covariance."""
         if self._ambient_riemann is None:
             return 0 * self.working_triangular[..., 0, 0]
         return torch.einsum("...abba->...", self._ambient_riemann)
 
-    @cached_property
+    @lazy
     def _framed_riemann(self) -> Float[Tensor, "*batch k k k k"]:
         # Gauss: R_abcd = R^N_abcd + II_ad . II_bc - II_ac . II_bd
         bent = torch.einsum("...adbc->...abcd", self._gram) - torch.einsum("...acbd->...abcd", self._gram)
         return bent if self._ambient_riemann is None else bent + self._ambient_riemann
 
-    @cached_property
+    @lazy
     def riemann(self) -> Float[Tensor, "*batch k k k k"]:
         """`R_ijlm = <R(d_i, d_j) d_l, d_m> = II_im . II_jl - II_il . II_jm` (the Gauss equation)."""
         r = self._triangular
         return torch.einsum("...abcd,...ai,...bj,...cl,...dm->...ijlm", self._framed_riemann, r, r, r, r)
 
-    @cached_property
+    @lazy
     def _framed_ricci(self) -> Float[Tensor, "*batch k k"]:
         if self.k < bending.MANY or self._ambient_riemann is not None:
             return torch.einsum("...abca->...bc", self._framed_riemann)
         return bending.ricci(self._framed, self.k)
 
-    @cached_property
+    @lazy
     def ricci(self) -> Float[Tensor, "*batch k k"]:
         """`Ric_jl = g^im R_ijlm`."""
         r = self._triangular
         return r.transpose(-1, -2) @ self._framed_ricci @ r
 
-    @cached_property
+    @lazy
     def scalar_curvature(self) -> Float[Tensor, "*batch"]:
         """`scal = g^jl Ric_jl`, in units of 1 / covariance; twice the Gauss curvature for k = 2, zero for k = 1."""
         found = bending.scalar(self._framed, self.k)
         return found if self._ambient_riemann is None else found + self.ambient_scalar_curvature
 
-    @cached_property
+    @lazy
     def sectional_extremes(self) -> Float[Tensor, "*batch 2"]:
         """The smallest and the largest sectional curvature over all planes; NaN for k = 1, where there is no plane.
 
@@ -380,6 +381,7 @@ class Geometry(DualConnections, Errors):
         riemann = self._framed_riemann.masked_fill(lost[..., None, None, None, None], 0.0)
         return extremes(riemann).masked_fill(lost[..., None], float("nan"))
 
+    @unrounded
     def sectional_curvature(self, x: Tensor, y: Tensor) -> Float[Tensor, "*batch"]:
         """`K(x, y)` of the plane spanned by the tangent vectors `x` and `y` `[*batch, k]`, in coordinates.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import fisherflat as ff
 from fisherflat.geometry import _chebyshev, _sectional
+from fisherflat.geometry._quantities import quantities
 from fisherflat.jets import pair_index
 from fisherflat.jets.engines import _noise
 
@@ -101,3 +102,27 @@ def test_measures_are_the_same_in_the_mode(name: str) -> None:
     with torch.inference_mode():
         found = MEASURES[name]()
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_autocast_rounds_no_quantity_that_is_read_inside() -> None:
+    """Quantities are computed when they are read, and errors then, too: single precision stays that."""
+    M = ff.StatisticalManifold(smooth_map(), ff.charts.affine(POINT, BASIS), ff.families.Poisson(), dtype=torch.float32)
+    u, x, y = [0.2, -0.3, 0.1, 0.4], torch.tensor([1.0, 0.2, 0.0, 0.5]), torch.tensor([-0.3, 1.0, 0.7, 0.0])
+
+    def read(geometry: Any) -> dict[str, torch.Tensor]:
+        found = {name: getattr(geometry, name) for name in known if name != "efron_curvature"}
+        found["sectional_curvature"] = geometry.sectional_curvature(x, y)
+        found["alpha_connection"] = geometry.alpha_connection(0.5)
+        return found | {"error": geometry.error("scalar_curvature"), "jet": geometry.jet.coefficients}
+
+    known = quantities()
+    outside, lazily = M.at(u), M.at(u)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = read(lazily)
+    for name, value in read(outside).items():
+        assert inside[name].dtype == value.dtype
+        if name != "error":
+            torch.testing.assert_close(
+                inside[name], value, rtol=2e-4, atol=2e-5 * float(value.nan_to_num().abs().max()), equal_nan=True
+            )
+    assert inside["error"] < 10 * read(outside)["error"]
