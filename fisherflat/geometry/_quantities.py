@@ -322,10 +322,8 @@ class Geometry(DualConnections, Errors):
         """The curvature of the family's parameters on the frame, `None` where they are flat."""
         if self._ambient.curvature is None or self.k == 1:
             return None
-        return (
-            self._ambient.curvature(self._frame.transpose(-1, -2))
-            + 0 * self.working_triangular[..., :1, :1, None, None]
-        )
+        unknown = 0 * self.working_triangular[..., :1, :1, None, None]
+        return self._ambient.curvature(self._frame.transpose(-1, -2)) + unknown
 
     @lazy
     def ambient_scalar_curvature(self) -> Float[Tensor, "*batch"]:
