@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -101,3 +103,24 @@ def test_variables_that_are_independent_at_a_point_alone_are_not_taken_for_indep
     at, near = M.scalar_curvature([[0.7, 0.0], [0.7, 2.0**-17]]).tolist()
     assert abs(near) > 1e-3
     assert at == pytest.approx(near, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("family", "mean", "said"),
+    [
+        (ff.families.DiagonalGaussian(), lambda u: torch.cat([u, u - 800]), "of a standard deviation is -800.*clamp"),
+        (ff.families.DiagonalGaussian(), lambda u: torch.cat([u, (u - 1).log()]), "of a standard deviation is nan"),
+        (ff.families.IsotropicGaussian(), lambda u: torch.cat([u, u[:1] - 800]), "of a standard deviation is -800"),
+        (ff.families.FullGaussian(1), lambda u: u - 800, "of a standard deviation is -800"),
+        (ff.families.Poisson(), lambda u: u + 2000, "of a rate is 2000, beyond where exponentials are numbers"),
+        (ff.families.VonMisesFisher(2.0), lambda u: torch.cat([u, u[:1]]), "length 0 and points nowhere"),
+        (ff.families.VonMisesFisher(), lambda u: torch.cat([u, u[:1]]), "length 0 and points nowhere"),
+    ],
+)
+def test_outputs_that_are_no_parameters_are_named(family: Any, mean: Any, said: str) -> None:
+    M = ff.StatisticalManifold(mean, ff.charts.identity(2), family)
+    with pytest.raises(ff.errors.MapError, match=rf"no parameters of the family at u = \[0, 0\]: .*{said}"):
+        M.metric([0.0, 0.0])
+    tolerant = ff.StatisticalManifold(mean, ff.charts.identity(2), family, degenerate="nan")
+    with pytest.warns(ff.errors.DegenerateImmersionWarning):
+        assert tolerant.scalar_curvature([0.0, 0.0]).isnan()

@@ -23,6 +23,7 @@ from fisherflat.spaces.families._parametric import (
     places,
     rows,
     spheres,
+    unbounded,
 )
 from fisherflat.spaces.jets import Jet
 
@@ -144,7 +145,8 @@ class Poisson(ParametricFamily):
         inverse = 1 / slope[:, 0].masked_fill(slope[:, 0] == 0, torch.inf)
         tangents = torch.mul(slope, first, out=sheet.first[0])
         seconds = sheet.plus(torch.mul(slope, second, out=sheet.second[0]), tangents, first, 0.5)
-        ambient = Ambient(self.ambient_dim(shape), None, _entrywise(inverse))
+        why = unbounded(value, slope, "the logarithm of a rate")
+        ambient = Ambient(self.ambient_dim(shape), None, _entrywise(inverse), outside=why)
         return Framed(sheet.joined([tangents], [seconds]), ambient)
 
 

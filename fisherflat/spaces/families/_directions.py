@@ -91,6 +91,7 @@ class VonMisesFisher(ParametricFamily):
         n = value / length
         radial, radials = ((n * x).sum(-1, keepdim=True) for x in (first, second))
         turn = (first - radial * n) / length
+        why = "a direction has length 0 and points nowhere" if some(length == 0) else None
 
         def around(radius: float | Tensor, rate: Tensor) -> Tensor:
             """`r n_ij` and what its covariant derivative adds, of `rate` times `n_j`."""
@@ -107,10 +108,10 @@ class VonMisesFisher(ParametricFamily):
 
             tangents = [torch.mul(turn, radius, out=sheet.first[0])]
             seconds = [around(radius, -radius / length * radial)]
-            return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), round_))
+            return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), round_, outside=why))
         inner = gram(turn)[..., i, j].transpose(1, 2)[..., None]
         grow = radials + length * inner
-        known, why = length <= _LARGEST, None
+        known = length <= _LARGEST
         if some(length > _LARGEST):
             most = float(length.nan_to_num(0.0, math.inf).max())
             why = f"the length of one, its concentration, is {most:.3g}, and VonMisesFisher takes up to {_LARGEST:.0f}"

@@ -15,6 +15,7 @@ import torch
 from fisherflat._arrays import integer
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
+from fisherflat.spaces.families._normal import LOG_SIGMA
 from fisherflat.spaces.families._parametric import (
     Ambient,
     Framed,
@@ -24,6 +25,7 @@ from fisherflat.spaces.families._parametric import (
     leading,
     places,
     spheres,
+    unbounded,
 )
 from fisherflat.spaces.jets import Jet
 
@@ -77,6 +79,8 @@ class FullGaussian(ParametricFamily):
         members = leading(shape)
         d, k = self.size, jet.k
         value, data = (_turned(x) for x in jet.coefficients.unflatten(-1, (members, -1)).tensor_split([1], 1))
+        on = [d + a * (a + 3) // 2 for a in range(d)]
+        why = unbounded(value[on], (-value[on]).exp(), LOG_SIGMA)
         found = self._relative(value, data, k)
         if torch.is_grad_enabled():
             found = [row.clone() for row in found]  # what a tape has seen stays as it is
@@ -103,7 +107,7 @@ class FullGaussian(ParametricFamily):
             row[-1] *= math.sqrt(2)
         every = torch.cat([row[part].transpose(0, 1) for part in (slice(1), slice(1, None)) for row in found], 1)
         sheet = torch.stack([one.T.reshape(len(jet.coefficients), -1) for one in every], 1)
-        ambient = Ambient(self.ambient_dim(shape), self._curvature(members), self._cubic)
+        ambient = Ambient(self.ambient_dim(shape), self._curvature(members), self._cubic, outside=why)
         return Framed(torch.nn.functional.pad(sheet, (0, 0, 1, 0)), ambient)
 
     def _relative(self, value: Tensor, data: Tensor, k: int) -> list[Float[Tensor, "n S M"]]:

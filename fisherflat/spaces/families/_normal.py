@@ -21,8 +21,12 @@ from fisherflat.spaces.families._parametric import (
     places,
     rows,
     spheres,
+    unbounded,
 )
 from fisherflat.spaces.jets import Jet
+
+#: what is said of one that is out of bounds
+LOG_SIGMA = "the logarithm of a standard deviation"
 
 
 class DiagonalGaussian(ParametricFamily):
@@ -59,6 +63,7 @@ class DiagonalGaussian(ParametricFamily):
         value, first, second = rows(jet, shape)
         n = shape[-1] // 2
         scale, sheet = (-value[..., n:]).exp(), Sheet(jet, leading(shape), n, n)
+        why = unbounded(value[..., n:], scale, LOG_SIGMA)
         tangents, seconds = _spread(sheet, scale, first, second, n, 1)
         seconds[1] = sheet.plus(seconds[1], tangents[0], tangents[0], 1 / math.sqrt(2))
 
@@ -74,7 +79,7 @@ class DiagonalGaussian(ParametricFamily):
             (m, t), (n, s) = halves(x), halves(y)
             return torch.stack([(m * s + t * n) * 2**0.5, (m * n + 2 * t * s) * 2**0.5], -2).flatten(1)
 
-        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
+        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic, outside=why))
 
 
 class IsotropicGaussian(ParametricFamily):
@@ -105,6 +110,7 @@ class IsotropicGaussian(ParametricFamily):
         value, first, second = rows(jet, shape)
         n, (i, j) = shape[-1] - 1, places(jet.k)
         scale, sheet = (-value[..., n:]).exp(), Sheet(jet, leading(shape), n, 1)
+        why = unbounded(value[..., n:], scale, LOG_SIGMA)
         tangents, seconds = _spread(sheet, scale, first, second, n, n)
         lengths = gram(tangents[0])[..., i, j].transpose(1, 2)[..., None]
         seconds[1] = torch.add(seconds[1], lengths, alpha=1 / math.sqrt(2 * n), out=sheet.over(seconds[1]))
@@ -118,7 +124,7 @@ class IsotropicGaussian(ParametricFamily):
             spread = unit * ((m * o).sum(-1, keepdim=True) + 2 * t * s)
             return torch.cat([unit * (m * s + t * o), spread], -1).flatten(1)
 
-        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic))
+        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic, outside=why))
 
 
 def _spread(

@@ -8,6 +8,7 @@ its covariant second derivatives, and the curvature of N on its tangents. The Ga
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from fisherflat._arrays import some
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError, MapError
@@ -254,6 +256,16 @@ def jointly(rest: Tensor) -> Tensor:
     **Args:** `rest` `[P, ...]`, one minus the probability of that value, for each.
     """
     return torch.expm1(torch.log1p(-rest.flatten(1)).sum(-1)).abs()
+
+
+def unbounded(logarithm: Tensor, exponential: Tensor, what: str) -> str | None:
+    """What is wrong where an exponential, or one over it, is no number; `what` its logarithm is."""
+    bad = ~exponential.isfinite()
+    if not some(bad):
+        return None
+    worst = float(logarithm.detach()[bad].reshape(-1)[0])
+    hint = ", beyond where exponentials are numbers: clamp it" if math.isfinite(worst) else ""
+    return f"{what} is {worst:.6g}{hint}"
 
 
 def gram(x: Tensor) -> Tensor:
