@@ -264,8 +264,10 @@ def unbounded(logarithm: Tensor, exponential: Tensor, what: str) -> str | None:
     if not some(bad):
         return None
     worst = float(logarithm.detach()[bad].reshape(-1)[0])
-    hint = ", beyond where exponentials are numbers: clamp it" if math.isfinite(worst) else ""
-    return f"{what} is {worst:.6g}{hint}"
+    why = (
+        "its exponential, or one over that, is not finite: clamp it" if math.isfinite(worst) else "which is not finite"
+    )
+    return f"{what} is {worst:.6g}, {why}"
 
 
 def gram(x: Tensor) -> Tensor:
