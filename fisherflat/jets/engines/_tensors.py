@@ -49,7 +49,9 @@ def _alone(a: Any, b: Any = None) -> Tensor:
     rank, count = (max(sizes) for sizes in zip(*((s.dim() - 2, s.shape[0]) for s in given), strict=True))
     one, two = (padded(aligned(s, rank), count) for s in given)
     equal = one == two
-    return (equal[0] & ~equal[1:].all(0)).reshape(equal.shape[1], -1).any(1)
+    # what is infinite and moves by finite numbers, as a masked score, is so nearby too
+    masked = one[0].isinf() & one[1:].isfinite().all(0) & two[1:].isfinite().all(0)
+    return (equal[0] & ~equal[1:].all(0) & ~masked).reshape(equal.shape[1], -1).any(1)
 
 
 def _more(out: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
