@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -139,9 +139,12 @@ class Analysis(Result):
         """The rows, one after the other."""
         return iter(self.rows)
 
-    def to_pair(self) -> pd.DataFrame:
-        """The rows, with all that it takes to pair them with others."""
-        return self.shown.table
+    def to_pair(self, **where: Any) -> Iterable[pd.DataFrame]:
+        """The rows in pieces, with all that it takes to pair them with others, of some layers or parts."""
+        table = self.shown.table
+        for name, value in where.items():
+            table = table[table[name] == value]
+        return [table]
 
     @property
     def texts(self) -> dict[int, str]:

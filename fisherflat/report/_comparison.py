@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +17,12 @@ from fisherflat.report import _comparison_page as page
 from fisherflat.report._analysis import Analysis
 from fisherflat.report._captions import caption, of_part
 from fisherflat.report._comparison_in_words import headline, overview, sentences
+from fisherflat.report._estimates import joined
+from fisherflat.report._large import LargeAnalysis
 from fisherflat.report._page import as_asked
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure, blank
-from fisherflat.studies.comparison import AGREEMENT, DIFFERENCES, Pairs, agreements, differences, paired
+from fisherflat.studies.comparison import AGREEMENT, DIFFERENCES, Pairing, Pairs, agreements, differences, paired
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,12 +54,19 @@ class Comparison(Result):
         self.pairs  # noqa: B018  # what cannot be compared is refused now
 
     @cached_property
-    def pairs(self) -> Pairs | None:
-        """What belongs together; `None` where nothing was measured in some of them."""
+    def pairs(self) -> Pairs | Pairing | None:
+        """What belongs together; `None` where nothing was measured in some of them.
+
+        Where the rows of an analysis are too many for one table, so are the pairs: then they come piece by piece, from
+        `.pieces()`.
+        """
         measured = len(self.analyses) > 1 and all(analysis.measured for analysis in self.analyses)
         if not measured or not self.complete:
             return None
-        return paired({name: one.to_pair() for name, one in zip(self.names, self.analyses, strict=True)})
+        named = dict(zip(self.names, self.analyses, strict=True))
+        if any(isinstance(one, LargeAnalysis) for one in self.analyses):
+            return Pairing(named)
+        return paired({name: one.shown.table for name, one in named.items()})
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -81,7 +90,14 @@ class Comparison(Result):
 
         if self.pairs is None:
             return pd.DataFrame(columns=[*by, *DIFFERENCES])
-        return differences(self.pairs.table, by)
+        return joined([differences(pairs, by) for pairs in self._grouped("layer" in by)], [*by, *DIFFERENCES])
+
+    def _grouped(self, layers: bool) -> Iterator[pd.DataFrame]:
+        """The pairs, with those of a part in a reading together, of one layer or of all of them."""
+        if isinstance(self.pairs, Pairing):
+            yield from self.pairs.pieces() if layers else self.pairs.over_layers()
+        elif self.pairs is not None:
+            yield self.pairs.table
 
     @cached_property
     def agreement(self) -> pd.DataFrame:
@@ -89,11 +105,7 @@ class Comparison(Result):
 
         The columns are those of `fisherflat.statistics.Agreement`.
         """
-        import pandas as pd
-
-        if self.pairs is None:
-            return pd.DataFrame(columns=["model", "part", "reading", *AGREEMENT])
-        return agreements(self.pairs.table)
+        return joined([agreements(pairs) for pairs in self._grouped(False)], ["model", "part", "reading", *AGREEMENT])
 
     @cached_property
     def gates(self) -> pd.DataFrame:
@@ -170,8 +182,8 @@ class Comparison(Result):
     def files(self) -> dict[str, Content]:
         """`differences.csv` by layer, `overall.csv` over them, `agreement.csv`, `gates.csv` and `pairs.csv`.
 
-        `differences_live.png` and so on show them, a figure a reading. Each analysis has a folder of its own,
-        `analysis-0` and so on.
+        Of analyses that outgrow a table there is no `pairs.csv`. `differences_live.png` and so on show them, a figure a
+        reading. Each analysis has a folder of its own, `analysis-0` and so on.
         """
         files: dict[str, Content] = {
             "differences.csv": self.table,
@@ -189,7 +201,8 @@ class Comparison(Result):
             },
         }
         if self.pairs is not None:
-            files["pairs.csv"] = self.pairs.table
+            if isinstance(self.pairs, Pairs):
+                files["pairs.csv"] = self.pairs.table
             for held in dict.fromkeys(self.table["reading"]):
                 rows = self.table[self.table["reading"] == held]
                 if (rows["word"] != "not measured").any() and (rows[["before", "after"]] != 0).any(axis=None):

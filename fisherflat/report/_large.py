@@ -92,6 +92,8 @@ class LargeAnalysis(Analysis):
         for path in files:
             with parquet.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
+                    if _without(file.metadata.row_group(group), where):
+                        continue
                     read = file.read_row_group(group, columns=[*dict.fromkeys((*wanted, *where))])
                     found = read if condition is None else read.filter(condition)
                     if len(found):
@@ -124,11 +126,9 @@ class LargeAnalysis(Analysis):
         """The rows, one after the other."""
         return (row for piece in self.scan() for row in rows_of(piece))
 
-    def to_pair(self) -> pd.DataFrame:
-        """As of `Analysis`, in memory, with no column more."""
-        import pandas as pd
-
-        return pd.concat(self.scan(PAIRED, **self._first), ignore_index=True)
+    def to_pair(self, **where: Any) -> Iterable[pd.DataFrame]:
+        """As of `Analysis`, with no column more."""
+        return self.scan(PAIRED, **self._first, **where)
 
     def _too_many(self) -> InputError:
         return InputError(
@@ -243,6 +243,19 @@ class LargeAnalysis(Analysis):
 def _parts_in(folder: Path) -> list[Path]:
     """The parts of a table, in order."""
     return sorted(folder.glob("part-*.parquet"))
+
+
+def _without(group: Any, where: Mapping[str, Any]) -> bool:
+    """Whether a group of rows has none of some layers or parts, as its own statistics say."""
+    for number in range(group.num_columns):
+        column = group.column(number)
+        name, known = column.path_in_schema, column.statistics
+        if name in ("layer", "part") and name in where and known is not None and known.has_min_max:
+            wanted = where[name]
+            values = wanted if isinstance(wanted, (list, tuple, range, set)) else [wanted]
+            if all(value is not None and not known.min <= value <= known.max for value in values):
+                return True
+    return False
 
 
 def _pieces(rows: Iterable[Mapping[str, Any]], count: int) -> Iterator[Iterator[Mapping[str, Any]]]:

@@ -102,7 +102,9 @@ class Track(Result):
         for run in self.runs:
             stages = [s for s in self.measured if s.run == run and s.analysis is not None and s.analysis.complete]
             if len(stages) > 1:
-                ends = {f"step {s.step}": s.analysis.to_pair() for s in (stages[0], stages[-1]) if s.analysis}
+                ends = {
+                    f"step {s.step}": pd.concat(s.analysis.to_pair()) for s in (stages[0], stages[-1]) if s.analysis
+                }
                 changed = differences(paired(ends).table, by)
                 found.append(changed.assign(run=run, **{"from": stages[0].step, "to": stages[-1].step}))
         columns = ["run", "from", "to", *by, *DIFFERENCES]

@@ -10,11 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 
 import fisherflat as ff
 from fisherflat.errors import InputError
 from fisherflat.report import LargeAnalysis, load
+from fisherflat.studies.comparison import Pairing, Pairs
 from fisherflat.studies.layers import _run as run
 
 SMALL: dict[str, Any] = {"layers": [2, 0], "points": 2, "parts": ["attention", "mlp"], "progress": False}
@@ -209,17 +211,52 @@ def test_saved_where_it_lies_its_parts_are_not_written_again(both: Any) -> None:
 
 
 def test_models_of_many_rows_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few: dict[str, Any] = {"layers": [0], "points": 2, "parts": ["mlp"], "progress": False}
-    models = ["python-llama", "python-qwen3-next"]
-    expected = ff.compare(models, [[1, 2, 3]], **few)
+    few: dict[str, Any] = {"layers": [0, 1], "points": 2, "parts": ["mlp", "block"], "progress": False}
+    models, prompts = ["python-llama", "python-qwen3-next"], [[1, 2, 3], [4, 5, 6, 7], [1, 2, 3]]
+    expected = ff.compare(models, prompts, **few)
     monkeypatch.setattr(run, "MANY", 1)
-    found = ff.compare(models, [[1, 2, 3]], folder=tmp_path, **few)
+    monkeypatch.setattr("fisherflat.report._large.AT_A_TIME", 7)
+    found = ff.compare(models, prompts, folder=tmp_path, **few)
     found.save(tmp_path)
     for one in (found, ff.Comparison.load(tmp_path)):
         assert all(isinstance(each, LargeAnalysis) for each in one.analyses)
         pd.testing.assert_frame_equal(one.table, expected.table, check_dtype=False)
         pd.testing.assert_frame_equal(one.gates, expected.gates, check_dtype=False)
-        assert one.pairs is not None and len(one.pairs.table) == len(expected.pairs.table)
+        for name in ("overall", "agreement"):
+            pd.testing.assert_frame_equal(getattr(one, name), getattr(expected, name), check_dtype=False)
+        assert isinstance(one.pairs, Pairing) and isinstance(expected.pairs, Pairs)
+        pairs = pd.concat(one.pairs.pieces(), ignore_index=True)
+        columns = list(pairs.columns)
+        pd.testing.assert_frame_equal(
+            *(table.sort_values(columns[:8], ignore_index=True) for table in (pairs, expected.pairs.table)),
+            check_dtype=False,
+        )
+        assert one.opening() == expected.opening()
+
+
+def test_groups_of_rows_without_what_is_asked_for_are_not_read(
+    both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, *_ = both
+    monkeypatch.setattr("fisherflat.report._large.AT_A_TIME", 7)
+    large = LargeAnalysis.written(whole.rows, tmp_path, model="m", settings=whole.settings, complete=True)
+    read = parquet.ParquetFile.read_row_group
+    groups = list[int]()
+
+    def counted(self: Any, group: int, **options: Any) -> Any:
+        groups.append(group)
+        return read(self, group, **options)
+
+    monkeypatch.setattr(parquet.ParquetFile, "read_row_group", counted)
+    every = len(list(large.scan(["layer"])))
+    groups.clear()
+    table = whole.table
+    for layer in table["layer"].unique():
+        for part in table["part"].unique():
+            found = sum(len(piece) for piece in large.scan(["point"], layer=int(layer), part=part))
+            assert found == ((table["layer"] == layer) & (table["part"] == part)).sum()
+    assert len(groups) < every * table[["layer", "part"]].drop_duplicates().shape[0]
+    assert not list(large.scan(["point"], layer=99)) and not list(large.scan(["point"], part="nothing"))
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

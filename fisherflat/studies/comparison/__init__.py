@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from fisherflat.studies.comparison._differences import AGREEMENT, DIFFERENCES, agreements, differences, word
-from fisherflat.studies.comparison._pairs import PAIRED, Pairs, paired
+from fisherflat.studies.comparison._pairs import PAIRED, Pairing, Pairs, paired
 
-__all__ = ["AGREEMENT", "DIFFERENCES", "PAIRED", "Pairs", "agreements", "differences", "paired", "word"]
+__all__ = ["AGREEMENT", "DIFFERENCES", "PAIRED", "Pairing", "Pairs", "agreements", "differences", "paired", "word"]
