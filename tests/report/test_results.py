@@ -121,11 +121,16 @@ def test_tables_of_before_are_read(tmp_path: Path) -> None:
 
 def test_prompts_cannot_run_in_a_spreadsheet_or_a_terminal(tmp_path: Path) -> None:
     starts = ['=HYPERLINK("x")', "+1", "@sum(a)", " -2", "\x1b[31mred", "\u202eback", "\x9b1m", "a\r=b"]
+    model, first = ff.load("python-llama"), f"{starts[0]} and so on"
+    analysis = ff.analyze(model, first, layers=[0], parts=["mlp"], readings=["live"], positions="last", points=1,
+                          progress=False)  # fmt: skip
+    depth = ff.study_depth(model, first, points=1, budget_points=0, resolution=0, readings=["live"], progress=False)
+    assert analysis.rows[0]["text"] == depth.text == first
     for number, start in enumerate(starts):
         text = f"{start} and so on"
         folder = tmp_path / str(number)
-        found = ff.analyze("python-llama", text, layers=[0], parts=["mlp"], readings=["live"], positions="last",
-                           points=1, progress=False)  # fmt: skip
+        rows = [row | {"text": text} for row in analysis.rows]
+        found = ff.Analysis(rows, model=analysis.model, settings=analysis.settings, complete=True)
         found.save(folder)
         cell = pd.read_csv(folder / "table.csv").text[0]
         assert cell.startswith("'") == (text.strip()[0] in "=+@-")
@@ -134,8 +139,7 @@ def test_prompts_cannot_run_in_a_spreadsheet_or_a_terminal(tmp_path: Path) -> No
         from rich.console import Console
 
         console = Console(file=open(tmp_path / "out", "w", encoding="utf-8"), width=80)  # noqa: SIM115
-        console.print(ff.study_depth("python-llama", text, points=1, budget_points=0, resolution=0, readings=["live"],
-                                     progress=False).summary())  # fmt: skip
+        console.print(DepthStudy(**vars(depth) | {"text": text}).summary())
         console.file.close()
         assert not set((tmp_path / "out").read_text(encoding="utf-8")) & set("\x1b\x9b\u202e\r")
 
@@ -144,7 +148,7 @@ def test_a_smaller_result_leaves_nothing_of_a_larger_one_and_all_that_is_not_of_
     """In one folder after the other; what a document says that its result wrote is believed of its own folder alone."""
     model, out, theirs = Model(tiny_model("afmoe")), tmp_path / "out", tmp_path / "theirs.txt"
     small: dict[str, Any] = {"layers": [1], "positions": "last", "points": 1, "progress": False, "folder": out}
-    large = ff.analyze(model, [IDS, IDS[:4]], heads=[0], depth=True, **small)
+    large = ff.analyze(model, [IDS, IDS[:4]], parts=["attention"], heads=[0], depth=True, **small)
     before = set(large.save(out))
     assert {path.name for path in before} > {"heads.png", "gaps.csv", "gaps.png"}
     assert (out / "depth" / "prompt-1" / "depth.json").exists()
