@@ -7,7 +7,7 @@ import gc
 import pickle
 import threading
 import weakref
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -168,12 +168,19 @@ def test_a_graph_says_that_its_weights_have_changed(double: bool, use: str) -> N
     assert not torch.equal(ff.freeze(layer, x)(x), before)
 
 
+@cache
+def block_and_graphs() -> tuple[ff.Block, ff.jets.Graph, ff.jets.Graph, ff.jets.Graph]:
+    """A block, its graph, live and frozen, and a long graph."""
+    block = ff.load("python-qwen3-next").blocks([1, 2, 3, 4])[0]
+    long = ff.trace(lambda x: reduce(lambda y, _: torch.tanh(y), range(3000), x), torch.ones(3))
+    return block, ff.trace(block, block.input), ff.freeze(block, block.input), long
+
+
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
 def test_graphs_blocks_and_manifolds_can_be_copied_and_pickled(how: Any) -> None:
     """What comes out says and does the same, names of weights and what is held included; also where it is long."""
-    block = ff.load("python-qwen3-next").blocks([1, 2, 3, 4])[0]
+    block, graph, frozen, long = block_and_graphs()
     chart, zero = ff.charts.principal(block.input, index=-1), torch.zeros(2)
-    graph, frozen = ff.trace(block, block.input), ff.freeze(block, block.input)
     for thing in (block, block.attention, graph, frozen):
         torch.testing.assert_close(how(thing)(block.input), thing(block.input), rtol=1e-12, atol=1e-14)
     assert str(how(graph)) == str(graph) and how(frozen).held == frozen.held
@@ -183,7 +190,6 @@ def test_graphs_blocks_and_manifolds_can_be_copied_and_pickled(how: Any) -> None
         manifold = ff.StatisticalManifold(mean, chart)
         expected = manifold.scalar_curvature(zero)
         torch.testing.assert_close(how(manifold).scalar_curvature(zero), expected, rtol=1e-9, atol=1e-14)
-    long = ff.trace(lambda x: reduce(lambda y, _: torch.tanh(y), range(3000), x), torch.ones(3))
     assert len(how(long).nodes) == 3001
 
 
