@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def test_the_table_and_the_file_hold_every_stack_and_reading(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(stacks, "POSITIONS", ("none", "output"))
+    monkeypatch.setattr(stacks, "trajectories", partial(trajectories, depth=4))
     options = ["--seeds", "2", "--mlp", "none", "--width", "8", "--out", str(tmp_path / "stacks.csv")]
     monkeypatch.setattr(sys, "argv", ["stacks", *options])
     stacks.main()
@@ -54,7 +56,7 @@ def test_the_table_and_the_file_hold_every_stack_and_reading(
     with open(tmp_path / "stacks.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 3
-    live = trajectories(Kind("output", "none", 8, 1.0), seeds=2)["live"]
+    live = trajectories(Kind("output", "none", 8, 1.0), seeds=2, depth=4)["live"]
     (row,) = [r for r in rows if (r["gate"], r["scale"], r["reading"]) == ("output", "1.0", "live")]
     assert float(row["last"]) == pytest.approx(live[-1].mean().item())
     monkeypatch.setattr(sys, "argv", ["stacks", "--seeds", "1"])
