@@ -25,7 +25,7 @@ HOSTILE = "<script>$\\frac{x$ %s \x1b[31m{0} 日本語 " + "W" * 200
 
 
 def _analysis() -> ff.Analysis:
-    return ff.analyze(Model(tiny_model("afmoe")), [IDS, OTHER], points=3, heads="all", progress=False)
+    return ff.analyze(Model(tiny_model("afmoe")), [IDS, OTHER], points=2, heads=[0, 2], progress=False)
 
 
 def _undecided() -> ff.Analysis:
