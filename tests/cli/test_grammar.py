@@ -153,14 +153,13 @@ def test_every_help_has_examples_of_its_command() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_examples_of_the_help_run(name: str, tmp_path: Path) -> None:
+def test_the_examples_of_the_help_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are printed, one after the other; what they say was written is all that was, and no name has a space."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    monkeypatch.chdir(tmp_path)
     said: set[Path] = set()
     for line in examples(name):
-        command = [sys.executable, "-m", "fisherflat.cli", *shlex.split(line)[1:]]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, (line, done.stderr)
+        done = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
+        assert done.exit_code == 0, (line, done.output)
         said |= {tmp_path / one for one in re.findall(r"^written: (.*)$", done.stdout, re.MULTILINE)}
     files = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert files == said
