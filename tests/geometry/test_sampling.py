@@ -15,8 +15,8 @@ import fisherflat as ff
 from fisherflat.errors import DegenerateImmersionError, DegenerateImmersionWarning, InputError, PrecisionWarning
 from fisherflat.geometry import Bounded
 
-#: enough for a bias of a sixth of a standard error of one run
-SEEDS = 400
+#: enough for a bias of a tenth of a standard error of one run
+SEEDS = 1000
 
 
 def sphere(radius: float) -> object:
