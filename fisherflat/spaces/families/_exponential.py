@@ -129,7 +129,7 @@ class ExponentialFamily(ParametricFamily):
         same = torch.isclose(
             found[some_points], alone, rtol=2**-40 if theta.dtype == torch.float64 else 2**-16, equal_nan=True
         )
-        return found if same.all() else torch.stack([self._value(point, shape) for point in theta])
+        return found if not some(~same) else torch.stack([self._value(point, shape) for point in theta])
 
     def _value(self, point: Tensor, shape: tuple[int, ...]) -> Tensor:
         try:
