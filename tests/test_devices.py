@@ -173,8 +173,8 @@ def test_a_table_that_is_not_moved_would_be_seen():
 def far_away():
     """What is done where the host would have to wait, on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("_norms", "_taylor"):
-            patch.setattr(f"fisherflat.jets.engines.{module}.on_host", lambda tensor: False)
+        for module in ("engines._tensors", "engines._taylor", "rules._rows"):
+            patch.setattr(f"fisherflat.jets.{module}.on_host", lambda tensor: False)
         yield
 
 
