@@ -58,6 +58,7 @@ class Rows(Protocol):
         """The rows in pieces, of some layers or parts: `PAIRED`."""
 
 
+@displayed
 class Pairing:
     """How the rows of the first analysis belong to those of each other.
 
