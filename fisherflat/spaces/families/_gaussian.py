@@ -132,7 +132,8 @@ class Gaussian:
         if self.covariance.dim() < 2:
             if taped is not None:
                 return vectors / taped.sqrt().to(vectors)
-            return vectors if self._unit else vectors / self._placed(self._deviation, vectors)
+            # without a tape also by one: where arithmetic has noise, that stands for what the map's last op rounds
+            return vectors if self._unit and vectors.requires_grad else vectors / self._placed(self._deviation, vectors)
         inverse = self._inverse
         if taped is not None:  # the value that is right to the last place, with the derivatives of a plain one
             plain = torch.linalg.inv(torch.linalg.cholesky((taped + taped.mT) / 2))
