@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,7 @@ class XlaEngine(TaylorEngine):
         out = u.new_empty(len(u), size(self._chart.k), self._dim)
         for first in range(0, len(u), count):
             taken = slice(first, first + count)
-            out[taken] = self._compiled(u[taken], None if basis is None else basis[taken], count)
+            _put(out[taken], self._compiled(u[taken], None if basis is None else basis[taken], count))
         return out
 
     def _at_a_time(self, points: int, shared: bool) -> int:
@@ -167,6 +168,14 @@ class _Course(TensorAlgebra):
                 row = self.row(node, Series(out, k), i)
                 row += more[1 + i, i:k] + more[1 + i : 1 + k, i]
         return Series(out, k)
+
+
+def _put(out: Tensor, found: Tensor) -> None:
+    """A copy without threads of torch's, which would go on waiting busily on cores that XLA needs for the next piece."""
+    if out.is_cpu:
+        np.copyto(out.numpy(), found.numpy())
+    else:
+        out.copy_(found)
 
 
 def _lengthened(x: Tensor, count: int) -> Tensor:
