@@ -171,7 +171,7 @@ class _Course(TensorAlgebra):
 
 
 def _put(out: Tensor, found: Tensor) -> None:
-    """A copy without threads of torch's, which would go on waiting busily on cores that XLA needs for the next piece."""
+    """A copy without threads of torch's, which would go on waiting busily on cores that XLA needs next."""
     if out.is_cpu:
         np.copyto(out.numpy(), found.numpy())
     else:
