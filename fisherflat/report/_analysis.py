@@ -31,6 +31,7 @@ from fisherflat.report._in_depth import depth_studies
 from fisherflat.report._result import Result, reading
 from fisherflat.report._writer import Content, Figure
 from fisherflat.report._xarray import dataset
+from fisherflat.studies.comparison import chosen
 from fisherflat.studies.layers import CORNERS, QUANTITIES, negligible
 
 if TYPE_CHECKING:
@@ -141,10 +142,7 @@ class Analysis(Result):
 
     def to_pair(self, **where: Any) -> Iterable[pd.DataFrame]:
         """The rows in pieces, with all that it takes to pair them with others, of some layers or parts."""
-        table = self.shown.table
-        for name, value in where.items():
-            table = table[table[name] == value]
-        return [table]
+        return [chosen(self.shown.table, where)]
 
     @property
     def texts(self) -> dict[int, str]:

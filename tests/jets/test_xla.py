@@ -202,5 +202,23 @@ def test_wrong_numbers_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None
 
     call = Program.__call__
     monkeypatch.setattr(Program, "__call__", lambda self, *u: ((found := call(self, *u))[0] * (1 + 1e-6), found[1]))
+    manifold = ff.StatisticalManifold(torch.sin, ff.charts.identity(2), engine="xla")
+    for _ in range(2):  # nor when they are asked for again
+        with pytest.raises(ff.errors.UnsupportedOpError, match="numbers of the default engine"):
+            manifold.jet([0.3, 0.4])
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_could_not_be_compared_at_first_is_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the first point all that is computed is the default engine's; what was compiled shows at the second."""
+    from fisherflat.jets.xla import Program
+
+    norm, x = torch.nn.LayerNorm(6, eps=1e-12).double(), X - X.mean()
+    chart = ff.charts.affine(torch.zeros_like(x), torch.stack([x, torch.linspace(-1, 1, 6, dtype=x.dtype) ** 3]))
+    call = Program.__call__
+    monkeypatch.setattr(Program, "__call__", lambda self, *u: ((found := call(self, *u))[0] * (1 + 1e-6), found[1]))
+    manifold = ff.StatisticalManifold(norm, chart, engine="xla")
+    right = ff.StatisticalManifold(norm, chart).jet([1.0, 0.0]).coefficients
+    assert torch.equal(manifold.jet([1.0, 0.0]).coefficients, right)
     with pytest.raises(ff.errors.UnsupportedOpError, match="numbers of the default engine"):
-        ff.StatisticalManifold(torch.sin, ff.charts.identity(2), engine="xla").jet([0.3, 0.4])
+        manifold.jet([0.7, -0.4])

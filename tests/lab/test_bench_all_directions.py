@@ -64,7 +64,6 @@ print(runners.table(found))
 
 
 def test_workers_of_an_instance_of_ones_own_have_the_priority_of_its_process() -> None:
-    pytest.importorskip("ray")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

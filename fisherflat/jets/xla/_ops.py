@@ -148,6 +148,13 @@ def _convolution(
     return out if bias is None else out + whole(bias).reshape(-1, *(1,) * (out.ndim - 2))
 
 
+def _solve_triangular(a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
+    a, b = whole(a), whole(b)
+    lead = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (jnp.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (a, b))
+    return lax.linalg.triangular_solve(a, b, left_side=left, lower=not upper, unit_diagonal=unitriangular)
+
+
 # -- ops that move entries ---------------------------------------------------------------------------------------------
 
 
@@ -229,10 +236,6 @@ def _topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = Tr
     return lax.slice_in_dim(values, 0, k, axis=dim), lax.slice_in_dim(order, 0, k, axis=dim)
 
 
-def _polygamma(n: int, x: Any) -> Any:
-    return each(lambda x: jax.scipy.special.polygamma(n, x), x)
-
-
 def _copied(x: Any, *_: Any, **__: Any) -> Any:
     return x
 
@@ -252,9 +255,8 @@ OPS: dict[str, Callable[..., Any]] = {
     **{name: _entries(getattr(jnp, other)) for name, other in _OTHER_NAME.items()},
     "add": _scaled(jnp.add),
     "sub": _scaled(jnp.subtract),
-    "rsub": _scaled(lambda a, b: b - a),
+    "rsub": lambda a, b, *, alpha=1: _scaled(jnp.subtract)(b, a, alpha=alpha),
     "addcmul": _addcmul,
-    "addbmm": lambda x, a, b: _added(x, a, b),
     "addmm": _added,
     "baddbmm": _added,
     "bmm": _matmul,
@@ -279,7 +281,6 @@ OPS: dict[str, Callable[..., Any]] = {
     "_to_copy": _copied,
     "clone": _copied,
     "lift_fresh_copy": _copied,
-    "contiguous": _copied,
     "clamp": _clamp,
     "clamp_max": lambda x, high: _clamp(x, None, high),
     "clamp_min": _clamp,
@@ -290,9 +291,9 @@ OPS: dict[str, Callable[..., Any]] = {
     "erfinv": _entries(jax.scipy.special.erfinv),
     "floor_divide": _entries(jnp.floor_divide),
     "lgamma": _entries(jax.scipy.special.gammaln),
+    "linalg_solve_triangular": _solve_triangular,
     "masked_fill": lambda x, mask, value: each(lambda x, mask, value: jnp.where(mask, value, x), x, mask, value),
     "nan_to_num": _nan_to_num,
-    "polygamma": _polygamma,
     "relu": _entries(lambda x: jnp.maximum(x, 0)),
     "rsqrt": _entries(lax.rsqrt),
     "sigmoid": _entries(jax.nn.sigmoid),

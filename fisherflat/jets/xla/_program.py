@@ -46,14 +46,14 @@ class Program:
                 f"XLA compiles only what does not depend on numbers, and this map does ({_first(error)}); {_ADVICE}"
             ) from error
         names = [node.target for node in self._recorded.graph.nodes if node.op == "get_attr"]
+        run = jax.jit(lambda constants, *arrays: _lowered(self._recorded, constants, arrays, rows))
         with _doubles():
-            self._constants = {name: _array(_attribute(self._recorded, name)) for name in names}
-            run = jax.jit(lambda constants, *arrays: _lowered(self._recorded, constants, arrays, rows))
             try:
+                self._constants = {name: _array(_attribute(self._recorded, name)) for name in names}
                 self._run = run.lower(self._constants, *map(_given, given)).compile(_WIDE if given[0].is_cpu else None)
             except UnsupportedOpError:
                 raise
-            except Exception as error:  # whatever jax makes of an op with arguments that it is rarely given
+            except Exception as error:  # whatever jax makes of arguments that an op is rarely given, or of the device
                 raise UnsupportedOpError(f"XLA does not compile this map ({_first(error)}); {_ADVICE}") from error
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:

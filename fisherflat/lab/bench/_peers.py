@@ -149,10 +149,6 @@ def omnibias(subject: Subject) -> Curvature:
     return lambda u: ops.scalar_curvature(u, ManifoldSpec("map", k, metric))
 
 
-def _has_norms(subject: Subject) -> bool:
-    return subject.written_out is not subject.plain
-
-
 def bearable(subject: Subject) -> bool:
     """Whether D reverse passes with 1 + k tangents take seconds, not minutes."""
     outputs = subject.module(subject.inputs(1)[0]).numel()
@@ -171,7 +167,12 @@ def peers() -> list[Peer]:
         Peer("jacfwd(jacrev) + Gauss", forward_over_reverse, by_output=True),
         Peer("textbook", textbook),
         Peer("jacfwd(jacfwd) + Gauss", forward_over_forward, expert=True),
-        Peer("the same, norms written out", forward_over_forward_written, expert=True, applies=_has_norms),
+        Peer(
+            "the same, norms written out",
+            forward_over_forward_written,
+            expert=True,
+            applies=lambda subject: subject.has_norms,
+        ),
         Peer("jvp of double vjp + Gauss", forward_over_double_reverse, expert=True),
     ]
     if importlib.util.find_spec("omnibias") and importlib.util.find_spec("omnibias.geometry"):

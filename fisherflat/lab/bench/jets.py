@@ -111,10 +111,6 @@ def _jax(how: str) -> Callable[[Subject, Tensor], Callable[[], Any]]:
     return build
 
 
-def _has_norms(subject: Subject) -> bool:
-    return subject.written_out is not subject.plain
-
-
 CONTENDERS = [
     Contender(OURS, _ours("taylor")),
     Contender(COMPILED, _ours("xla"), jax=True),
@@ -122,7 +118,7 @@ CONTENDERS = [
     Contender("jax.experimental.jet, jit", _jax("polarised"), jax=True),
     Contender("folx, jit: traces alone", _jax("laplacian"), jax=True, traces=True),
     Contender("torch nested jacfwd", _torch("plain")),
-    Contender("the same, norms written out", _torch("written_out"), applies=_has_norms),
+    Contender("the same, norms written out", _torch("written_out"), applies=lambda subject: subject.has_norms),
 ]
 
 

@@ -49,6 +49,11 @@ class Subject:
         """Where it runs."""
         return self.chart.point.device
 
+    @property
+    def has_norms(self) -> bool:
+        """Whether nested forward mode is wrong about it as it is."""
+        return self.written_out is not self.plain
+
     @cached_property
     def work(self) -> int:
         """Floating-point operations of one forward pass, as torch counts them; at least 1."""

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from fisherflat.studies.comparison._differences import AGREEMENT, DIFFERENCES, agreements, differences, word
-from fisherflat.studies.comparison._pairs import PAIRED, Pairing, Pairs, paired
+from fisherflat.studies.comparison._pairs import PAIRED, Pairing, Pairs, chosen, paired
 
-__all__ = ["AGREEMENT", "DIFFERENCES", "PAIRED", "Pairing", "Pairs", "agreements", "differences", "paired", "word"]
+__all__ = [
+    "AGREEMENT",
+    "DIFFERENCES",
+    "PAIRED",
+    "Pairing",
+    "Pairs",
+    "agreements",
+    "chosen",
+    "differences",
+    "paired",
+    "word",
+]

@@ -144,6 +144,13 @@ class Pairing:
         return table.assign(model=name)[columns]
 
 
+def chosen(table: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows with these values in columns."""
+    for name, value in where.items():
+        table = table[table[name] == value]
+    return table
+
+
 class _InMemory:
     """The rows of a table."""
 
@@ -153,8 +160,8 @@ class _InMemory:
         self.texts: dict[int, str] = dict(known.itertuples(index=False, name=None))
 
     def to_pair(self, **where: Any) -> Iterable[pd.DataFrame]:
-        """All of them."""
-        return [self._table]
+        """Those of some layers or parts, in one piece."""
+        return [chosen(self._table, where)]
 
 
 class _Side:
