@@ -138,6 +138,22 @@ def test_points_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     agree((whole[0], both(_attention(), TOKENS, many)[1]))
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("quick", "two_threads")
+def test_pieces_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread has a copy of what was compiled, and the last piece is lengthened."""
+    monkeypatch.setattr(_xla, "CACHED", 2**15)
+    many = torch.randn(39, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    agree(both(_attention(), TOKENS, many))
+
+
 @pytest.mark.usefixtures("quick")
 def test_single_precision() -> None:
     agree(both(_attention(), TOKENS, POINTS, dtype=torch.float32), 2e-5)
@@ -196,12 +212,22 @@ def test_no_tape(monkeypatch: pytest.MonkeyPatch) -> None:
         ff.StatisticalManifold(torch.sin, chart, engine="xla").jet([0.0, 0.0])
 
 
-@pytest.mark.usefixtures("quick")
-def test_wrong_numbers_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all that is compiled give numbers that are wrong in the seventh digit."""
     from fisherflat.jets.xla import Program
 
     call = Program.__call__
-    monkeypatch.setattr(Program, "__call__", lambda self, *u: ((found := call(self, *u))[0] * (1 + 1e-6), found[1]))
+
+    def wrong(self: Program, *given: Tensor, worker: int = 0) -> tuple[Tensor, ...]:
+        rows, right = call(self, *given, worker=worker)
+        return rows * (1 + 1e-6), right
+
+    monkeypatch.setattr(Program, "__call__", wrong)
+
+
+@pytest.mark.usefixtures("quick")
+def test_wrong_numbers_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch)
     manifold = ff.StatisticalManifold(torch.sin, ff.charts.identity(2), engine="xla")
     for _ in range(2):  # nor when they are asked for again
         with pytest.raises(ff.errors.UnsupportedOpError, match="numbers of the default engine"):
@@ -211,12 +237,9 @@ def test_wrong_numbers_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.usefixtures("quick")
 def test_what_could_not_be_compared_at_first_is_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the first point all that is computed is the default engine's; what was compiled shows at the second."""
-    from fisherflat.jets.xla import Program
-
     norm, x = torch.nn.LayerNorm(6, eps=1e-12).double(), X - X.mean()
     chart = ff.charts.affine(torch.zeros_like(x), torch.stack([x, torch.linspace(-1, 1, 6, dtype=x.dtype) ** 3]))
-    call = Program.__call__
-    monkeypatch.setattr(Program, "__call__", lambda self, *u: ((found := call(self, *u))[0] * (1 + 1e-6), found[1]))
+    spoil(monkeypatch)
     manifold = ff.StatisticalManifold(norm, chart, engine="xla")
     right = ff.StatisticalManifold(norm, chart).jet([1.0, 0.0]).coefficients
     assert torch.equal(manifold.jet([1.0, 0.0]).coefficients, right)

@@ -112,6 +112,7 @@ class Prefix:
         self._kept = {*self._read, *self._products, *self._still}
         self._first = _needed(graph, self._kept, ())
         self._last = last_uses(self._rest, {graph.output})
+        self._alive: dict[int, int] = {}  # counting takes as long as some ops
         self.saves = bool(self._products) or any(degree[node] == 2 for node in self._read)
 
     def __reduce__(self) -> tuple[type[Prefix], tuple[Graph]]:
@@ -119,8 +120,10 @@ class Prefix:
 
     def coefficients(self, k: int) -> int:
         """The largest number of coefficients alive at a time at each point, in k coordinates."""
-        counts = (1, 1 + k, size(k))
-        return most_alive(self._rest, self._last, lambda node: counts[self._degrees.get(node, 2)])
+        if k not in self._alive:
+            counts = (1, 1 + k, size(k))
+            self._alive[k] = most_alive(self._rest, self._last, lambda node: counts[self._degrees.get(node, 2)])
+        return self._alive[k]
 
     def polynomials(self, xp: Algebra, x: Series) -> dict[Node, Any]:
         """What is needed of the polynomials; `x` `[1 + k, 1, *shape]` is the chart at its origin."""

@@ -8,7 +8,9 @@ computed by the default engine, and so is whatever has noise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -66,13 +68,25 @@ class XlaEngine(TaylorEngine):
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         if not len(u) or u.is_meta or noisy() or self._directions(u.device) < self._chart.k:
             return super().jet(u, basis)
-        count = self._at_a_time(len(u), basis is None)
-        if len(u) <= count:
-            return self._compiled(u, basis, count)
-        out = u.new_empty(len(u), size(self._chart.k), self._dim)
-        for first in range(0, len(u), count):
-            taken = slice(first, first + count)
-            _put(out[taken], self._compiled(u[taken], None if basis is None else basis[taken], count))
+        given = tuple(x.detach() for x in (u, basis) if x is not None)
+        threads = torch.get_num_threads() if u.is_cpu else 1
+        count = self._at_a_time(-(-len(u) // threads), basis is None)
+        kept = self._compiled(given, count)
+        pieces = [tuple(_lengthened(x[i : i + count], count) for x in given) for i in range(0, len(u), count)]
+        if len(pieces) == 1:
+            rows, right = kept.program(*pieces[0])
+        else:
+            rows = u.new_empty(size(self._chart.k), len(pieces) * count, self._dim)
+            right = u.new_empty(len(pieces) * count, dtype=torch.bool)
+            _put_together(kept.program, pieces, rows, right, threads)
+        rows, right = rows[:, : len(u)], right[: len(u)]
+        out = rows.transpose(0, 1)
+        if not kept.compared and right.any():
+            some = right.nonzero()[:count, 0]
+            _compare(out[some], super().jet(*(x[some] for x in given)), self._chart.k)
+            kept.compared = True
+        if not right.all():
+            out[~right] = super().jet(*(x[~right] for x in given))
         return out
 
     def _at_a_time(self, points: int, shared: bool) -> int:
@@ -81,23 +95,16 @@ class XlaEngine(TaylorEngine):
         most = max(1, CACHED // max(one, 1))
         return 2 ** min((points - 1).bit_length(), most.bit_length() - 1)
 
-    def _compiled(self, u: Tensor, basis: Tensor | None, count: int) -> Tensor:
-        """Jets of at most `count` points."""
-        key, state = (count, basis is not None), self._chart.written
-        given = tuple(_lengthened(x, count) for x in (u, basis) if x is not None)
+    def _compiled(self, given: tuple[Tensor, ...], count: int) -> _Kept:
+        """What was compiled for so many points, and directions of their own where such are given."""
+        key, state = (count, len(given) > 1), self._chart.written
         kept = self._programs.get(key)
         if kept is None or kept.state != state:
-            ends = [0, len(u) - 1]  # the default engine learns of each op how it is called for many points
-            super().jet(u[ends], None if basis is None else basis[ends])
-            kept = self._programs[key] = _Kept(state, self._program(basis is None, given))
-        rows, right = kept.program(*given)
-        out, right = rows[:, : len(u)].transpose(0, 1), right[: len(u)]
-        if not kept.compared and right.any():
-            _compare(out[right], super().jet(u[right], None if basis is None else basis[right]), self._chart.k)
-            kept.compared = True
-        if not right.all():
-            out[~right] = super().jet(u[~right], None if basis is None else basis[~right])
-        return out
+            ends = [0, len(given[0]) - 1]  # the default engine learns of each op how it is called for many points
+            super().jet(*(x[ends] for x in given))
+            first = tuple(_lengthened(x[:count], count) for x in given)
+            kept = self._programs[key] = _Kept(state, self._program(len(given) == 1, first))
+        return kept
 
     def _program(self, shared: bool, given: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
         from fisherflat.jets.xla import Program  # jax is needed here alone
@@ -176,6 +183,36 @@ class _Course(TensorAlgebra):
                 row = self.row(node, Series(out, k), i)
                 row += more[1 + i, i:k] + more[1 + i : 1 + k, i]
         return Series(out, k)
+
+
+def _put_together(
+    program: Callable[..., tuple[Tensor, ...]],
+    pieces: list[tuple[Tensor, ...]],
+    rows: Tensor,
+    right: Tensor,
+    threads: int,
+) -> None:
+    """What a program gives for each of the pieces, one behind the other along the points; several at a time."""
+    count = len(pieces[0][0])
+    todo = iter(range(len(pieces)))
+
+    def work(worker: int) -> None:
+        for i in todo:
+            found = program(*pieces[i], worker=worker)
+            taken = slice(i * count, (i + 1) * count)
+            _put(rows[:, taken], found[0])
+            _put(right[taken], found[1])
+
+    others = [_pool().submit(work, worker) for worker in range(1, min(threads, len(pieces)))]
+    work(0)
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that stay: to start them takes as long as a small map."""
+    return ThreadPoolExecutor(thread_name_prefix="fisherflat-xla")
 
 
 def _put(out: Tensor, found: Tensor) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import torch
+from jax.experimental import serialize_executable
+from jax.sharding import SingleDeviceSharding
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -16,6 +18,7 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fisherflat.errors import UnsupportedOpError
+from fisherflat.jets.xla._callers import caller
 from fisherflat.jets.xla._ops import OPS
 from fisherflat.jets.xla._pieces import Pieces, filled, whole
 from fisherflat.jets.xla._places import Place
@@ -31,7 +34,7 @@ class Program:
 
     **Args:** `function`, tensors to a tuple of tensors, whose course does not depend on their numbers; `given`, such
     tensors, on which it is called once; `rows`: arrays with so many rows are filled row by row. Other tensors that it
-    reads are read as they are at each call.
+    reads are not to change.
 
     **Raises:** `UnsupportedOpError` for an op that is not known here, or where numbers decide what is computed.
     """
@@ -46,21 +49,38 @@ class Program:
                 f"XLA compiles only what does not depend on numbers, and this map does ({_first(error)}); {_ADVICE}"
             ) from error
         names = [node.target for node in self._recorded.graph.nodes if node.op == "get_attr"]
+        self._held = {name: _attribute(self._recorded, name).detach().contiguous() for name in names}
+        self._runs: dict[int, tuple[Any, Any]] = {}  # by the thread that calls
         run = jax.jit(lambda constants, *arrays: _lowered(self._recorded, constants, arrays, rows))
+        where = SingleDeviceSharding(caller(0) if given[0].is_cpu else next(iter(_array(given[0]).devices())))
         with _doubles():
             try:
-                self._constants = {name: _array(_attribute(self._recorded, name)) for name in names}
-                self._run = run.lower(self._constants, *map(_given, given)).compile(_WIDE if given[0].is_cpu else None)
+                held = self._put(where)
+                like = (jax.ShapeDtypeStruct(x.shape, _dtype(x), sharding=where) for x in given)
+                self._runs[0] = run.lower(held, *like).compile(_WIDE if given[0].is_cpu else None), held
             except UnsupportedOpError:
                 raise
             except Exception as error:  # whatever jax makes of arguments that an op is rarely given, or of the device
                 raise UnsupportedOpError(f"XLA does not compile this map ({_first(error)}); {_ADVICE}") from error
 
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """The same function of other numbers."""
+    def __call__(self, *given: Tensor, worker: int = 0) -> tuple[Tensor, ...]:
+        """The same function of other numbers; of threads that call at a time each is another `worker`, from 0 on."""
         with _doubles():
-            found = self._run(self._constants, *map(_given, given))
+            run, held = self._runs.get(worker) or self._copied(worker)
+            found = run(held, *map(_given, given))
         return tuple(torch.from_dlpack(x) for x in found)
+
+    def _copied(self, worker: int) -> tuple[Any, Any]:
+        """What was compiled, for another thread."""
+        device = caller(worker)
+        text, into, out = serialize_executable.serialize(self._runs[0][0])
+        run = serialize_executable.deserialize_and_load(text, into, out, backend=device.client)
+        self._runs[worker] = run, self._put(SingleDeviceSharding(device))
+        return self._runs[worker]
+
+    def _put(self, where: SingleDeviceSharding) -> dict[str, Any]:
+        """What the function reads besides its arguments, of the same memory where that can be."""
+        return {name: jax.device_put(_given(x), where, may_alias=True) for name, x in self._held.items()}
 
 
 def _first(error: BaseException) -> str:
@@ -76,7 +96,7 @@ def _doubles() -> AbstractContextManager[None]:
 
 def _array(x: Tensor) -> Any:
     """A tensor as an array, of the same memory where that can be."""
-    return jnp.from_dlpack(x.detach().contiguous())
+    return jnp.from_dlpack(x.contiguous())
 
 
 def _given(x: Tensor) -> Any:
