@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import platform
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 
 from fisherflat._version import __version__
+
+#: of a package, read once: what is imported does not change, and to read it takes as long as a small proof
+installed = cache(metadata.version)
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -14,5 +18,5 @@ def versions(*packages: str) -> dict[str, str]:
     found = {"fisherflat": __version__, "python": platform.python_version()}
     for name in packages:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+            found[name] = installed(name)
     return found

@@ -90,7 +90,7 @@ def test_other_settings_a_lost_file_and_other_versions_are_measured_again(
     (tmp_path / "first" / "section.json").write_text('{"half": ')
     reproduce(tmp_path, quick=True, only=["first"], progress=False)
     assert len(sections.measured) == 4
-    monkeypatch.setattr("importlib.metadata.version", lambda package: "0.0")
+    monkeypatch.setattr("fisherflat._versions.installed", lambda package: "0.0")
     reproduce(tmp_path, quick=True, only=["first"], progress=False)
     assert len(sections.measured) == 5
 
