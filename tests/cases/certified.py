@@ -104,3 +104,9 @@ def verified(name: str, certificate: ff.Certificate) -> ff.Verification:
     if name in LAYERS:
         return ff.verify_layer(certificate, ff.load("python-llama"))
     return ff.verify(certificate, *SUBJECTS[name]()[:2])
+
+
+def said(folder: str) -> list[str]:
+    """What the files of a folder claim, and what the verifier finds wrong with each."""
+    files = {name: ff.Certificate.load(f"{folder}/{name}.json") for name in (*SUBJECTS, *LAYERS)}
+    return [f"{name} {file.verdict} {verified(name, file).reasons}" for name, file in files.items()]
