@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import partial, update_wrapper, wraps
 from inspect import isgeneratorfunction
@@ -29,6 +29,10 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return beartype(function, conf=BeartypeConf(is_pep484_tower=True))  # an int will do for a float
 
 
+#: annotations by which no call can be wrong that does not fail by itself
+ANYTHING = (Any, Callable[[Any], Any], Callable[..., Any])
+
+
 @dataclass(frozen=True)
 class Check:
     """What checks the calls of all functions that one `def` makes; beartype takes long to write it."""
@@ -47,7 +51,8 @@ class Check:
         del twin.__wrapped__
         hints = {name: resolved(hint, function.__globals__) for name, hint in function.__annotations__.items()}
         twin.__annotations__ = hints
-        anything = all(hint is Any for hint in hints.values())
+        made = (Iterator[Any],) if isgeneratorfunction(function) else ()
+        anything = all(hint in (*ANYTHING, *made) for hint in hints.values())
         return cls(twin, twin if anything else checked(twin), "Tensor, " in str(hints))
 
     def by(self, function: FunctionType) -> Callable[..., Any]:
@@ -87,7 +92,7 @@ def jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
 
     That one binds arguments anew in every call, and makes its checks anew for every closure, which together took most
     of the time of the tests. Here a `def` is compiled into a check once, sizes of axes are compared where annotations
-    name some, and where all annotations are `Any` nothing is.
+    name some, and where annotations allow anything nothing is.
     """
     if function is None:
         return partial(jaxtyped, typechecker=typechecker)

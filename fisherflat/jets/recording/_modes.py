@@ -75,6 +75,8 @@ def _are_double(*modules: object) -> bool:
 #: casts by the names of tensor types: `x.type("torch.FloatTensor")`
 _NAMED = {f"torch.{name}Tensor": dtype for name, dtype in (("Float", torch.float32), ("Half", torch.float16))}
 
+_FLOATS = {each for each in vars(torch).values() if isinstance(each, torch.dtype) and each.is_floating_point}
+
 
 class _Raised(TorchFunctionMode):
     """Casts to a lower precision than `dtype` go to `dtype` instead, and so do numbers of torch's default precision."""
@@ -82,6 +84,7 @@ class _Raised(TorchFunctionMode):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self._dtype = dtype
+        self._low = {other for other in _FLOATS if other.itemsize < dtype.itemsize}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
@@ -101,21 +104,18 @@ class _Raised(TorchFunctionMode):
             if anew is None:
                 raise
             return anew
-        if isinstance(out, Tensor) and self._is_low(out.dtype) and not any(map(_is_real, leaves((args, kwargs)))):
+        if isinstance(out, Tensor) and out.dtype in self._low and not any(map(_is_real, leaves((args, kwargs)))):
             anew = self._anew(func, args, kwargs)
             return out.to(self._dtype) if anew is None or anew.shape != out.shape else anew
         return out
 
-    def _is_low(self, dtype: torch.dtype) -> bool:
-        return dtype.is_floating_point and dtype.itemsize < self._dtype.itemsize
-
     def _in_full(self, leaf: Any) -> Any:
-        return leaf.to(self._dtype) if isinstance(leaf, Tensor) and self._is_low(leaf.dtype) else leaf
+        return leaf.to(self._dtype) if isinstance(leaf, Tensor) and leaf.dtype in self._low else leaf
 
     def _raised(self, leaf: Any) -> Any:
         if isinstance(leaf, (str, type(torch.FloatTensor))):
             leaf = _NAMED.get(_type_name(leaf), leaf)
-        return self._dtype if isinstance(leaf, torch.dtype) and self._is_low(leaf) else leaf
+        return self._dtype if isinstance(leaf, torch.dtype) and leaf in self._low else leaf
 
     def _anew(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
         """What was made of numbers and integers alone, in the higher precision from the start; none if it cannot be."""
