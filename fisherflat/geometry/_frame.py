@@ -62,7 +62,7 @@ def orthonormal_frame(
 
     **Args:** `ambient`, which knows what a family says of its parameters.
     """
-    uncertainty, outside = (None, None) if ambient is None else (ambient.uncertainty, ambient.outside)
+    ambient = ambient or Ambient(jet.coefficients.shape[-1])
     coefficients, k = jet.coefficients, jet.k
     # of what geometry is made, for where the surface lies is no matter; NaN and infinities survive the one pass
     size = torch.linalg.vector_norm(coefficients[..., 1:, :].detach(), dim=(-2, -1))
@@ -70,7 +70,7 @@ def orthonormal_frame(
     jacobian = jet.jacobian
     if some(~finite):
         if degenerate == "raise":
-            raise not_finite(coefficients[~finite], _place(~finite, u), outside)
+            raise not_finite(coefficients[~finite], _place(~finite, u), ambient)
         jacobian = torch.where(finite[..., None, None], jacobian, 0.0)
     q, triangular = factored(jacobian.transpose(-1, -2))
     r = triangular.detach()  # what follows decides, and has no gradient
@@ -92,8 +92,10 @@ def orthonormal_frame(
                 what, hint = TOO_SMALL, "nothing that moves shows in the output"
             if steep.reshape(-1)[first]:
                 what, hint = "the curvature is too large for a number", "what moves hardly shows in the output"
-            if uncertainty is not None and (rest := uncertainty.reshape(-1)[first].item()) < 2**-40:
+            rest = 1.0 if ambient.uncertainty is None else ambient.uncertainty.reshape(-1)[first].item()
+            if rest < 2**-40:
                 hint = f"the distribution is saturated, 1 - p is {rest:.3g} for the likeliest outcome there"
+            hint = ambient.extreme or hint
             raise DegenerateImmersionError(
                 f"{what} {_place(bad, u)}, singular values [{values}]: {hint}. Choose other directions or fewer of "
                 'them, or pass degenerate="nan"'
@@ -121,13 +123,15 @@ def _overflows(jet: Jet, triangular: Tensor, size: Float[Tensor, "*batch"]) -> B
 TOO_SMALL = "the metric is too small for a number"
 
 
-def not_finite(numbers: Tensor, place: str, outside: str | None = None) -> MapError:
+def not_finite(numbers: Tensor, place: str, ambient: Ambient) -> MapError:
     """The error for numbers of a map or its derivatives that are not finite, or whose squares are not.
 
-    **Args:** `outside`, why they are no parameters of the family, where that is known.
+    **Args:** `ambient`, which may know what is wrong with the parameters of the family.
     """
-    if outside is not None:
-        return MapError(f"the outputs are no parameters of the family {place}: {outside}")
+    if ambient.outside is not None:
+        return MapError(f"the outputs are no parameters of the family {place}: {ambient.outside}")
+    if ambient.extreme is not None:
+        return MapError(f"the Fisher information, or how it changes, is beyond numbers {place}: {ambient.extreme}")
     if numbers.isfinite().all():
         return MapError(
             f"the map or its derivatives are so large {place} that their squares are beyond the largest number; "

@@ -150,8 +150,9 @@ class Geometry(DualConnections, Errors):
 
     @lazy
     def metric(self) -> Float[Tensor, "*batch k k"]:
-        """`g_ij = d_i f . d_j f`, the Fisher information, per squared unit of the coordinates."""
-        return self.jet.jacobian @ self.jet.jacobian.transpose(-1, -2)
+        """`g_ij = d_i f . d_j f`, the Fisher information, per squared unit of the coordinates; NaN beyond numbers."""
+        found = self.jet.jacobian @ self.jet.jacobian.transpose(-1, -2)
+        return found.masked_fill(~found.isfinite().all(-1, keepdim=True).all(-2, keepdim=True), float("nan"))
 
     @lazy
     def volume_density(self) -> Float[Tensor, "*batch"]:

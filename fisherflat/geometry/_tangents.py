@@ -212,7 +212,7 @@ class Tangents:
     def _bent(self, xi: Tensor) -> Bent:
         tangents, second, ambient = self._along(xi @ self._inverse)
         if not torch.linalg.vector_norm(second).isfinite():
-            raise not_finite(second, self._place, ambient.outside)
+            raise not_finite(second, self._place, ambient)
         normal = self.normal(second)
         curvature = second.new_zeros(len(second))
         if ambient.curvature is not None and xi.shape[1] == 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -22,6 +23,10 @@ FAMILIES = {
     "independent": (ff.families.ExponentialFamily(lambda t: t.exp() + t.square()), 5),
     "blocks": (ff.families.ExponentialFamily(lambda t: t.logsumexp(-1) + t.square().sum(-1) / 3), 5),
 }
+
+
+#: what a point without geometry has no number for
+SOME = ["christoffel", "second_fundamental_form", "mean_curvature", "volume_density", "ricci", "scalar_curvature"]
 
 
 def manifold(name: str, **options: object) -> ff.StatisticalManifold:
@@ -112,6 +117,14 @@ def test_variables_that_are_independent_at_a_point_alone_are_not_taken_for_indep
         (ff.families.DiagonalGaussian(), lambda u: torch.cat([u, (u - 1).log()]), "of a standard deviation is nan"),
         (ff.families.IsotropicGaussian(), lambda u: torch.cat([u, u[:1] - 800]), "of a standard deviation is -800"),
         (ff.families.FullGaussian(1), lambda u: u - 800, "of a standard deviation is -800"),
+        (
+            ff.families.DiagonalGaussian(),
+            lambda u: torch.cat([u, 0 * u + 800]),
+            "of a standard deviation is 800.*clamp",
+        ),
+        (ff.families.IsotropicGaussian(), lambda u: torch.cat([u, u[:1] + 800]), "of a standard deviation is 800"),
+        (ff.families.FullGaussian(1), lambda u: u + 800, "of a standard deviation is 800"),
+        (ff.families.Poisson(), lambda u: u + 800, "of a rate is 800, its exponential.*is not finite"),
         (ff.families.Poisson(), lambda u: u + 2000, "of a rate is 2000, its exponential.*is not finite"),
         (ff.families.VonMisesFisher(2.0), lambda u: torch.cat([u, u[:1]]), "length 0 and points nowhere"),
         (ff.families.VonMisesFisher(), lambda u: torch.cat([u, u[:1]]), "length 0 and points nowhere"),
@@ -123,4 +136,58 @@ def test_outputs_that_are_no_parameters_are_named(family: Any, mean: Any, said: 
         M.metric([0.0, 0.0])
     tolerant = ff.StatisticalManifold(mean, ff.charts.identity(2), family, degenerate="nan")
     with pytest.warns(ff.errors.DegenerateImmersionWarning):
-        assert tolerant.scalar_curvature([0.0, 0.0]).isnan()
+        assert all(found.isnan().all() for found in tolerant.measure([0.0, 0.0], SOME).values())
+
+
+@pytest.mark.parametrize(
+    ("family", "mean", "said"),
+    [
+        (
+            ff.families.DiagonalGaussian(),
+            lambda u: torch.cat([u, u - 400]),
+            "of a standard deviation is -400, and powers",
+        ),
+        (
+            ff.families.DiagonalGaussian(),
+            lambda u: torch.cat([u, u - 200]),
+            "of a standard deviation is -200, and powers",
+        ),
+        (ff.families.FullGaussian(1), lambda u: u - 400, "of a standard deviation is -400, and powers"),
+        (ff.families.FullGaussian(1), lambda u: u + 400, "of a standard deviation is 400, and powers"),
+        (ff.families.Poisson(), lambda u: u - 800, "of a rate is -800, and powers"),
+        (ff.families.Poisson(), lambda u: u - 2000, "of a rate is -2000, and powers"),
+        (
+            ff.families.FullGaussian(2),
+            lambda u: torch.cat([u, u[:1], u[:1] + 1e200, u[1:]]),
+            "entry of a Cholesky factor is 1e\\+200, so large",
+        ),
+    ],
+)
+def test_parameters_whose_powers_are_beyond_numbers_are_named(family: Any, mean: Any, said: str) -> None:
+    with pytest.raises((ff.errors.MapError, ff.errors.DegenerateImmersionError), match=rf"\[0, 0\].*{said}.*"):
+        ff.StatisticalManifold(mean, ff.charts.identity(2), family).scalar_curvature([0.0, 0.0])
+    tolerant = ff.StatisticalManifold(mean, ff.charts.identity(2), family, degenerate="nan")
+    with pytest.warns(ff.errors.DegenerateImmersionWarning):
+        found = tolerant.measure([0.0, 0.0], ["metric", *SOME])
+    metric = found.pop("metric")  # which a singular point has, and a number that is none is NaN
+    assert metric.isnan().all() or metric.isfinite().all()
+    assert all(value.isnan().all() for value in found.values())
+
+
+@pytest.mark.parametrize("length", [1e-200, 1.0, 1e200])
+def test_directions_do_not_depend_on_lengths_that_have_no_square(length: float) -> None:
+    """A sphere whose radius has the square `c A(c) = c coth c - 1`."""
+    chart = ff.charts.affine([0.0, 0.0, 1.0], torch.eye(3)[:2])
+    M = ff.StatisticalManifold(lambda y: y * length, chart, ff.families.VonMisesFisher(3.0))
+    assert M.scalar_curvature([0.2, 0.1]).item() == pytest.approx(2 / (3 / math.tanh(3) - 1), rel=1e-12)
+
+
+@pytest.mark.parametrize("concentration", [1e-2, 1e-5, 1e-8])
+def test_small_concentrations_bend_as_little_as_their_square(concentration: float) -> None:
+    """`A(c) = c / 3 - c^3 / 45 + ...` on the sphere, so that K is `-t / 75` between directions, to first order."""
+    chart = ff.charts.affine([0.0, 0.0, concentration], torch.eye(3)[:2])
+    found = ff.StatisticalManifold(lambda y: y, chart, ff.families.VonMisesFisher()).measure(
+        [0.0, 0.0], ["ambient_scalar_curvature"], error=True
+    )
+    wanted = -2 * concentration**2 / 75
+    assert found["ambient_scalar_curvature"].item() == pytest.approx(wanted, rel=3 * concentration**2 + 1e-11)

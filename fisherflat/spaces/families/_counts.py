@@ -6,6 +6,7 @@ Each is a surface in a space of constant curvature once the square roots of its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,9 +22,9 @@ from fisherflat.spaces.families._parametric import (
     last,
     leading,
     places,
+    remarks,
     rows,
     spheres,
-    unbounded,
 )
 from fisherflat.spaces.jets import Jet
 
@@ -141,12 +142,13 @@ class Poisson(ParametricFamily):
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
         """`f' z_i` and `f' z_ij + f'' z_i z_j`."""
         value, first, second = rows(jet, shape)
-        sheet, slope = Sheet(jet, *first.shape[2:]), (value / 2).exp()
+        sheet, possible = Sheet(jet, *first.shape[2:]), value.exp().isfinite()
+        slope = (value / 2).exp().masked_fill(~possible, math.nan)
         inverse = 1 / slope[:, 0].masked_fill(slope[:, 0] == 0, torch.inf)
         tangents = torch.mul(slope, first, out=sheet.first[0])
         seconds = sheet.plus(torch.mul(slope, second, out=sheet.second[0]), tangents, first, 0.5)
-        why = unbounded(value, slope, "the logarithm of a rate")
-        ambient = Ambient(self.ambient_dim(shape), None, _entrywise(inverse), outside=why)
+        said = remarks(value, "a rate", possible)
+        ambient = Ambient(self.ambient_dim(shape), None, _entrywise(inverse), **said)
         return Framed(sheet.joined([tangents], [seconds]), ambient)
 
 

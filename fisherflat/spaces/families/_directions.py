@@ -87,7 +87,7 @@ class VonMisesFisher(ParametricFamily):
         """Of the sphere, or of the warped product: `(s_i, r n_i)` and its covariant seconds, s the arc length in c."""
         value, first, second = rows(jet, shape)
         (i, j), size = places(jet.k), shape[-1]
-        length = value.norm(dim=-1, keepdim=True)
+        length = _length(value)
         n = value / length
         radial, radials = ((n * x).sum(-1, keepdim=True) for x in (first, second))
         turn = (first - radial * n) / length
@@ -154,12 +154,11 @@ class _Warp:
         self.speed = (h + 2 * t * h1).sqrt()
         self.bend = c * (3 * h1 + 2 * t * h2) / self.speed
         self.radius = c * h.sqrt()
-        rate = c * (h + t * h1) / self.radius  # dr/dc
-        turning = (h + t * h1) / self.radius + 2 * t * (2 * h1 + t * h2) / self.radius - rate * rate / self.radius
-        self.slope = rate / self.speed
-        second = (turning - self.slope * self.bend) / self.speed**2
-        self.mixed = -second / self.radius
-        self.tangential = (1 - self.slope**2) / self.radius**2
+        self.slope = (h + t * h1) / h.sqrt() / self.speed
+        # -(d^2 r/ds^2) / r and (1 - slope^2) / r^2, without the differences that vanish with t
+        square = self.speed**2
+        self.mixed = t * h1 * (h1 / h - (3 * h1 + 2 * t * h2) / square) / (h * square)
+        self.tangential = -t * (h1 / h) ** 2 / square
 
     def cubic(self, x: Tensor, tx: Tensor, y: Tensor, ty: Tensor) -> Tensor:
         """From `2 h' (y_c d_ab + y_b d_ac + y_a d_bc) + 4 h'' y_a y_b y_c`, third derivatives of the log-partition."""
@@ -170,6 +169,16 @@ class _Warp:
         along = 2 * h1 * c * (inner + 2 * cx * cy) + 4 * h2 * c**3 * cx * cy
         across = 2 * h1 * c * (cx * ny + cy * nx)
         return torch.cat([along / speed, across * c / radius], -1)
+
+
+def _length(x: Tensor) -> Tensor:
+    """Euclidean lengths, also of vectors whose squares no number holds."""
+    found = x.norm(dim=-1, keepdim=True)
+    if not some((found == 0) | found.isinf()):
+        return found
+    unit = x.detach().abs().amax(-1, keepdim=True)
+    unit = torch.where((unit > 0) & unit.isfinite(), unit, 1.0)
+    return unit * (x / unit).norm(dim=-1, keepdim=True)
 
 
 def _square(concentration: float, size: int) -> float:

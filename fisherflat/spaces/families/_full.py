@@ -12,22 +12,27 @@ from typing import SupportsIndex
 
 import torch
 
-from fisherflat._arrays import integer
+from fisherflat._arrays import integer, some
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.spaces.families._normal import LOG_SIGMA
+from fisherflat.spaces.families._normal import SIGMA
 from fisherflat.spaces.families._parametric import (
     Ambient,
     Framed,
     ParametricFamily,
+    Remarks,
     areas,
     gram,
+    inverse,
     leading,
     places,
+    remarks,
     spheres,
-    unbounded,
 )
 from fisherflat.spaces.jets import Jet
+
+#: how many rows of a triangle are padded to one width: few steps of arithmetic, and few zeros
+_ROWS = 3
 
 
 class FullGaussian(ParametricFamily):
@@ -71,97 +76,111 @@ class FullGaussian(ParametricFamily):
         return leading(shape) * needed
 
     def framed(self, jet: Jet, shape: tuple[int, ...]) -> Framed:
-        """With `b_i = L^-1 L_i` and `c_i = L^-1 m_i`, the lower triangle of matrices whose diagonal is halved.
+        """With matrices `E`, whose first row is 0 and whose others are the lower triangle of `(c, b) = L^-1 (dm, dL)`.
 
-        Tangents are `(c_i, b_i + b_i^T)`, seconds `c_ij - (P_i c_j + P_j c_i) / 2` and
-        `b_ij + b_ij^T - V - V^T`, `V = b_i^T b_j - A_i^T A_j / 2 - c_i c_j^T / 2`, with `P = b + b^T`, `A = b - b^T`.
+        Tangents are the lower triangle of `B_i`, covariant seconds that of `E_ij + E_ij^T - (B_i A_j + B_j A_i) / 2`,
+        with `B = E + E^T`, `A = E - E^T`, and second derivatives of logarithms on the diagonal of `E_ij`.
         """
-        members = leading(shape)
-        d, k = self.size, jet.k
+        members, k = leading(shape), jet.k
         value, data = (_turned(x) for x in jet.coefficients.unflatten(-1, (members, -1)).tensor_split([1], 1))
-        on = [d + a * (a + 3) // 2 for a in range(d)]
-        why = unbounded(value[on], (-value[on]).exp(), LOG_SIGMA)
-        found = self._relative(value, data, k)
-        if torch.is_grad_enabled():
-            found = [row.clone() for row in found]  # what a tape has seen stays as it is
-        means = torch.stack([row[0, :k] for row in found])
-        lower = torch.stack(
-            [torch.nn.functional.pad(row[1:, :k], (0, 0, 0, 0, 0, d - 1 - a)) for a, row in enumerate(found)]
-        )
+        on = [self.size + a * (a + 3) // 2 for a in range(self.size)]
+        scale = inverse(value[on])
+        said = remarks(value[on], SIGMA, scale.isfinite()) or self._steep(value, scale)
+        bands, lower = self._relative(value, scale, data, k)
         both, odd = lower + lower.transpose(0, 1), lower - lower.transpose(0, 1)
         start = k
         for i in range(k):
-            c, at = means[:, i:], slice(start, start + k - i)
-            v = c.new_zeros(d, d, *c.shape[1:])
-            for r in range(d):
-                v[: r + 1, : r + 1].addcmul_(lower[r, : r + 1, None, i : i + 1], lower[r, None, : r + 1, i:])
-                v.addcmul_(odd[r, :, None, i : i + 1], odd[r, None, :, i:], value=-0.5)
-            v.addcmul_(means[:, None, i : i + 1], c[None], value=-0.5)
-            turned = (both[:, :, i : i + 1] * c).sum(1) + (both[:, :, i:] * means[:, i : i + 1]).sum(1)
-            for a, row in enumerate(found):
-                row[0, at] -= turned[a] / 2
-                row[1:, at] -= v[a, : a + 1]
-                row[1:-1, at] -= v[:a, a]
+            for band in bands:
+                height, width = band.shape[:2]
+                own, others = band[:, :, start : start + 1], band[:, :, start + 1 : start + k - i]
+                for b, a in zip(both[width - height : width].unbind(1), odd[:, :width], strict=True):
+                    b = b[:, None]
+                    own.addcmul_(b[:, :, i : i + 1], a[:, i : i + 1], value=-1)
+                    others.addcmul_(b[:, :, i : i + 1], a[:, i + 1 :], value=-0.5)
+                    others.addcmul_(b[:, :, i + 1 :], a[:, i : i + 1], value=-0.5)
             start += k - i
-        for row in found:
-            row[-1] *= math.sqrt(2)
-        every = torch.cat([row[part].transpose(0, 1) for part in (slice(1), slice(1, None)) for row in found], 1)
-        sheet = torch.stack([one.T.reshape(len(jet.coefficients), -1) for one in every], 1)
-        ambient = Ambient(self.ambient_dim(shape), self._curvature(members), self._cubic, outside=why)
-        return Framed(torch.nn.functional.pad(sheet, (0, 0, 1, 0)), ambient)
+        rows = [band[a, : band.shape[1] - len(band) + a + 1] for band in bands for a in range(len(band))]
+        for row in rows:
+            row[-1] *= math.sqrt(0.5)
+        count = len(jet.coefficients)
+        each = (torch.cat([row[:, s] for row in rows]).T.reshape(count, -1) for s in range(data.shape[1]))
+        sheet = torch.stack([jet.coefficients.new_zeros(count, members * len(data)), *each], 1)
+        return Framed(sheet, Ambient(self.ambient_dim(shape), self._curvature(members), self._cubic, **said))
 
-    def _relative(self, value: Tensor, data: Tensor, k: int) -> list[Float[Tensor, "n S M"]]:
-        """The rows of `L^-1 (dm, dL)`, up to the diagonal."""
-        d, found = self.size, list[Tensor]()
-        i, j = places(k)
-        start = d
-        for a in range(d):
-            row = torch.cat([data[a : a + 1], data[start : start + a + 1]])
-            row[-1, k:] += row[-1, i] * row[-1, j]  # derivatives of exp, over it
-            for b, before in enumerate(found):
-                row[: b + 2].addcmul_(value[start + b], before, value=-1)
-            row[:-1] /= value[start + a].exp()
-            found.append(row)
-            start += a + 1
+    def _relative(
+        self, value: Tensor, scale: Tensor, data: Tensor, k: int
+    ) -> tuple[list[Tensor], Float[Tensor, "n n k M"]]:
+        """The lower triangle of `E + E^T` below its first row, some rows at a time, and `E` of the tangents."""
+        d, start, (i, j) = self.size, self.size, places(k)
+        bands, found, logarithms = list[Tensor](), list[Tensor](), list[Tensor]()
+        for first in range(0, d, _ROWS):
+            height = min(_ROWS, d - first)
+            bands.append(value.new_zeros(height, first + height + 1, *data.shape[1:]))
+            for a in range(first, first + height):
+                row = bands[-1][a - first, : a + 2]
+                row[0], row[1:] = data[a], data[start : start + a + 1]
+                logarithms.append(row[-1].clone())
+                row[-1, k:] += row[-1, i] * row[-1, j]  # derivatives of exp, over it
+                for b, before in enumerate(found):
+                    row[: b + 2].addcmul_(value[start + b], before, value=-1)
+                row[:-1] *= scale[a]
+                found.append(row.clone() if torch.is_grad_enabled() else row)  # what a tape has seen stays as it is
+                start += a + 1
+        lower = value.new_zeros(d + 1, d + 1, k, value.shape[-1])
+        for a, row in enumerate(found):
+            lower[a + 1, : a + 2] = row[:, :k]
+        for a, logarithm in enumerate(logarithms):
+            bands[a // _ROWS][a % _ROWS, a + 1] = 2 * logarithm
+        return bands, lower
+
+    def _steep(self, value: Tensor, scale: Tensor) -> Remarks:
+        """Which entry of a factor is so large beside its row's diagonal that squares may overflow."""
+        row = torch.tril_indices(self.size, self.size, device=value.device)[0]
+        far = ((value[self.size :] * scale[row]).abs() > torch.finfo(value.dtype).max ** 0.25).detach()
+        if not some(far):
+            return {}
+        worst = float(value[self.size :].detach()[far][0])
+        why = "so large beside the diagonal of its row that powers of it are beyond numbers: scale the outputs"
+        return {"extreme": f"an entry of a Cholesky factor is {worst:.6g}, {why}"}
+
+    def _matrices(self, x: Float[Tensor, "n k M"]) -> Float[Tensor, "d d k M"]:
+        """The matrices `E + E^T` that vectors in the frame stand for."""
+        d = self.size + 1
+        row, column = torch.tril_indices(d, d, device=x.device)[:, 1:]
+        found = x.new_zeros(d, d, *x.shape[1:])
+        found[row, column] = found[column, row] = x
+        found.diagonal()[...] *= math.sqrt(2)
         return found
-
-    def _matrices(self, x: Float[Tensor, "n k M"]) -> tuple[Float[Tensor, "d k M"], Float[Tensor, "d d k M"]]:
-        """Means, and the symmetric matrices that vectors in the frame stand for."""
-        d = self.size
-        row, column = torch.tril_indices(d, d, device=x.device)
-        place = torch.zeros(d, d, dtype=torch.long, device=x.device)
-        place[row, column] = place[column, row] = torch.arange(len(row), device=x.device)
-        scale = 1 + (math.sqrt(2) - 1) * torch.eye(d, dtype=x.dtype, device=x.device)
-        return x[:d], x[d:][place] * scale[:, :, None, None]
 
     def _curvature(self, members: int) -> Callable[[Tensor], Tensor]:
         def curvature(x: Tensor) -> Tensor:
-            d, split = self.size, x.unflatten(-1, (members, -1))
-            means, both = self._matrices(_turned(split))
-            row, column = torch.tril_indices(d, d, -1, device=x.device)
+            split = x.unflatten(-1, (members, -1))
+            both, means = self._matrices(_turned(split)), self._means(split)
+            row, column = torch.tril_indices(len(both), len(both), -1, device=x.device)
             commutators = []
             for i in range(x.shape[1] - 1):
-                c, b = means[:, i + 1 :], both[:, :, i + 1 :]
-                v = means[:, None, i : i + 1] * c
-                for one in range(d):
-                    v.addcmul_(both[one, :, None, i : i + 1], b[one])
-                turned = (both[:, :, i : i + 1] * c).sum(1) - (b * means[:, i : i + 1]).sum(1)
-                commutators.append(torch.cat([v[row, column] - v[column, row], turned]))
+                v = both[:, :1, i : i + 1] * both[0, :, i + 1 :]
+                for one in both[1:]:
+                    v.addcmul_(one[:, None, i : i + 1], one[:, i + 1 :])
+                commutators.append(v[row, column] - v[column, row])
             every = torch.cat(commutators, 1).unflatten(-1, (-1, members)).permute(2, 1, 3, 0).flatten(2)
-            return areas(every, 0.25, x.shape[1]) + spheres(gram(split[..., :d]), 0.5)
+            return areas(every, 0.25, x.shape[1]) + spheres(gram(means), 0.5)
 
         return curvature
 
+    def _means(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch d"]:
+        """The entries of vectors in the frame that belong to the mean."""
+        return x[..., [a * (a + 3) // 2 for a in range(self.size)]]
+
     def _cubic(self, x: Tensor, y: Tensor) -> Tensor:
-        """`X Y + Y X` of the matrices `((P, c), (c^T, 0))`, without its corner."""
-        d, n = self.size, self.size * (self.size + 3) // 2
-        (c, p), (e, q) = (self._matrices(_turned(v.reshape(len(v), 1, -1, n))) for v in (x, y))
-        v = torch.einsum("ackm,cbkm->abkm", p, q) + c[:, None] * e
-        turned = (p * e).sum(1) + (q * c).sum(1)
-        row, column = torch.tril_indices(d, d, device=x.device)
-        scale = (1 + (row > column)).to(x).sqrt() / math.sqrt(2)
+        """`X Y + Y X` of the matrices `E + E^T`, without its corner."""
+        n = self.size * (self.size + 3) // 2
+        first, second = (self._matrices(_turned(v.reshape(len(v), 1, -1, n))) for v in (x, y))
+        v = torch.einsum("ackm,cbkm->abkm", first, second)
+        row, column = torch.tril_indices(len(v), len(v), device=x.device)[:, 1:]
+        scale = x.new_full((len(row),), math.sqrt(0.5)).masked_fill(row > column, 1)
         lower = (v[row, column] + v[column, row]) * scale[:, None, None]
-        return torch.cat([turned, lower]).unflatten(-1, (len(x), -1))[:, 0].permute(1, 2, 0).flatten(1)
+        return lower.unflatten(-1, (len(x), -1))[:, 0].permute(1, 2, 0).flatten(1)
 
     def __repr__(self) -> str:
         return f"FullGaussian({self.size})"

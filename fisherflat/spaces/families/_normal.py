@@ -16,17 +16,18 @@ from fisherflat.spaces.families._parametric import (
     Sheet,
     areas,
     gram,
+    inverse,
     last,
     leading,
     places,
+    remarks,
     rows,
     spheres,
-    unbounded,
 )
 from fisherflat.spaces.jets import Jet
 
-#: what is said of one that is out of bounds
-LOG_SIGMA = "the logarithm of a standard deviation"
+#: what is said of one whose logarithm is out of bounds
+SIGMA = "a standard deviation"
 
 
 class DiagonalGaussian(ParametricFamily):
@@ -62,8 +63,8 @@ class DiagonalGaussian(ParametricFamily):
         """With `a = e^-t m_i` and `b = t_i`: `(a, sqrt 2 b)`, seconds as `_spread` says with n = 1."""
         value, first, second = rows(jet, shape)
         n = shape[-1] // 2
-        scale, sheet = (-value[..., n:]).exp(), Sheet(jet, leading(shape), n, n)
-        why = unbounded(value[..., n:], scale, LOG_SIGMA)
+        scale, sheet = inverse(value[..., n:]), Sheet(jet, leading(shape), n, n)
+        said = remarks(value[..., n:], SIGMA, scale.isfinite())
         tangents, seconds = _spread(sheet, scale, first, second, n, 1)
         seconds[1] = sheet.plus(seconds[1], tangents[0], tangents[0], 1 / math.sqrt(2))
 
@@ -79,7 +80,7 @@ class DiagonalGaussian(ParametricFamily):
             (m, t), (n, s) = halves(x), halves(y)
             return torch.stack([(m * s + t * n) * 2**0.5, (m * n + 2 * t * s) * 2**0.5], -2).flatten(1)
 
-        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic, outside=why))
+        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic, **said))
 
 
 class IsotropicGaussian(ParametricFamily):
@@ -109,8 +110,8 @@ class IsotropicGaussian(ParametricFamily):
         """With `a = e^-t m_i` and `b = t_i`: `(a, sqrt(2 n) b)`, seconds as `_spread` says."""
         value, first, second = rows(jet, shape)
         n, (i, j) = shape[-1] - 1, places(jet.k)
-        scale, sheet = (-value[..., n:]).exp(), Sheet(jet, leading(shape), n, 1)
-        why = unbounded(value[..., n:], scale, LOG_SIGMA)
+        scale, sheet = inverse(value[..., n:]), Sheet(jet, leading(shape), n, 1)
+        said = remarks(value[..., n:], SIGMA, scale.isfinite())
         tangents, seconds = _spread(sheet, scale, first, second, n, n)
         lengths = gram(tangents[0])[..., i, j].transpose(1, 2)[..., None]
         seconds[1] = torch.add(seconds[1], lengths, alpha=1 / math.sqrt(2 * n), out=sheet.over(seconds[1]))
@@ -124,7 +125,7 @@ class IsotropicGaussian(ParametricFamily):
             spread = unit * ((m * o).sum(-1, keepdim=True) + 2 * t * s)
             return torch.cat([unit * (m * s + t * o), spread], -1).flatten(1)
 
-        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic, outside=why))
+        return Framed(sheet.joined(tangents, seconds), Ambient(self.ambient_dim(shape), curvature, cubic, **said))
 
 
 def _spread(

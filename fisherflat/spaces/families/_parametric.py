@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
 
 import torch
 
@@ -36,6 +36,7 @@ class Ambient:
       Amari-Chentsov tensor), of vectors x and y `[P, F]`; `None` where it vanishes.
     - `uncertainty`: one minus the probability of the likeliest outcome `[P]`, of families of finitely many outcomes.
     - `outside`: what is wrong, where coefficients are no numbers because outputs are no parameters of the family.
+    - `extreme`: which parameter may be why the metric is beyond numbers, where it is.
 
     >>> import fisherflat as ff
     >>> ff.families.Ambient(3).curvature is None  # Euclidean space
@@ -47,6 +48,7 @@ class Ambient:
     cubic: Callable[[Tensor, Tensor], Tensor] | None = None
     uncertainty: Tensor | None = None
     outside: str | None = None
+    extreme: str | None = None
 
     def reshaped(self, count: int, batch: Sequence[int]) -> Ambient:
         """The same for `count` points in another shape."""
@@ -62,7 +64,7 @@ class Ambient:
             return call
 
         uncertainty = None if self.uncertainty is None else self.uncertainty.reshape(tuple(batch))
-        return Ambient(self.ambient_dim, over(self.curvature), over(self.cubic), uncertainty, self.outside)
+        return replace(self, curvature=over(self.curvature), cubic=over(self.cubic), uncertainty=uncertainty)
 
     def replaced(self, where: Tensor, other: Ambient) -> Ambient:
         """That of `other` at the points of a mask `[P]`, which are all that it has: frames may follow directions."""
@@ -81,7 +83,7 @@ class Ambient:
             return call
 
         curvature, cubic = merged(self.curvature, other.curvature), merged(self.cubic, other.cubic)
-        return Ambient(self.ambient_dim, curvature, cubic, self.uncertainty, self.outside)
+        return replace(self, curvature=curvature, cubic=cubic)
 
 
 @displayed
@@ -258,16 +260,35 @@ def jointly(rest: Tensor) -> Tensor:
     return torch.expm1(torch.log1p(-rest.flatten(1)).sum(-1)).abs()
 
 
-def unbounded(logarithm: Tensor, exponential: Tensor, what: str) -> str | None:
-    """What is wrong where an exponential, or one over it, is no number; `what` its logarithm is."""
-    bad = ~exponential.isfinite()
-    if not some(bad):
-        return None
-    worst = float(logarithm.detach()[bad].reshape(-1)[0])
-    why = (
-        "its exponential, or one over that, is not finite: clamp it" if math.isfinite(worst) else "which is not finite"
-    )
-    return f"{what} is {worst:.6g}, {why}"
+class Remarks(TypedDict, total=False):
+    """What `Ambient` says of parameters."""
+
+    outside: str
+    extreme: str
+
+
+def inverse(logarithm: Tensor) -> Tensor:
+    """`exp(-l)`, no number where `exp(l)` is none."""
+    return (-logarithm).exp().masked_fill(logarithm.exp().isinf(), math.nan)
+
+
+def remarks(logarithm: Tensor, what: str, bounded: Tensor) -> Remarks:
+    """What is wrong with logarithms that are not `bounded`, and which is so far from 0 that squares may overflow.
+
+    **Args:** `what`, what the logarithms are of.
+    """
+    given = logarithm.detach()
+    bad, far = ~bounded, given.abs() > math.log(torch.finfo(given.dtype).max) / 4
+    if some(bad):
+        worst = float(given[bad].reshape(-1)[0])
+        why = "its exponential, or one over that, is not finite: clamp it"
+        why = why if math.isfinite(worst) else "which is not finite"
+        return {"outside": f"the logarithm of {what} is {worst:.6g}, {why}"}
+    if not some(far):
+        return {}
+    worst = float(given[far].reshape(-1)[0])
+    why = "and powers of its exponential are too large or too small for numbers: clamp it"
+    return {"extreme": f"the logarithm of {what} is {worst:.6g}, {why}"}
 
 
 def gram(x: Tensor) -> Tensor:
