@@ -16,14 +16,16 @@ from fisherflat.geometry._sampled import SampledCurvature
 from fisherflat.geometry._tangents import Tangents
 from fisherflat.geometry._words import warn_of
 
-#: planes from which the estimator and the number of planes are chosen, and which are in no estimate
+#: planes from which the estimator is chosen; they and more say how many are needed, and are in no estimate
 _PILOT = 32
+#: how many those are at least, relative to what they ask for
+_SHARE = 0.25
 #: the fewest planes of an estimate: below, a standard error is not known well enough
 _FEWEST = 32
 #: a budget below so many pilots has none
 _WORTH = 4
-#: how much further than predicted to go, and by what factor at most at a time
-_FURTHER, _GROWTH = 1.05, 4
+#: how much further than predicted to go, and by what factor where that does not suffice
+_FURTHER, _STEP = 1.25, 1.1
 #: planes at most unless told otherwise
 BUDGET = 20_000
 
@@ -51,10 +53,11 @@ class Sampling:
         """The scalar curvature in all k directions, where these are hundreds or thousands, from random planes.
 
         `E K(x, y) = scal / (k (k - 1))` over orthonormal tangents x, y, uniform on the Stiefel manifold; the directions
-        are orthonormal in the metric, and second derivatives are projected off all k tangents. A pilot of 32 planes,
-        which is in no estimate, chooses the estimator: the mean over planes, or, where `|tr II|^2` dominates, the exact
-        trace of the second fundamental form and a sampled `|II|^2`. It stops when the standard error is as small as
-        was asked for. Memory is that of the Jacobian, k times D numbers, and of its factors.
+        are orthonormal in the metric, and second derivatives are projected off all k tangents. A pilot of 32 planes
+        chooses the estimator: the mean over planes, or, where `|tr II|^2` dominates, the exact trace of the second
+        fundamental form and a sampled `|II|^2`. It grows to a fourth of the planes that it asks for, and is in no
+        estimate. It stops when the standard error is as small as was asked for. Memory is that of the Jacobian, k times
+        D numbers, and of its factors.
 
         **Args:**
 
@@ -129,6 +132,11 @@ class _Estimates:
         xi = torch.cat([drawn(UNIT, self.tangents.k, self._generator) for _ in range(-(-count // UNIT))])
         self.parts.append(measured(self.tangents, xi[:count], self.trace))
 
+    @property
+    def count(self) -> int:
+        """How many were measured."""
+        return sum(len(part.sectional) for part in self.parts)
+
     def all(self, name: str) -> Tensor:
         return torch.cat([getattr(part, name) for part in self.parts])
 
@@ -152,32 +160,44 @@ def _estimated(tangents: Tangents, known: SampledCurvature, seed: int) -> Sample
     if budget >= _WORTH * _PILOT:
         pilot = _Estimates(tangents, (seed + 2**62) % 2**63)  # of planes of its own
         pilot.more(_PILOT)
-        budget -= _PILOT
         target = max(error * abs(float(pilot.values.mean())), pilot.rounding)
-        count, other = (_needed(values, target, budget) for values in (pilot.values, pilot.all("rest")))
         # a plane costs six coefficients, the trace three for each direction
-        if tangents.k > 2 and other + tangents.k / 2 < count:
-            estimator, count = HYBRID, other
-            found = _Estimates(tangents, seed, tangents.trace())
+        if tangents.k > 2 and _needed(pilot.all("rest"), target) + tangents.k / 2 < _needed(pilot.values, target):
+            estimator, pilot.trace = HYBRID, tangents.trace()
+            found = _Estimates(tangents, seed, pilot.trace)
+        count = _asked(pilot, error, budget)
+        budget -= pilot.count
     while True:
-        found.more(count)
-        values, pairs = found.values, len(found.values)
-        deviation = _deviation(values) if pairs > 1 else math.inf
+        found.more(min(count, budget) - found.count)
+        deviation = _deviation(found.values) if found.count > 1 else math.inf
         result = replace(
             known,
-            value=float(values.mean()),
-            standard_error=deviation / pairs**0.5,
-            pairs=pairs,
+            value=float(found.values.mean()),
+            standard_error=deviation / found.count**0.5,
+            pairs=found.count,
             estimator=estimator,
             rounding=found.rounding,
             planes=found.all("sectional"),
             plane_rounding=found.all("rounding"),
         )
-        if result.reached or pairs >= budget:
+        if result.reached or found.count >= budget:
             return result
-        target = max(error * abs(result.value), result.rounding)
-        wanted = min(_needed(values, target, budget), _GROWTH * pairs)
-        count = min(budget - pairs, max(UNIT, UNIT * math.ceil((wanted - pairs) / UNIT)))
+        count = _units(_STEP * found.count)
+
+
+def _asked(pilot: _Estimates, error: float, budget: int) -> int:
+    """How many planes the pilot asks for, once it is long enough to know, or sure that the budget ends first.
+
+    The number is independent of the planes that it is for, so that their mean is not biased by it.
+    """
+    while True:
+        mean, reach = abs(float(pilot.values.mean())), 2 * _deviation(pilot.values) / pilot.count**0.5
+        likely, least = (
+            min(_needed(pilot.values, max(error * size, pilot.rounding)), budget) for size in (mean, mean + reach)
+        )
+        if pilot.count >= _SHARE * likely or least == budget:
+            return _units(likely)
+        pilot.more(_units(min(2 * pilot.count, _SHARE * likely)) - pilot.count)
 
 
 def _deviation(values: Tensor) -> float:
@@ -186,12 +206,16 @@ def _deviation(values: Tensor) -> float:
     return scale * float((values / scale).std())
 
 
-def _needed(values: Tensor, target: float, budget: int) -> int:
+def _needed(values: Tensor, target: float) -> float:
     """How many planes bring the standard error down to the target, as far as is known."""
     deviation = _deviation(values)
     ratio = deviation / target if target > 0 else math.inf if deviation else 0.0
-    wanted = _FURTHER * ratio * ratio
-    return UNIT * math.ceil(max(_FEWEST, wanted) / UNIT) if wanted < budget else budget
+    return max(_FEWEST, _FURTHER * ratio * ratio)
+
+
+def _units(count: float) -> int:
+    """So many planes, in units."""
+    return UNIT * math.ceil(count / UNIT)
 
 
 def _nested(found: list[SampledCurvature], shape: torch.Size) -> Any:

@@ -38,6 +38,12 @@ def bowl(u: Tensor) -> Tensor:
     return torch.cat([u, (u[::2].square().sum() + 2 * u[1::2].square().sum())[None] / 2])
 
 
+def mixed(u: Tensor) -> Tensor:
+    """Bent to either side, so that planes nearly cancel."""
+    a, b = u[::2], u[1::2]
+    return torch.cat([u, torch.stack([(a @ a - b @ b) / 2, a.sum() * b.sum() / 3, u @ u / 6])])
+
+
 @cache
 def layer(name: str) -> ff.StatisticalManifold:
     """Reference layers of k = 8, 12 and 24."""
@@ -65,6 +71,16 @@ def test_it_is_unbiased_and_its_interval_holds_the_truth(name: str) -> None:
     held = sum(one.interval[0] <= exact <= one.interval[1] for one in found) / SEEDS
     assert 0.92 <= held <= 0.98
     assert {one.estimator for one in found} <= {"pairs", "exact trace and pairs"}
+
+
+def test_no_more_planes_are_measured_than_the_error_takes() -> None:
+    """Of 100 seeds, beside what the spread of their planes takes; 32 planes as a pilot would ask for 80 times as many."""
+    M = ff.StatisticalManifold(mixed, ff.charts.identity(10))
+    exact = M.scalar_curvature(torch.zeros(10)).item()
+    found = [M.sampled_scalar_curvature(torch.zeros(10), error=0.1, seed=seed) for seed in range(100)]
+    taken = torch.tensor([one.pairs for one in found], dtype=torch.float64)
+    needed = torch.tensor([one.pairs * (one.standard_error / (0.1 * exact)) ** 2 for one in found]).median()
+    assert taken.mean() < 2 * needed and taken.max() < 4 * needed
 
 
 def test_both_estimators_are_chosen_where_they_pay() -> None:
