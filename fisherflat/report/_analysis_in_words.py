@@ -284,18 +284,29 @@ def _cell(table: pd.DataFrame, estimates: pd.DataFrame, key: tuple[int, str, str
     if not (measured["verdict"] == Verdict.CURVED).any():
         return "undecided"
     found = estimates[(estimates[names] == list(key)).all(axis=1)].iloc[0]
-    interval = "" if found["low"] != found["low"] else f"\n{found['low']:.1g} to {found['high']:.1g}"
+    interval = "" if found["low"] != found["low"] else f"\n{_ends(found['low'], found['high'])}"
     undecided = int((measured["verdict"] == Verdict.UNDECIDED).sum())
     left_out = f"\n{undecided} undecided" if undecided else ""
     return f"{shown(found['mean'], found['mean_error'], 2, '+')}{interval}{left_out}"
 
 
+def _ends(low: float, high: float) -> str:
+    """An interval in as few digits as leave its ends where they are, to a tenth of its length."""
+    for digits in range(1, 7):
+        ends = [f"{end:.{digits}g}" for end in (low, high)]
+        if max(abs(float(ends[0]) - low), abs(float(ends[1]) - high)) <= (high - low) / 10:
+            break
+    return " to ".join(ends)
+
+
 def _caption(table: pd.DataFrame, estimates: pd.DataFrame) -> str:
     unit = "in the family's own metric" if "family" in table else "per mean variance of the part's own outputs"
-    known = estimates["clusters"][estimates["count"] > 0]
+    known = estimates[(estimates["count"] > 0) & estimates["low"].notna()]
     sure = (
-        "95 % bootstrap intervals"
-        if (known >= ENOUGH).all()
+        "95 % intervals over random planes"
+        if len(known) and (known["level"] == "plane").all()
+        else "95 % bootstrap intervals"
+        if (estimates["clusters"][estimates["count"] > 0] >= ENOUGH).all()
         else f"bootstrap intervals (95 % from {ENOUGH} prompts on)"
     )
     return f"means and {sure}, {unit}"

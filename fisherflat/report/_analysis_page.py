@@ -102,7 +102,9 @@ def _estimates(kinds: pd.DataFrame, family: str | None) -> Grid:
             number(row["low"], digits=2),
             number(row["high"], digits=2),
             number(row["mean_error"], digits=1),
-            f"{row['clusters']} {'' if row['level'] is None else row['level']}{'' if row['clusters'] == 1 else 's'}",
+            f"{row['clusters']} {row['level']}{'' if row['clusters'] == 1 else 's'}"
+            if row["low"] == row["low"]
+            else "–",
             number(row["count"]),
             row["word"] if not row["undecided"] else f"{row['word']}, {row['undecided']} undecided",
         ]

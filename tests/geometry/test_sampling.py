@@ -74,7 +74,7 @@ def test_it_is_unbiased_and_its_interval_holds_the_truth(name: str) -> None:
 
 
 def test_no_more_planes_are_measured_than_the_error_takes() -> None:
-    """Of 100 seeds, beside what the spread of their planes takes; 32 planes as a pilot would ask for 80 times as many."""
+    """Of 100 seeds, beside what the spread of their planes takes; 32 planes as a pilot would ask for 80 times more."""
     M = ff.StatisticalManifold(mixed, ff.charts.identity(10))
     exact = M.scalar_curvature(torch.zeros(10)).item()
     found = [M.sampled_scalar_curvature(torch.zeros(10), error=0.1, seed=seed) for seed in range(100)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,16 @@ def test_it_is_saved_read_and_shown(tmp_path: Path) -> None:
     (estimate,) = found.estimates.to_dict("records")
     assert (estimate["level"], estimate["clusters"]) == ("plane", found.rows[0]["planes"])
     assert estimate["low"] == found.rows[0]["scalar_curvature_low"] < estimate["mean"] < estimate["high"]
+
+
+def test_the_ends_of_an_interval_are_told_apart_and_nothing_is_over_nan(tmp_path: Path) -> None:
+    found = analyzed(Stack(Mixing(2), nn.Linear(6, 6)).double())  # the second is flat by proof, of no planes
+    cells = [cell for shown in found.overview() for column in shown.columns for cell in column.cells]
+    (said,) = (str(cell).split("\n")[1].split(" to ") for cell in cells if " to " in str(cell))
+    sampled = found.estimates[found.estimates["layer"] == 0].iloc[0]
+    reach = (sampled["high"] - sampled["low"]) / 10
+    assert abs(float(said[0]) - sampled["low"]) <= reach and abs(float(said[1]) - sampled["high"]) <= reach
+    assert not re.search(r"<t[dh][^>]*>[^<]*\bnan\b", Path(found.report(tmp_path / "page.html")).read_text())
 
 
 def test_all_directions_beside_two() -> None:
