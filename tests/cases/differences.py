@@ -14,6 +14,7 @@ from torch import Tensor
 from fisherflat.jets.engines import TensorAlgebra, evaluated, packed
 from fisherflat.jets.graph import Graph
 from fisherflat.jets.rules import Series
+from fisherflat.spaces.jets import pairs
 
 Array = Any  # a torch tensor or a numpy array of mpmath numbers
 
@@ -114,6 +115,24 @@ def taylor_jet_in_blocks(graph: Graph, series: Tensor, k: int) -> Tensor:
         series = torch.cat([series, torch.zeros_like(series[1 + k :])])
     jets = _evaluated(algebra, graph, series, k)
     return torch.cat([jets[:, : 1 + k], jets[:, 1 + k : 1 + k + pairs] + jets[:, 1 + k + pairs :]], 1)
+
+
+def collapsed(jets: Tensor, k: int, axis: int = 1) -> Tensor:
+    """Jets with the sum of all `d_i d_i` in the place of their second derivatives."""
+    first, second = jets.split([1 + k, jets.shape[axis] - 1 - k], axis)
+    squares = torch.tensor([row for row, (i, j) in enumerate(pairs(k)) if i == j])
+    return torch.cat([first, second.index_select(axis, squares).sum(axis, keepdim=True)], axis)
+
+
+def collapsed_taylor_jet(graph: Graph, series: Tensor, k: int) -> Tensor:
+    """The same of a series, by rules that carry that sum alone: `[P, 2 + k, D]`."""
+    given = collapsed(series, k, 0) if len(series) > 1 + k else series
+    return _evaluated(TensorAlgebra(seconds="sum"), graph, given, k)
+
+
+def first_taylor_jet(graph: Graph, series: Tensor, k: int) -> Tensor:
+    """The jets without second derivatives, by rules that carry none: `[P, 1 + k, D]`."""
+    return _evaluated(TensorAlgebra(seconds="none"), graph, series[: 1 + k], k)
 
 
 def _evaluated(algebra: TensorAlgebra, graph: Graph, series: Tensor, k: int) -> Tensor:

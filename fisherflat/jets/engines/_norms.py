@@ -24,7 +24,6 @@ from fisherflat.jets.engines._noise import exactly
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import Algebra, Series, products
-from fisherflat.spaces.jets import pairs
 
 aten = torch.ops.aten
 
@@ -110,7 +109,7 @@ def normalised(xp: Algebra, norm: Norm, node: Node, x: Series, inverse: Series, 
     known (`Algebra.none`).
     """
     k, data, axes = x.k, x.data, norm.axes
-    if len(x.shape) != len(inverse.shape) or x.shape != node.shape or coefficients != 1 + k + len(pairs(k)):
+    if len(x.shape) != len(inverse.shape) or x.shape != node.shape or coefficients != xp.count(2, k):
         return None
     count = math.prod(x.shape[a] for a in axes) if norm.averaged else 1
 
@@ -132,14 +131,14 @@ def normalised(xp: Algebra, norm: Norm, node: Node, x: Series, inverse: Series, 
     out = value.new_zeros(coefficients, *data.shape[1:])
     into(out[0], torch.mul, value, r)
     out[1 : 1 + k] = r * (e + a * value * small)
-    second = data[1 + k :]
-    b = inner(second, value) / q
-    rest = second - b * value
-    for row, (i, j) in enumerate(pairs(k)):
+    second, result = data[1 + k :], Series(out, k)
+    if len(second):
+        b = inner(second, value) / q
+        out[1 + k :] = second - b * value + value * (b * small)
+    for i, j in xp.crossings(k):
         bent = -t * (a[i] * e[j] + a[j] * e[i]) - value * (3 * small * t * a[i] * a[j] + inner(e[i], e[j]) / s)
-        if len(second):
-            bent = bent + rest[row] + value * (b[row] * small)
-        into(out[1 + k + row], torch.mul, r, bent)
+        xp.row(node, result, i).add_(bent)
+    out[1 + k :] *= r
     return Series(torch.where(chosen, out, products.product(xp, node, x, inverse).data), k)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fisherflat._arrays import on_host, some
 from fisherflat._typing import Float
+from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.engines._chunks import keep_memory, memory_budget
 from fisherflat.jets.engines._fallback import padded
 from fisherflat.jets.engines._noise import noisy
@@ -47,7 +48,7 @@ class TaylorEngine:
     def __init__(self, graph: Graph, chart: Chart, dim: int, dtype: torch.dtype, memory: int | None = None) -> None:
         self._chart, self._dim, self._memory = chart, dim, memory
         self.graph, self.program = graph, graph.program
-        self._dtype, self._bytes = dtype, footprint(self.graph) * dtype.itemsize
+        self._dtype, self.bytes_per_coefficient = dtype, footprint(self.graph) * dtype.itemsize
         prefix = Prefix(graph) if isinstance(graph.output, Node) else None
         self._prefix = prefix if prefix is not None and prefix.saves else None
         #: what points share, and of which state of the chart
@@ -62,7 +63,7 @@ class TaylorEngine:
     @property
     def bytes_per_point(self) -> int:
         """The largest sum of live coefficients on the way through the graph, in bytes for one point."""
-        return self._bytes * size(self._chart.k)
+        return self.bytes_per_coefficient * size(self._chart.k)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_polynomials": None}  # they are of this graph's own nodes, and soon found again
@@ -89,8 +90,7 @@ class TaylorEngine:
         at = self._sharing() if shared else self._alone
         if u.device.type != "cpu":
             return at(u, basis)
-        step = max(1, CACHED // max(self._rest_per_point if shared else self.bytes_per_point, 1))
-        step = math.ceil(u.shape[0] / math.ceil(u.shape[0] / step))  # none much smaller than the others
+        step = _step(len(u), self._rest_per_point if shared else self.bytes_per_point)
         if torch.is_grad_enabled():
             parts = (None,) * len(u.split(step)) if basis is None else basis.split(step)
             return torch.cat([at(*piece) for piece in zip(u.split(step), parts, strict=True)])
@@ -102,13 +102,29 @@ class TaylorEngine:
             out[taken] = at(u[taken], None if basis is None else basis[taken])
         return out
 
+    def collapsed(
+        self, u: Float[Tensor, "P k"], seconds: str, basis: Float[Tensor, "P k *shape"] | None = None
+    ) -> Float[Tensor, "P C D"]:
+        """Value, first derivatives, and of the second ones what `Algebra.seconds` says; without a tape.
+
+        **Raises:** `UnsupportedOpError` where that cannot be had, though all second derivatives may be.
+        """
+        algebra = TensorAlgebra(constants=self._algebra().constants, seconds=seconds)
+        step = len(u)
+        if u.device.type == "cpu":
+            step = _step(step, self.bytes_per_coefficient * algebra.count(2, self._chart.k))
+        bases = [None] * len(u.split(step)) if basis is None else basis.split(step)
+        given = (start(self._chart, *piece) for piece in zip(u.split(step), bases, strict=True))
+        with torch.no_grad():
+            return torch.cat([packed(algebra, evaluated(algebra, self.graph, x)) for x in given])
+
     def _directions(self, device: torch.device) -> int:
         """How many of the chart's directions one point may move in at a time, so that it fits into memory."""
         directions = self._chart.k
         if self._memory is None and self.bytes_per_point <= CACHED:  # asking how much is free takes as long as ops do
             return directions
         budget = memory_budget(device, self._memory)
-        while directions > 2 and self._bytes * size(directions) > budget:
+        while directions > 2 and self.bytes_per_coefficient * size(directions) > budget:
             directions -= 1
         return directions
 
@@ -180,6 +196,11 @@ class TaylorEngine:
         return packed(algebra, evaluated(algebra, self.graph, x))
 
 
+def _step(points: int, bytes_per_point: int) -> int:
+    """How many of so many points to take at a time on a CPU, so that no step is much smaller than the others."""
+    return math.ceil(points / math.ceil(points / max(1, CACHED // max(bytes_per_point, 1))))
+
+
 def start(chart: Chart, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Series:
     """The chart itself as a series: its points and its basis, or another one at each point, nothing of second order."""
     x = u.new_empty(1 + chart.k, u.shape[0], *chart.point.shape)
@@ -223,6 +244,8 @@ def _settled(algebra: TensorAlgebra, graph: Graph, y: Any, given: Callable[[], S
         return Series(y.expand(1, x.data.shape[1], *y.shape), x.k)
     if algebra.alone is None or not some(algebra.alone):
         return y
+    if algebra.seconds != "pair":
+        raise UnsupportedOpError("an equality at a point alone is judged by derivatives of each pair")
     series, x = y, given()
 
     def values(at: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fisherflat._arrays import on_host, some
+from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.engines._affine import applied
 from fisherflat.jets.engines._batched import batched
 from fisherflat.jets.engines._fallback import differentiated, padded
@@ -96,9 +97,10 @@ class TensorAlgebra(Algebra):
         blocks: int = 1,
         constants: dict[int, Tensor] | None = None,
         tape: bool = False,
+        seconds: str = "pair",
     ) -> None:
         super().__init__(labels, blocks, constants)
-        self.tape = tape
+        self.tape, self.seconds = tape, seconds
 
     @property
     def _taping(self) -> bool:
@@ -219,14 +221,19 @@ class TensorAlgebra(Algebra):
             torch.bmm(left, right, out=out.view(every, ca * rows, columns))
             return result
         out[:, 0].zero_()
-        # value and slopes of the left one with slopes of the right one
-        more = torch.bmm(left[:, : (1 + k if mixing else 1) * rows], right[:, :, columns:])
+        # value and slopes of the left one with slopes of the right one, unless only the sum of the latter is wanted
+        pairs = mixing and self.seconds == "pair"
+        more = torch.bmm(left[:, : (1 + k if pairs else 1) * rows], right[:, :, columns:])
         more = more.view(points, *batch, -1, rows, cb - 1, columns).movedim((-4, -2), (0, 1))
         result.data[1:cb] = more[0]
         blank = mixing and self.blank(result, cb)
         if not blank:
             result.data[cb:].zero_()
-        if mixing:
+        if mixing and self.seconds == "sum":
+            one = a.data[1 : 1 + k].movedim(0, -2).reshape(every, rows, k * inner)
+            other = b.data[1 : 1 + k].movedim(0, -3).reshape(every, k * inner, columns)
+            result.data[1 + k].add_(torch.bmm(one, other).view(points, *batch, rows, columns), alpha=2)
+        if pairs:
             cross = more[1:, :k]
             for i in range(k):
                 row = self.row(node, result, i)
@@ -280,4 +287,6 @@ class TensorAlgebra(Algebra):
         self.alone = points if self.alone is None else self.alone | points
 
     def fallback(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
+        if self.seconds != "pair":  # of them not enough is known to be compared with values
+            raise UnsupportedOpError(f"{node.op} at {node.source} has no rule, and derivatives of each pair alone")
         return differentiated(node, args, kwargs, k, self.count(2, k), self.sources(node, k))

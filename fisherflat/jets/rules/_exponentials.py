@@ -56,11 +56,11 @@ def _softmax(xp: Algebra, node: Node, x: Series, axis: int) -> Any:
     if x.order == 2:
         w.copy_(data[1 + k :])
     blank = xp.blank(result, data.shape[0])
-    for i in range(k):
+    for i, j in xp.crossings(k):
         if blank:
-            xp.mul(z[i], z[i:], xp.row(node, result, i))
+            xp.mul(z[i], z[j], xp.row(node, result, i))
         else:
-            xp.fma(xp.row(node, result, i), z[i], z[i:])
+            xp.fma(xp.row(node, result, i), z[i], z[j])
     _centre(xp, w, y, largest, axis)
     out[1:].mul_(y)
     return out
@@ -78,8 +78,8 @@ def _weights(x: Any, axis: int) -> tuple[Any, Any]:
 
 def _covariances(xp: Algebra, node: Node, z: Any, y: Any, axis: int, out: Series) -> Iterator[tuple[Any, Any]]:
     """`<z_i z_j>`, each with the row of `out` that it is for."""
-    for i in range(out.k):
-        yield xp.row(node, out, i), (z[i] * z[i:] * y).sum(axis, True)
+    for i, j in xp.crossings(out.k):
+        yield xp.row(node, out, i), (z[i] * z[j] * y).sum(axis, True)
 
 
 def logsumexp(xp: Algebra, node: Node, x: Series, dim: Any, keepdim: bool = False) -> Series:

@@ -36,9 +36,9 @@ def cholesky(xp: Algebra, node: Node, a: Series, *, upper: bool = False, check_e
     def oriented(y: Any) -> Arrays:
         return (y.mT if upper else y,)
 
-    def source(i: int, first: Arrays) -> Arrays:
+    def source(i: int, j: slice, first: Arrays) -> Arrays:
         (slopes,) = oriented(first[0])
-        return oriented(-lower(slopes[i] @ slopes[i:].mT + slopes[i:] @ slopes[i].mT))
+        return oriented(-lower(slopes[i] @ slopes[j].mT + slopes[j] @ slopes[i].mT))
 
     return *implicit(xp, node, a, oriented(factor), lambda da: oriented(lower(_symmetric(da, upper))), source), *unread(
         node, 1
@@ -85,12 +85,12 @@ def qr(xp: Algebra, node: Node, a: Series, mode: str = "reduced") -> Any:
         dq = c - q @ b
         return dq, beside(b @ square, q.mT @ da[..., rows:] + dq.mT @ others)
 
-    def source(i: int, first: Arrays) -> Arrays:
+    def source(i: int, j: slice, first: Arrays) -> Arrays:
         dq, dr = first
         c, b = _behind(xp, slopes[..., :rows], square), _behind(xp, dr[..., :rows], square)
-        bent = upper(c[i].mT @ c[i:] + c[i:].mT @ c[i] - b[i].mT @ b[i:] - b[i:].mT @ b[i])
-        ddq = -(dq[i] @ b[i:] + dq[i:] @ b[i] + q @ bent)
-        more = ddq.mT @ others + dq[i].mT @ slopes[i:, ..., rows:] + dq[i:].mT @ slopes[i][..., rows:]
+        bent = upper(c[i].mT @ c[j] + c[j].mT @ c[i] - b[i].mT @ b[j] - b[j].mT @ b[i])
+        ddq = -(dq[i] @ b[j] + dq[j] @ b[i] + q @ bent)
+        more = ddq.mT @ others + dq[i].mT @ slopes[j, ..., rows:] + dq[j].mT @ slopes[i][..., rows:]
         return ddq, beside(bent @ square, more)
 
     return implicit(xp, node, a, (q, r), passed, source)
@@ -126,9 +126,9 @@ def lu(xp: Algebra, node: Node, a: Series, *, pivot: bool = True) -> tuple[Serie
         b = places.mT @ da
         return solved(b[..., :r, :r], b[..., r:, :r], b[..., :r, r:])
 
-    def source(i: int, factors: Arrays) -> Arrays:
+    def source(i: int, j: slice, factors: Arrays) -> Arrays:
         dl, du = factors
-        b = -(dl[i] @ du[i:] + dl[i:] @ du[i])
+        b = -(dl[i] @ du[j] + dl[j] @ du[i])
         return solved(b[..., :r, :r], b[..., r:, :r], b[..., :r, r:])
 
     return Series(places[None], a.k), *implicit(xp, node, a, (low, up), passed, source)
@@ -174,10 +174,10 @@ def eigen(xp: Algebra, node: Node, a: Series, UPLO: str = "L", compute_v: bool =
         t = v.mT @ _symmetric(da, upper) @ v
         return _diagonal(t), v @ (t * apart)
 
-    def source(i: int, first: Arrays) -> Arrays:
+    def source(i: int, j: slice, first: Arrays) -> Arrays:
         t, x, dl = v.mT @ slopes @ v, v.mT @ first[1], first[0][..., None, :]
-        e = t[i] @ x[i:] + t[i:] @ x[i] - x[i] * dl[i:] - x[i:] * dl[i]
-        length = -(x[i] * x[i:]).sum(-2)
+        e = t[i] @ x[j] + t[j] @ x[i] - x[i] * dl[j] - x[j] * dl[i]
+        length = -(x[i] * x[j]).sum(-2)
         return _diagonal(e), v @ (e * apart) + v * length[..., None, :]
 
     return implicit(xp, node, a, (values, v), passed, source)
@@ -223,20 +223,20 @@ def _singular(xp: Algebra, node: Node, a: Series, u: Any, s: Any, v: Any) -> tup
         x, y = turned(p, p.mT)
         return u @ x + outside(q), _diagonal(p), v @ y
 
-    def source(i: int, first: Arrays) -> Arrays:
+    def source(i: int, j: slice, first: Arrays) -> Arrays:
         du, ds, dv = first[0], first[1][..., None, :], first[2]
         (p, q), x, y = parts(slopes), u.mT @ du, v.mT @ dv
         n = du - u @ x if rows > columns else 0 * du
 
         def both(b: Any, c: Any) -> Any:
-            return b[i] @ c[i:] + b[i:] @ c[i]
+            return b[i] @ c[j] + b[j] @ c[i]
 
-        e = both(p, y) - x[i] * ds[i:] - x[i:] * ds[i]
-        h = both(p.mT, x) + both(q.mT, n) - y[i] * ds[i:] - y[i:] * ds[i]
+        e = both(p, y) - x[i] * ds[j] - x[j] * ds[i]
+        h = both(p.mT, x) + both(q.mT, n) - y[i] * ds[j] - y[j] * ds[i]
         bent_x, bent_y = turned(e, h)
-        length_x = -((x[i] * x[i:]).sum(-2) + (n[i] * n[i:]).sum(-2))
-        length_y = -(y[i] * y[i:]).sum(-2)
-        bent_n = outside(both(q, y) - n[i] * ds[i:] - n[i:] * ds[i])
+        length_x = -((x[i] * x[j]).sum(-2) + (n[i] * n[j]).sum(-2))
+        length_y = -(y[i] * y[j]).sum(-2)
+        bent_n = outside(both(q, y) - n[i] * ds[j] - n[j] * ds[i])
         return (
             u @ bent_x + u * length_x[..., None, :] + bent_n,
             _diagonal(e) + s * (length_y - length_x),

@@ -31,12 +31,13 @@ def _chained(xp: Algebra, node: Node, k: int, data: Any, value: Any, slope: Any,
     out[0].copy_(value)
     xp.mul(data[1:], slope, out[1 : data.shape[0]])
     result = Series(out, k)
-    blank, bent = xp.blank(result, data.shape[0]), data[1 : 1 + k] * bend
-    for i in range(k):
+    first = data[1 : 1 + k]
+    blank, bent = xp.blank(result, data.shape[0]), first * bend
+    for i, j in xp.crossings(k):
         if blank:
-            xp.mul(bent[i], data[1 + i : 1 + k], xp.row(node, result, i))
+            xp.mul(bent[i], first[j], xp.row(node, result, i))
         else:
-            xp.fma(xp.row(node, result, i), bent[i], data[1 + i : 1 + k])
+            xp.fma(xp.row(node, result, i), bent[i], first[j])
     return out
 
 

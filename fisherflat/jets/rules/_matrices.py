@@ -21,12 +21,12 @@ def implicit(
     x: Series,
     values: Arrays,
     passed: Callable[[Any], Arrays],
-    source: Callable[[int, Arrays], Arrays],
+    source: Callable[[int, slice, Arrays], Arrays],
 ) -> tuple[Series, ...]:
     """Outputs with `d_i y = passed(d_i x)` and `d_ij y = passed(d_ij x) + source`.
 
-    **Args:** `values` of the outputs; `passed`, of any number of coefficients; `source(i, first)`, of the first
-    derivatives of the outputs, the sources for j = i .. k-1.
+    **Args:** `values` of the outputs; `passed`, of any number of coefficients; `source(i, j, first)`, of the first
+    derivatives of the outputs, the sources of i with the directions j.
     """
     k, data = x.k, x.data
     if x.order == 0:
@@ -39,8 +39,8 @@ def implicit(
         out[data.shape[0] :].zero_()
         outputs.append(Series(out, k))
     first = tuple(xp.kept(output.data[1 : 1 + k]) for output in outputs)
-    for i in range(k):
-        for output, own in zip(outputs, source(i, first), strict=True):
+    for i, j in xp.crossings(k):
+        for output, own in zip(outputs, source(i, j, first), strict=True):
             xp.row(node, output, i).add_(own)
     return tuple(outputs)
 
@@ -59,9 +59,9 @@ def inverse(xp: Algebra, node: Node, a: Series, check_errors: bool = False) -> t
     (x,) = xp.matrix(node, "inverse", a.data[0])
     slopes = a.data[1 : 1 + a.k]
 
-    def source(i: int, first: Arrays) -> Arrays:
+    def source(i: int, j: slice, first: Arrays) -> Arrays:
         (dx,) = first
-        return (-(x @ (slopes[i] @ dx[i:] + slopes[i:] @ dx[i])),)
+        return (-(x @ (slopes[i] @ dx[j] + slopes[j] @ dx[i])),)
 
     return *implicit(xp, node, a, (x,), lambda da: (-(x @ da @ x),), source), *unread(node, 1)
 
@@ -71,8 +71,8 @@ def determinant(xp: Algebra, node: Node, a: Series) -> tuple[Any, ...]:
     value, first, second = xp.matrix(node, "determinant", a.data[0])
     slopes = a.data[1 : 1 + a.k]
 
-    def source(i: int, _: Arrays) -> Arrays:
-        return (second(slopes[i], slopes[i:]),)
+    def source(i: int, j: slice, _: Arrays) -> Arrays:
+        return (second(slopes[i], slopes[j]),)
 
     return *implicit(xp, node, a, (value,), lambda da: (first(da),), source), *unread(node, 2)
 
@@ -92,7 +92,7 @@ def log_determinant(xp: Algebra, node: Node, a: Series) -> tuple[Any, ...]:
         a,
         (value,),
         lambda da: (traced(x, da),),
-        lambda i, _: (-traced(x @ slopes[i] @ x, slopes[i:]),),
+        lambda i, j, _: (-traced(x @ slopes[i] @ x, slopes[j]),),
     )
     return Series(sign[None], a.k), logarithm, *unread(node, 2)
 
@@ -114,8 +114,8 @@ def exponential(xp: Algebra, node: Node, a: Series) -> Series:
     def passed(da: Any) -> Arrays:
         return (corner(blocks(2, da, (0, 0, a.data[0]), (1, 1, a.data[0]), (0, 1, da))),)
 
-    def source(i: int, first: Arrays) -> Arrays:
-        diagonal, others = [(d, d, a.data[0]) for d in range(4)], slopes[i:]
+    def source(i: int, j: slice, first: Arrays) -> Arrays:
+        diagonal, others = [(d, d, a.data[0]) for d in range(4)], slopes[j]
         either = [(0, 1, slopes[i]), (2, 3, slopes[i]), (0, 2, others), (1, 3, others)]
         return (corner(blocks(4, others, *diagonal, *either)),)
 
@@ -187,9 +187,9 @@ def _solution(
     solved(out[1 : 1 + k])
     if moves:
         rows = xp.kept(out[1 : 1 + k])
-        for i in range(k):
+        for i, j in xp.crossings(k):
             row = xp.row(node, result, i)
-            row.sub_(slopes[i : i + 1] @ rows[i:])
-            row.sub_(slopes[i:k] @ rows[i : i + 1])
+            row.sub_(slopes[i : i + 1] @ rows[j])
+            row.sub_(slopes[j] @ rows[i : i + 1])
     solved(out[1 + k :])
     return result

@@ -77,11 +77,11 @@ def leibniz(
         add(out[1:shared], first[0], second[1:shared])
     result = Series(out, k)
     if a.order and b.order:
-        blank = xp.blank(result, max(ca, cb))
-        for i in range(k):
-            row, ahead = xp.row(node, result, i), slice(1 + i, 1 + k)
-            (into(first[1 + i], second[ahead], row) if blank else add(row, first[1 + i], second[ahead]))
-            add(row, first[ahead], second[1 + i])
+        blank, one, other = xp.blank(result, max(ca, cb)), first[1 : 1 + k], second[1 : 1 + k]
+        for i, j in xp.crossings(k):
+            row = xp.row(node, result, i)
+            (into(one[i], other[j], row) if blank else add(row, one[i], other[j]))
+            add(row, one[j], other[i])
     return result
 
 

@@ -2,8 +2,8 @@
 
 A `Series` holds an array `[C, P, *shape]`: coefficients first, then points, then the shape of the value. C says how
 much is known to vanish: 1 for a value that does not move to first order, 1 + k for one that is affine in the
-coordinates, S = 1 + k + k(k+1)/2 for the general case. So structure (is it affine?) and numbers (what are the
-derivatives?) are one notion, and what is known to be zero costs nothing.
+coordinates, S = 1 + k + k(k+1)/2 for the general case (fewer where not all of a 2-jet is wanted). So structure (is it
+affine?) and numbers (what are the derivatives?) are one notion, and what is known to be zero costs nothing.
 
 An `Algebra` provides arrays. Rules use its functions and slicing, arithmetic operators and elementary functions of the
 arrays themselves; torch tensors are one such array, arrays of real balls another.
@@ -11,7 +11,7 @@ arrays themselves; torch tensors are one such array, arrays of real balls anothe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +67,13 @@ class Algebra:
     Second-order coefficients can be kept apart by the label of the node whose source they stem from: in `blocks` blocks
     of k(k+1)/2, `labels` mapping nodes to blocks. Their sum is the second derivative, exactly; with one block it is it.
 
-    **Attributes:** `constants`: by `id` of a constant of a graph, what stands for it, where weights are live.
+    **Attributes:** `constants`: by `id` of a constant of a graph, what stands for it, where weights are live;
+    `seconds`, which coefficients of second order there are: of each `"pair"` of directions, the `"sum"` of those of
+    each with itself, a Laplacian (Dangel et al., *Collapsing Taylor Mode Automatic Differentiation*, arXiv 2505.13644,
+    2025), or `"none"`.
     """
+
+    seconds = "pair"
 
     def __init__(
         self, labels: dict[Node, int] | None = None, blocks: int = 1, constants: dict[int, Tensor] | None = None
@@ -77,25 +82,37 @@ class Algebra:
 
     def count(self, order: int, k: int) -> int:
         """C, the number of coefficients up to an order."""
-        return (1, 1 + k, 1 + k + self.blocks * (k * (k + 1) // 2))[order]
+        return (1, 1 + k, 1 + k + self.blocks * self._width(k))[order]
+
+    def _width(self, k: int) -> int:
+        return {"pair": k * (k + 1) // 2, "sum": 1, "none": 0}[self.seconds]
+
+    def crossings(self, k: int) -> Iterator[tuple[int, slice]]:
+        """The directions i that others are crossed with, and these, `i <= j`: what `row` has rows for."""
+        if self.seconds != "none":
+            for i in range(k):
+                yield i, slice(i, k if self.seconds == "pair" else i + 1)
 
     def sources(self, node: Node, k: int) -> int:
         """The first coefficient that a node puts its sources into."""
-        return 1 + k + (self.labels.get(node, 0) * (k * (k + 1) // 2) if self.blocks > 1 else 0)
+        return 1 + k + (self.labels.get(node, 0) * self._width(k) if self.blocks > 1 else 0)
 
     def row(self, node: Node, series: Series, i: int) -> Any:
-        """Where a node puts its sources of `d_i d_j`, for j = i .. k-1."""
-        k = series.k
-        start = self.sources(node, k) + i * k - i * (i - 1) // 2
+        """Where a node puts its sources of `d_i d_j`, for the j that are crossed with i."""
+        k, start = series.k, self.sources(node, series.k)
+        if self.seconds == "sum":
+            return series.data[start : start + 1]
+        start += i * k - i * (i - 1) // 2
         return series.data[start : start + k - i]
 
     def blank(self, series: Series, written: int) -> bool:
         """Whether sources are to be written, not added, when `written` coefficients have been written before."""
         if written > 1 + series.k:
             return False
-        if self.blocks > 1:
+        alone = self.blocks == 1 and self.seconds == "pair"  # else sources are not all, or meet in one place
+        if not alone:
             series.data[1 + series.k :].zero_()
-        return self.blocks == 1
+        return alone
 
     def empty(self, coefficients: int, like: Any, shape: tuple[int, ...]) -> Any:
         """An uninitialised array `[coefficients, P, *shape]` with the points of `like`."""
