@@ -112,7 +112,7 @@ def _overflows(jet: Jet, triangular: Tensor, size: Float[Tensor, "*batch"]) -> B
     most = torch.finfo(size.dtype).max ** 0.5 / jet.k**2
     least = lengths.amin(-1)
     possible = size / least / least > most  # first derivatives count, too
-    if not some(possible):
+    if not some(possible) or not jet.second.shape[-2]:
         return possible
     first, second = torch.tensor(pairs(jet.k), device=size.device).T
     bend = jet.second.detach().norm(dim=-1) / lengths[..., first] / lengths[..., second]

@@ -22,6 +22,7 @@ from fisherflat.geometry._quantities import quantities as known_quantities
 from fisherflat.geometry._recharted import refined
 from fisherflat.geometry._sampling import Sampling
 from fisherflat.geometry._taped import degenerate_tape, elsewhere, reached, recomputed
+from fisherflat.geometry._traced import measured
 from fisherflat.geometry._words import (
     ERRORS,
     JUDGED,
@@ -275,7 +276,8 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
             errors = (geometry.error(name) for name in quantities) if error else ()
             return (*(getattr(geometry, name) for name in quantities), *errors)
 
-        found = dict(zip(columns, self._measured(read, points, points), strict=True))
+        values = measured(self, quantities, points) if not error and precision == "working" else None
+        found = dict(zip(columns, values or self._measured(read, points, points), strict=True))
         warn_of_stuck(stuck, points[..., 0].numel())
         return found
 

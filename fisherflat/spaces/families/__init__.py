@@ -8,6 +8,7 @@ from fisherflat.spaces.families._exponential import ExponentialFamily
 from fisherflat.spaces.families._family import Family
 from fisherflat.spaces.families._family import check as check
 from fisherflat.spaces.families._family import framed as framed
+from fisherflat.spaces.families._family import summed as summed
 from fisherflat.spaces.families._full import FullGaussian
 from fisherflat.spaces.families._gaussian import Gaussian
 from fisherflat.spaces.families._normal import DiagonalGaussian, IsotropicGaussian
