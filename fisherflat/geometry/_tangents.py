@@ -7,6 +7,7 @@ derivatives that are wanted; their normal parts are what is orthogonal to all of
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,15 +16,21 @@ import torch
 
 from fisherflat._arrays import some
 from fisherflat._typing import Bool, Float, Tensor
-from fisherflat.errors import DegenerateImmersionError, FisherflatError, InputError, OutOfMemoryError
+from fisherflat.errors import (
+    DegenerateImmersionError,
+    FisherflatError,
+    InputError,
+    OutOfMemoryError,
+    UnsupportedOpError,
+)
 from fisherflat.geometry._engines import Engine
 from fisherflat.geometry._frame import TOO_SMALL, nearly_degenerate, not_finite, ranked
 from fisherflat.geometry._precision import combined
 from fisherflat.geometry._recharted import ILL_CONDITIONED, lengths
 from fisherflat.jets import Jet
-from fisherflat.jets.engines import memory_budget
+from fisherflat.jets.engines import CACHED, memory_budget
 from fisherflat.spaces.charts import Chart
-from fisherflat.spaces.families import Ambient, Family, ParametricFamily, framed
+from fisherflat.spaces.families import Ambient, Family, ParametricFamily, framed, summed
 
 #: what a block of directions may take: as much as pays, and no more
 _BLOCK = 64 * 2**20
@@ -82,7 +89,7 @@ class Tangents:
         self._basis, self._at = chart.basis.detach().to(at.dtype), at
         point = chart(at).detach()
         self._engines = {n: engine.on(Chart(point, chart.basis.detach()[:n])) for n in (1, 2) if n <= chart.k}
-        self._engine, self._chart = engine, chart
+        self._engine, self._chart, self._point = engine, chart, point
         self._memory = memory_budget(at.device, memory)
         self._change: Tensor | None = None  # from the directions in use to the chart's
         self._inverse = torch.eye(self.k, dtype=torch.float64, device=at.device)
@@ -155,8 +162,8 @@ class Tangents:
         identity = torch.eye(self.k, dtype=torch.float64, device=self._at.device)
         directions = identity if self._change is None else self._change
         rows = None
-        for block in torch.arange(self.k, device=self._at.device).split(self.block(1)):
-            tangents = self._along(directions[block, None])[0][:, 0]
+        for block in torch.arange(self.k, device=self._at.device).split(self._together):
+            tangents = self._sums(directions[block])[0]
             if rows is None:
                 needed = _COPIES * 8 * self.k * tangents.shape[1]
                 if needed > self._memory:
@@ -176,6 +183,12 @@ class Tangents:
         entries = self._basis[0].numel() * n + 4 * (1 + n + n * (n + 1) // 2) * max(self._outputs, 1)
         engine_bytes = 0 if engine.chunk_memory is not None else engine.bytes_per_point
         return max(1, min(4096, min(_BLOCK, self._memory // _COPIES) // (8 * entries + engine_bytes)))
+
+    @property
+    def _together(self) -> int:
+        """How many directions are taken together where only sums of their second derivatives are wanted, or none."""
+        most, one = self.block(1), getattr(self._engine, "bytes_per_coefficient", 0)
+        return max(1, min(most, CACHED // one)) if one else most
 
     @property
     def _outputs(self) -> int:
@@ -203,6 +216,19 @@ class Tangents:
         found = framed(self._family, Jet(coefficients, n), self._shape)
         rows = found.coefficients.double()
         return rows[:, 1 : 1 + n], rows[:, 1 + n :], found.ambient
+
+    def _sums(self, v: Float[Tensor, "n k"], seconds: str = "none") -> tuple[Tensor, Tensor]:
+        """Tangents `[n, F]` along directions, and the sum of their second derivatives along each, `[F]`, if wanted."""
+        if hasattr(self._engine, "collapsed"):
+            n = len(v)
+            engine: Any = self._engine.on(Chart(self._point, self._chart.basis.detach()[:n]))
+            with suppress(UnsupportedOpError):
+                rows = engine.collapsed(self._at.new_zeros(1, n), seconds, self._directions(v[None]))
+                found = summed(self._family, rows, n, self._shape)
+                if found is not None:
+                    return found[0, 1 : 1 + n].double(), found[0, 1 + n :].double().sum(0)
+        tangents, second, _ = self._along(v[:, None])
+        return tangents[:, 0], second.sum((0, 1))
 
     def bent(self, xi: Float[Tensor, "P n k"]) -> Bent:
         """How the surface bends along tangents with the coefficients `xi` in the frame, `n` of them at a time."""
@@ -248,9 +274,11 @@ class Tangents:
         """`tr II`, exactly: the sum of `II(q, q)` over the frame."""
         identity = torch.eye(self.k, dtype=torch.float64, device=self._at.device)
         total = torch.zeros_like(self.frame[:, 0])
-        for block in identity.split(self.block(1)):
-            total += self.bent(block[:, None]).normal[:, 0].sum(0)
-        return total
+        for block in identity.split(self._together):
+            total += self._sums(block @ self._inverse, "sum")[1]
+        if not torch.linalg.vector_norm(total).isfinite():
+            raise not_finite(total, self._place)
+        return self.normal(total)
 
     @property
     def rounding(self) -> float:
