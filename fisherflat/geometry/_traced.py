@@ -30,8 +30,8 @@ Tensors = tuple[Tensor, ...]
 #: quantities that first derivatives say, and those that a sum of second ones says
 FIRST = ("metric", "volume_density", "singular_values", "condition_number", "effective_rank")
 TRACES = ("mean_curvature", "mean_curvature_norm")
-#: from so many directions on it pays on every map, whatever points share in whole 2-jets
-MANY = 8
+#: from so many directions on it pays for every map and family, whatever points share in whole 2-jets
+MANY = 12
 
 
 @lasting()

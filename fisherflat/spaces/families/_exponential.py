@@ -41,6 +41,8 @@ class ExponentialFamily(ParametricFamily):
     [[0.25]]
     """
 
+    directions_alone = False  # each point has a factorisation of its own
+
     def __init__(self, log_partition: Callable[[Tensor], Tensor]) -> None:
         if not callable(log_partition):
             raise InputError(

@@ -44,10 +44,12 @@ def summed(
     """The coefficients of `framed` of a jet whose last row, if any, is the sum of `d_i d_i`, and so what is framed.
 
     Covariant second derivatives are affine in the map's own, and what they are without any is bilinear in tangents: so
-    each direction is framed alone. `None` where frames follow the directions, so that such are not in one frame.
+    each direction is framed alone. `None` where that costs too much, or frames follow the directions.
     """
     if not isinstance(family, ParametricFamily):
         return family.whiten(coefficients)
+    if not family.directions_alone:
+        return None
     first = coefficients[:, 1 : 1 + k]
     alone = coefficients.new_zeros(*first.shape[:2], 3, coefficients.shape[-1])
     alone[:, :, 0], alone[:, :, 1] = coefficients[:, :1], first

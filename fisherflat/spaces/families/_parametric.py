@@ -110,6 +110,9 @@ class ParametricFamily(ABC):
     (True, 6)
     """
 
+    #: whether `framed` of each direction alone, k times as many points, costs no more than of all at a time
+    directions_alone = True
+
     @abstractmethod
     def ambient_dim(self, shape: tuple[int, ...]) -> int:
         """How many dimensions the manifold of parameters has for outputs of a shape.
