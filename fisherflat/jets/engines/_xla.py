@@ -204,7 +204,11 @@ def _put_together(
             _put(right[taken], found[1])
 
     others = [_pool().submit(work, worker) for worker in range(1, min(threads, len(pieces)))]
-    work(0)
+    try:
+        work(0)
+    finally:
+        for _ in todo:  # where that was interrupted there are some left, and the others stop as well
+            pass
     for other in others:
         other.result()
 
