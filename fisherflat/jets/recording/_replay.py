@@ -127,6 +127,8 @@ def _agree(mine: Tensor, value: Tensor, share: float) -> bool:
     """Whether two outputs are equal up to a share of the largest entry, and alike where they are not finite."""
     if mine.shape != value.shape:
         return False
+    if mine.dtype == value.dtype and torch.equal(mine, value):  # as it nearly always is
+        return True
     mine, value = mine.to(torch.float64), value.to(torch.float64)
     finite = value.isfinite()
     if not torch.equal(finite, mine.isfinite()):
