@@ -68,13 +68,13 @@ def at_points(xp: Algebra, node: Node, value: Callable[[Node], Any]) -> Any:
 def _filled(xp: Algebra, node: Node, value: Callable[[Node], Any]) -> tuple[Any, Any]:
     """The arguments of a node, with the values of others, and with live weights where there are such."""
     live = xp.constants
+    if not live and not node.kwargs and sum(isinstance(leaf, Node) for leaf in node.args) == len(node.inputs):
+        return tuple([value(leaf) if isinstance(leaf, Node) else leaf for leaf in node.args]), {}  # no nests, as most
 
     # not by a function that calls itself: such a closure is a cycle, and would keep all values and weights alive
     def filled(leaf: Any) -> Any:
         return value(leaf) if isinstance(leaf, Node) else live.get(id(leaf), leaf) if live else leaf
 
-    if not live and not node.kwargs and sum(isinstance(leaf, Node) for leaf in node.args) == len(node.inputs):
-        return tuple([value(leaf) if isinstance(leaf, Node) else leaf for leaf in node.args]), {}  # no nests, as most
     return mapped_leaves(filled, (node.args, node.kwargs))
 
 

@@ -177,13 +177,13 @@ def material(out: Any) -> Any:
 
     So a map that resolves them leaves no op on the tape for that, and each op on it has to do so.
     """
+    return mapped_leaves(_resolved, out)
 
-    def resolved(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return torch.zeros_like(leaf) if leaf._is_zerotensor() else leaf.resolve_conj().resolve_neg()
 
-    return mapped_leaves(resolved, out)
+def _resolved(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return torch.zeros_like(leaf) if leaf._is_zerotensor() else leaf.resolve_conj().resolve_neg()
 
 
 def shapes(out: Any) -> tuple[tuple[int, ...], ...]:
