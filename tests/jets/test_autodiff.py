@@ -20,6 +20,8 @@ import fisherflat as ff
 from fisherflat.errors import TraceError, UnsupportedOpError
 from fisherflat.geometry import Geometry
 from fisherflat.jets import Jet
+from fisherflat.jets.engines._derivatives import _calls
+from fisherflat.jets.recording import Mapping, recorded
 
 Truth = Callable[[np.ndarray], Any]
 
@@ -30,6 +32,9 @@ exp, log1p, ncdf, sqrt, tanh = (
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
+
+
+A = random(2, 2, seed=1)
 
 
 def wild(module: nn.Module) -> nn.Module:
@@ -289,6 +294,24 @@ def test_points_are_kept_apart_where_torch_mixes_them_in_the_derivatives_of_an_o
     jet = ff.StatisticalManifold(f, ff.charts.identity(2), engine="autodiff").jet(u)
     torch.testing.assert_close(jet.jacobian[..., 0], torch.stack([u[:, 1], u[:, 0] - 3], -1))
     torch.testing.assert_close(jet.hessian[..., 0], torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double().expand(2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("f", "kinds"),
+    [
+        (lambda x: x.sin() + (x + 1).sin() + (x.sin() * 2).sin(), 1),
+        (lambda x: x.sin() + x.T.sin(), 2),
+        (lambda x: x.sin() + x[:1].sin(), 2),
+        (lambda x: x.cumsum(0) + x.cumsum(1) + (x + 1).cumsum(1), 2),
+        (lambda x: x.pow(3) + x.pow(5), 2),
+        (lambda x: x.matmul(x) + x.matmul(A) + A.matmul(x) + x.matmul(A + 1), 3),
+    ],
+)
+def test_calls_are_of_one_kind_where_all_but_numbers_in_tensors_is_the_same(f: Any, kinds: int) -> None:
+    """So that one of them says of all whether torch can batch it."""
+    tape, points = recorded(Mapping(f, torch.float64, torch.device("cpu")), random(2, 2))
+    asked = {"sin", "cumsum", "pow", "mm"}
+    assert len({call.kind() for call in _calls(tape, points) if call.node.op.rpartition(".")[2] in asked}) == kinds
 
 
 def test_a_constant_that_is_written_into_is_refused() -> None:
