@@ -212,8 +212,10 @@ def test_saved_where_it_lies_its_parts_are_not_written_again(both: Any) -> None:
 
 def test_models_of_many_rows_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few: dict[str, Any] = {"layers": [0, 1], "points": 2, "parts": ["mlp", "block"], "progress": False}
+    few["readings"] = ["live", "frozen mlp gate"]
     models, prompts = ["python-llama", "python-qwen3-next"], [[1, 2, 3], [4, 5, 6, 7], [1, 2, 3]]
     expected = ff.compare(models, prompts, **few)
+    assert len(expected.gates) and len(expected.pairs.table)
     monkeypatch.setattr(run, "MANY", 1)
     monkeypatch.setattr("fisherflat.report._large.AT_A_TIME", 7)
     found = ff.compare(models, prompts, folder=tmp_path, **few)
