@@ -25,6 +25,8 @@ _TOLERANCE, _DIGITS = 1e-11, 64
 _WAY, _EVALUATIONS = 1e-3, 120
 #: nodes of the quadrature of the length of a straight line
 _NODES = 32
+#: how often a fold is looked for more closely, and how much smaller an eigenvalue of the metric has become by then
+_CLOSER, _VANISHES = 4, 1e-6
 
 #: how much larger than what the points span the box is in which paths are looked for, along each axis and, as a share
 #: of the longest, along all
@@ -210,6 +212,22 @@ class Geodesics:
         speeds = self.norm(places.reshape(-1, u0.shape[-1]), (u1 - u0).repeat(_NODES, 1)).reshape(_NODES, -1)
         return (weights.to(speeds) / 2) @ speeds
 
+    def fold(self, u0: Float[Tensor, " k"], u1: Float[Tensor, " k"]) -> Float[Tensor, " k"] | None:
+        """Where the metric is singular on the straight line between two points, about; `None` where it is not."""
+        first, last, least = 0.0, 1.0, list[float]()
+        for _ in range(_CLOSER):
+            times = torch.linspace(first, last, 2 * _NODES + 1, dtype=u0.dtype, device=u0.device)
+            metric = self.metric(u0 + times[:, None] * (u1 - u0))
+            known = metric.isfinite().flatten(1).all(1)
+            spread = torch.linalg.eigvalsh(torch.where(known[:, None, None], metric, torch.eye(len(u0)).to(metric)))
+            ratios = torch.where(known, spread[:, 0] / spread[:, -1], torch.inf)
+            at = int(ratios.argmin())
+            least.append(ratios[at].item())
+            first, last = times[max(at - 1, 0)].item(), times[min(at + 1, 2 * _NODES)].item()
+        # what is small and no more is so, seen closer, too
+        singular = least[-1] <= max(_DIGITS * self.eps, _VANISHES * least[0]) and least[-1] < math.inf
+        return u0 + times[at] * (u1 - u0) if singular else None
+
     def norm(self, u: Float[Tensor, "P k"], v: Float[Tensor, "P k"]) -> Float[Tensor, " P"]:
         """The lengths of vectors `v` at `u`."""
         return torch.einsum("pij,pi,pj->p", self.metric(u), v, v).clamp_min(0).sqrt()
@@ -229,12 +247,20 @@ def _instead(near: Local, local: Local) -> Local:
     return call
 
 
-def no_geodesic(bad: Tensor, u0: Tensor, u1: Tensor, what: str) -> InputError:
+def no_geodesic(geodesics: Geodesics, bad: Tensor, u0: Tensor, u1: Tensor, what: str) -> InputError:
     """What is raised where there is none between some points `[P, k]`; `what` was found."""
     at = int(bad.nonzero()[0, 0])
-    first, second = (f"[{', '.join(f'{c:.6g}' for c in u[at].tolist())}]" for u in (u0, u1))
+    fold = geodesics.fold(u0[at].detach(), u1[at].detach())
+    first, second = _place(u0[at]), _place(u1[at])
+    why = "the points are too far apart, or the metric is singular between them. Try points between them"
+    if fold is not None:
+        why = f"the metric is singular between them, about at {_place(fold)}, which no geodesic crosses"
+        why = f"{why}. Try points on one side of it"
     return InputError(
         f"{what} within the chart between {int(bad.sum())} of {len(bad)} pairs of points, the first {first} and "
-        f"{second}: the points are too far apart, or the metric is singular between them. Try points between them, or "
-        'degenerate="nan"'
+        f'{second}: {why}, or degenerate="nan"'
     )
+
+
+def _place(u: Tensor) -> str:
+    return f"[{', '.join(f'{c:.6g}' for c in u.tolist())}]"

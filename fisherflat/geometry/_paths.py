@@ -86,7 +86,7 @@ class Paths:
         self.__dict__["_joined"] = None if self.differentiable else (self.chart.written, start, end, curves)
         missed = curves.missed
         if missed.any() and self.degenerate == "raise":
-            raise no_geodesic(missed, start, end, "no geodesic was found")
+            raise no_geodesic(self._geodesics, missed, start, end, "no geodesic was found")
         return start, end, taped(self._on_tape.local, start, end, curves) if self._taping else curves, batch
 
     def exp(self, u: Any, v: Any) -> Float[Tensor, "*batch k"]:
@@ -135,7 +135,9 @@ class Paths:
         found = self._geodesics.length(start, end, curves)
         longer = found.value > found.straight * (1 + 1e-9) + found.error
         if longer.any() and self.degenerate == "raise":
-            raise no_geodesic(longer, start, end, "only a geodesic longer than the straight line was found")
+            raise no_geodesic(
+                self._geodesics, longer, start, end, "only a geodesic longer than the straight line was found"
+            )
         if self._taping:
             found = self._lengths(start, end, curves, found, longer | found.value.isnan())
         value, wrong, straight = (part.masked_fill(longer, torch.nan).reshape(batch) for part in found)

@@ -91,6 +91,7 @@ class Tangents:
         self._engines = {n: engine.on(Chart(point, chart.basis.detach()[:n])) for n in (1, 2) if n <= chart.k}
         self._engine, self._chart, self._point = engine, chart, point
         self._memory = memory_budget(at.device, memory)
+        self._ambient = Ambient(0)  # where the last jet was
         self._change: Tensor | None = None  # from the directions in use to the chart's
         self._inverse = torch.eye(self.k, dtype=torch.float64, device=at.device)
         if isinstance(family, ParametricFamily) and self.k > 1:
@@ -104,7 +105,7 @@ class Tangents:
         for change in range(_CHANGES + 1):
             jacobian = self._jacobian()
             if some(~torch.linalg.vector_norm(jacobian).isfinite()):
-                self.problem = not_finite(jacobian, self._place)
+                self.problem = not_finite(jacobian, self._place, self._ambient)
                 return
             self.frame, triangular = torch.linalg.qr(jacobian.mT)
             moved = jacobian.ne(0).any(0)
@@ -214,7 +215,7 @@ class Tangents:
         count, n = v.shape[:2]
         coefficients = (engine or self._engines[n]).jet(self._at.new_zeros(count, n), self._directions(v))
         found = framed(self._family, Jet(coefficients, n), self._shape)
-        rows = found.coefficients.double()
+        rows, self._ambient = found.coefficients.double(), found.ambient
         return rows[:, 1 : 1 + n], rows[:, 1 + n :], found.ambient
 
     def _sums(self, v: Float[Tensor, "n k"], seconds: str = "none") -> tuple[Tensor, Tensor]:

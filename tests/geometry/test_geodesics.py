@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -109,6 +110,25 @@ def test_what_has_no_geodesic_is_refused() -> None:
         SPHERE.geodesic(A, B, 1)
     with pytest.raises(InputError, match="do not fit together"):
         SPHERE.exp(A, torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("side", [0.0, 0.13])
+def test_a_fold_between_points_is_named(side: float) -> None:
+    folded = ff.StatisticalManifold(lambda u: torch.stack([(u[0] - side) ** 2, u[1]]), ff.charts.identity(2))
+    with pytest.raises(InputError, match="the metric is singular between them, about at") as caught:
+        folded.distance([-1.0, 0.0], [1.0, 0.5])
+    found = re.search(r"about at \[(.*?), (.*?)\]", str(caught.value))
+    assert found is not None
+    assert float(found[1]) == pytest.approx(side, abs=1e-5)
+    assert float(found[2]) == pytest.approx(0.25 * (1 + side), abs=1e-5)
+
+
+def test_a_metric_that_is_small_along_one_direction_alone_is_no_fold() -> None:
+    steep = ff.StatisticalManifold(
+        lambda u: torch.stack([*u, 1e3 * (30 * u[0]).sin() * (20 * u[1]).sin()]), ff.charts.identity(2)
+    )
+    with pytest.raises(InputError, match="too far apart, or the metric is singular"):
+        steep.log([-1.0, 0.0], [1.0, 0.5])
 
 
 def test_a_geodesic_longer_than_the_straight_line_is_no_distance() -> None:

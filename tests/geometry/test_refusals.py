@@ -130,7 +130,17 @@ TWO = ff.charts.identity(2)
             MapError,
             r"one tensor, it returned tuple.*\[0\]",
         ),
-        (lambda e: ff.StatisticalManifold(lambda x: 1.0, TWO, engine=e), MapError, "one tensor, it returned float"),
+        (
+            lambda e: ff.StatisticalManifold(lambda x: 1.0, TWO, engine=e),
+            MapError,
+            "one tensor, it returned float; make",
+        ),
+        (
+            lambda e: ff.StatisticalManifold(lambda x: {"mean": x}, TWO, engine=e),
+            MapError,
+            r"returned dict; wrap it, e.g. lambda x: module\(x\)\['mean'\]",
+        ),
+        (lambda e: ff.StatisticalManifold(lambda x: (x, x), TWO, engine=e), MapError, r"tuple.*DiagonalGaussian\(\)"),
         (lambda e: ff.StatisticalManifold(lambda x: x.long(), TWO, engine=e), MapError, "returned torch.int64"),
         (lambda e: ff.StatisticalManifold(lambda x: x + 1j, TWO, engine=e), MapError, "returned torch.complex128"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -127,9 +128,7 @@ class Mapping:
             if guard.refused is not None:
                 raise guard.refused
         if not isinstance(y, Tensor):
-            raise MapError(
-                f"the map must return one tensor, it returned {type(y).__name__}; wrap it, e.g. lambda x: module(x)[0]"
-            )
+            raise no_tensor(y)
         if not y.is_floating_point():
             raise MapError(f"the map returned {y.dtype}; outputs must be real floating-point numbers")
         return y
@@ -199,3 +198,16 @@ def _held(function: Any) -> Iterator[Any]:
         except ValueError:  # a variable that has no value yet
             continue
     yield from held
+
+
+def no_tensor(output: Any) -> MapError:
+    """What is raised where a map returned something else."""
+    hint = "make it return a tensor that torch computed from its input"
+    if isinstance(output, (tuple, list)):
+        hint = (
+            "wrap it, e.g. lambda x: module(x)[0], or name the family whose parameters they are, e.g. "
+            "fisherflat.families.DiagonalGaussian() for means and logarithms of standard deviations"
+        )
+    elif isinstance(output, abc.Mapping) and output:
+        hint = f"wrap it, e.g. lambda x: module(x)[{next(iter(output))!r}]"
+    return MapError(f"the map must return one tensor, it returned {type(output).__name__}; {hint}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fisherflat.errors import FisherflatError, MapError, TraceError
+from fisherflat.errors import FisherflatError, TraceError
 from fisherflat.jets.graph import Node, getitem, leaves, mapped_leaves
 from fisherflat.jets.recording._buffers import Buffer, Step, View, key, no_entries, step_in_memory, step_to
 from fisherflat.jets.recording._forms import (
@@ -36,7 +36,7 @@ from fisherflat.jets.recording._forms import (
     with_outputs,
 )
 from fisherflat.jets.recording._guard import Guard
-from fisherflat.jets.recording._mapping import Mapping
+from fisherflat.jets.recording._mapping import Mapping, no_tensor
 from fisherflat.jets.recording._modes import higher_order, refuse
 from fisherflat.jets.recording._origin import Origins, place
 from fisherflat.jets.recording._tape import Tape
@@ -102,9 +102,7 @@ class Recorder(Guard, TorchDispatchMode):
         if self.refused is not None:
             raise self.refused
         if not isinstance(y, Tensor):
-            raise MapError(
-                f"the map must return one tensor, it returned {type(y).__name__}; wrap it, e.g. lambda x: module(x)[0]"
-            )
+            raise no_tensor(y)
         if not isinstance(y, Watched) or not y._view.moves:
             self.refuse(
                 "the output of the map does not depend on its input, as far as a trace can see (a constant, or "
