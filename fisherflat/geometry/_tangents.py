@@ -278,7 +278,7 @@ class Tangents:
         for block in identity.split(self._together):
             total += self._sums(block @ self._inverse, "sum")[1]
         if not torch.linalg.vector_norm(total).isfinite():
-            raise not_finite(total, self._place)
+            raise not_finite(total, self._place, self._ambient)
         return self.normal(total)
 
     @property
