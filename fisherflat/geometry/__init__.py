@@ -10,6 +10,7 @@ from fisherflat.geometry._planes import drawn
 from fisherflat.geometry._quantities import Geometry
 from fisherflat.geometry._recharted import Jets, refined
 from fisherflat.geometry._sampled import Bounded, SampledCurvature
+from fisherflat.geometry._sampling import sampled_at
 from fisherflat.geometry._tangents import Tangents
 from fisherflat.geometry._words import (
     ERRORS,
@@ -51,6 +52,7 @@ __all__ = [
     "poor",
     "refined",
     "sample",
+    "sampled_at",
     "turn",
     "warn_of_stuck",
     "words",

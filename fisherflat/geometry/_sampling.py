@@ -98,26 +98,35 @@ class Sampling:
             for at in points.reshape(-1, self.k).detach():
                 tangents = Tangents(self.engine, self.chart, at, self.family, self.output_shape, self._memory)
                 near.append(tangents.nearly)
-                found.append(self._sampled(tangents, float(error), seed, limit))
+                found.append(sampled_at(tangents, float(error), seed, limit, self._proved, self.degenerate))
         warn_of(torch.tensor([one.estimator == NONE for one in found]), torch.tensor(near))
         short = [one for one in found if one.estimator != NONE and not one.reached]
         if short:
             warn(f"at {len(short)} of {len(found)} points {short[0].ended}", PrecisionWarning)
         return _nested(found, points.shape[:-1])
 
-    def _sampled(self, tangents: Tangents, error: float, seed: int, budget: int) -> SampledCurvature:
-        none, left = torch.empty(0, dtype=torch.float64), (tangents.effective_dimension, tangents.rank, tangents.open)
-        known = SampledCurvature(math.nan, math.nan, self.k, 0, NONE, error, budget, 0.0, *left, none, none)
-        try:
-            if tangents.problem is not None:
-                raise tangents.problem
-            if self._proved:
-                return replace(known, value=0.0, standard_error=0.0, estimator=PROVED)
-            return _estimated(tangents, known, seed)
-        except (DegenerateImmersionError, MapError):
-            if self.degenerate == "raise":
-                raise
-            return known
+
+def sampled_at(
+    tangents: Tangents, error: float, seed: int, budget: int, proved: bool, degenerate: str = "raise"
+) -> SampledCurvature:
+    """The scalar curvature at a point whose tangents are known; see `StatisticalManifold.sampled_scalar_curvature`.
+
+    **Args:** `proved`: whether structure says that the image is flat, so that nothing is sampled.
+
+    **Raises:** `DegenerateImmersionError`, `MapError` unless `degenerate` is `"nan"`.
+    """
+    none, left = torch.empty(0, dtype=torch.float64), (tangents.effective_dimension, tangents.rank, tangents.open)
+    known = SampledCurvature(math.nan, math.nan, tangents.k, 0, NONE, error, budget, 0.0, *left, none, none)
+    try:
+        if tangents.problem is not None:
+            raise tangents.problem
+        if proved:
+            return replace(known, value=0.0, standard_error=0.0, estimator=PROVED)
+        return _estimated(tangents, known, seed)
+    except (DegenerateImmersionError, MapError):
+        if degenerate == "raise":
+            raise
+        return known
 
 
 class _Estimates:

@@ -181,7 +181,7 @@ class Tangents:
     def block(self, n: int) -> int:
         """How many jets along n directions each are taken together."""
         engine = self._engines[n]
-        entries = self._basis[0].numel() * n + 4 * (1 + n + n * (n + 1) // 2) * max(self._outputs, 1)
+        entries = self._basis[0].numel() * n + 4 * (1 + n + n * (n + 1) // 2) * max(self.outputs, 1)
         engine_bytes = 0 if engine.chunk_memory is not None else engine.bytes_per_point
         return max(1, min(4096, min(_BLOCK, self._memory // _COPIES) // (8 * entries + engine_bytes)))
 
@@ -192,7 +192,8 @@ class Tangents:
         return max(1, min(most, CACHED // one)) if one else most
 
     @property
-    def _outputs(self) -> int:
+    def outputs(self) -> int:
+        """How many outputs there are."""
         count = 1
         for size in self._shape:
             count *= size

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import fisherflat as ff
 from fisherflat.studies.depth import Stack, budget, profile
+from fisherflat.studies.depth._attribution import sampled_budget
+from fisherflat.studies.depth._full import sampled_profile
 
 D, N, LAYERS = 6, 4, 3
 STATES = random(N, D, seed=1)
@@ -69,6 +71,11 @@ def attributed(stack: Stack) -> list[Tensor | None]:
     return [found.matrix, found.traces, found.products]
 
 
+def in_all_directions(stack: Stack) -> list[Tensor | None]:
+    found = sampled_profile(stack, 0)
+    return [found.scalar_curvature, found.scalar_curvature_low, found.planes]
+
+
 MEASURES: dict[str, tuple[float, dict[str, Any], Callable[[Stack], list[Tensor | None]]]] = {
     "profile": (0.0, {}, profiled),
     "all errors": (0.0, {}, lambda stack: profiled(stack, errors="all")),
@@ -77,6 +84,9 @@ MEASURES: dict[str, tuple[float, dict[str, Any], Callable[[Stack], list[Tensor |
     "held": (0.0, {}, lambda stack: profiled(stack.read("frozen pattern"))),
     "held, halves": (0.0, {"halves": True}, lambda stack: profiled(stack.read("frozen pattern+mlp gate"))),
     "more bits": (1e13, {"family": "calibrated"}, lambda stack: profiled(stack, precision="auto")),
+    "all directions": (0.0, {"halves": True}, in_all_directions),
+    "all directions, held": (0.0, {"moved": [1, 2]}, lambda stack: in_all_directions(stack.read("frozen pattern"))),
+    "all directions, budget": (0.0, {}, lambda stack: [sampled_budget(stack, torch.zeros(2), planes=8).matrix]),
     "budget": (0.0, {}, attributed),
     "budget, held, halves": (0.0, {"halves": True}, lambda stack: attributed(stack.read("frozen pattern"))),
 }

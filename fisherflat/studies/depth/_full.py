@@ -8,27 +8,27 @@ from typing import Any
 
 import torch
 
-from fisherflat.errors import DegenerateImmersionWarning, PrecisionWarning, without
-from fisherflat.geometry import SampledCurvature, Verdict
+from fisherflat.geometry import SampledCurvature, Verdict, sampled_at
 from fisherflat.studies._sampled import BUDGET, ERROR
 from fisherflat.studies.depth._profile import QUANTITIES, DepthProfile, measured_with
-from fisherflat.studies.depth._sampled import manifold_after
+from fisherflat.studies.depth._sampled import tangents_after
 from fisherflat.studies.depth._stack import Stack
 
 
+@torch.no_grad()
 def sampled_profile(stack: Stack, seed: int, step: Callable[[str], None] = lambda label: None) -> DepthProfile:
     """The scalar curvature after every map, from random planes, with its interval and a sentence.
 
-    Where structure says that it is zero, nothing is sampled; where the Jacobian is degenerate, as behind a norm, the
-    sentence says what is left.
+    One block is in memory at a time: planes pass them one after the other, for each depth anew. Where structure says
+    that it is zero, nothing is sampled; where the Jacobian is degenerate, as behind a norm, the sentence says what is
+    left.
     """
-    found: list[SampledCurvature] = []
+    found, at = list[SampledCurvature](), stack.chart.point.new_zeros(stack.chart.k)
     for depth, label in enumerate(("chart", *stack.labels)):
         step(label)
-        with without(DegenerateImmersionWarning, PrecisionWarning):  # the sentences say it
-            manifold = manifold_after(stack, depth, degenerate="nan")
-            at = torch.zeros(stack.chart.k, dtype=torch.float64)
-            found.append(manifold.sampled_scalar_curvature(at, ERROR, seed, BUDGET))
+        tangents = tangents_after(stack, depth, at)
+        proved = tangents.k == tangents.outputs or not any(stage.bending for stage in stack.stages[:depth])
+        found.append(sampled_at(tangents, ERROR, seed, BUDGET, proved, "nan"))
 
     def column(read: Callable[[SampledCurvature], float]) -> torch.Tensor:
         return torch.tensor([[read(one)] for one in found], dtype=torch.float64)

@@ -13,38 +13,52 @@ so that both are unbiased, and the matrix of their differences is `k (k - 1) (p 
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError
-from fisherflat.geometry import StatisticalManifold, Tangents, drawn
+from fisherflat.geometry import Tangents, drawn
 from fisherflat.jets import pairs
 from fisherflat.jets.engines import in_chunks
+from fisherflat.jets.graph import Constants
 from fisherflat.spaces.charts import Chart
 from fisherflat.studies.depth._apart import Apart
 from fisherflat.studies.depth._stack import Stack
 
 
-def tangents_at_the_end(stack: Stack, at: Float[Tensor, " k"], memory: int | None) -> Tangents:
-    """All tangents of the image behind the last map.
+@dataclass
+class _Behind:
+    """What gives the jets behind so many maps of a stack, one block at a time: an engine of `Tangents`."""
 
-    **Raises:** what `Tangents` does, and its `problem`.
-    """
-    manifold = manifold_after(stack, len(stack.stages), memory)
-    found = Tangents(manifold.engine, manifold.chart, at, manifold.family, manifold.output_shape, memory)
-    if found.problem is not None:
-        raise found.problem
-    return found
+    stack: Stack
+    depth: int
+    memory: int | None
+    #: the passes through the maps take the points in pieces
+    chunk_memory: int | None = 0
+    bytes_per_point: int = 0
+    tape_per_point: int = 0
+    program: Constants | None = None
+
+    def on(self, chart: Chart) -> _Behind:
+        """The same maps on another chart."""
+        other = copy(self.stack)
+        other.chart = chart
+        return replace(self, stack=other)
+
+    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
+        """The coefficients of the outputs that are measured there."""
+        passed = self.stack.depths(u, lambda at, jets, _: jets if at == self.depth else None, self.memory, basis)
+        return self.stack.picks[self.depth](torch.cat(list(islice(passed, self.depth + 1))[-1]))
 
 
-def manifold_after(
-    stack: Stack, depth: int, memory: int | None = None, degenerate: str = "raise"
-) -> StatisticalManifold:
-    """The image of the chart behind so many maps."""
-    pick, after = stack.picks[depth], stack.after(depth)
-    mean = after if pick.tokens is None else lambda x: pick(after(x).flatten())  # structure shows in the maps
-    return StatisticalManifold(mean, stack.chart, stack.families[depth], degenerate=degenerate, memory=memory)
+def tangents_after(stack: Stack, depth: int, at: Float[Tensor, " k"], memory: int | None = None) -> Tangents:
+    """All tangents of the chart's image behind so many maps, of which one block is in memory at a time."""
+    size = (stack.chart.point.shape if not depth else stack.stages[depth - 1].shape).numel()
+    shape = (stack.picks[depth].count(size),)
+    return Tangents(_Behind(stack, depth, memory), stack.chart, at, stack.families[depth], shape, memory)
 
 
 @torch.no_grad()
@@ -56,7 +70,9 @@ def sampled_matrices(
         raise InputError("planes in all directions are those of a Gaussian; a family is attributed in few directions")
     if stack.chart.k < 2:
         raise InputError("a curve has no planes, and no intrinsic curvature; move at least k = 2 directions")
-    tangents, k = tangents_at_the_end(stack, at, memory), stack.chart.k
+    tangents, k = tangents_after(stack, len(stack.stages), at, memory), stack.chart.k
+    if tangents.problem is not None:
+        raise tangents.problem
     generator = torch.Generator().manual_seed(seed)
     xi = drawn(planes, k, generator).to(tangents.frame)
     point = stack.chart(at).detach()
