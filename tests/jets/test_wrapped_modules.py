@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.utils import parametrizations, parametrize
 
 import fisherflat as ff
+from fisherflat.errors import MapError
 
 
 class Attention(nn.Module):
@@ -109,6 +111,24 @@ def test_what_runs_a_module_by_other_means(name: str, group: None) -> None:
     check(wrapped, weights)
     wrapped(HIDDEN).sum().backward()  # it still runs, and hands on its gradients
     check(WRAPPERS[name](copied := layer()), list(copied.parameters()))
+
+
+def test_a_sharded_module_is_measured_while_its_weights_are_whole(group: None) -> None:
+    want = ff.StatisticalManifold(layer(), CHART).scalar_curvature(U)
+    sharded, mesh = layer(), torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    fully_shard(sharded.attention, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    for measured in (sharded, lambda x: sharded(x)):
+        with pytest.raises(MapError, match=r"'[\w.]+' is a shard .* unshard\(\) of each module"):
+            ff.StatisticalManifold(measured, CHART)
+    parts = [part for part in sharded.modules() if isinstance(part, FSDPModule)]
+    for part in parts:
+        part.unshard()
+    assert torch.allclose(ff.StatisticalManifold(sharded, CHART).scalar_curvature(U), want, rtol=1e-12)
+    for part in parts:
+        part.reshard()
+    with pytest.raises(MapError, match="shard"):
+        ff.StatisticalManifold(sharded, CHART)
 
 
 def test_hooks_of_a_compiled_module_and_what_is_read_of_the_one_inside() -> None:

@@ -136,8 +136,15 @@ class Mapping:
     def check(self, point: Tensor) -> Tensor:
         """The value at `point`.
 
-        **Raises:** `MapError` where the map fails there, and what `value` raises.
+        **Raises:** `MapError` where the map fails there or has no whole weights, and what `value` raises.
         """
+        names = (name for root in self.modules for name, own in root.named_parameters() if hasattr(own, "full_tensor"))
+        if (sharded := next(names, None)) is not None:
+            raise MapError(
+                f"the weight {sharded!r} is a shard of a distributed tensor, and curvature takes whole weights: gather "
+                "them first, behind fully_shard by unshard() of each module that was sharded, and let them go by "
+                "reshard() afterwards; or measure a copy whose weights are their full_tensor()"
+            )
         guard = Repeatable()
         try:
             value = self.value(point, guard)
