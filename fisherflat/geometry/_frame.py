@@ -123,14 +123,14 @@ def _overflows(jet: Jet, triangular: Tensor, size: Float[Tensor, "*batch"]) -> B
 TOO_SMALL = "the metric is too small for a number"
 
 
-def not_finite(numbers: Tensor, place: str, ambient: Ambient) -> MapError:
+def not_finite(numbers: Tensor, place: str, ambient: Ambient | None = None) -> MapError:
     """The error for numbers of a map or its derivatives that are not finite, or whose squares are not.
 
-    **Args:** `ambient`, which may know what is wrong with the parameters of the family.
+    **Args:** `ambient`, where it may know what is wrong with the parameters of the family.
     """
-    if ambient.outside is not None:
+    if ambient is not None and ambient.outside is not None:
         return MapError(f"the outputs are no parameters of the family {place}: {ambient.outside}")
-    if ambient.extreme is not None:
+    if ambient is not None and ambient.extreme is not None:
         return MapError(f"the Fisher information, or how it changes, is beyond numbers {place}: {ambient.extreme}")
     if numbers.isfinite().all():
         return MapError(
