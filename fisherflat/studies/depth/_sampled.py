@@ -48,9 +48,26 @@ class _Behind:
         other.chart = chart
         return replace(self, stack=other)
 
+    @property
+    def bytes_per_coefficient(self) -> int:
+        """How much memory a coefficient of one point takes, roughly."""
+        entries = max((stage.footprint for stage in self.stack.stages[: self.depth]), default=0)
+        return entries * self.stack.chart.point.element_size()
+
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the outputs that are measured there."""
-        passed = self.stack.depths(u, lambda at, jets, _: jets if at == self.depth else None, self.memory, basis)
+        return self.collapsed(u, "pair", basis)
+
+    def collapsed(
+        self, u: Float[Tensor, "P k"], seconds: str, basis: Float[Tensor, "P k *shape"] | None = None
+    ) -> Float[Tensor, "P C D"]:
+        """The same with one sum of second derivatives, or none.
+
+        **Raises:** `UnsupportedOpError` where that cannot be had, though all of them may be.
+        """
+        passed = self.stack.depths(
+            u, lambda at, jets, _: jets if at == self.depth else None, self.memory, basis, seconds
+        )
         return self.stack.picks[self.depth](torch.cat(list(islice(passed, self.depth + 1))[-1]))
 
 

@@ -15,7 +15,6 @@ from torch import nn
 from fisherflat._arrays import flag, some
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError, MapError, TraceError
-from fisherflat.jets import size
 from fisherflat.jets.engines import CACHED, TensorAlgebra, evaluated, exactly, footprint, in_chunks, packed, start
 from fisherflat.jets.graph import Graph
 from fisherflat.jets.ops import is_affine
@@ -272,13 +271,15 @@ class Stack:
         measure: Callable[[int, Float[Tensor, "P S D"], Tensor], Any],
         memory: int | None = None,
         basis: Float[Tensor, "P k *shape"] | None = None,
+        seconds: str = "pair",
     ) -> Iterator[list[Any]]:
         """`measure(depth, jets, u)` of the 2-jets after 0, 1, ... L maps, a list over chunks of points each.
 
         All points pass one map before the next one's turn: its weights stay in the caches, and no other's are needed.
-        **Args:** `basis`, other directions at each point than the chart's, `[P, k, *shape]`.
+        **Args:** `basis`, other directions at each point than the chart's, `[P, k, *shape]`; `seconds`, as of
+        `Algebra`: without all of them a map may raise `UnsupportedOpError`.
         """
-        k, algebra, graphs = self.chart.k, TensorAlgebra(), self.graphs()
+        k, algebra, graphs = self.chart.k, TensorAlgebra(seconds=seconds), self.graphs()
         state = start(self.chart, u, basis).data.transpose(0, 1)
         yield [measure(0, packed(algebra, Series(state.transpose(0, 1), k)), u)]
 
@@ -288,7 +289,7 @@ class Stack:
                 found = measure(depth, packed(algebra, series), u[points])
                 return series.data.transpose(0, 1), found
 
-            pieces = over_points(step, u, stage.footprint * size(k), memory)
+            pieces = over_points(step, u, stage.footprint * algebra.count(2, k), memory)
             return torch.cat([data for data, _ in pieces]), [found for _, found in pieces]
 
         for depth, stage in enumerate(self.stages, 1):
