@@ -170,7 +170,7 @@ def _estimated(tangents: Tangents, known: SampledCurvature, seed: int) -> Sample
         pilot = _Estimates(tangents, (seed + 2**62) % 2**63)  # of planes of its own
         pilot.more(_PILOT)
         target = max(error * abs(float(pilot.values.mean())), pilot.rounding)
-        # a plane costs six coefficients, the trace three for each direction
+        # a plane costs six coefficients, the trace at most three for each direction
         if tangents.k > 2 and _needed(pilot.all("rest"), target) + tangents.k / 2 < _needed(pilot.values, target):
             estimator, pilot.trace = HYBRID, tangents.trace()
             found = _Estimates(tangents, seed, pilot.trace)

@@ -85,7 +85,7 @@ class Algebra:
         return (1, 1 + k, 1 + k + self.blocks * self._width(k))[order]
 
     def _width(self, k: int) -> int:
-        return {"pair": k * (k + 1) // 2, "sum": 1, "none": 0}[self.seconds]
+        return k * (k + 1) // 2 if self.seconds == "pair" else int(self.seconds == "sum")
 
     def crossings(self, k: int) -> Iterator[tuple[int, slice]]:
         """The directions i that others are crossed with, and these, `i <= j`: what `row` has rows for."""

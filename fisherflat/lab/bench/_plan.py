@@ -28,6 +28,7 @@ SECTIONS = (
     "sampled",
     "certificates",
     "families",
+    "traces",
     "geodesics",
 )
 #: sections that are run where they are named alone: one writes a checkpoint of 2.3 GiB, one needs a GPU

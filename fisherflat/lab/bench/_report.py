@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fisherflat._files import whole
-from fisherflat.lab.bench import certificates, families, geodesics, sampled, wide
+from fisherflat.lab.bench import certificates, families, geodesics, sampled, traces, wide
 from fisherflat.lab.bench._measure import figure
 from fisherflat.lab.bench._targets import targets
 
@@ -174,7 +174,7 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
         found = results["tracing"]
         yield Table("Tracing MiniLM", ("blocks", "seconds"), [(str(found["blocks"]), str(found["seconds"]))])
     yield from _depth_tables(results.get("depth") or {})
-    for section in (wide, sampled, certificates, families, geodesics):
+    for section in (wide, sampled, certificates, families, traces, geodesics):
         if rows := results.get(section.__name__.rpartition(".")[2]):
             yield Table(*section.table(rows))
     if results.get("checkpoint"):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from fisherflat.lab.bench import (
     memory,
     minilm,
     sampled,
+    traces,
     wide,
 )
 from fisherflat.lab.bench._growth import SERIES, growth
@@ -186,6 +188,15 @@ def _families(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
     return rows
 
 
+def _traces(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    rows = []
+    maps, dims = traces.QUICK if plan.quick else (plan.maps or traces.MAPS, plan.dims or traces.DIMS)
+    for name, k in product(maps, dims):
+        tell(f"traces: {name}, k = {k}")
+        rows.append(traces.over_whole(name, k, plan.repeats, plan.device))
+    return rows
+
+
 def _geodesics(plan: Plan, tell: Tell) -> list[dict[str, Any]] | None:
     if plan.gpu or importlib.util.find_spec("geomstats") is None:
         return None
@@ -218,6 +229,7 @@ _SECTIONS: dict[str, Callable[[Plan, Tell], Any]] = {
     "sampled": _sampled,
     "certificates": _certificates,
     "families": _families,
+    "traces": _traces,
     "geodesics": _geodesics,
     "checkpoint": _checkpoint,
     "gpu": _gpu,
