@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import torch
 
+from fisherflat._arrays import integer
 from fisherflat._display import displayed
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError, NotDifferentiableError
@@ -154,15 +155,14 @@ class Paths:
         value = smooth(value, lambda: found.value == 0, "the distance of a point from itself is asked for")
         return Distance(value, found.error, straight)
 
-    def geodesic(self, u0: Any, u1: Any, points: int = 65) -> Float[Tensor, "*batch points k"]:
+    def geodesic(self, u0: Any, u1: Any, points: SupportsIndex = 65) -> Float[Tensor, "*batch points k"]:
         """`points` places on the geodesic from `u0` to `u1`, both included, evenly spaced along it.
 
         **Raises:** `InputError` where none was found within the chart, and for fewer than two points.
         """
-        if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-            raise InputError(f"a geodesic is drawn with at least two points, got {points!r}")
+        count = integer(points, "points, how many a geodesic is drawn with,", 2)
         *_, curves, batch = self._between(u0, u1)
-        return curves.at([n / (points - 1) for n in range(points)]).reshape(*batch, points, self.k)
+        return curves.at([n / (count - 1) for n in range(count)]).reshape(*batch, count, self.k)
 
     def parallel_transport(self, u0: Any, u1: Any, v: Any) -> Float[Tensor, "*batch k"]:
         """The tangent vector `v` at `u0`, carried along the geodesic to `u1` without turning, in coordinates."""

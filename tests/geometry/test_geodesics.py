@@ -106,7 +106,7 @@ def test_what_has_no_geodesic_is_refused() -> None:
     tolerant = ff.StatisticalManifold(half.mean, half.chart, degenerate="nan")
     found = tolerant.distance([[0.0, 1.0], [0.0, 1.0]], [[0.0, -1.0], [0.2, 1.5]])
     assert found.isnan().tolist() == [True, False]
-    with pytest.raises(InputError, match="at least two points"):
+    with pytest.raises(InputError, match="points, how many a geodesic is drawn with, must be at least 2, got 1"):
         SPHERE.geodesic(A, B, 1)
     with pytest.raises(InputError, match="do not fit together"):
         SPHERE.exp(A, torch.zeros(2, 2))

@@ -107,7 +107,10 @@ class Stack:
         if not len(self._blocks):
             raise InputError("a stack needs at least one block")
         if isinstance(family, str) and family != "calibrated":
-            raise InputError(f'family must be a Gaussian or "calibrated", got {family!r}')
+            raise InputError(
+                f'family must be a Gaussian or "calibrated", for a loaded model also "next-token", "class" or '
+                f'"direction"; got {family!r}'
+            )
         if not isinstance(chart, Chart):
             raise InputError(f"chart must come from fisherflat.charts, got {type(chart).__name__}")
         self.chart, self.reading, self._halves = chart, readings.LIVE, flag(halves, "halves")
