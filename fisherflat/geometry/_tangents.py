@@ -105,7 +105,11 @@ class Tangents:
         for change in range(_CHANGES + 1):
             jacobian = self._jacobian()
             if some(~torch.linalg.vector_norm(jacobian).isfinite()):
+<<<<<<< HEAD
                 self.problem = not_finite(jacobian, self._place, self._ambient)
+=======
+                self.problem = self._infinite(jacobian)
+>>>>>>> b3a506a (Let the family say what is wrong with a Jacobian that is not finite)
                 return
             self.frame, triangular = torch.linalg.qr(jacobian.mT)
             moved = jacobian.ne(0).any(0)
@@ -232,6 +236,11 @@ class Tangents:
         tangents, second, _ = self._along(v[:, None])
         return tangents[:, 0], second.sum((0, 1))
 
+    def _infinite(self, numbers: Tensor) -> FisherflatError:
+        """What to say of numbers that are not finite, or whose squares are not."""
+        ambient = self._along(torch.eye(self.k, dtype=torch.float64, device=self._at.device)[:1, None])[2]
+        return not_finite(numbers, self._place, ambient)
+
     def bent(self, xi: Float[Tensor, "P n k"]) -> Bent:
         """How the surface bends along tangents with the coefficients `xi` in the frame, `n` of them at a time."""
         with torch.no_grad():
@@ -279,7 +288,11 @@ class Tangents:
         for block in identity.split(self._together):
             total += self._sums(block @ self._inverse, "sum")[1]
         if not torch.linalg.vector_norm(total).isfinite():
+<<<<<<< HEAD
             raise not_finite(total, self._place, self._ambient)
+=======
+            raise self._infinite(total)
+>>>>>>> b3a506a (Let the family say what is wrong with a Jacobian that is not finite)
         return self.normal(total)
 
     @property
