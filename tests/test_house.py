@@ -99,3 +99,11 @@ def test_no_two_files_of_tests_share_a_name() -> None:
     """One of them would not be collected, and the run would end there."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert not {name for name in names if names.count(name) > 1}
+
+
+def test_no_file_keeps_the_marks_of_a_merge() -> None:
+    folders = ("fisherflat", "tests", "docs", "notebooks", ".ci")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.*")] + list(ROOT.glob("*.*"))
+    texts = [path for path in files if path.suffix in {".py", ".md", ".ipynb", ".toml", ".txt", ".cff"}]
+    marks = ("<" * 7 + " ", ">" * 7 + " ")
+    assert [path for path in texts if any(line.startswith(marks) for line in path.read_text().splitlines())] == []

@@ -105,11 +105,7 @@ class Tangents:
         for change in range(_CHANGES + 1):
             jacobian = self._jacobian()
             if some(~torch.linalg.vector_norm(jacobian).isfinite()):
-<<<<<<< HEAD
                 self.problem = not_finite(jacobian, self._place, self._ambient)
-=======
-                self.problem = self._infinite(jacobian)
->>>>>>> b3a506a (Let the family say what is wrong with a Jacobian that is not finite)
                 return
             self.frame, triangular = torch.linalg.qr(jacobian.mT)
             moved = jacobian.ne(0).any(0)
@@ -288,11 +284,7 @@ class Tangents:
         for block in identity.split(self._together):
             total += self._sums(block @ self._inverse, "sum")[1]
         if not torch.linalg.vector_norm(total).isfinite():
-<<<<<<< HEAD
             raise not_finite(total, self._place, self._ambient)
-=======
-            raise self._infinite(total)
->>>>>>> b3a506a (Let the family say what is wrong with a Jacobian that is not finite)
         return self.normal(total)
 
     @property

@@ -9,11 +9,7 @@ any of the products that make up an entry of S_s T_tᵀ is an integer of at most
 is exact, in whatever order, in however many threads, with fused multiplication and addition or without, and however
 the processor rounds, because nothing is rounded. What belongs to one power of two is added up in 64-bit integers
 (fewer than 2^9 slices of at most 2^53), carried, and handed to Arb from the top in pairs of digits, which are exact
-<<<<<<< HEAD
 floats for w <= 26: `2^(w-1) (2^w + 1) <= 2^53`. So the middle of an entry is that of an exact product, up to three
-=======
-floats for w <= 26, `2^(w-1) (2^w + 1) <= 2^53`. So the middle of an entry is that of an exact product, up to three
->>>>>>> 2d556a0 (Read a chart anew that was written into, and choose the rule of norms for each vector by itself)
 things, all of which its radius holds:
 
 * what stays behind the last slices: rests rho and sigma of factors of size at most one change a sum of n products by
