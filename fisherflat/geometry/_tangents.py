@@ -232,11 +232,6 @@ class Tangents:
         tangents, second, _ = self._along(v[:, None])
         return tangents[:, 0], second.sum((0, 1))
 
-    def _infinite(self, numbers: Tensor) -> FisherflatError:
-        """What to say of numbers that are not finite, or whose squares are not."""
-        ambient = self._along(torch.eye(self.k, dtype=torch.float64, device=self._at.device)[:1, None])[2]
-        return not_finite(numbers, self._place, ambient)
-
     def bent(self, xi: Float[Tensor, "P n k"]) -> Bent:
         """How the surface bends along tangents with the coefficients `xi` in the frame, `n` of them at a time."""
         with torch.no_grad():
