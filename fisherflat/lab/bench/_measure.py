@@ -14,6 +14,8 @@ Key = TypeVar("Key")
 
 #: a sample shorter than this is repeated within itself
 SHORTEST = 0.05
+#: a call shorter than this is made once more before each sample of it
+BRIEF = 0.5
 #: wall time; that of all threads of the process, which other processes do not disturb as much
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
@@ -40,15 +42,19 @@ def by_clock(
 ) -> dict[str, dict[Key, list[float]]]:
     """Seconds of each call by each clock, `repeats` times, taken in turns (A B C A B C ...).
 
-    All of them thus see the same disturbances.
+    All of them thus see the same disturbances, but not each other: caches and freed memory are their own before a
+    sample begins, unless that would take long.
     """
-    number = {}
+    number, brief = {}, set()
     for name, call in calls.items():
         once = seconds(call, device)  # also the warm-up
         number[name] = max(1, min(1000, round(SHORTEST / max(once, 1e-9))))
+        brief |= {name} if once < BRIEF else set()
     samples: dict[str, dict[Key, list[float]]] = {clock: {name: [] for name in calls} for clock in CLOCKS}
     for _ in range(repeats):
         for name, call in calls.items():
+            if name in brief:
+                call()
             for clock, taken in elapsed(call, device, number[name]).items():
                 samples[clock][name].append(taken)
     return samples
