@@ -267,11 +267,14 @@ def test_the_section_of_a_gpu_needs_one(monkeypatch):
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
-def test_samples_are_taken_in_turns(monkeypatch):
+@pytest.mark.parametrize(("brief", "sample"), [(0.0, ["a", "b"]), (1e9, ["a", "a", "b", "b"])])
+def test_samples_are_taken_in_turns(brief, sample, monkeypatch):
+    """After a warm-up; what is brief is called once more before each."""
     monkeypatch.setattr("fisherflat.lab.bench._measure.SHORTEST", 0.0)
+    monkeypatch.setattr("fisherflat.lab.bench._measure.BRIEF", brief)
     order = []
     samples = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, CPU)
-    assert order[-6:] == ["a", "b"] * 3
+    assert order == ["a", "b", *sample * 3]
     assert all(len(taken) == 3 for taken in samples.values())
 
 
