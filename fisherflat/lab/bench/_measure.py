@@ -14,8 +14,9 @@ Key = TypeVar("Key")
 
 #: a sample shorter than this is repeated within itself
 SHORTEST = 0.05
-#: a call shorter than this is made once more before each sample of it
-BRIEF = 0.5
+#: a call shorter than this is made once more before each sample of it, after a rest: threads of torch wait busily for
+#: some milliseconds after each op
+BRIEF, REST = 0.5, 0.02
 #: wall time; that of all threads of the process, which other processes do not disturb as much
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
@@ -42,8 +43,8 @@ def by_clock(
 ) -> dict[str, dict[Key, list[float]]]:
     """Seconds of each call by each clock, `repeats` times, taken in turns (A B C A B C ...).
 
-    All of them thus see the same disturbances, but not each other: caches and freed memory are their own before a
-    sample begins, unless that would take long.
+    All of them thus see the same disturbances, but not each other: caches, freed memory and cores are their own before
+    a sample begins, unless that would take long.
     """
     number, brief = {}, set()
     for name, call in calls.items():
@@ -54,6 +55,7 @@ def by_clock(
     for _ in range(repeats):
         for name, call in calls.items():
             if name in brief:
+                time.sleep(REST)
                 call()
             for clock, taken in elapsed(call, device, number[name]).items():
                 samples[clock][name].append(taken)
