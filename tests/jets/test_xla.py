@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import fisherflat as ff
 from fisherflat.jets.engines import _xla
 from fisherflat.jets.rules import FUNCTIONS
+from fisherflat.jets.xla import Program
 
 #: norms, gates, patterns and stacks; engines agree on the rest if they do on these
 CASES = (
@@ -136,6 +137,25 @@ def test_points_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     agree(whole)
     monkeypatch.setattr(_xla, "CACHED", 2**17)
     agree((whole[0], both(_attention(), TOKENS, many)[1]))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("fewest", [1, 4])
+def test_points_that_go_through_a_program_a_few_at_a_time(fewest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = torch.randn(37, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    times: list[int] = []
+    before = Program.__init__
+
+    def counted(self: Program, *args: Any, **kwargs: Any) -> None:
+        times.append(args[3])
+        before(self, *args, **kwargs)
+
+    monkeypatch.setattr(Program, "__init__", counted)
+    monkeypatch.setattr(_xla, "CLOSE", 1)
+    monkeypatch.setattr(_xla, "FEWEST", fewest)
+    agree(both(_attention(), TOKENS, many))
+    agree(both(lambda x: torch.stack([x.norm(), x.sum(), x[0]]), X, many))  # some rows are zeros, and nothing is shared
+    assert times == [64 // fewest] * 2
 
 
 @pytest.fixture

@@ -29,6 +29,11 @@ from fisherflat.jets.ops import evaluate
 from fisherflat.jets.rules import Series
 from fisherflat.spaces.jets import size
 
+#: on a CPU, points go through what is compiled so many bytes of live coefficients at a time: a core's own cache
+CLOSE = 2**20
+#: so many points at least: fewer make products too small
+FEWEST = 4
+
 
 @dataclass(eq=False)
 class _Kept:
@@ -91,9 +96,12 @@ class XlaEngine(TaylorEngine):
 
     def _at_a_time(self, points: int, shared: bool) -> int:
         """A power of two, so that few sizes are compiled: as many points as there are, or as the caches hold."""
+        return min(2 ** (points - 1).bit_length(), self._fitting(CACHED, shared))
+
+    def _fitting(self, memory: int, shared: bool) -> int:
+        """The largest power of two of points whose live coefficients take no more memory; or one."""
         one = self._rest_per_point if shared and self._prefix is not None else self.bytes_per_point
-        most = max(1, CACHED // max(one, 1))
-        return 2 ** min((points - 1).bit_length(), most.bit_length() - 1)
+        return 2 ** (max(1, memory // max(one, 1)).bit_length() - 1)
 
     def _compiled(self, given: tuple[Tensor, ...], count: int) -> _Kept:
         """What was compiled for so many points, and directions of their own where such are given."""
@@ -109,8 +117,10 @@ class XlaEngine(TaylorEngine):
     def _program(self, shared: bool, given: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
         from fisherflat.jets.xla import Program  # jax is needed here alone
 
-        k = self._chart.k
-        return Program(self._course(shared), given, {1 + k, size(k)})
+        k, count = self._chart.k, len(given[0])
+        piece = min(count, max(FEWEST, self._fitting(CLOSE, shared))) if given[0].is_cpu else count
+        rows = {1 + k, size(k)}
+        return Program(self._course(shared), tuple(x[:piece] for x in given), rows, count // piece, axes=(1, 0))
 
     def _course(self, shared: bool) -> Callable[..., tuple[Tensor, Tensor]]:
         """What is compiled: points, and their directions, to coefficients `[S, P, D]` and whether they are right."""

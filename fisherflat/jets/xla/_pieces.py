@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,17 @@ def placed(x: Any, axis: int, index: slice | int, value: Any) -> Any:
             parts[found] = [whole(value)[None]] if isinstance(index, int) else apart(value, count)
             return Pieces(tuple(parts))
     return whole(x).at[(slice(None),) * axis + (index,)].set(whole(value))
+
+
+def written(out: Any, x: Any, i: Any, axis: int) -> Any:
+    """`out` with `x` as the part of number `i` along an axis; pieces are written one by one, into the same memory."""
+    parts, first = (x.parts, x.parts[0].shape[0]) if isinstance(x, Pieces) and axis else ((whole(x),), 0)
+    for number, part in enumerate(parts):
+        at = [0] * part.ndim
+        at[0] = number * first
+        at[axis] = i * part.shape[axis]
+        out = lax.dynamic_update_slice(out, part, at)
+    return out
 
 
 def _parts(x: Pieces, index: slice | int) -> slice | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import torch
+from jax import lax
 from jax.experimental import serialize_executable
 from jax.sharding import SingleDeviceSharding
 from torch import Tensor
@@ -20,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.xla._callers import caller
 from fisherflat.jets.xla._ops import OPS
-from fisherflat.jets.xla._pieces import Pieces, filled, whole
+from fisherflat.jets.xla._pieces import Pieces, filled, whole, written
 from fisherflat.jets.xla._places import Place
 from fisherflat.jets.xla._views import VIEWS
 
@@ -33,14 +35,21 @@ class Program:
     """What a function of tensors does with tensors of one shape, compiled.
 
     **Args:** `function`, tensors to a tuple of tensors, whose course does not depend on their numbers; `given`, such
-    tensors, on which it is called once; `rows`: arrays with so many rows are filled row by row. Other tensors that it
-    reads are not to change.
+    tensors, on which it is called once; `rows`: arrays with so many rows are filled row by row; `times`: what is
+    compiled takes so many such tensors at a time, one behind the other along their first axis, and lets one after the
+    other through, so that what is in between stays in a cache; `axes`: those along which the results of each are put
+    behind one another. Other tensors that it reads are not to change.
 
     **Raises:** `UnsupportedOpError` for an op that is not known here, or where numbers decide what is computed.
     """
 
     def __init__(
-        self, function: Callable[..., tuple[Tensor, ...]], given: tuple[Tensor, ...], rows: Collection[int] = ()
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        given: tuple[Tensor, ...],
+        rows: Collection[int] = (),
+        times: int = 1,
+        axes: tuple[int, ...] = (),
     ) -> None:
         try:
             self._recorded = make_fx(function)(*given)
@@ -51,12 +60,16 @@ class Program:
         names = [node.target for node in self._recorded.graph.nodes if node.op == "get_attr"]
         self._held = {name: _attribute(self._recorded, name).detach().contiguous() for name in names}
         self._runs: dict[int, tuple[Any, Any]] = {}  # by the thread that calls
-        run = jax.jit(lambda constants, *arrays: _lowered(self._recorded, constants, arrays, rows))
+
+        def once(constants: dict[str, Any], *arrays: Any) -> tuple[Any, ...]:
+            return _lowered(self._recorded, constants, arrays, rows)
+
+        run = jax.jit(lambda constants, *arrays: _repeated(partial(once, constants), arrays, times, axes))
         where = SingleDeviceSharding(caller(0) if given[0].is_cpu else next(iter(_array(given[0]).devices())))
         with _doubles():
             try:
                 held = self._put(where)
-                like = (jax.ShapeDtypeStruct(x.shape, _dtype(x), sharding=where) for x in given)
+                like = (jax.ShapeDtypeStruct((times * len(x), *x.shape[1:]), _dtype(x), sharding=where) for x in given)
                 self._runs[0] = run.lower(held, *like).compile(_WIDE if given[0].is_cpu else None), held
             except UnsupportedOpError:
                 raise
@@ -111,6 +124,26 @@ def _attribute(module: GraphModule, name: str) -> Tensor:
     return found
 
 
+def _repeated(
+    function: Callable[..., tuple[Any, ...]], arrays: tuple[Any, ...], times: int, axes: tuple[int, ...]
+) -> tuple[Any, ...]:
+    """What a function makes of each of so many equal pieces of arrays, put together along an axis of each result."""
+    if times == 1:
+        return tuple(map(whole, function(*arrays)))
+    pieces = [x.reshape(times, -1, *x.shape[1:]) for x in arrays]
+    alike = jax.eval_shape(lambda *piece: tuple(map(whole, function(*piece))), *(piece[0] for piece in pieces))
+    shapes = (
+        (*x.shape[:axis], times * x.shape[axis], *x.shape[axis + 1 :]) for x, axis in zip(alike, axes, strict=True)
+    )
+    outs = tuple(jnp.empty(shape, like.dtype) for shape, like in zip(shapes, alike, strict=True))
+
+    def step(i: Any, outs: tuple[Any, ...]) -> tuple[Any, ...]:
+        found = function(*(piece[i] for piece in pieces))
+        return tuple(written(out, x, i, axis) for out, x, axis in zip(outs, found, axes, strict=True))
+
+    return lax.fori_loop(0, times, step, outs)  # type: ignore[no-any-return]
+
+
 def _lowered(
     recorded: GraphModule, constants: dict[str, Any], arrays: tuple[Any, ...], rows: Collection[int]
 ) -> tuple[Any, ...]:
@@ -123,7 +156,7 @@ def _lowered(
         elif node.op == "get_attr":
             places[node] = Place(constants[node.target])
         elif node.op == "output":
-            return tuple(whole(places[found].read()) for found in node.args[0])
+            return tuple(places[found].read() for found in node.args[0])
         else:
             args, kwargs = map_arg((node.args, node.kwargs), places.__getitem__)
             places[node] = _called(node, args, kwargs, rows)
