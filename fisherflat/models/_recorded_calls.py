@@ -133,7 +133,7 @@ class Call:
 
     **Attributes:** `path`, the module's name below the recorded root; `module`; `arguments`, `None` where no hidden
     state went in; `output`, its first tensor; `parent`, the recorded call that it happened in; `order` of the start;
-    `given`, its `args` and `kwargs`.
+    `given`, its `args` and `kwargs`; `versions` of the tensors among them and of the output, by then.
     """
 
     path: str
@@ -143,6 +143,12 @@ class Call:
     order: int
     output: Tensor | None = field(default=None, repr=False)
     given: tuple[tuple[Any, ...], dict[str, Any]] = field(default=((), {}), repr=False)
+    versions: list[tuple[Tensor, int]] = field(default_factory=list, repr=False)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the output is still what the module made of these arguments: nobody has written into either since."""
+        return self.output is not None and all(tensor._version == version for tensor, version in self.versions)
 
     def inside(self, other: Call) -> bool:
         """Whether this call happened within `other`."""
@@ -178,6 +184,7 @@ def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool)
                 args, kwargs = tree_map(keep, (args, kwargs))
             parent = stack[-1] if stack else None
             call = Call(path, module, Arguments.of(args, kwargs, tokens), parent, len(calls), given=(args, kwargs))
+            call.versions += [(leaf, leaf._version) for leaf in tree_leaves(call.given) if isinstance(leaf, Tensor)]
             calls.append(call)
             stack.append(call)
 
@@ -189,6 +196,8 @@ def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool)
             call.arguments = call.arguments.answered(output)
         output = first_tensor(output, call.arguments.hidden if call.arguments else None)
         call.output = keep(output) if copy else output
+        if call.output is not None:
+            call.versions.append((call.output, call.output._version))
 
     with ExitStack() as hooks:
         hooks.enter_context(alone)

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -94,6 +94,7 @@ class _Search:
         self.conditions = [tensor for tensor in block.arguments.others() if _is_sequence(tensor)]
         # parts mostly have the width of the block, but not where that carries several streams, or attention reads two
         widths = list(dict.fromkeys((block.arguments.hidden.shape[-1], *self._other_widths())))
+        self.tried = {id(call): _Tried(call) for call in calls if call.arguments is not None}
         for width in widths:
             self._look(width)
             if self.softmax:
@@ -106,12 +107,12 @@ class _Search:
         self.all_candidates = [call for call in self.once if self._is_candidate(call)]
         #: which mix tokens, and which of them do so by way of another hidden state than their first
         self.joint = {id(call) for call in self.all_candidates if self._mixes_another(call)}
-        mixing = [c for c in self.all_candidates if id(c) in self.joint or (c.arguments and mixes(_of(c)))]
+        mixing = [c for c in self.all_candidates if id(c) in self.joint or self.tried[id(c)].mixes]
         self.mixing = set(map(id, mixing))
         self.candidates = [call for call in self.all_candidates if not self._is_wrapper(call)]
         # where nothing but a wrapper mixes tokens (ALBERT), the wrapper is cut open
         self.mixers = _outermost([call for call in mixing if call in self.candidates]) or _innermost(mixing)
-        self.softmax = [call for call in self.mixers if _computes_softmax(call)]
+        self.softmax = [call for call in self.mixers if self.tried[id(call)].softmax]
         return bool(self.mixers)
 
     def sections(self) -> Sections:
@@ -237,10 +238,17 @@ class _Search:
 
     def _fits(self, section: Section, across: bool) -> bool:
         """Whether a part, cut out, is what it should be: a map to the block's width that mixes tokens, or does not."""
-        modules = {call.path: (call.module, call.arguments) for call in self.once}
+        widths = (self.width, self.block.arguments.hidden.shape[-1])
+        calls = {call.path: call for call in self.once}
+        if section == Section(section.root):  # a module as it was called
+            call = calls[section.root]
+            assert call.output is not None
+            width = call.output.reshape(self.tokens, -1).shape[-1]
+            return width in widths and self.tried[id(call)].mixes is across
+        modules = {path: (call.module, call.arguments) for path, call in calls.items()}
         modules[""] = (self.block.root, self.block.arguments)
         part = section.part(lambda path: modules[path][0], lambda path: modules[path][1])
-        return any(mixes(part, width) is across for width in (self.width, self.block.arguments.hidden.shape[-1]))
+        return mixes(part, widths) is across
 
     def _is_wrapper(self, call: Call) -> bool:
         """Whether a call holds a part together with the residual sum, or with a norm around it or beside it."""
@@ -261,7 +269,8 @@ class _Search:
         """Whether a call, of hidden states of any width, computes a softmax and mixes tokens."""
         if call.arguments is None or not _matrices(call.module) or not is_hidden(call.output, self.tokens):
             return False
-        return is_hidden(call.arguments.hidden, self.tokens) and _computes_softmax(call) and bool(mixes(_of(call)))
+        tried = self.tried[id(call)]
+        return is_hidden(call.arguments.hidden, self.tokens) and tried.softmax and bool(tried.mixes)
 
     def _is_conditioned(self, call: Call) -> bool:
         """Whether a call takes something from outside the block, as cross-attention takes the encoder's states."""
@@ -273,21 +282,44 @@ class _Search:
         return [other for other in self.calls if other.inside(call)]
 
 
-def mixes(part: Part, width: int | None = None) -> bool | None:
+class _Tried:
+    """A call, tried on its own once for each thing that is asked of it."""
+
+    def __init__(self, call: Call) -> None:
+        assert call.arguments is not None
+        self._call, self._part = call, Part(call.module, call.arguments)
+
+    @cached_property
+    def mixes(self) -> bool | None:
+        """Whether it mixes tokens, see `mixes`."""
+        return mixes(self._part, output=self._call.output if self._call.untouched else None)
+
+    @cached_property
+    def softmax(self) -> bool:
+        """Whether it computes a softmax."""
+        with _SoftmaxWatch() as watch:
+            self._part(self._part.input)
+        return watch.seen
+
+
+def mixes(part: Part, widths: Collection[int] = (), output: Tensor | None = None) -> bool | None:
     """Whether some tokens' outputs depend on other tokens' inputs: the first half moves, the second is watched.
 
     In a causal model later tokens depend on earlier ones, so the first half it is. `None` where the part cannot be
-    called like this, or does not return hidden states of the given width.
+    called like this, or does not return hidden states of one of the `widths` that are given.
+
+    **Args:** `output`: what the part returned at its captured input, where that is known.
     """
     rows = part.input
     half = rows.shape[0] // 2
     moved = rows.clone()
     moved[:half] += _noise(rows)[:half]
     try:
-        before, after = part(rows)[half:], part(moved)[half:]
+        before = part(rows) if output is None else output.reshape(rows.shape[0], -1)
+        before, after = before[half:], part(moved)[half:]
     except Exception:  # whatever a module of someone else raises when it is called out of its place
         return None
-    if width not in (None, before.shape[-1]):
+    if widths and before.shape[-1] not in widths:
         return None
     return bool((after - before).abs().max() > MIXING_THRESHOLD * before.abs().max())
 
@@ -350,15 +382,3 @@ class _SoftmaxWatch(TorchDispatchMode):
         name = str(func)
         self.seen |= "softmax" in name or "scaled_dot_product" in name
         return func(*args, **(kwargs or {}))
-
-
-def _of(call: Call) -> Part:
-    assert call.arguments is not None
-    return Part(call.module, call.arguments)
-
-
-def _computes_softmax(call: Call) -> bool:
-    part = _of(call)
-    with _SoftmaxWatch() as watch:
-        part(part.input)
-    return watch.seen

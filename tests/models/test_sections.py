@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import fisherflat as ff
-from fisherflat.models import Block, Model
+from fisherflat.models import Block, Model, Part
+from fisherflat.models._sections import find_sections
 
 DIM, IDS = 8, [5, 6, 7, 8]
 
@@ -55,6 +56,23 @@ class TwoStates(Layer):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm(x), x.tanh())
         return x + self.mlp(self.mlp_norm(x))
+
+
+class Plain(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class InPlace(Layer):
+    """Residual sums are written into what attention and MLP returned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.attention(self.norm(x))
+        y += x
+        z = self.mlp(self.mlp_norm(y))
+        z += y
+        return z
 
 
 class Whole(nn.Module):
@@ -117,6 +135,20 @@ def test_attention_of_two_states_is_no_map_of_one() -> None:
     assert block.mlp.root is block.root.mlp
     with pytest.raises(ff.errors.CheckpointError, match="no attention part was found"):
         _ = block.attention
+
+
+def test_parts_whose_outputs_are_written_into() -> None:
+    block = last_block(InPlace)
+    assert block.attention.root is block.root.attention and block.mlp.root is block.root.mlp
+
+
+def test_a_module_is_tried_once_more_and_no_further() -> None:
+    """It runs in its block, and once more on moved tokens; the third run of a mixer is watched for a softmax."""
+    block, called = last_block(Plain), list[str]()
+    for name in ("attention", "mlp"):
+        block.root.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
+    assert find_sections(Part(block.root, block.arguments)) == block.sections
+    assert called.count("mlp") == 2 and called.count("attention") == 3
 
 
 def test_attention_wider_than_the_block() -> None:

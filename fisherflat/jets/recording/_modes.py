@@ -63,8 +63,13 @@ class _Seen(TorchFunctionMode):
 @contextmanager
 def in_double(*modules: object) -> Iterator[None]:
     """New tensors and casts are in double where all floating weights of the modules are."""
-    with _Raised(torch.float64) if _are_double(*modules) else nullcontext():
+    with _Raised(torch.float64) if not _is_raised() and _are_double(*modules) else nullcontext():
         yield
+
+
+def _is_raised() -> bool:
+    """Whether they are so already: a second mode would look at every op again and change nothing."""
+    return any(isinstance(mode, _Raised) for mode in torch.overrides._get_current_function_mode_stack())
 
 
 def _are_double(*modules: object) -> bool:
