@@ -8,7 +8,8 @@ import torch
 
 from fisherflat._typing import Tensor
 from fisherflat.geometry import StatisticalManifold
-from fisherflat.models import Encoded, Model
+from fisherflat.jets.graph import Graph
+from fisherflat.models import Encoded, Model, Part
 from fisherflat.spaces.charts import principal
 from fisherflat.spaces.families import Gaussian
 
@@ -16,19 +17,21 @@ from fisherflat.spaces.families import Gaussian
 _POINTS = 4
 
 
-def about_tables(model: Model, prompt: Encoded) -> list[str]:
+def about_tables(model: Model, prompt: Encoded, first: tuple[Part, Graph] | None = None) -> list[str]:
     """How much the tables matter that a model computes and does not store, measured on its first layer.
 
     They have the digits of the format that they were computed in, mostly float32, whatever everything else is computed
     in. No error of a curvature shows it: it would be another map.
+
+    **Args:** `first`: the attention of that layer on the prompt and its trace, where they were made already.
     """
     tables = model.tables
     if not tables:
         return []
     try:
-        plain = _first_layer(model, prompt)
+        plain = _curvature(*(first or [_first_attention(model, prompt)]))
         with model.tables_rounded_anew():
-            other = _first_layer(model, prompt)
+            other = _curvature(_first_attention(model, prompt))
     except Exception:  # what cannot be measured here has said so in a row
         return []
     change = ((other - plain).abs() / plain.abs()).nan_to_num(nan=0.0).amax().item()
@@ -43,11 +46,15 @@ def about_tables(model: Model, prompt: Encoded) -> list[str]:
     ]
 
 
-def _first_layer(model: Model, prompt: Encoded) -> Tensor:
-    """The scalar curvature of the attention of the first layer at a few points, the model run anew."""
+def _first_attention(model: Model, prompt: Encoded) -> Part:
+    """That of the first layer, the model run anew."""
     model.weights.release()
-    attention = next(iter(islice(model.blocks(prompt, stop=1), 1))).attention
-    chart = principal(attention.input.double(), -1, 2)
-    manifold = StatisticalManifold(attention, chart, Gaussian.calibrated(attention(attention.input)), degenerate="nan")
+    return next(iter(islice(model.blocks(prompt, stop=1), 1))).attention
+
+
+def _curvature(attention: Part, graph: Graph | None = None) -> Tensor:
+    """The scalar curvature of an attention, by its trace where there is one, at a few points."""
+    chart, family = principal(attention.input.double(), -1, 2), Gaussian.calibrated(attention(attention.input))
+    manifold = StatisticalManifold(attention if graph is None else graph, chart, family, degenerate="nan")
     u = torch.rand(_POINTS, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
     return manifold.scalar_curvature(u)

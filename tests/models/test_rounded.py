@@ -13,6 +13,7 @@ from torch import nn
 
 import fisherflat as ff
 from fisherflat.errors import CheckpointWarning
+from fisherflat.jets.recording import Mapping, recorded
 
 IDS = [1, 2, 3, 4, 5]
 
@@ -56,6 +57,24 @@ def test_it_is_said_once_how_much_the_tables_of_a_checkpoint_matter() -> None:
     rows = [table[table["reading"] == "live"]["scalar_curvature"] for table in both]
     by_hand = ((rows[0] - rows[1]).abs() / rows[0].abs()).max()
     assert by_hand / 100 < changed(said) < 100 * by_hand
+
+
+def test_what_was_traced_for_the_study_is_not_traced_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = []
+
+    def counted(mapping: Mapping, at: Any) -> Any:
+        traces.append(mapping)
+        return recorded(mapping, at)
+
+    monkeypatch.setattr("fisherflat.parts._tracing.recorded", counted)
+    model = ff.load(tiny_model("llama"))
+    said, counts = [], []
+    for part in ("attention", "mlp"):
+        found = ff.analyze(model, IDS, layers=[0], parts=[part], positions="last", points=1, progress=False)
+        said += [note for note in found.notes if "Rounding them differently" in note]
+        counts.append(len(traces))
+    assert len(said) == 2 and said[0] == said[1]
+    assert counts == [2, 2 + 3]  # the part and the attention with other tables; behind the MLP both attentions
 
 
 def test_models_without_tables_have_nothing_said_of_them() -> None:

@@ -136,8 +136,9 @@ def _carried_out(
     else:
         notes = [f"There are {len(every):,} rows, which were not gone through for notes.", *model.notes]
     if complete:
+        first = work.first
         work.forget()  # of a model whose weights stay on disk no more than a block at a time
-        notes += about_tables(model, work.prompts[0])
+        notes += about_tables(model, work.prompts[0], first)
     else:
         count = sum(task.key in done for task in tasks)
         notes.append(f"Interrupted: {count} of {len(tasks)} tasks are done." if tasks else "Interrupted at the start.")

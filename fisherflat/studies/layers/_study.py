@@ -14,7 +14,7 @@ import torch
 from fisherflat._typing import Tensor
 from fisherflat.errors import FisherflatError, InputError
 from fisherflat.jets.graph import Graph
-from fisherflat.models import Block, Encoded, Model
+from fisherflat.models import Block, Encoded, Model, Part
 from fisherflat.models.covariances import Pick, called, fitted, mean_variance, of_tokens
 from fisherflat.models.moves import Fitted, Position, for_each, token_columns, tokens
 from fisherflat.parts import readings, trace
@@ -84,6 +84,8 @@ class Study:
         self._runs: dict[Any, Sequence[Block]] = {}
         self._kept: tuple[int, dict[Any, Block]] = (-1, {})
         self._frames: dict[tuple[int, str], _Frame] = {}
+        #: the attention of the first layer on the first prompt and its trace, once measured and where weights may stay
+        self.first: tuple[Part, Graph] | None = None
         #: bytes of the largest jets that were measured
         self.largest = 0
         self._making = threading.RLock()  # of all that is kept
@@ -165,6 +167,9 @@ class Study:
             here = graphs.setdefault(_key(variants[0]), {})
             if not here:
                 here[readings.LIVE] = trace(part, at)
+                first = task.layer == 0 and task.part == "attention" and _key(variants[0]) == _key(self.prompts[0])
+                if first and isinstance(part, Part) and not self.model.weights.lazy:
+                    self.first = part, here[readings.LIVE]
             surfaces = self._lens(variants[0], position, here[readings.LIVE](at)) or frame.surfaces(
                 len(at), moved if settings.output == "moved" else None
             )
