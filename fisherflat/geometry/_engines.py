@@ -51,15 +51,14 @@ def mapped(
 ) -> tuple[Mapping, Tensor]:
     """A map in the working precision, and its value at the chart's point; arguments and errors are `Mapping`'s."""
     device, point = chart.point.device, chart.point.detach().to(dtype)
-    # a graph's constants are not weights of a module, so it is converted as a whole
-    mapping = Mapping(mean.to(dtype, device) if isinstance(mean, Graph) else mean, dtype, device, joined, live)
+    mapping = Mapping(mean, dtype, device, joined, live)
     try:
         return mapping, mapping.check(point)
     except MapError:
         if dtype == torch.float64 or live or joined is not None:
             raise
         try:  # a function whose constants are in double
-            graph: Graph | None = trace(mean, chart).to(dtype, device)
+            graph: Graph | None = trace(mean, chart)
         except FisherflatError:
             graph = None
         if graph is None:

@@ -204,7 +204,13 @@ class _Search:
         return any(mixes(Part(call.module, replace(call.arguments, hidden=other))) for other in states)
 
     def _moves(self, call: Call, argument: Tensor) -> bool:
-        """Whether an argument of a call depends on the block's input: by running the block on another one."""
+        """Whether an argument of a call depends on the block's input: by running the block on another one.
+
+        What the block was given and hands on as it is, such as rotary tables, stands still whatever the input is.
+        """
+        given = self.block.arguments
+        if not same_values(argument, given.hidden) and any(same_values(argument, one) for one in given.others()):
+            return False
         again = next((other for other in self._elsewhere if other.path == call.path), None)
         if again is None or again.arguments is None or call.arguments is None:
             return False

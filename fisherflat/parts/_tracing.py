@@ -46,10 +46,9 @@ def trace(module: Callable[[Tensor], Tensor], at: Any, *, differentiable: bool =
 
 
 def traced(mapping: Mapping, at: Tensor | Chart) -> Graph:
-    """The graph of a map in its working precision; a graph itself is taken as it is. See `recorded`."""
+    """The graph of a map in its working precision; a graph itself is taken as the map has it. See `recorded`."""
     if isinstance(mapping.mean, Graph):
-        device = at.point.device if isinstance(at, Chart) else at.device
-        return mapping.mean.to(mapping.dtype, device)
+        return mapping.mean
     with mapping.writing():
         graph = graphed(*recorded(mapping, at))
     graph.watch = mapping.watch

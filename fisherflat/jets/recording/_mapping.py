@@ -39,6 +39,8 @@ class Mapping:
         live: bool = False,
     ) -> None:
         mean = unwrapped(mean)
+        if isinstance(mean, Graph):  # whose constants are not weights of a module, so it is converted as a whole
+            mean = mean.to(dtype, device)
         self.mean, self.dtype, self._joined, self._device = mean, dtype, joined, device
         self.module = own(mean) if isinstance(mean, nn.Module) else None
         self.modules = [self.module] if self.module is not None else _held_by(mean)

@@ -170,7 +170,7 @@ class Study:
                 first = task.layer == 0 and task.part == "attention" and _key(variants[0]) == _key(self.prompts[0])
                 if first and isinstance(part, Part) and not self.model.weights.lazy:
                     self.first = part, here[readings.LIVE]
-            surfaces = self._lens(variants[0], position, here[readings.LIVE](at)) or frame.surfaces(
+            surfaces = self._lens(variants[0], position, here[readings.LIVE], at) or frame.surfaces(
                 len(at), moved if settings.output == "moved" else None
             )
             present = readings.present(here[readings.LIVE])
@@ -195,13 +195,13 @@ class Study:
                 found.setdefault(reading, []).append((about, measured))
         return [row for charts in found.values() for row in self._joined(task.part, charts)]
 
-    def _lens(self, prompt: Encoded, position: Position, states: Tensor) -> Surfaces | None:
+    def _lens(self, prompt: Encoded, position: Position, block: Graph, at: Tensor) -> Surfaces | None:
         """What the states of the tokens that move are read as, where that is not a Gaussian."""
         asked = self.settings.family
         if asked is None:
             return None
         with self._making:
-            lens = Lens.of(self.model, asked, prompt, tokens(prompt, position), states)
+            lens = Lens.of(self.model, asked, prompt, tokens(prompt, position), block(at))
             return {"block": Surface.seen(lens, self.settings.moves.k)}
 
     def _joined(self, part: str, charts: list[tuple[Row, Measured | Row]]) -> list[Row]:
