@@ -151,6 +151,29 @@ def test_a_module_is_tried_once_more_and_no_further() -> None:
     assert called.count("mlp") == 2 and called.count("attention") == 3
 
 
+def test_a_state_that_equals_what_the_block_was_given_moves_all_the_same() -> None:
+    """In the first block the state is the first one, which is handed along; keys and values are of the state."""
+
+    class Reading(Layer):
+        def forward(self, x: Tensor, start: Tensor) -> Tensor:
+            x = x + self.attention(self.norm(x), x)
+            return x + self.mlp(self.mlp_norm(x + start))
+
+    class Handing(Stack):
+        def forward(self, input_ids: Tensor) -> Tensor:
+            x = self.embedding(input_ids)
+            start = x.clone()
+            for block in self.blocks:
+                x = block(x, start)
+            return x
+
+    torch.manual_seed(0)
+    block = Model(Handing(Reading, ()).double().eval().requires_grad_(False)).blocks(IDS)[0]
+    assert block.sections.softmax
+    with pytest.raises(ff.errors.CheckpointError, match="no attention part was found"):
+        _ = block.attention
+
+
 def test_attention_wider_than_the_block() -> None:
     block = last_block(Whole)
     assert block.sections.softmax and block.attention.root is block.root.inner.attention
