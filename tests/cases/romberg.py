@@ -33,6 +33,10 @@ class Estimate:
     def __mul__(self, factor: float) -> Estimate:
         return Estimate(self.value * factor, self.error * abs(factor))
 
+    def split(self, size: int) -> list[Estimate]:
+        """Those of so many numbers each."""
+        return [Estimate(*pair) for pair in zip(self.value.split(size), self.error.split(size), strict=True)]
+
     def contradicts(self, other: Estimate) -> Tensor:
         """Where the two cannot be the same number."""
         slack = self.error + other.error + 1e-6 * torch.maximum(self.value.abs(), other.value.abs())
@@ -63,8 +67,8 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class _Line:
-    """Values on a line: at the point `[D]`, ahead and behind `[steps, D]`."""
+class _Lines:
+    """Values on lines, side by side as entries, which are all treated alike: at the point `[D]`, ahead and behind."""
 
     at: Tensor
     ahead: Tensor
@@ -79,55 +83,57 @@ def truth(f: Callable[[Tensor], Tensor], u: Tensor) -> Truth:
     """
     at = f(u)
     one, two = torch.eye(2, dtype=torch.float64)
-    lines = [_line(f, u, at, direction) for direction in (one, two, one + two, one - two)]
-    first = [_central(line, 1) for line in lines]
-    second = [_central(line, 2) for line in lines]
+    lines = _lines(f, u, at, [one, two, one + two, one - two])
+    first, second = (_central(lines, order).split(len(at)) for order in (1, 2))
     kink = first[2].contradicts(first[0] + first[1]) | first[3].contradicts(first[0] + first[1] * -1)
     kink |= (second[2] + second[3]).contradicts((second[0] + second[1]) * 2)
     size = torch.stack([e.value.abs().nan_to_num(0.0) for e in (*first, *second)]).amax(0) + at.abs()
-    smooth = ~kink
-    for line in lines:
-        for order in (0, 1, 2):
-            ahead, behind = _one_sided(line, order, 1), _one_sided(line, order, -1)
-            kink |= ahead.contradicts(behind)
-            smooth &= (ahead.value - behind.value).abs() <= 1e-3 * size  # false where one of them is not a number
-            smooth &= ahead.error + behind.error <= 0.1 * size + 1e-9
+    smooth, sizes = ~kink, size.repeat(4)
+    for order in (0, 1, 2):
+        ahead, behind = _one_sided(lines, order).split(4 * len(at))
+        near = (ahead.value - behind.value).abs() <= 1e-3 * sizes  # false where one of them is not a number
+        near &= ahead.error + behind.error <= 0.1 * sizes + 1e-9
+        kink |= ahead.contradicts(behind).view(4, -1).any(0)
+        smooth &= near.view(4, -1).all(0)
     smooth &= ~kink
     exact = Estimate(at, torch.where(at.isfinite(), 1e-14 * at.abs(), torch.inf))
     mixed = (second[2] + second[3] * -1) * 0.25
     return Truth([exact, *first[:2], second[0], mixed, second[1]], kink, smooth)
 
 
-def _line(f: Callable[[Tensor], Tensor], u: Tensor, at: Tensor, direction: Tensor) -> _Line:
-    ahead = torch.stack([f(u + h * direction) for h in STEPS])
-    behind = torch.stack([f(u - h * direction) for h in STEPS])
-    return _Line(at, ahead, behind)
+def _lines(f: Callable[[Tensor], Tensor], u: Tensor, at: Tensor, directions: list[Tensor]) -> _Lines:
+    ahead, behind = (
+        torch.cat([torch.stack([f(u + side * h * way) for h in STEPS]) for way in directions], 1) for side in (1, -1)
+    )
+    return _Lines(at.repeat(len(directions)), ahead, behind)
 
 
-def _central(line: _Line, order: int) -> Estimate:
-    """The derivative along a line: differences have an expansion in even powers of the step."""
+def _central(lines: _Lines, order: int) -> Estimate:
+    """The derivative along each line: differences have an expansion in even powers of the step."""
     h = STEPS[:, None]
     if order == 1:
-        return _romberg((line.ahead - line.behind) / (2 * h), 4, _noise(line) / h)
-    return _romberg((line.ahead - 2 * line.at + line.behind) / h**2, 4, 4 * _noise(line) / h**2)
+        return _romberg((lines.ahead - lines.behind) / (2 * h), 4, _noise(lines) / h)
+    return _romberg((lines.ahead - 2 * lines.at + lines.behind) / h**2, 4, 4 * _noise(lines) / h**2)
 
 
-def _one_sided(line: _Line, order: int, side: int) -> Estimate:
-    """Limit, first or second derivative from one side: expansions in all powers of the step."""
-    h, values, noise = STEPS[:, None], line.ahead if side > 0 else line.behind, _noise(line)
+def _one_sided(lines: _Lines, order: int) -> Estimate:
+    """Limit, first or second derivative ahead and then behind: expansions in all powers of the step."""
+    h, at, noise = STEPS[:, None], lines.at.repeat(2), _noise(lines).repeat(2)
+    values = torch.cat([lines.ahead, lines.behind], 1)
     if order == 0:
         return _romberg(values, 2, noise + 0 * h)
     if order == 1:
-        return _romberg(side * (values - line.at) / h, 2, 2 * noise / h)
+        slopes = torch.cat([lines.ahead - lines.at, -(lines.behind - lines.at)], 1) / h
+        return _romberg(slopes, 2, 2 * noise / h)
     twice, once, h = values[:-1], values[1:], h[1:]
-    return _romberg((twice - 2 * once + line.at) / h**2, 2, 4 * noise / h**2)
+    return _romberg((twice - 2 * once + at) / h**2, 2, 4 * noise / h**2)
 
 
-def _noise(line: _Line) -> Tensor:
+def _noise(lines: _Lines) -> Tensor:
     """How far single values are off: rounding of them and of the point, or more where the smallest steps say so."""
-    slope = (line.ahead - line.behind)[-1].abs() / (2 * STEPS[-1])
-    rounding = 4e-16 * torch.maximum(line.at.abs(), torch.maximum(line.ahead.abs(), line.behind.abs())[-3:].amax(0))
-    differences = (line.ahead - 2 * line.at + line.behind)[-3:]
+    slope = (lines.ahead - lines.behind)[-1].abs() / (2 * STEPS[-1])
+    rounding = 4e-16 * torch.maximum(lines.at.abs(), torch.maximum(lines.ahead.abs(), lines.behind.abs())[-3:].amax(0))
+    differences = (lines.ahead - 2 * lines.at + lines.behind)[-3:]
     seen = (differences[1:] - differences[:-1] / 4).abs().amax(0)
     return torch.maximum(rounding + 2e-15 * slope, seen)
 
