@@ -14,6 +14,8 @@ from fisherflat.spaces.charts import Chart
 
 PROMPT = "def f(x):"
 
+pytestmark = pytest.mark.xdist_group("layer certificates")  # what is made once in a process
+
 
 @cache
 def model() -> ff.models.Model:

@@ -20,6 +20,8 @@ GROUPS = 12
 #: samples of an operator among which one is chosen
 MOST = 16
 
+pytestmark = pytest.mark.xdist_group("operators")  # torch's database, which takes seconds to import
+
 
 def drawn(name: str) -> dict[str, dict[str, Found]]:
     """The verdicts on one map of an operator, chosen by its name."""

@@ -17,6 +17,8 @@ from fisherflat.studies.layers import _study
 
 PROMPTS = ["for key in sorted(table):", "def mean(values):"]
 
+pytestmark = pytest.mark.xdist_group("patterns")  # what is made once in a process
+
 
 @cache
 def model() -> ff.Model:

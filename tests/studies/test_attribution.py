@@ -15,6 +15,8 @@ from fisherflat.models.moves import pool
 PROMPTS = ["def mean(values):", "for key in table:", "if not done: return"]
 POSITION = 3
 
+pytestmark = pytest.mark.xdist_group("attribution")  # what is made once in a process
+
 
 @cache
 def model() -> ff.Model:

@@ -20,6 +20,8 @@ CHOICES: list[tuple[Any, str]] = [
     ("words", "moved"), ("all", "all"), ("diagonal", "moved"), (DIAGONAL, "all"),
 ]  # fmt: skip
 
+pytestmark = pytest.mark.xdist_group("covariances in depth")  # what is made once in a process
+
 
 @cache
 def model() -> ff.Model:

@@ -19,6 +19,8 @@ PROMPT = "def mean(values):"
 ASKED: dict[str, Any] = {"layers": [0], "parts": ["mlp"], "readings": ["live"], "points": 1, "progress": False}
 MOVES = ["principal", "random:0", "random:1"]
 
+pytestmark = pytest.mark.xdist_group("several moves")  # what is made once in a process
+
 
 @cache
 def model() -> ff.Model:
