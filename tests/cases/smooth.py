@@ -193,12 +193,13 @@ def bicubic_(x: np.ndarray, place: Callable[[int, int], int | None]) -> np.ndarr
     offsets = exactly(torch.linspace(-1.1, 1.15, 8, dtype=torch.float64)).reshape(4, 2)
     for column, row in x[:2].reshape(4, 2) * mpmath.mpf(0.15) + offsets:
         along = [(row + 1) / 2 * 2, (column + 1) / 2 * 3]
+        rows, columns = ([(i, weight) for i in range(-3, 8) if (weight := keys(at - i))] for at in along)
         total = mpmath.mpf(0)
-        for i in range(-3, 7):
-            for j in range(-3, 8):
+        for i, above in rows:
+            for j, beside in columns:
                 entry = place(i, 3), place(j, 4)
                 if None not in entry:
-                    total += x[entry] * keys(along[0] - i) * keys(along[1] - j)
+                    total += x[entry] * above * beside
         found.append(total)
     return np.array(found)
 
