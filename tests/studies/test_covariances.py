@@ -18,6 +18,9 @@ ALONE = PROMPTS[:1]
 POSITION = 5
 
 
+pytestmark = pytest.mark.xdist_group("covariances")  # what is made once in a process
+
+
 @cache
 def model() -> ff.Model:
     return ff.load("python-llama")
@@ -140,6 +143,13 @@ def test_a_covariance_of_another_width_is_named() -> None:
     assert found.table["error"].str.contains("made for 2 outputs").all()
 
 
+@cache
+def certified() -> Any:
+    made = ff.certify_layer(model(), 0, "attention", prompt=ALONE[0], position=POSITION, reading="frozen pattern")
+    assert ff.verify_layer(made, model()).ok
+    return made
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -152,8 +162,7 @@ def test_a_covariance_of_another_width_is_named() -> None:
     ],
 )
 def test_a_certificate_that_names_another_is_refused(change: dict[str, Any]) -> None:
-    made = ff.certify_layer(model(), 0, "attention", prompt=ALONE[0], position=POSITION, reading="frozen pattern")
-    assert ff.verify_layer(made, model()).ok
+    made = certified()
     assert not ff.verify_layer(replace(made, subject={**made.subject, **change}), model()).ok
 
 
