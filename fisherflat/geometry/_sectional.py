@@ -20,7 +20,7 @@ def largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor,
     best x for y and goes on with x in the place of y, so that the value never falls.
     """
     with torch.no_grad():
-        values, x, y, size = _search(riemann.detach())
+        values, next_best, x, y, size = _search(riemann.detach())
         best = values.argmax(-1, keepdim=True)
     if not (torch.is_grad_enabled() and riemann.requires_grad):
         return values.amax(-1) * size
@@ -30,11 +30,12 @@ def largest_sectional(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor,
         return x[..., :, None] * y[..., None, :] - y[..., :, None] * x[..., None, :]
 
     def tied() -> Tensor:
-        """Whether another plane does as well."""
+        """Whether another plane does as well: one that another start led to, or one through the same vector."""
         found = planes().flatten(-2)
         chosen = found.take_along_dim(best[..., None], -2)
         other = 1 - ((found * chosen).sum(-1) / 2).abs() > 1e-6
-        return (other & (values >= values.amax(-1, keepdim=True) - 1e-9)).any(-1)
+        least = values.amax(-1, keepdim=True) - 1e-9
+        return (other & (values >= least)).any(-1) | (next_best >= least).any(-1)
 
     a, b = (v.take_along_dim(best[..., None], -2)[..., 0, :] for v in (x, y))
     value = torch.einsum("...abcd,...a,...b,...c,...d->...", riemann, a, b, b, a)
@@ -50,8 +51,11 @@ def _starts(k: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.cat([torch.eye(k, dtype=torch.float64), directions]).to(device, dtype)
 
 
-def _search(riemann: Float[Tensor, "*batch k k k k"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The values `[*batch, s]` that some starts lead to, of `riemann / size`, their planes' x and y, and `size`."""
+def _search(riemann: Float[Tensor, "*batch k k k k"]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What some starts lead to, of `riemann / size`: values `[*batch, s]`, the next best with the same y, and x and y.
+
+    `size` comes last.
+    """
     k = riemann.shape[-1]
     y = _starts(k, riemann.device, riemann.dtype)
     y = y.expand(*riemann.shape[:-4], *y.shape)
@@ -64,7 +68,7 @@ def _search(riemann: Float[Tensor, "*batch k k k k"]) -> tuple[Tensor, Tensor, T
         form = torch.einsum("...abcd,...sb,...sc->...sad", riemann, y, y) - bound * y[..., :, None] * y[..., None, :]
         values, vectors = torch.linalg.eigh((form + form.transpose(-1, -2)) / 2)
         x, y = y, vectors[..., -1]
-    return values[..., -1], x, y, size[..., 0, 0, 0, 0]
+    return values[..., -1], values[..., -2], x, y, size[..., 0, 0, 0, 0]
 
 
 def extremes(riemann: Float[Tensor, "*batch k k k k"]) -> Float[Tensor, "*batch 2"]:
