@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fisherflat._modes import lasting
 from fisherflat.errors import CheckpointError, CheckpointWarning, InputError, warn
 from fisherflat.jets.engines import memory_budget
 from fisherflat.models._adapters import adapted
@@ -35,6 +36,7 @@ from fisherflat.models._weights import Weights
 from fisherflat.models._wrapped import unwrapped
 
 
+@lasting()
 def load(
     source: Any,
     *,

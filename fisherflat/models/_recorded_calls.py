@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from fisherflat._modes import lasting
 from fisherflat.jets.recording import alone
 
 
@@ -133,7 +134,7 @@ class Call:
 
     **Attributes:** `path`, the module's name below the recorded root; `module`; `arguments`, `None` where no hidden
     state went in; `output`, its first tensor; `parent`, the recorded call that it happened in; `order` of the start;
-    `given`, its `args` and `kwargs`; `versions` of the tensors among them and of the output, by then.
+    `given`, its `args` and `kwargs`; `versions` of the tensors among them and of the output, by then (`_version`).
     """
 
     path: str
@@ -143,12 +144,13 @@ class Call:
     order: int
     output: Tensor | None = field(default=None, repr=False)
     given: tuple[tuple[Any, ...], dict[str, Any]] = field(default=((), {}), repr=False)
-    versions: list[tuple[Tensor, int]] = field(default_factory=list, repr=False)
+    versions: list[tuple[Tensor, int | None]] = field(default_factory=list, repr=False)
 
     @property
     def untouched(self) -> bool:
         """Whether the output is still what the module made of these arguments: nobody has written into either since."""
-        return self.output is not None and all(tensor._version == version for tensor, version in self.versions)
+        versions = self.versions
+        return self.output is not None and all(v is not None and tensor._version == v for tensor, v in versions)
 
     def inside(self, other: Call) -> bool:
         """Whether this call happened within `other`."""
@@ -158,9 +160,14 @@ class Call:
         return parent is other
 
 
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written into; `None` for one of the inference mode, which torch does not watch."""
+    return None if tensor.is_inference() else tensor._version
+
+
 @contextmanager
 def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool) -> Iterator[list[Call]]:
-    """Record the calls of `modules` (path, module) in order.
+    """Record the calls of `modules` (path, module) in order, outside of the inference mode.
 
     **Args:** `tokens`, the number of rows of a hidden state; `copy`: keep arguments as they were when the call began,
     even if the model changes them in place later. Without it tensors keep their identity, which shows who consumed
@@ -173,7 +180,9 @@ def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool)
     def keep(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        key = (id(leaf), leaf._version)
+        if (version := _version(leaf)) is None:
+            return leaf.detach().clone()
+        key = (id(leaf), version)
         if key not in copies:
             copies[key] = (leaf, leaf.detach().clone())  # holding the original keeps its id from being used again
         return copies[key][1]
@@ -184,7 +193,7 @@ def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool)
                 args, kwargs = tree_map(keep, (args, kwargs))
             parent = stack[-1] if stack else None
             call = Call(path, module, Arguments.of(args, kwargs, tokens), parent, len(calls), given=(args, kwargs))
-            call.versions += [(leaf, leaf._version) for leaf in tree_leaves(call.given) if isinstance(leaf, Tensor)]
+            call.versions += [(leaf, _version(leaf)) for leaf in tree_leaves(call.given) if isinstance(leaf, Tensor)]
             calls.append(call)
             stack.append(call)
 
@@ -197,10 +206,11 @@ def recording(modules: Iterable[tuple[str, nn.Module]], tokens: int, copy: bool)
         output = first_tensor(output, call.arguments.hidden if call.arguments else None)
         call.output = keep(output) if copy else output
         if call.output is not None:
-            call.versions.append((call.output, call.output._version))
+            call.versions.append((call.output, _version(call.output)))
 
     with ExitStack() as hooks:
         hooks.enter_context(alone)
+        hooks.enter_context(lasting())
         for path, module in modules:
             hooks.callback(module.register_forward_pre_hook(enter(path), with_kwargs=True).remove)
             hooks.callback(module.register_forward_hook(leave).remove)

@@ -283,3 +283,23 @@ def test_norms_of_a_block(kind: str, expected: list[str]) -> None:
         norm = block.norms["input_layernorm"]
         assert_same(norm.input, block.input)
         torch.testing.assert_close(norm(block.input), block.attention_input, rtol=1e-6, atol=1e-6)
+
+
+def test_a_model_is_brought_and_read_in_the_inference_mode() -> None:
+    prompt = "def f(x):\n    return x"
+
+    def curvature(model: Model) -> Tensor:
+        block = model.blocks(prompt)[0]
+        chart = ff.charts.token(block.input, -1, torch.eye(2, block.input.shape[1], dtype=torch.float64))
+        manifold = ff.StatisticalManifold(block, chart, differentiable=True)
+        with torch.inference_mode(False), torch.enable_grad():  # what was made in the mode serves gradients
+            u = torch.full((2,), 0.1, dtype=torch.float64, requires_grad=True)
+            value = manifold.scalar_curvature(u)
+            return torch.cat([value.detach()[None], torch.autograd.grad(value, u)[0]])
+
+    outside = ff.load("python-llama")
+    expected = curvature(outside)
+    with torch.inference_mode():
+        found = [curvature(model) for model in (outside, ff.load("python-llama"))]
+    for one in found:
+        torch.testing.assert_close(one, expected, rtol=1e-10, atol=0)

@@ -141,7 +141,7 @@ def _repeated(
         found = function(*(piece[i] for piece in pieces))
         return tuple(written(out, x, i, axis) for out, x, axis in zip(outs, found, axes, strict=True))
 
-    return lax.fori_loop(0, times, step, outs)  # type: ignore[no-any-return]
+    return lax.fori_loop(0, times, step, outs)
 
 
 def _lowered(
