@@ -6,7 +6,6 @@ import gc
 import importlib.util
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import partial, update_wrapper, wraps
@@ -67,27 +66,16 @@ class Check:
         held = self.checking.__kwdefaults__
         wrapper.__kwdefaults__ = {name: function if value is self.twin else value for name, value in held.items()}
         update_wrapper(wrapper, function)
-        return own_sizes(wrapper, function) if self.shapes else wrapper
+        return own_sizes(wrapper) if self.shapes else wrapper
 
 
-#: so many calls of each function in each test have their shapes compared: those of loops are alike, and to compare them
-#: all took a sixth of the time of the tests
-COMPARED = 3
-#: of each function by its name, the calls in this test
-calls: Counter[str] = Counter()
+def own_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, whose axes of one name have one size in each call."""
 
-
-def own_sizes(checking: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """`checking`, whose axes of one name have one size in each call; the `function` itself after some calls."""
-    name = f"{function.__module__}.{function.__qualname__}"
-
-    @wraps(checking)
+    @wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        if calls[name] == COMPARED:
-            return function(*args, **kwargs)
-        calls[name] += 1
         with in_shapes("context"):
-            return checking(*args, **kwargs)
+            return function(*args, **kwargs)
 
     called.__code__ = called.__code__.replace(
         co_filename="<@sizes>"
@@ -166,11 +154,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             asked = item.callspec.params if hasattr(item, "callspec") else {}
             of_what = [str(value) for name, value in sorted(asked.items()) if name in shared]
             item.add_marker(pytest.mark.xdist_group(" ".join([item.path.stem, *of_what])))
-
-
-def pytest_runtest_setup() -> None:
-    """Compare shapes in the first calls of each test."""
-    calls.clear()
 
 
 def pytest_collection_finish() -> None:

@@ -1,4 +1,4 @@
-"""What the hook puts on functions of the package: types and sizes are compared, of closures too."""
+"""What the hook puts on functions of the package: types and sizes are compared in every call, of closures too."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import conftest
 import pytest
 import torch
 from beartype.roar import BeartypeCallHintViolation
-from conftest import COMPARED, checked, jaxtyped
+from conftest import checked, jaxtyped
 from jaxtyping import TypeCheckError
 
 from fisherflat._typing import Float, Tensor
@@ -30,13 +29,6 @@ def product(scale: Any) -> Callable[..., Any]:
     return inner
 
 
-@pytest.fixture
-def every_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes are compared however often a function was called."""
-    monkeypatch.setattr(conftest, "COMPARED", -1)
-
-
-@pytest.mark.usefixtures("every_call")
 @pytest.mark.parametrize("scale", [2.0, 3.0])
 def test_each_closure_is_checked_and_is_itself(scale: float) -> None:
     made = product(scale)
@@ -82,19 +74,6 @@ def test_sizes_are_those_of_one_call_alone() -> None:
     Pair(TALL[0], TALL[1])
     with pytest.raises(WRONG):
         Pair(TALL[0], TALL[:, 0])
-
-
-@hooked
-def top(a: Float[Tensor, "n m"]) -> Float[Tensor, " m"]:
-    return a[0]
-
-
-@pytest.mark.parametrize("again", range(2))
-def test_sizes_are_compared_in_the_first_calls_of_each_test(again: int) -> None:
-    for _ in range(COMPARED):
-        with pytest.raises(WRONG):
-            top(TALL[0])
-    assert top(TALL[0]) == 1
 
 
 def test_types_without_shapes_are_checked() -> None:
