@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 import itertools
-from contextlib import contextmanager
 
 import pytest
 import torch
-from cases.devices import Elsewhere, OneDevice
+from cases.devices import Elsewhere, OneDevice, far_away
 from torch import Tensor, nn
 
 import fisherflat as ff
@@ -167,15 +166,6 @@ def test_a_table_that_is_not_moved_would_be_seen():
         x[torch.tensor([0, 1])]
         bool((x > 0).any())
     assert len(mode.mixed) == 2 and len(mode.waits) == 1
-
-
-@contextmanager
-def far_away():
-    """What is done where the host would have to wait, on the CPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("engines._tensors", "engines._taylor", "rules._rows"):
-            patch.setattr(f"fisherflat.jets.{module}.on_host", lambda tensor: False)
-        yield
 
 
 @pytest.mark.parametrize(("name", "k"), MAPS)

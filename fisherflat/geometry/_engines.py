@@ -10,7 +10,7 @@ import torch
 
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import FisherflatError, InputError, MapError
-from fisherflat.jets.engines import AutodiffEngine, TaylorEngine, XlaEngine
+from fisherflat.jets.engines import AutodiffEngine, CudaGraphsEngine, TaylorEngine, XlaEngine
 from fisherflat.jets.graph import Constants, Graph
 from fisherflat.jets.recording import Mapping, recorded
 from fisherflat.parts import trace, traced
@@ -76,9 +76,18 @@ def _taylor(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Eng
     return TaylorEngine(_graph(mapping, chart), chart, dim, mapping.dtype, memory)
 
 
-def _xla(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
+def _untaped(mapping: Mapping, engine: str) -> None:
     if mapping.program is not None:
-        raise InputError('engine="xla" keeps no tape; with differentiable=True use "taylor" or "autodiff"')
+        raise InputError(f'engine="{engine}" keeps no tape; with differentiable=True use "taylor" or "autodiff"')
+
+
+def _cudagraphs(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
+    _untaped(mapping, "cudagraphs")
+    return CudaGraphsEngine(_graph(mapping, chart), chart, dim, mapping.dtype, memory)
+
+
+def _xla(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> Engine:
+    _untaped(mapping, "xla")
     if importlib.util.find_spec("jax") is None:
         raise InputError("engine=\"xla\" needs jax, which is not installed: pip install 'fisherflat[xla]'")
     return XlaEngine(_graph(mapping, chart), chart, dim, mapping.dtype, memory)
@@ -94,6 +103,7 @@ def _autodiff(mapping: Mapping, chart: Chart, dim: int, memory: int | None) -> E
 #: name -> how it is built from the map, the chart, the number of outputs and a budget in bytes
 ENGINES: dict[str, Callable[[Mapping, Chart, int, int | None], Engine]] = {
     "autodiff": _autodiff,
+    "cudagraphs": _cudagraphs,
     "taylor": _taylor,
     "xla": _xla,
 }

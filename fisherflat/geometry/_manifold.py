@@ -60,8 +60,8 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
     - `chart`: what moves, see `fisherflat.charts`; its device is where everything runs.
     - `family`: `Gaussian(covariance)`, in squared output units, another of `fisherflat.families`, whose parameters the
       outputs then are, or a `Family` of your own.
-    - `engine`: `"taylor"` (2-jets through the traced graph), `"xla"` (the same, compiled for many points; needs jax) or
-      `"autodiff"` (`torch.func`, for any callable).
+    - `engine`: `"taylor"` (2-jets through the traced graph), `"xla"` or `"cudagraphs"` (the same, compiled for many
+      points, which needs jax, or captured, on a GPU) or `"autodiff"` (`torch.func`, for any callable).
     - `dtype`: the working precision, float64 (default) or float32.
     - `degenerate`: `"raise"`, or `"nan"` for NaN where the metric is singular or the map not finite, with one
       `DegenerateImmersionWarning` that counts such points.

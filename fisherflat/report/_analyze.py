@@ -83,8 +83,8 @@ def analyze(
       such with one entry a prompt: `"spread"`, `"last content"`, `"token:bank"`, `[2, 3]`, `[[2], [3]]`.
     - `points`: how many points of each chart; the first is the token's own state, the others are drawn with `seed`
       from within one unit of it.
-    - `engine`: of the jets, `"taylor"`, `"xla"` or `"autodiff"`; `dtype`: `torch.float64`, or `torch.float32` for a
-      result that says so.
+    - `engine`: of the jets, `"taylor"`, `"xla"`, `"cudagraphs"` or `"autodiff"`; `dtype`: `torch.float64`, or
+      `torch.float32` for a result that says so.
     - `errors`: estimate the error of each scalar curvature at a `"sample"` of points (one in 64, at least one for each
       reading of a part) and carry it over to the others, or estimate it at `"all"`, see docs/precision.md.
     - `precision`: `"auto"` computes points of whose scalar curvature fewer than six digits are right in more bits, as

@@ -9,14 +9,19 @@ alone. All others are where the map is. `Elsewhere` marks the former, and lists 
 from __future__ import annotations
 
 import traceback
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from fisherflat.jets.engines import _cudagraphs
 
 FACTORIES = {
     getattr(torch, name)
@@ -121,6 +126,63 @@ class Elsewhere(TorchDispatchMode):
                 if isinstance(leaf, Tensor):
                     _mark(leaf, True)
         return out
+
+
+@contextmanager
+def far_away() -> Iterator[None]:
+    """What is done where the host would have to wait, on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("engines._tensors", "engines._taylor", "rules._rows"):
+            patch.setattr(f"fisherflat.jets.{module}.on_host", lambda tensor: False)
+        yield
+
+
+class Replayed(TorchDispatchMode):
+    """A stand-in for a CUDA graph: what is called while it captures is called again, on the same memory.
+
+    While it captures the host may not wait for a value. **Attributes:** `replays`, how often it was replayed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in WAITS:
+            raise RuntimeError(f"{func}: operation not permitted when stream is capturing")
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        self.replays += 1
+        for func, args, kwargs, out in self.calls:
+            if func.is_view:
+                continue
+            for old, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@contextmanager
+def cuda_graphs() -> Iterator[list[Replayed]]:
+    """The CPU, with graphs as a GPU has them; those that are captured are in the list."""
+    made: list[Replayed] = []
+
+    def graph() -> Replayed:
+        made.append(Replayed())
+        return made[-1]
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    with far_away(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cudagraphs, "has_graphs", lambda device: True)
+        patch.setattr(torch.cuda, "CUDAGraph", graph)
+        patch.setattr(torch.cuda, "graph", lambda graph: graph)
+        patch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+        patch.setattr(torch.cuda, "Stream", lambda device: stream)
+        patch.setattr(torch.cuda, "current_stream", lambda device: stream)
+        yield made
 
 
 def _marked(factory: Any) -> Any:

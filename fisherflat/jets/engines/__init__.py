@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fisherflat.jets.engines._autodiff import AutodiffEngine
 from fisherflat.jets.engines._chunks import in_chunks, memory_budget
+from fisherflat.jets.engines._cudagraphs import CudaGraphsEngine
 from fisherflat.jets.engines._fallback import warn_again
 from fisherflat.jets.engines._noise import Noise, exactly, noisy, spread
 from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, evaluated, footprint, packed, start
@@ -13,6 +14,7 @@ from fisherflat.jets.engines._xla import XlaEngine
 __all__ = [
     "CACHED",
     "AutodiffEngine",
+    "CudaGraphsEngine",
     "Noise",
     "TaylorEngine",
     "TensorAlgebra",

@@ -1,31 +1,15 @@
-"""2-jets by the rules of the default engine, recorded once and compiled by XLA: for many points of one map.
-
-Compiling takes seconds, and pays where thousands of points follow. What numbers decide is presumed: that no vector is
-nearly parallel to its derivative at a norm, and that nothing is equal at one point alone. Points where it is not so are
-computed by the default engine, and so is whatever has noise.
-"""
+"""2-jets by the rules of the default engine, compiled by XLA."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fisherflat._typing import Float
-from fisherflat.errors import UnsupportedOpError
-from fisherflat.jets.engines._batched import recording
-from fisherflat.jets.engines._noise import noisy
-from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, packed, start
-from fisherflat.jets.engines._tensors import TensorAlgebra
+from fisherflat.jets.engines._prepared import PreparedEngine, Presuming
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
-from fisherflat.jets.ops import evaluate
 from fisherflat.jets.rules import Series
 from fisherflat.spaces.jets import size
 
@@ -35,143 +19,8 @@ CLOSE = 2**20
 FEWEST = 4
 
 
-@dataclass(eq=False)
-class _Kept:
-    """What was compiled, of which state of the chart, and whether it was compared with the default engine."""
-
-    state: tuple[int, int]
-    program: Callable[..., tuple[Tensor, ...]]
-    compared: bool = False
-
-
-class XlaEngine(TaylorEngine):
-    """2-jets of `mean(chart(u))` as by `TaylorEngine`, compiled for points so many at a time.
-
-    **Args:** those of `TaylorEngine`.
-
-    **Raises:** `UnsupportedOpError` for an op that is not compiled, where numbers decide what is computed, or where
-    what was compiled does not give what the default engine gives; `ImportError` without jax.
-    """
-
-    #: by the number of points, and by whether each has directions of its own
-    _programs: dict[tuple[int, bool], _Kept]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._programs = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_programs": {}}
-
-    def on(self, chart: Any) -> XlaEngine:
-        other = super().on(chart)
-        assert isinstance(other, XlaEngine)
-        other._programs = {}
-        return other
-
-    @torch.no_grad()
-    def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
-        if not len(u) or u.is_meta or noisy() or self._directions(u.device) < self._chart.k:
-            return super().jet(u, basis)
-        given = tuple(x.detach() for x in (u, basis) if x is not None)
-        threads = torch.get_num_threads() if u.is_cpu else 1
-        count = self._at_a_time(-(-len(u) // threads), basis is None)
-        kept = self._compiled(given, count)
-        pieces = [tuple(_lengthened(x[i : i + count], count) for x in given) for i in range(0, len(u), count)]
-        if len(pieces) == 1:
-            rows, right = kept.program(*pieces[0])
-        else:
-            rows = u.new_empty(size(self._chart.k), len(pieces) * count, self._dim)
-            right = u.new_empty(len(pieces) * count, dtype=torch.bool)
-            _put_together(kept.program, pieces, rows, right, threads)
-        rows, right = rows[:, : len(u)], right[: len(u)]
-        out = rows.transpose(0, 1)
-        if not kept.compared and right.any():
-            some = right.nonzero()[:count, 0]
-            _compare(out[some], super().jet(*(x[some] for x in given)), self._chart.k)
-            kept.compared = True
-        if not right.all():
-            out[~right] = super().jet(*(x[~right] for x in given))
-        return out
-
-    def _at_a_time(self, points: int, shared: bool) -> int:
-        """A power of two, so that few sizes are compiled: as many points as there are, or as the caches hold."""
-        return min(2 ** (points - 1).bit_length(), self._fitting(CACHED, shared))
-
-    def _fitting(self, memory: int, shared: bool) -> int:
-        """The largest power of two of points whose live coefficients take no more memory; or one."""
-        one = self._rest_per_point if shared and self._prefix is not None else self.bytes_per_point
-        return 2 ** (max(1, memory // max(one, 1)).bit_length() - 1)
-
-    def _compiled(self, given: tuple[Tensor, ...], count: int) -> _Kept:
-        """What was compiled for so many points, and directions of their own where such are given."""
-        key, state = (count, len(given) > 1), self._chart.written
-        kept = self._programs.get(key)
-        if kept is None or kept.state != state:
-            ends = [0, len(given[0]) - 1]  # the default engine learns of each op how it is called for many points
-            super().jet(*(x[ends] for x in given))
-            first = tuple(_lengthened(x[:count], count) for x in given)
-            kept = self._programs[key] = _Kept(state, self._program(len(given) == 1, first))
-        return kept
-
-    def _program(self, shared: bool, given: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
-        from fisherflat.jets.xla import Program  # jax is needed here alone
-
-        k, count = self._chart.k, len(given[0])
-        piece = min(count, max(FEWEST, self._fitting(CLOSE, shared))) if given[0].is_cpu else count
-        rows = {1 + k, size(k)}
-        return Program(self._course(shared), tuple(x[:piece] for x in given), rows, count // piece, axes=(1, 0))
-
-    def _course(self, shared: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-        """What is compiled: points, and their directions, to coefficients `[S, P, D]` and whether they are right."""
-        known = self._known(self._algebra()) if shared and self._shares() else None
-
-        def course(u: Tensor, *basis: Tensor) -> tuple[Tensor, Tensor]:
-            algebra = _Course()
-            with recording():
-                if known is None:
-                    y = evaluate(self.graph, algebra, start(self._chart, u, *basis))
-                else:
-                    y = self._at_points(algebra, known, u)
-            if not isinstance(y, Series):
-                y = Series(y.expand(1, len(u), *y.shape), self._chart.k)
-            wrong = [mask.reshape(len(u), -1).any(1) for mask in algebra.presumed]
-            wrong += [] if algebra.alone is None else [algebra.alone]
-            right = u.new_ones(len(u), dtype=torch.bool)
-            for mask in wrong:
-                right = right & ~mask
-            return packed(algebra, y).transpose(0, 1), right
-
-        return course
-
-
-def _compare(found: Tensor, truth: Tensor, k: int) -> None:
-    """**Raises:** `UnsupportedOpError` where what was compiled does not give what the default engine gives."""
-    kinds = [1, k, size(k) - 1 - k]
-    for got, want in zip(found.split(kinds, 1), truth.split(kinds, 1), strict=True):
-        known = want.isfinite()
-        a, b = got[known], want[known]
-        close = not len(b) or bool((a - b).abs().amax() <= torch.finfo(b.dtype).eps ** 0.5 * b.abs().amax())
-        if not close or not torch.equal(got.isfinite(), known):
-            raise UnsupportedOpError(
-                'what XLA made of this map does not give the numbers of the default engine; use engine="taylor", and '
-                "please report the map"
-            )
-
-
-class _Course(TensorAlgebra):
-    """The algebra while what it does is recorded.
-
-    **Attributes:** `presumed`: the masks `[P, *shape]` of which it was presumed that no entry is true.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.presumed: list[Tensor] = []
-
-    def none(self, mask: Tensor) -> bool:
-        self.presumed.append(mask)
-        return True
+class _Course(Presuming):
+    """The algebra while what it does is recorded for XLA."""
 
     def matmul(self, a: Tensor, b: Tensor, out: Tensor) -> None:
         into(out, torch.matmul, a, b)
@@ -195,48 +44,23 @@ class _Course(TensorAlgebra):
         return Series(out, k)
 
 
-def _put_together(
-    program: Callable[..., tuple[Tensor, ...]],
-    pieces: list[tuple[Tensor, ...]],
-    rows: Tensor,
-    right: Tensor,
-    threads: int,
-) -> None:
-    """What a program gives for each of the pieces, one behind the other along the points; several at a time."""
-    count = len(pieces[0][0])
-    todo = iter(range(len(pieces)))
+class XlaEngine(PreparedEngine):
+    """2-jets of `mean(chart(u))` as by `TaylorEngine`, compiled for points so many at a time.
 
-    def work(worker: int) -> None:
-        for i in todo:
-            found = program(*pieces[i], worker=worker)
-            taken = slice(i * count, (i + 1) * count)
-            _put(rows[:, taken], found[0])
-            _put(right[taken], found[1])
+    **Args:** those of `TaylorEngine`.
 
-    others = [_pool().submit(work, worker) for worker in range(1, min(threads, len(pieces)))]
-    try:
-        work(0)
-    finally:
-        for _ in todo:  # where that was interrupted there are some left, and the others stop as well
-            pass
-    for other in others:
-        other.result()
+    **Raises:** `UnsupportedOpError` for an op that is not compiled, where numbers decide what is computed, or where
+    what was compiled does not give what the default engine gives; `ImportError` without jax.
+    """
 
+    preparer, algebra = "XLA", _Course
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads that stay: to start them takes as long as a small map."""
-    return ThreadPoolExecutor(thread_name_prefix="fisherflat-xla")
+    def _program(
+        self, course: Callable[..., tuple[Tensor, Tensor]], given: tuple[Tensor, ...], shared: bool
+    ) -> Callable[..., tuple[Tensor, ...]]:
+        from fisherflat.jets.xla import Program  # jax is needed here alone
 
-
-def _put(out: Tensor, found: Tensor) -> None:
-    """A copy without threads of torch's, which would go on waiting busily on cores that XLA needs next."""
-    if out.is_cpu:
-        np.copyto(out.numpy(), found.numpy())
-    else:
-        out.copy_(found)
-
-
-def _lengthened(x: Tensor, count: int) -> Tensor:
-    """So many points, the last of them repeated."""
-    return x if len(x) == count else torch.cat([x, x[-1:].expand(count - len(x), *x.shape[1:])])
+        k, count = self._chart.k, len(given[0])
+        piece = min(count, max(FEWEST, self._fitting(CLOSE, shared))) if given[0].is_cpu else count
+        rows = {1 + k, size(k)}
+        return Program(course, tuple(x[:piece] for x in given), rows, count // piece, axes=(1, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from functools import partial
@@ -25,6 +26,9 @@ from fisherflat.jets.xla._ops import OPS
 from fisherflat.jets.xla._pieces import Pieces, filled, whole, written
 from fisherflat.jets.xla._places import Place
 from fisherflat.jets.xla._views import VIEWS
+
+# On a GPU XLA otherwise takes three quarters of the memory before it is asked for any, beside torch
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 #: XLA uses registers of half the width unless told otherwise, and takes a tenth longer
 _WIDE: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}

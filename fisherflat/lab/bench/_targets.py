@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fisherflat.lab.bench import sampled
-from fisherflat.lab.bench.jets import COMPILED, OURS
+from fisherflat.lab.bench.jets import OURS
 
 FASTEST = "fastest correct competitor"
 
@@ -52,7 +52,7 @@ def _jet_targets(results: dict[str, Any]) -> Iterator[Target]:
         clock = "process" if row["threads"] == 1 and results["environment"]["gpu"] is None else "wall"
         where = f"{row['map']}, k = {row['k']}, P = {row['points']}, {row['dtype']}, threads: {row['threads']}"
         timed = [contender for contender in row["contenders"] if "over_ours" in contender and not contender["traces"]]
-        ours = {c["name"]: c["over_ours"][clock].median for c in timed if c["name"] in (OURS, COMPILED)}
+        ours = {c["name"]: c["over_ours"][clock].median for c in timed if c["name"].startswith(OURS)}
         others = [contender for contender in timed if contender["name"] not in ours]
         if others:
             first = min(others, key=lambda contender: contender["over_ours"][clock].median)

@@ -229,47 +229,21 @@ def run_check(check: Check, device: torch.device) -> dict[str, Any]:
     return row
 
 
-def captured(call: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
-    """`call` as a CUDA graph, which is replayed with one launch and writes into the same output each time.
-
-    What it calls may not wait for the GPU, nor copy from the memory of the host.
-
-    **Raises:** `RuntimeError` where it does, or where the device has no such graphs.
-    """
-    if device.type != "cuda":
-        raise RuntimeError(f"there are CUDA graphs on a GPU alone, not on {device}")
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):  # what is made once (handles, workspaces, tables) is made before
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = call()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return out
-
-    return replay
-
-
 def timed(made: Subject, points: int, repeats: int) -> dict[str, Any]:
     """Seconds of jets with and without a CUDA graph, with scalar curvature and of the floor; bytes of the jets."""
-    budget = memory_budget(made.device)
-    manifold = StatisticalManifold(made.module, made.chart, dtype=made.dtype, memory=budget)
-    u, row = made.points(points), dict[str, Any]()
+    budget, u, row = memory_budget(made.device), made.points(points), dict[str, Any]()
 
-    def jets() -> Tensor:
-        with torch.no_grad():
-            return manifold.engine.jet(u)
+    def by(engine: str) -> tuple[StatisticalManifold, Callable[[], Tensor]]:
+        manifold = StatisticalManifold(made.module, made.chart, engine=engine, dtype=made.dtype, memory=budget)
+        return manifold, lambda: manifold.jet(u).coefficients
+
+    manifold, jets = by("taylor")
 
     calls: dict[Any, Callable[[], object]] = dict(floors(made, points))
     calls |= {"jets": jets, "scalar_curvature": lambda: manifold.scalar_curvature(u)}
     exact = jets()
     try:
-        replay = captured(jets, made.device)
+        _, replay = by("cudagraphs")
         row["graph_difference"] = float((replay() - exact).abs().max() / exact.abs().max())
         calls["graph"] = replay
     except Exception:

@@ -46,7 +46,7 @@ QUICK = {("attention-64", 2): 4}
 LARGER = {"cpu": 1, "cuda": 16}
 #: agreement of each order of coefficients, relative to its largest
 TOLERANCE = {"float64": 1e-10, "float32": 1e-3}
-OURS, COMPILED = "ours", 'ours, engine="xla"'
+OURS, COMPILED, REPLAYED = "ours", 'ours, engine="xla"', 'ours, engine="cudagraphs"'
 INSTALL = "pip install 'fisherflat[bench]'"
 
 
@@ -55,12 +55,14 @@ class Contender:
     """What gives coefficients.
 
     **Attributes:** `build`: from a subject and points to a call that computes them there and waits for the result;
-    `jax`: whether that is in JAX; `traces`: whether it gives only the sums of pure second derivatives; `applies`.
+    `jax`: whether that is in JAX; `gpu`: whether it is for a GPU alone; `traces`: whether it gives only the sums of
+    pure second derivatives; `applies`.
     """
 
     name: str
     build: Callable[[Subject, Tensor], Callable[[], Any]]
     jax: bool = False
+    gpu: bool = False
     traces: bool = False
     applies: Callable[[Subject], bool] = lambda subject: True
 
@@ -114,6 +116,7 @@ def _jax(how: str) -> Callable[[Subject, Tensor], Callable[[], Any]]:
 CONTENDERS = [
     Contender(OURS, _ours("taylor")),
     Contender(COMPILED, _ours("xla"), jax=True),
+    Contender(REPLAYED, _ours("cudagraphs"), gpu=True),
     Contender("JAX jit, nested forward", _jax("nested"), jax=True),
     Contender("jax.experimental.jet, jit", _jax("polarised"), jax=True),
     Contender("folx, jit: traces alone", _jax("laplacian"), jax=True, traces=True),
@@ -154,6 +157,8 @@ def compared(subject: Subject, points: int, repeats: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     calls: dict[Any, Callable[[], object]] = {}
     for contender in CONTENDERS:
+        if contender.gpu and subject.device.type != "cuda":
+            continue
         row: dict[str, Any] = {"name": contender.name, "traces": contender.traces}
         rows.append(row)
         if not contender.applies(subject):
