@@ -47,7 +47,7 @@ def test_a_replay_gives_what_the_default_engine_gives(graphs, name, k, points):
 
 def test_points_in_several_pieces(graphs, monkeypatch):
     made = subject("attention-4", 2)
-    monkeypatch.setattr(_prepared, "CACHED", 2**14)
+    monkeypatch.setattr(_prepared, "WARM", 2**14)
     agree(*jets(made.module, made.chart, made.points(37)))
     (graph,) = graphs
     assert graph.replays > 3

@@ -135,7 +135,7 @@ def test_points_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     many = torch.randn(37, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     whole = both(_attention(), TOKENS, many)
     agree(whole)
-    monkeypatch.setattr(_prepared, "CACHED", 2**17)
+    monkeypatch.setattr(_prepared, "WARM", 2**17)
     agree((whole[0], both(_attention(), TOKENS, many)[1]))
 
 
@@ -169,7 +169,7 @@ def two_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("quick", "two_threads")
 def test_pieces_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thread has a copy of what was compiled, and the last piece is lengthened."""
-    monkeypatch.setattr(_prepared, "CACHED", 2**15)
+    monkeypatch.setattr(_prepared, "WARM", 2**15)
     many = torch.randn(39, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     agree(both(_attention(), TOKENS, many))
 

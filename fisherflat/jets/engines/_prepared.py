@@ -22,7 +22,7 @@ from fisherflat._typing import Float
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.engines._batched import recording
 from fisherflat.jets.engines._noise import noisy
-from fisherflat.jets.engines._taylor import CACHED, TaylorEngine, packed, start
+from fisherflat.jets.engines._taylor import WARM, TaylorEngine, packed, start
 from fisherflat.jets.engines._tensors import TensorAlgebra
 from fisherflat.jets.ops import evaluate
 from fisherflat.jets.rules import Series
@@ -75,6 +75,8 @@ class PreparedEngine(TaylorEngine, ABC):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._programs = {}
+        if self.chunk_memory is not None and self._memory is None:  # no piece of a chunk need be lengthened
+            self.chunk_memory = self._fitting(self.chunk_memory, False) * self.bytes_per_point
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_programs": {}}
@@ -118,7 +120,7 @@ class PreparedEngine(TaylorEngine, ABC):
 
     def _at_a_time(self, points: int, device: torch.device, shared: bool) -> int:
         """A power of two, so that few sizes are prepared: as many points as there are, or as serve the device."""
-        return min(2 ** (points - 1).bit_length(), self._fitting(CACHED if device.type == "cpu" else BUSY, shared))
+        return min(2 ** (points - 1).bit_length(), self._fitting(WARM if device.type == "cpu" else BUSY, shared))
 
     def _fitting(self, memory: int, shared: bool) -> int:
         """The largest power of two of points whose live coefficients take no more memory; or one."""

@@ -33,6 +33,8 @@ from fisherflat.spaces.jets import pair_index, pairs, size
 
 #: on a CPU, so many bytes of live coefficients at a time: what a core's caches hold, so that ops meet warm data
 CACHED = 16 * 2**20
+#: and so many before their geometry: it should meet warm data, too, but has more to do for each chunk than for a point
+WARM = 4 * CACHED
 
 
 class TaylorEngine:
@@ -55,10 +57,9 @@ class TaylorEngine:
         self._polynomials: tuple[tuple[int, int], dict[Node, Any]] | None = None
         if chart.point.device.type == "cpu":
             keep_memory()
-        # on a CPU geometry too should meet warm data, but has more to do for each chunk than for each point
         self.chunk_memory = memory
         if memory is None and chart.point.device.type == "cpu":
-            self.chunk_memory = max(4 * CACHED, self.bytes_per_point)
+            self.chunk_memory = max(WARM, self.bytes_per_point)
 
     @property
     def bytes_per_point(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.engines._prepared import PreparedEngine, Presuming
+from fisherflat.jets.engines._taylor import CACHED
 from fisherflat.jets.engines._writing import into
 from fisherflat.jets.graph import Node
 from fisherflat.jets.rules import Series
@@ -15,7 +16,7 @@ from fisherflat.spaces.jets import size
 
 #: on a CPU, points go through what is compiled so many bytes of live coefficients at a time: a core's own cache
 CLOSE = 2**20
-#: so many points at least: fewer make products too small
+#: so many points at least, unless they outgrow all caches: fewer make products too small
 FEWEST = 4
 
 
@@ -61,6 +62,8 @@ class XlaEngine(PreparedEngine):
         from fisherflat.jets.xla import Program  # jax is needed here alone
 
         k, count = self._chart.k, len(given[0])
-        piece = min(count, max(FEWEST, self._fitting(CLOSE, shared))) if given[0].is_cpu else count
+        piece = count
+        if given[0].is_cpu:
+            piece = min(count, self._fitting(CACHED, shared), max(FEWEST, self._fitting(CLOSE, shared)))
         rows = {1 + k, size(k)}
         return Program(course, tuple(x[:piece] for x in given), rows, count // piece, axes=(1, 0))
