@@ -166,17 +166,19 @@ class StatisticalManifold(Paths, DualMeasures, Sampling):
         The results are joined in the common batch shape.
         """
         try:
-            points, *others = torch.broadcast_tensors(*tensors)
+            points, *others = torch.broadcast_tensors(*tensors) if len(tensors) > 1 else tensors
         except RuntimeError as error:
             shapes = " and ".join(str(list(tensor.shape)) for tensor in tensors)
             raise InputError(
                 f"the leading axes of {shapes} do not fit together; one vector, or one for each point"
             ) from error
         self._mapping.unchanged()
-        flat = torch.cat([tensor.reshape(-1, self.k) for tensor in (points, *others)], -1)
+        flat = points.reshape(-1, self.k)
+        if others:
+            flat = torch.cat([flat, *(tensor.reshape(-1, self.k) for tensor in others)], -1)
 
         def piece(chunk: Tensor) -> tuple[Tensor, ...]:
-            parts = chunk.split(self.k, -1)
+            parts = chunk.split(self.k, -1) if others else (chunk,)
             with torch.set_grad_enabled(self._taping):
                 return function(self.engine.jet(parts[0].contiguous()), *parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -156,6 +157,25 @@ def test_points_that_go_through_a_program_a_few_at_a_time(fewest: int, monkeypat
     agree(both(_attention(), TOKENS, many))
     agree(both(lambda x: torch.stack([x.norm(), x.sum(), x[0]]), X, many))  # some rows are zeros, and nothing is shared
     assert times == [64 // fewest] * 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_given_before_is_not_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XLA writes into what it returned before, where nobody holds that any more."""
+    monkeypatch.setattr(_xla, "CLOSE", 1)
+    chart = ff.charts.affine(TOKENS, torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1)))
+    manifold, taylor = (ff.StatisticalManifold(_attention(), chart, engine=engine) for engine in ("xla", "taylor"))
+    points = [torch.randn(16, 2, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    held = [manifold.jet(u).coefficients[3:] for u in points]  # a view holds it, too
+    assert len({x.untyped_storage().data_ptr() for x in held}) == len(held)
+    for i, u in enumerate(points):
+        agree((taylor.jet(u).coefficients[3:], held[i]))
+    where = held.pop().untyped_storage().data_ptr()
+    assert manifold.jet(points[0]).coefficients.untyped_storage().data_ptr() == where
+    with ThreadPoolExecutor(4) as pool:  # nor where several threads ask at a time
+        found = list(pool.map(lambda u: manifold.jet(u).coefficients, points * 8))
+    for x, u in zip(found, points * 8, strict=True):
+        agree((taylor.jet(u).coefficients, x))
 
 
 @pytest.fixture

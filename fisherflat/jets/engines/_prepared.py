@@ -108,8 +108,9 @@ class PreparedEngine(TaylorEngine, ABC):
             rows = u.new_empty(size(self._chart.k), len(pieces) * count, self._dim)
             right = u.new_empty(len(pieces) * count, dtype=torch.bool)
             _put_together(kept.program, pieces, rows, right, threads)
-        rows, right = rows[:, : len(u)], right[: len(u)]
         out = rows.transpose(0, 1)
+        if len(out) > len(u):
+            out, right = out[: len(u)], right[: len(u)]
         if not kept.compared and right.any():
             some = right.nonzero()[:count, 0]
             self._compare(out[some], super().jet(*(x[some] for x in given)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import torch
 from jax import lax
 from jax.experimental import serialize_executable
@@ -33,6 +35,15 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 #: XLA uses registers of half the width unless told otherwise, and takes a tenth longer
 _WIDE: dict[str, str | bool] = {"xla_cpu_prefer_vector_width": "512"}
 _ADVICE = 'engine="taylor" computes the same without XLA'
+
+
+@dataclass
+class _Run:
+    """What was compiled, for one thread; what it reads besides its arguments; arrays into which it may write."""
+
+    call: Any
+    held: dict[str, Any]
+    spare: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 class Program:
@@ -63,36 +74,65 @@ class Program:
             ) from error
         names = [node.target for node in self._recorded.graph.nodes if node.op == "get_attr"]
         self._held = {name: _attribute(self._recorded, name).detach().contiguous() for name in names}
-        self._runs: dict[int, tuple[Any, Any]] = {}  # by the thread that calls
+        self._runs: dict[int, _Run] = {}  # by the thread that calls
+        self._outs: list[jax.ShapeDtypeStruct] = []
+        self._reuses = False
 
         def once(constants: dict[str, Any], *arrays: Any) -> tuple[Any, ...]:
             return _lowered(self._recorded, constants, arrays, rows)
 
-        run = jax.jit(lambda constants, *arrays: _repeated(partial(once, constants), arrays, times, axes))
+        def through(constants: dict[str, Any], outs: tuple[Any, ...], *arrays: Any) -> tuple[Any, ...]:
+            if times == 1:
+                return tuple(map(whole, once(constants, *arrays)))
+            return _repeated(partial(once, constants), arrays, times, axes, outs)
+
         where = SingleDeviceSharding(caller(0) if given[0].is_cpu else next(iter(_array(given[0]).devices())))
         with _doubles():
             try:
                 held = self._put(where)
-                like = (jax.ShapeDtypeStruct((times * len(x), *x.shape[1:]), _dtype(x), sharding=where) for x in given)
-                self._runs[0] = run.lower(held, *like).compile(_WIDE if given[0].is_cpu else None), held
+                if times > 1:
+                    made = jax.eval_shape(lambda *x: tuple(map(whole, once(held, *x))), *(_like(x) for x in given))
+                    self._outs = [_longer(x, times, axis, where) for x, axis in zip(made, axes, strict=True)]
+                like = (_longer(_like(x), times, 0, where) for x in given)
+                run = jax.jit(through, donate_argnums=1).lower(held, tuple(self._outs), *like)
+                self._runs[0] = _Run(run.compile(_WIDE if given[0].is_cpu else None), held)
             except UnsupportedOpError:
                 raise
             except Exception as error:  # whatever jax makes of arguments that an op is rarely given, or of the device
                 raise UnsupportedOpError(f"XLA does not compile this map ({_first(error)}); {_ADVICE}") from error
+        if times > 1:
+            self._reuses = self._leaves_alone(tuple(torch.cat([x] * times) for x in given))
 
     def __call__(self, *given: Tensor, worker: int = 0) -> tuple[Tensor, ...]:
         """The same function of other numbers; of threads that call at a time each is another `worker`, from 0 on."""
         with _doubles():
-            run, held = self._runs.get(worker) or self._copied(worker)
-            found = run(held, *map(_given, given))
-        return tuple(torch.from_dlpack(x) for x in found)
+            mine = self._runs.get(worker) or self._copied(worker)
+            found = mine.call(mine.held, self._space(mine), *map(_given, given))
+        if self._outs:
+            mine.spare.append(found)
+        return tuple(torch.from_dlpack(x.__dlpack__() if given[0].is_cpu else x) for x in found)
 
-    def _copied(self, worker: int) -> tuple[Any, Any]:
+    def _space(self, mine: _Run) -> tuple[Any, ...]:
+        """Where to write: what was returned before, which XLA copies if somebody still holds it; zeros at first."""
+        if self._reuses and mine.spare:
+            return mine.spare.pop()
+        mine.spare.clear()
+        return tuple(np.zeros(x.shape, x.dtype) for x in self._outs)
+
+    def _leaves_alone(self, given: tuple[Tensor, ...]) -> bool:
+        """Whether XLA, as it is here, writes nowhere else than into what nobody holds."""
+        first = self(*given)
+        before, self._reuses = [x.clone() for x in first], True
+        second = self(*(x + 1 for x in given))
+        held = all(torch.equal(x, y) for x, y in zip(first, before, strict=True))
+        return held and all(x.data_ptr() != y.data_ptr() for x, y in zip(first, second, strict=True))
+
+    def _copied(self, worker: int) -> _Run:
         """What was compiled, for another thread."""
         device = caller(worker)
-        text, into, out = serialize_executable.serialize(self._runs[0][0])
-        run = serialize_executable.deserialize_and_load(text, into, out, backend=device.client)
-        self._runs[worker] = run, self._put(SingleDeviceSharding(device))
+        text, into, out = serialize_executable.serialize(self._runs[0].call)
+        call = serialize_executable.deserialize_and_load(text, into, out, backend=device.client)
+        self._runs[worker] = _Run(call, self._put(SingleDeviceSharding(device)))
         return self._runs[worker]
 
     def _put(self, where: SingleDeviceSharding) -> dict[str, Any]:
@@ -128,18 +168,25 @@ def _attribute(module: GraphModule, name: str) -> Tensor:
     return found
 
 
+def _like(x: Tensor) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(x.shape), _dtype(x))
+
+
+def _longer(x: jax.ShapeDtypeStruct, times: int, axis: int, where: SingleDeviceSharding) -> jax.ShapeDtypeStruct:
+    """So many such arrays behind one another along an axis."""
+    shape = (*x.shape[:axis], times * x.shape[axis], *x.shape[axis + 1 :])
+    return jax.ShapeDtypeStruct(shape, x.dtype, sharding=where)
+
+
 def _repeated(
-    function: Callable[..., tuple[Any, ...]], arrays: tuple[Any, ...], times: int, axes: tuple[int, ...]
+    function: Callable[..., tuple[Any, ...]],
+    arrays: tuple[Any, ...],
+    times: int,
+    axes: tuple[int, ...],
+    outs: tuple[Any, ...],
 ) -> tuple[Any, ...]:
-    """What a function makes of each of so many equal pieces of arrays, put together along an axis of each result."""
-    if times == 1:
-        return tuple(map(whole, function(*arrays)))
+    """`outs`, with what a function makes of each of so many equal pieces of arrays written along an axis of each."""
     pieces = [x.reshape(times, -1, *x.shape[1:]) for x in arrays]
-    alike = jax.eval_shape(lambda *piece: tuple(map(whole, function(*piece))), *(piece[0] for piece in pieces))
-    shapes = (
-        (*x.shape[:axis], times * x.shape[axis], *x.shape[axis + 1 :]) for x, axis in zip(alike, axes, strict=True)
-    )
-    outs = tuple(jnp.empty(shape, like.dtype) for shape, like in zip(shapes, alike, strict=True))
 
     def step(i: Any, outs: tuple[Any, ...]) -> tuple[Any, ...]:
         found = function(*(piece[i] for piece in pieces))
