@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -51,6 +52,19 @@ def test_points_in_several_pieces(graphs, monkeypatch):
     agree(*jets(made.module, made.chart, made.points(37)))
     (graph,) = graphs
     assert graph.replays > 3
+
+
+def test_several_threads_ask_at_a_time(graphs):
+    made = subject("attention-4", 2)
+    ours, manifold = (
+        ff.StatisticalManifold(made.module, made.chart, engine=engine) for engine in ("taylor", "cudagraphs")
+    )
+    points = [made.points(8) + 0.1 * i for i in range(16)]
+    manifold.jet(points[0])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda u: manifold.jet(u).coefficients, points))
+    for u, replayed in zip(points, found, strict=True):
+        agree(ours.jet(u).coefficients, replayed)
 
 
 def test_points_at_which_numbers_decide_are_the_default_engines(graphs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -65,10 +66,13 @@ def captured(
             f'({str(error).splitlines()[0][:120]}); engine="taylor" computes the same without one'
         ) from error
 
+    one = Lock()
+
     def replayed(*given: Tensor, worker: int = 0) -> tuple[Tensor, ...]:
-        for mine, x in zip(own, given, strict=True):
-            mine.copy_(x)
-        graph.replay()
-        return tuple(x.clone() for x in found)  # the next replay writes over them
+        with one:  # threads of a caller share what the graph reads and writes
+            for mine, x in zip(own, given, strict=True):
+                mine.copy_(x)
+            graph.replay()
+            return tuple(x.clone() for x in found)  # the next replay writes over them
 
     return replayed
