@@ -170,7 +170,7 @@ TWO = ff.charts.identity(2)
         ),
         (lambda e: torus(e, dtype=torch.float16), InputError, "dtype must be torch.float64 or torch.float32"),
         (lambda e: torus(e, degenerate="skip"), InputError, "degenerate must be one of"),
-        (lambda e: torus(e + "s"), InputError, "engine must be one of .*'autodiff', 'taylor'"),
+        (lambda e: torus(e + "s"), InputError, "engine must be one of 'autodiff', 'cudagraphs', 'taylor', 'xla'"),
     ],
 )
 def test_bad_manifolds_are_refused_at_construction(

@@ -138,7 +138,7 @@ def test_jax_and_torch_find_the_coefficients_that_we_find(jets_of_small_maps):
     for row in jets_of_small_maps:
         assert row["cores"] == 1
         found = {contender["name"]: contender for contender in row["contenders"]}
-        assert set(found) == {contender.name for contender in jets.CONTENDERS}
+        assert set(found) == {contender.name for contender in jets.CONTENDERS if not contender.gpu}
         for name, contender in found.items():
             if contender.get("note") == "the same":
                 assert (row["map"], name) == ("attention-128", "the same, norms written out")
@@ -251,7 +251,7 @@ def test_timings_of_a_gpu_go_on_without_a_graph(monkeypatch):
     monkeypatch.setattr(gpu, "COLUMNS", {("attention-4", 2): 2, ("mlp-4", 2): 2})
     found = gpu.compared("cpu", 1, lambda line: None)
     first, second = found["timings"][:2]
-    assert "on a GPU alone" in first["graph_failed"] and set(first["over_floor"]) == {"jets", "scalar_curvature"}
+    assert "for NVIDIA GPUs" in first["graph_failed"] and set(first["over_floor"]) == {"jets", "scalar_curvature"}
     assert first["bytes"] > 0 and "unknown map" in second["failed"]
     drawn = {table.title: table for table in tables({"environment": {"quick": True}, "gpu": found})}
     assert any("unknown map" in line for (line,) in drawn["failed: mlp-4, k = 2, float64"].rows)

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 import fisherflat as ff
-from fisherflat.geometry import ENGINES
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["taylor", "autodiff", "xla"])
 @pytest.mark.parametrize("gate", [None, ff.layers.Gate()], ids=["ungated", "gated"])
 def test_scalar_curvature_of_attention(benchmark, engine, gate):
     torch.manual_seed(0)

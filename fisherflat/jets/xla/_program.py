@@ -108,9 +108,10 @@ class Program:
         with _doubles():
             mine = self._runs.get(worker) or self._copied(worker)
             found = mine.call(mine.held, self._space(mine), *map(_given, given))
-        if self._outs:
+        out = tuple(torch.from_dlpack(x.__dlpack__() if given[0].is_cpu else x) for x in found)
+        if self._outs:  # from here on another thread may write into it, where `out` does not hold it
             mine.spare.append(found)
-        return tuple(torch.from_dlpack(x.__dlpack__() if given[0].is_cpu else x) for x in found)
+        return out
 
     def _space(self, mine: _Run) -> tuple[Any, ...]:
         """Where to write: what was returned before, which XLA copies if somebody still holds it; zeros at first."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fisherflat._typing import Float, Tensor
-from fisherflat.geometry import ENGINES, StatisticalManifold
+from fisherflat.geometry import StatisticalManifold
 from fisherflat.jets import size
 from fisherflat.lab.bench._measure import Spread, interleaved, seconds
 from fisherflat.lab.bench._peers import Curvature, Peer, bearable, peers
@@ -20,6 +20,8 @@ from fisherflat.lab.bench.maps import Subject, subject
 
 #: agreement, relative to the cancellation scale of the scalar curvature
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3}
+#: our engines that run everywhere
+OURS = ("taylor", "autodiff")
 #: points at which values are compared
 COMPARED = 2
 #: seconds of one sample of a competitor
@@ -48,7 +50,7 @@ def versus(subject: Subject, repeats: int, share: float = 1.0) -> dict[str, Any]
     workers = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch's, about slow paths of vmap
-        for peer in [engine(name) for name in ("taylor", "autodiff")] + peers():
+        for peer in [engine(name) for name in OURS] + peers():
             if not peer.applies(subject):
                 continue
             row: dict[str, Any] = {"name": peer.name, "expert": peer.expert}
@@ -123,5 +125,5 @@ def _best_points(curvature: Curvature, subject: Subject, patience: float) -> int
 def on_a_sphere() -> dict[str, float]:
     """What each contender returns for LayerNorm of width 4 on a plane: a piece of a sphere, scal = 1/2."""
     sphere = subject("norm-4", 2, tokens=1)
-    contenders = [engine(name) for name in ENGINES] + [peer for peer in peers() if peer.applies(sphere)]
+    contenders = [engine(name) for name in OURS] + [peer for peer in peers() if peer.applies(sphere)]
     return {peer.name: float(peer.build(sphere)(sphere.points(1))) for peer in contenders}
