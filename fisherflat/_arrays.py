@@ -53,7 +53,7 @@ def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
     with lasting():
         tensor = tensor.to(torch.float64, copy=True)
     finite = torch.isfinite(tensor)
-    if not (finite.is_meta or finite.all()):
+    if some(~finite):
         where = torch.nonzero(~finite)[0].tolist()
         raise InputError(
             f"{name} holds {int((~finite).sum())} NaN or infinite entries, the first at index {where}; remove them"
