@@ -20,6 +20,7 @@ import fisherflat as ff
 from fisherflat.errors import TraceError, UnsupportedOpError
 from fisherflat.geometry import Geometry
 from fisherflat.jets import Jet
+from fisherflat.jets.engines import _derivatives
 from fisherflat.jets.engines._derivatives import _calls
 from fisherflat.jets.recording import Mapping, recorded
 
@@ -282,6 +283,24 @@ def test_an_op_without_a_derivative_is_refused_also_where_some_of_its_values_are
     assert torch.special.bessel_y0(mean.chart(U)).isnan().any()
     with pytest.raises(UnsupportedOpError, match=r"special_bessel_y0 .*its derivative is not that of its values"):
         mean.jet(U)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 1e4])
+@pytest.mark.parametrize("op", [torch.sin, nn.GroupNorm(2, 6).double(), nn.LayerNorm(6).double(), torch.cumprod])
+def test_an_op_whose_second_derivative_is_a_tenth_off_is_refused(
+    op: Callable[..., Tensor], scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if torch had it so; what rounding leaves of slopes, which may be more than the slopes, does not hide it."""
+    right = _derivatives._gradient_of
+    wrong = lambda *given: (bends := right(*given)) and [1.1 * bend for bend in bends]  # noqa: E731
+    mean = ff.StatisticalManifold(
+        lambda x: op(x * scale, -1) if op is torch.cumprod else op(x * scale), chart_of((3, 6)), engine="autodiff"
+    )
+    monkeypatch.setattr(_derivatives, "_gradient_of", wrong)
+    with pytest.raises(UnsupportedOpError, match=r"its second derivative is not that of its values"):
+        mean.jet(U)
+    monkeypatch.undo()
+    assert mean.jet(U).hessian.isfinite().all()
 
 
 def test_points_are_kept_apart_where_torch_mixes_them_in_the_derivatives_of_an_op() -> None:

@@ -124,6 +124,17 @@ def test_random_stacks(stack: list[nn.Module], k: int, seed: int) -> None:
     assert_engines_agree(module, k=k, seed=seed)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("norm", [lambda: nn.GroupNorm(2, D), lambda: nn.Unflatten(-1, (2, 2)), lambda: nn.RMSNorm(D)])
+def test_norms_of_norms(norm: Callable[[], nn.Module], times: int, seed: int) -> None:
+    """Of two numbers a norm leaves hardly more than the sign of their difference: its derivatives cancel within it."""
+    inner = [norm() for _ in range(times)]
+    if isinstance(inner[0], nn.Unflatten):
+        inner = [inner[0], *(nn.LayerNorm(2) for _ in range(times)), nn.Flatten(-2)]
+    assert_engines_agree(nn.Sequential(nn.LayerNorm(D), *inner).double(), k=1, seed=seed)
+
+
 # -- modules and functions of torch ------------------------------------------------------------------------------------
 
 
