@@ -6,6 +6,8 @@ than a few Hessians.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from fisherflat._arrays import some
@@ -16,6 +18,30 @@ from fisherflat.jets import pair_index
 MANY = 16
 #: numbers that are worked on together, so that they stay in a cache
 WARM = 2**20
+#: so many rows of a triangular matrix are taken as if it were full there, and so many outputs at least at a time
+ROWS, COLUMNS = 16, 128
+
+
+class Sums(NamedTuple):
+    """What the scalar curvature is made of: inner products `II_aa . II_bb`, and the sum of `|II_ab|^2`, `a` not `b`."""
+
+    own: Float[Tensor, "*batch k k"]
+    mixed: Float[Tensor, "*batch"]
+
+    @property
+    def scalar(self) -> Float[Tensor, "*batch"]:
+        """`|tr II|^2 - |II|^2`, without the terms that both have."""
+        return 2 * self.own.triu(1).sum((-2, -1)) - self.mixed
+
+    @property
+    def square(self) -> Float[Tensor, "*batch"]:
+        """`|II|^2`."""
+        return self.own.diagonal(dim1=-2, dim2=-1).sum(-1) + self.mixed
+
+    @property
+    def trace_square(self) -> Float[Tensor, "*batch"]:
+        """`|tr II|^2`."""
+        return self.own.sum((-2, -1))
 
 
 def on_frame(
@@ -84,19 +110,60 @@ def entries(framed: Float[Tensor, "*batch m D"], triangular: Float[Tensor, "*bat
     return (framed * weights[..., None]).flatten(-2)
 
 
-def square(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*batch"]:
-    """`|II|^2`: pairs `a < b` count twice."""
-    first, last = torch.triu_indices(k, k, device=framed.device)
-    return (_squares(framed, k) * (1 + (first < last))).sum(-1)
-
-
-def scalar(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*batch"]:
-    """`2 sum_(a<b) (II_aa . II_bb - |II_ab|^2)`: no need of all inner products."""
+def summed(framed: Float[Tensor, "*batch m D"], k: int) -> Sums:
+    """The sums of a second fundamental form on an orthonormal frame: no need of all inner products."""
     left, right = torch.triu_indices(k, k, 1, device=framed.device)
-    mixed = pair_index(k, framed.device)[left, right]
     own = diagonal(framed, k)
-    gram = own @ own.transpose(-1, -2)
-    return 2 * (gram.triu(1).sum((-2, -1)) - _squares(framed, k)[..., mixed].sum(-1))
+    mixed = _squares(framed, k)[..., pair_index(k, framed.device)[left, right]]
+    return Sums(own @ own.transpose(-1, -2), 2 * mixed.sum(-1))
+
+
+def streamed(
+    triangular: Float[Tensor, "*batch k k"], frame: Float[Tensor, "*batch D k"], second: Float[Tensor, "*batch m D"]
+) -> Sums | None:
+    """The same from second derivatives in coordinates, a few outputs at a time, of which nothing leaves the cache.
+
+    **Args:** `triangular` and `frame`, `R` and `Q` of the Jacobian, `J^T = Q R`.
+
+    **Returns:** `None` where that does not pay, or where a normal part is so small that one projection leaves too few
+    digits: `|second|^2` is then hardly more than what its tangential part has of it.
+    """
+    batch, dim, k = second.shape[:-2], second.shape[-1], triangular.shape[-1]
+    if k < MANY or dim == k or not second.is_cpu or second.requires_grad:
+        return None
+    tangential = second @ frame
+    whole, part = (torch.linalg.vector_norm(vectors, dim=-1).square() for vectors in (second, tangential))
+    if some(whole - part < 64 * torch.finfo(second.dtype).eps * whole):
+        return None
+    identity = torch.eye(k, dtype=second.dtype).expand_as(triangular)
+    rows = torch.linalg.solve_triangular(triangular, identity, upper=True).mT.contiguous()
+    given = [tensor.reshape(-1, *tensor.shape[-2:]) for tensor in (rows, frame, second, tangential)]
+    own, mixed = second.new_zeros(len(given[0]), k, k), second.new_zeros(len(given[0]))
+    step = max(COLUMNS, WARM // 4 // k**2)
+    for point, (w, q, vectors, along) in enumerate(zip(*given, strict=True)):
+        for first in range(0, dim, step):
+            taken = slice(first, first + step)
+            diagonals, squares = _on_rows(w, torch.addmm(vectors[:, taken], along, q[taken].T, alpha=-1))
+            own[point].addmm_(diagonals, diagonals.T)
+            mixed[point] += squares
+    return Sums(own.reshape(*batch, k, k), mixed.reshape(batch))
+
+
+def _on_rows(w: Float[Tensor, "k k"], normal: Float[Tensor, "m c"]) -> tuple[Float[Tensor, "k c"], Float[Tensor, ""]]:
+    """Of `w II w^T`, w lower triangular: the entries `II_aa`, and the sum of all others' squares."""
+    k, columns = len(w), normal.shape[-1]
+    full = normal.index_select(0, pair_index(k).flatten()).view(k, k * columns)
+    diagonals, squares = [], normal.new_zeros(())
+    for start in range(0, k, ROWS):
+        end = min(start + ROWS, k)
+        half = (w[start:end, :end] @ full[:end]).view(end - start, k, columns)
+        block = torch.bmm(w[:end, :end].expand(end - start, -1, -1), half[:, :end])  # [a, b], b < end
+        own = block[:, start:].diagonal(dim1=0, dim2=1)
+        diagonals.append(own.T.clone())
+        own.zero_()
+        left, within = block[:, :start].flatten(), block[:, start:].flatten()
+        squares += 2 * left.dot(left) + within.dot(within)
+    return torch.cat(diagonals), squares
 
 
 def ricci(framed: Float[Tensor, "*batch m D"], k: int) -> Float[Tensor, "*batch k k"]:

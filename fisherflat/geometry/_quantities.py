@@ -87,8 +87,7 @@ class Geometry(DualConnections, Errors):
         choice(degenerate, "degenerate", POLICIES)
         self.working, self.k, self.ambient_dim = jet, jet.k, jet.coefficients.shape[-1]
         self._back = None if change is None else (inverse(change) if back is None else back).to(jet.coefficients)
-        self._normal = normal
-        self._scale = scale
+        self._normal, self._scale = normal, scale
         self._ambient = ambient or Ambient(self.ambient_dim)
         self._forth = None if change is None else change.to(jet.coefficients)
         frame = orthonormal_frame(jet, degenerate, u, scale, self._ambient)
@@ -123,9 +122,8 @@ class Geometry(DualConnections, Errors):
 
     def _carried(self, second: Float[Tensor, "*batch k k X"]) -> Float[Tensor, "*batch k k X"]:
         """What has two lower indices, from the coordinates of the jet to u."""
-        return (
-            second if self._back is None else torch.einsum("...ia,...jb,...abx->...ijx", self._back, self._back, second)
-        )
+        back = self._back
+        return second if back is None else torch.einsum("...ia,...jb,...abx->...ijx", back, back, second)
 
     @property
     def jet(self) -> Jet:
@@ -167,9 +165,8 @@ class Geometry(DualConnections, Errors):
 
     @lazy
     def _singular_values(self) -> Float[Tensor, "*batch k"]:
-        return torch.linalg.svdvals(self._triangular.nan_to_num()).masked_fill(
-            self._triangular.isnan().any(-1), float("nan")
-        )
+        lost = self._triangular.isnan().any(-1)
+        return torch.linalg.svdvals(self._triangular.nan_to_num()).masked_fill(lost, float("nan"))
 
     @lazy
     def condition_number(self) -> Float[Tensor, "*batch"]:
@@ -264,6 +261,12 @@ class Geometry(DualConnections, Errors):
         """The second fundamental form on the orthonormal frame, one vector for each pair `a <= b`."""
         return bending.on_frame(self.working_triangular, self._bent)
 
+    @lazy
+    def _sums(self) -> bending.Sums:
+        given, split = (self.working_triangular, self._frame, self.working.second), "_framed" in vars(self)
+        found = None if split or self._normal is not None else bending.streamed(*given)
+        return found or bending.summed(self._framed, self.k)
+
     @unrounded
     def share(self, second: Float[Tensor, "*batch m D"]) -> Float[Tensor, "*batch m D"]:
         """What a summand of the second derivatives adds to the second fundamental form on the orthonormal frame.
@@ -294,7 +297,7 @@ class Geometry(DualConnections, Errors):
     @lazy
     def second_fundamental_form_norm(self) -> Float[Tensor, "*batch"]:
         """`|II| = sqrt(g^il g^jm II_ij . II_lm)`; zero exactly where the surface is totally geodesic."""
-        found = bending.square(self._framed, self.k).sqrt()
+        found = self._sums.square.sqrt()
         return smooth(found, lambda: self._vanishes(found), "the second fundamental form is zero")
 
     @lazy
@@ -313,8 +316,7 @@ class Geometry(DualConnections, Errors):
         And the size of what the family's own curvature adds. Rounding in the scalar curvature is relative to this, not
         to the scalar curvature itself.
         """
-        trace = bending.diagonal(self._framed, self.k).sum(-2)
-        return trace.square().sum(-1) + bending.square(self._framed, self.k) + self.ambient_scalar_curvature.abs()
+        return self._sums.trace_square + self._sums.square + self.ambient_scalar_curvature.abs()
 
     # -- curvature -----------------------------------------------------------------------------------------------------
 
@@ -360,8 +362,7 @@ class Geometry(DualConnections, Errors):
     @lazy
     def scalar_curvature(self) -> Float[Tensor, "*batch"]:
         """`scal = g^jl Ric_jl`, in units of 1 / covariance; twice the Gauss curvature for k = 2, zero for k = 1."""
-        found = bending.scalar(self._framed, self.k)
-        return found if self._ambient_riemann is None else found + self.ambient_scalar_curvature
+        return self._sums.scalar + self.ambient_scalar_curvature
 
     @lazy
     def sectional_extremes(self) -> Float[Tensor, "*batch 2"]:
@@ -389,10 +390,8 @@ class Geometry(DualConnections, Errors):
         r = self._triangular
         x, y = (torch.einsum("...ai,...i->...a", r, vector.to(r)) for vector in (x, y))
         x, y = orthonormal(x, y)
-        value = bending.of_plane(self._framed, x, y)
-        if self._ambient_riemann is None:
-            return value
-        return value + torch.einsum("...abcd,...a,...b,...c,...d->...", self._ambient_riemann, x, y, y, x)
+        bent, around = bending.of_plane(self._framed, x, y), self._ambient_riemann
+        return bent if around is None else bent + torch.einsum("...abcd,...a,...b,...c,...d->...", around, x, y, y, x)
 
 
 def quantities() -> list[str]:

@@ -28,7 +28,7 @@ def change(k: int, points: int = 2) -> Tensor:
     return c / k**0.5 + 2 * torch.eye(k, dtype=torch.float64)
 
 
-def graph(k: int, extra: int = 9) -> tuple[Geometry, Tensor, Tensor]:
+def graph(k: int, extra: int = 9, along: float = 1.0) -> tuple[Geometry, Tensor, Tensor]:
     """`f = (C u, u' C' A_r C u / 2)` at zero, turned in space, with second derivatives along the surface as well."""
     a, c = forms(k), change(k)
     ambient_dim = k + len(a) + extra
@@ -39,7 +39,7 @@ def graph(k: int, extra: int = 9) -> tuple[Geometry, Tensor, Tensor]:
     first, second = torch.tensor(pairs(k)).T
     bent = torch.einsum("pai,rab,pbj->pijr", c, a, c)
     jet[:, 1 + k :, k : k + len(a)] = bent[:, first, second]
-    jet[:, 1 + k :, :k] = torch.randn(len(first), k, dtype=torch.float64, generator=generator)
+    jet[:, 1 + k :, :k] = along * torch.randn(len(first), k, dtype=torch.float64, generator=generator)
     return Geometry(Jet(jet @ turn, k)), a, turn
 
 
@@ -67,6 +67,22 @@ def test_a_graph_of_quadratic_forms(k: int) -> None:
         bent = torch.einsum("pas,rab,pbt->pstr", q, a, q)
         truth = (bent[:, 0, 0] * bent[:, 1, 1] - bent[:, 0, 1].square()).sum(-1)
         assert close(geometry.sectional_curvature(x, y), truth, size)
+
+
+@pytest.mark.parametrize("along", [0.0, 1.0, 1e5, 1e9])  # the digits that a projection leaves
+@pytest.mark.parametrize("extra", [1, 100, 700])
+def test_many_coordinates_in_few_outputs_and_in_many(extra: int, along: float) -> None:
+    geometry, a, _ = graph(20, extra, along)
+    traces, squares = a.diagonal(dim1=-2, dim2=-1).sum(-1), a.square().sum((-2, -1))
+    size = float((traces**2 + squares).sum())
+    # what the directions' own rounding leaves of second derivatives along the surface is normal to it, and squared
+    noise = (along * torch.finfo(torch.float64).eps) ** 2 * 20**2 * geometry.ambient_dim
+    for found, truth in (
+        (geometry.scalar_curvature, (traces**2 - squares).sum()),
+        (geometry.second_fundamental_form_norm.square(), squares.sum()),
+        (geometry.cancellation_scale, (traces**2 + squares).sum()),
+    ):
+        assert bool(((found - truth).abs() <= 1e-12 * size + 1e3 * (noise + (noise * size) ** 0.5)).all())
 
 
 @pytest.mark.parametrize("k", [3, 24])
