@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ContextDecorator, ExitStack, contextmanager
 from functools import cached_property, wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -16,20 +16,34 @@ T = TypeVar("T")
 _DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
-@contextmanager
-def lasting() -> Iterator[None]:
-    """Where tensors are made that may enter what has a gradient, now or later: those of the inference mode cannot."""
-    recording = torch.is_grad_enabled()  # before it is left: outside of the inference mode torch records
-    with torch.inference_mode(False), torch.set_grad_enabled(recording):
-        yield
+class lasting(ContextDecorator):
+    """Where tensors are made that may enter what has a gradient, now or later: those of the inference mode cannot.
+
+    Hot code enters it, mostly where that mode is off and nothing is to be done.
+    """
+
+    _left: ExitStack | None = None
+
+    def _recreate_cm(self) -> lasting:
+        return lasting()
+
+    def __enter__(self) -> None:
+        if torch.is_inference_mode_enabled():
+            recording = torch.is_grad_enabled()  # before it is left: outside of the inference mode torch records
+            self._left = ExitStack()
+            self._left.enter_context(torch.inference_mode(False))
+            self._left.enter_context(torch.set_grad_enabled(recording))
+
+    def __exit__(self, *error: Any) -> None:
+        if self._left is not None:
+            self._left.__exit__(*error)
 
 
 @contextmanager
-def _off() -> Iterator[None]:
+def _off(devices: list[str]) -> Iterator[None]:
     with ExitStack() as stack:
-        for device in _DEVICES:
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 
@@ -38,7 +52,10 @@ def unrounded(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def plain(*args: P.args, **kwargs: P.kwargs) -> T:
-        with _off():
+        rounding = [device for device in _DEVICES if torch.is_autocast_enabled(device)]
+        if not rounding:
+            return function(*args, **kwargs)
+        with _off(rounding):
             return function(*args, **kwargs)
 
     return plain

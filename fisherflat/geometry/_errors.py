@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,10 +28,11 @@ _VECTORS = {
 _RUNS = 2
 
 
-def kept(of: type) -> list[str]:
+@cache
+def kept(of: type) -> tuple[str, ...]:
     """The names of what an object of a class computes when it is asked for, and keeps."""
     found = [(name, thing) for base in of.__mro__ for name, thing in vars(base).items()]
-    return [name for name, thing in found if isinstance(thing, cached_property)]
+    return tuple(name for name, thing in found if isinstance(thing, cached_property))
 
 
 def quantities_of(of: type) -> list[str]:
