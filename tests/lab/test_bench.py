@@ -20,7 +20,7 @@ from fisherflat.lab.bench._measure import Spread, by_clock, interleaved
 from fisherflat.lab.bench._peers import peers
 from fisherflat.lab.bench._report import tables
 from fisherflat.lab.bench._versus import on_a_sphere, versus
-from fisherflat.lab.bench.floor import filling, floors
+from fisherflat.lab.bench.floor import filling, floors, over_floor
 from fisherflat.lab.bench.gradient import ROUTES, over_value
 from fisherflat.lab.bench.maps import subject
 from fisherflat.lab.bench.memory import Tally, peak
@@ -316,6 +316,29 @@ def test_floor_makes_all_the_passes_it_is_compared_with():
         call()
         assert sum(passes) == 5 * 6
         assert set(passes[:-1]) <= {batch}
+
+
+def test_an_interrupt_leaves_the_rows_that_are_done(tmp_path, monkeypatch, capsys):
+    measured, out = [], tmp_path / "bench.json"
+
+    def once(*args, real=over_floor):
+        measured.append(args)
+        if len(measured) > 1:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr("fisherflat.lab.bench.floor.over_floor", once)
+    options = {"--only": "floor", "--map": "attention-8", "--points": "4", "--repeats": "1", "--out": str(out)}
+    monkeypatch.setattr(
+        sys, "argv", ["bench", "--k", "2", "--k", "3", *(word for pair in options.items() for word in pair)]
+    )
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 130
+    found = json.loads(out.read_text())
+    assert [row["k"] for row in found["floor"]] == [2]
+    assert found["environment"]["seconds"] > 0
+    assert "| attention-8 | 2 |" in capsys.readouterr().out
 
 
 def test_points_fill_the_machine_and_are_bounded():

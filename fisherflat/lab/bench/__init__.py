@@ -30,10 +30,16 @@ __all__ = [
 def bench(plan: Plan, out: Path | None = None, *, progress: bool = True) -> dict[str, Any]:
     """Run `plan`, print its tables, write them to the JSON file `out`; progress goes to standard error, if wanted.
 
+    An interrupt ends it with the rows that are done by then.
+
     **Raises:** `InputError` where the file cannot be written.
     """
-    results = run(plan, lambda line: print(line, file=sys.stderr, flush=True) if progress else None)
-    show(results)
-    if out is not None:
-        save(results, out)
+    results: dict[str, Any] = {}
+    try:
+        run(plan, lambda line: print(line, file=sys.stderr, flush=True) if progress else None, results)
+    finally:
+        if any(results.get(section) for section in plan.sections):
+            show(results)
+            if out is not None:
+                save(results, out)
     return results

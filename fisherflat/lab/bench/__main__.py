@@ -14,7 +14,7 @@ from fisherflat.lab.bench.maps import MOVING, NAMES
 
 
 def main() -> None:
-    """Read the options and run. An error of ours is one message and exit code 1; wrong usage is exit code 2."""
+    """Read the options and run. An error of ours is one message and exit code 1; wrong usage is 2, an interrupt 130."""
     parser = argparse.ArgumentParser(prog="python -m fisherflat.lab.bench", description=__doc__)
     add = parser.add_argument
     add("--out", type=Path, metavar="FILE", help="write the results there, as JSON")
@@ -39,6 +39,8 @@ def main() -> None:
     except FisherflatError as error:
         print(f"fisherflat: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

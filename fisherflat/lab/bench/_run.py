@@ -38,18 +38,31 @@ from fisherflat.lab.bench._versus import on_a_sphere, versus
 
 #: hears of each measurement as it is begun
 Tell = Callable[[str], None]
+Row = dict[str, Any]
 #: whose versions are noted
 PACKAGES = ("numpy", "transformers", "omnibias-geometry", "geomstats", "jax", "folx")
 
 
-def run(plan: Plan, tell: Tell = lambda line: None) -> dict[str, Any]:
-    """Run `plan` and give what was found, by section: rows of numbers, with `Spread` where there were repeats."""
-    results: dict[str, Any] = {"schema": 1, "environment": environment(plan)}
+def run(plan: Plan, tell: Tell = lambda line: None, into: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run `plan` and give what was found, by section: rows of numbers, with `Spread` where there were repeats.
+
+    **Args:** `into`, to which each row is added as it is found, so that an interrupt leaves those that are done.
+    """
+    results = {} if into is None else into
+    results |= {"schema": 1, "environment": environment(plan)}
     started = time.perf_counter()
-    with _threads(plan.threads):
-        for name in plan.sections:
-            results[name] = _SECTIONS[name](plan, tell)
-    results["environment"]["seconds"] = time.perf_counter() - started
+    try:
+        with _threads(plan.threads):
+            for name in plan.sections:
+                found = _SECTIONS[name](plan, tell)
+                if isinstance(found, Iterator):
+                    rows = results[name] = []
+                    for row in found:
+                        rows.append(row)
+                else:
+                    results[name] = found
+    finally:
+        results["environment"]["seconds"] = time.perf_counter() - started
     return results
 
 
@@ -63,31 +76,25 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _floor(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    rows = []
+def _floor(plan: Plan, tell: Tell) -> Iterator[Row]:
     for case in plan.floor():
         tell(f"floor: {case}")
         subject = case.build(plan.device)
         points = plan.points or floor.filling(subject, plan.share)
-        rows.append(asdict(case) | floor.over_floor(subject, points, plan.repeats))
-    return rows
+        yield asdict(case) | floor.over_floor(subject, points, plan.repeats)
 
 
-def _jets(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _jets(plan: Plan, tell: Tell) -> Iterator[Row]:
     columns, dtypes = list(plan.jets()), plan.chosen_dtypes
     for threads in plan.numbers_of_threads if columns else ():
         tell(f"jets: {', '.join(f'{name}, k = {k}' for name, k, _ in columns)}; threads: {threads}")
-        rows += jets.measured(columns, dtypes, threads, plan.repeats, plan.device)
-    return rows
+        yield from jets.measured(columns, dtypes, threads, plan.repeats, plan.device)
 
 
-def _peers(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    rows = []
+def _peers(plan: Plan, tell: Tell) -> Iterator[Row]:
     for case in plan.peers():
         tell(f"peers: {case}")
-        rows.append(asdict(case) | versus(case.build(plan.device), plan.repeats, plan.share))
-    return rows
+        yield asdict(case) | versus(case.build(plan.device), plan.repeats, plan.share)
 
 
 def _norms(plan: Plan, tell: Tell) -> dict[str, float]:
@@ -95,14 +102,12 @@ def _norms(plan: Plan, tell: Tell) -> dict[str, float]:
     return on_a_sphere()
 
 
-def _memory(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    rows = []
+def _memory(plan: Plan, tell: Tell) -> Iterator[Row]:
     for case in plan.memory():
         tell(f"memory: {case}")
         subject = case.build(plan.device)
         points = plan.points or floor.filling(subject, plan.memory_share)
-        rows.append(asdict(case) | memory.over_floor(subject, points))
-    return rows
+        yield asdict(case) | memory.over_floor(subject, points)
 
 
 def _growth(plan: Plan, tell: Tell) -> dict[str, Any]:
@@ -114,23 +119,19 @@ def _growth(plan: Plan, tell: Tell) -> dict[str, Any]:
     return found
 
 
-def _gradient(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    rows = []
+def _gradient(plan: Plan, tell: Tell) -> Iterator[Row]:
     for case in plan.gradients():
         tell(f"gradient: {case}")
         beside = case.map == "attention-64" and not plan.gpu  # others take minutes or do not fit
-        rows.append(asdict(case) | gradient.over_value(case.build(plan.device), plan.repeats, beside=beside))
-    return rows
+        yield asdict(case) | gradient.over_value(case.build(plan.device), plan.repeats, beside=beside)
 
 
-def _tape(plan: Plan, tell: Tell) -> list[dict[str, Any]] | None:
+def _tape(plan: Plan, tell: Tell) -> Iterator[Row]:
     if plan.gpu:
-        return None
-    rows = []
+        return
     for case in plan.tapes():
         tell(f"tape: {case}")
-        rows.append(asdict(case) | gradient.tape(case.build(plan.device)))
-    return rows
+        yield asdict(case) | gradient.tape(case.build(plan.device))
 
 
 def _tracing(plan: Plan, tell: Tell) -> dict[str, Any] | None:
@@ -150,59 +151,51 @@ def _depth(plan: Plan, tell: Tell) -> dict[str, Any]:
     return found
 
 
-def _wide(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    rows = []
+def _wide(plan: Plan, tell: Tell) -> Iterator[Row]:
     for k in wide.QUICK if plan.quick else wide.DIMS:
         tell(f"wide: k = {k}")
-        rows.append(wide.over_jets(k, plan.repeats, device=plan.device))
-    return rows
+        yield wide.over_jets(k, plan.repeats, device=plan.device)
 
 
-def _sampled(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    rows, device = [], torch.device(plan.device)
-    for width in plan.dims or (sampled.QUICK if plan.quick else ()):
+def _sampled(plan: Plan, tell: Tell) -> Iterator[Row]:
+    device = torch.device(plan.device)
+    widths = plan.dims or (sampled.QUICK if plan.quick else ())
+    for width in widths:
         tell(f"sampled: width {width}")
-        rows.append(sampled.of_width(width, device))
-    if not rows and minilm.folder() is not None:
+        yield sampled.of_width(width, device)
+    if not widths and minilm.folder() is not None:
         for moving in sampled.MOVING:
             tell(f"sampled: minilm, moving: {moving}")
-            rows.append(sampled.of_minilm(moving, device))
-    return rows
+            yield sampled.of_minilm(moving, device)
 
 
-def _certificates(plan: Plan, tell: Tell) -> list[dict[str, Any]] | None:
+def _certificates(plan: Plan, tell: Tell) -> Iterator[Row]:
     if plan.gpu or importlib.util.find_spec("flint") is None:
-        return None
-    rows = []
+        return
     for width in certificates.QUICK if plan.quick else certificates.WIDTHS:
         tell(f"certificates: width {width}")
-        rows.append(certificates.over_arb(width, plan.repeats))
-    return rows
+        yield certificates.over_arb(width, plan.repeats)
 
 
-def _families(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    rows = []
+def _families(plan: Plan, tell: Tell) -> Iterator[Row]:
     for name in families.FAMILIES:
         tell(f"families: {name}")
-        rows.append(families.over_gaussian(name, plan.repeats, plan.share))
-    return rows
+        yield families.over_gaussian(name, plan.repeats, plan.share)
 
 
-def _traces(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    rows = []
+def _traces(plan: Plan, tell: Tell) -> Iterator[Row]:
     maps, dims = traces.QUICK if plan.quick else (plan.maps or traces.MAPS, plan.dims or traces.DIMS)
     for name, k in product(maps, dims):
         tell(f"traces: {name}, k = {k}")
-        rows.append(traces.over_whole(name, k, plan.repeats, plan.device))
-    return rows
+        yield traces.over_whole(name, k, plan.repeats, plan.device)
 
 
-def _geodesics(plan: Plan, tell: Tell) -> list[dict[str, Any]] | None:
+def _geodesics(plan: Plan, tell: Tell) -> Iterator[Row]:
     if plan.gpu or importlib.util.find_spec("geomstats") is None:
-        return None
+        return
     name, pairs = geodesics.QUICK if plan.quick else geodesics.FULL
     tell(f"geodesics: {name}, {pairs} pairs")
-    return [geodesics.over_ours(name, pairs, plan.repeats)]
+    yield geodesics.over_ours(name, pairs, plan.repeats)
 
 
 def _checkpoint(plan: Plan, tell: Tell) -> dict[str, Any]:
