@@ -163,6 +163,12 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let weights that a test draws be the same in every run, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def cases() -> list[dict[str, Any]]:
     """All reference cases; do not change them in place."""
