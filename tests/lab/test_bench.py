@@ -17,7 +17,7 @@ from fisherflat.lab.bench import Plan, bench, depth, gpu, jets, maps, minilm, ru
 from fisherflat.lab.bench import __main__ as command
 from fisherflat.lab.bench._growth import growth
 from fisherflat.lab.bench._measure import Spread, by_clock, interleaved
-from fisherflat.lab.bench._peers import peers
+from fisherflat.lab.bench._peers import Peer, peers
 from fisherflat.lab.bench._report import tables
 from fisherflat.lab.bench._versus import on_a_sphere, versus
 from fisherflat.lab.bench.floor import filling, floors, over_floor
@@ -113,6 +113,17 @@ def test_what_is_wrong_is_named_and_not_timed(monkeypatch):
     monkeypatch.setattr("fisherflat.lab.bench._versus.peers", lambda: [wrong])
     row = next(r for r in versus(subject("attention-4", 2), 1, 1e-4)["contenders"] if r["name"] == "wrong")
     assert not row["agrees"] and row["error"] > 1e-9 and "seconds_per_point" not in row
+
+
+def test_a_competitor_that_cannot_be_imported_stops_no_other(monkeypatch):
+    def broken(subject):
+        raise ModuleNotFoundError("No module named 'omnibias.fields'")
+
+    monkeypatch.setattr("fisherflat.lab.bench._versus.peers", lambda: [Peer("broken", broken), *peers()])
+    found = {row["name"]: row for row in versus(subject("attention-8", 2, readout="token"), 1, 1 / 64)["contenders"]}
+    assert found["broken"]["note"] == "ModuleNotFoundError: No module named 'omnibias.fields'"
+    assert found["taylor"]["agrees"] and found["textbook"]["agrees"]
+    assert "broken" not in on_a_sphere()
 
 
 def test_geomstats_agrees():
