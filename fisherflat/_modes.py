@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ContextDecorator, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -16,27 +16,15 @@ T = TypeVar("T")
 _DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
-class lasting(ContextDecorator):
-    """Where tensors are made that may enter what has a gradient, now or later: those of the inference mode cannot.
-
-    Hot code enters it, mostly where that mode is off and nothing is to be done.
-    """
-
-    _left: ExitStack | None = None
-
-    def _recreate_cm(self) -> lasting:
-        return lasting()
-
-    def __enter__(self) -> None:
-        if torch.is_inference_mode_enabled():
-            recording = torch.is_grad_enabled()  # before it is left: outside of the inference mode torch records
-            self._left = ExitStack()
-            self._left.enter_context(torch.inference_mode(False))
-            self._left.enter_context(torch.set_grad_enabled(recording))
-
-    def __exit__(self, *error: Any) -> None:
-        if self._left is not None:
-            self._left.__exit__(*error)
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Where tensors are made that may enter what has a gradient, now or later: those of the inference mode cannot."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    recording = torch.is_grad_enabled()  # before it is left: outside of the inference mode torch records
+    with torch.inference_mode(False), torch.set_grad_enabled(recording):
+        yield
 
 
 @contextmanager

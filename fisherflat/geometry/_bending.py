@@ -12,6 +12,7 @@ import torch
 
 from fisherflat._arrays import some
 from fisherflat._typing import Float, Tensor
+from fisherflat.geometry._frame import inverse
 from fisherflat.jets import pair_index
 
 #: with so many coordinates, what has two indices is carried to the frame one index after the other
@@ -54,15 +55,15 @@ def on_frame(
     the memory of a few Hessians.
     """
     k = triangular.shape[-1]
-    identity = torch.eye(k, dtype=triangular.dtype, device=triangular.device)
-    w = torch.linalg.solve_triangular(triangular, identity.expand_as(triangular), upper=True)
+    rows = inverse(triangular.mT)  # W^T
     if k < MANY:
+        w = rows.mT
         first, last = torch.triu_indices(k, k, device=w.device)
         i, j, a, b = first[None, :], last[None, :], first[:, None], last[:, None]
         return (w[..., i, a] * w[..., j, b] + (i != j) * w[..., j, a] * w[..., i, b]) @ second
     batch, m, dim = second.shape[:-2], *second.shape[-2:]
     out = torch.empty_like(second, memory_format=torch.contiguous_format).reshape(-1, m, dim)
-    rows, vectors, step = w.mT.reshape(-1, k, k), second.reshape(-1, m, dim), max(1, WARM // (m * dim))
+    rows, vectors, step = rows.reshape(-1, k, k), second.reshape(-1, m, dim), max(1, WARM // (m * dim))
     for first in range(0, len(out), step):
         points = slice(first, first + step)
         _congruent(rows[points], vectors[points], out[points])
@@ -135,9 +136,7 @@ def streamed(
     whole, part = (torch.linalg.vector_norm(vectors, dim=-1).square() for vectors in (second, tangential))
     if some(whole - part < 64 * torch.finfo(second.dtype).eps * whole):
         return None
-    identity = torch.eye(k, dtype=second.dtype).expand_as(triangular)
-    rows = torch.linalg.solve_triangular(triangular, identity, upper=True).mT.contiguous()
-    given = [tensor.reshape(-1, *tensor.shape[-2:]) for tensor in (rows, frame, second, tangential)]
+    given = [x.reshape(-1, *x.shape[-2:]) for x in (inverse(triangular.mT), frame, second, tangential)]
     own, mixed = second.new_zeros(len(given[0]), k, k), second.new_zeros(len(given[0]))
     step = max(COLUMNS, WARM // 4 // k**2)
     for point, (w, q, vectors, along) in enumerate(zip(*given, strict=True)):

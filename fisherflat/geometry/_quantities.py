@@ -263,8 +263,8 @@ class Geometry(DualConnections, Errors):
 
     @lazy
     def _sums(self) -> bending.Sums:
-        given, split = (self.working_triangular, self._frame, self.working.second), "_framed" in vars(self)
-        found = None if split or self._normal is not None else bending.streamed(*given)
+        known = self._normal is not None or "_framed" in vars(self)  # better than by the jet, or on the frame already
+        found = None if known else bending.streamed(self.working_triangular, self._frame, self.working.second)
         return found or bending.summed(self._framed, self.k)
 
     @unrounded

@@ -89,7 +89,7 @@ class PreparedEngine(TaylorEngine, ABC):
 
     @abstractmethod
     def _program(
-        self, course: Callable[..., tuple[Tensor, ...]], given: tuple[Tensor, ...], shared: bool
+        self, course: Callable[..., tuple[Tensor, Tensor]], given: tuple[Tensor, ...], shared: bool
     ) -> Callable[..., tuple[Tensor, ...]]:
         """What does the same as `course` with as many points as `given`; each thread that calls is another `worker`."""
 
@@ -103,21 +103,20 @@ class PreparedEngine(TaylorEngine, ABC):
         kept = self._prepared(given, count)
         pieces = [tuple(_lengthened(x[i : i + count], count) for x in given) for i in range(0, len(u), count)]
         if len(pieces) == 1:
-            rows, *wrong = kept.program(*pieces[0])
+            rows, right = kept.program(*pieces[0])
         else:
             rows = u.new_empty(size(self._chart.k), len(pieces) * count, self._dim)
-            wrong = [u.new_zeros(len(pieces) * count, dtype=torch.bool)]
-            _put_together(kept.program, pieces, (rows, *wrong), threads)
+            right = u.new_empty(len(pieces) * count, dtype=torch.bool)
+            _put_together(kept.program, pieces, rows, right, threads)
         out = rows.transpose(0, 1)
         if len(out) > len(u):
-            out, wrong = out[: len(u)], [mask[: len(u)] for mask in wrong]
-        if not kept.compared:
-            some = (~wrong[0]).nonzero()[:count, 0] if wrong else torch.arange(min(count, len(u)), device=u.device)
-            if len(some):
-                self._compare(out[some], super().jet(*(x[some] for x in given)))
-                kept.compared = True
-        if wrong and wrong[0].any():
-            out[wrong[0]] = super().jet(*(x[wrong[0]] for x in given))
+            out, right = out[: len(u)], right[: len(u)]
+        if not kept.compared and right.any():
+            some = right.nonzero()[:count, 0]
+            self._compare(out[some], super().jet(*(x[some] for x in given)))
+            kept.compared = True
+        if not right.all():
+            out[~right] = super().jet(*(x[~right] for x in given))
         return out
 
     def _at_a_time(self, points: int, device: torch.device, shared: bool) -> int:
@@ -141,14 +140,11 @@ class PreparedEngine(TaylorEngine, ABC):
             kept = self._programs[key] = _Kept(state, self._program(self._course(shared), first, shared))
         return kept
 
-    def _course(self, shared: bool) -> Callable[..., tuple[Tensor, ...]]:
-        """What is prepared: points, and their directions, to coefficients `[S, P, D]`.
-
-        Where something is presumed, also to the points `[P]` where it is not so.
-        """
+    def _course(self, shared: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+        """What is prepared: points, and their directions, to coefficients `[S, P, D]` and whether they are right."""
         known = self._known(self._algebra()) if shared and self._shares() else None
 
-        def course(u: Tensor, *basis: Tensor) -> tuple[Tensor, ...]:
+        def course(u: Tensor, *basis: Tensor) -> tuple[Tensor, Tensor]:
             algebra = self.algebra()
             with recording():
                 if known is None:
@@ -159,7 +155,10 @@ class PreparedEngine(TaylorEngine, ABC):
                 y = Series(y.expand(1, len(u), *y.shape), self._chart.k)
             wrong = [mask.reshape(len(u), -1).any(1) for mask in algebra.presumed]
             wrong += [] if algebra.alone is None else [algebra.alone]
-            return packed(algebra, y).transpose(0, 1), *([torch.stack(wrong).any(0)] if wrong else [])
+            right = u.new_ones(len(u), dtype=torch.bool)
+            for mask in wrong:
+                right = right & ~mask
+            return packed(algebra, y).transpose(0, 1), right
 
         return course
 
@@ -181,21 +180,20 @@ class PreparedEngine(TaylorEngine, ABC):
 def _put_together(
     program: Callable[..., tuple[Tensor, ...]],
     pieces: list[tuple[Tensor, ...]],
-    outs: tuple[Tensor, ...],
+    rows: Tensor,
+    right: Tensor,
     threads: int,
 ) -> None:
-    """What a program gives for each of the pieces, one behind the other along the points; several at a time.
-
-    It may give less than there are `outs`.
-    """
+    """What a program gives for each of the pieces, one behind the other along the points; several at a time."""
     count = len(pieces[0][0])
     todo = iter(range(len(pieces)))
 
     def work(worker: int) -> None:
         for i in todo:
+            found = program(*pieces[i], worker=worker)
             taken = slice(i * count, (i + 1) * count)
-            for out, part in zip(outs, program(*pieces[i], worker=worker), strict=False):
-                _put(out[..., taken, :] if out.dim() > 1 else out[taken], part)
+            _put(rows[:, taken], found[0])
+            _put(right[taken], found[1])
 
     others = [_pool().submit(work, worker) for worker in range(1, min(threads, len(pieces)))]
     try:

@@ -53,7 +53,7 @@ class Program:
     tensors, on which it is called once; `rows`: arrays with so many rows are filled row by row; `times`: what is
     compiled takes so many such tensors at a time, one behind the other along their first axis, and lets one after the
     other through, so that what is in between stays in a cache; `axes`: those along which the results of each are put
-    behind one another, of as many as there may be. Other tensors that it reads are not to change.
+    behind one another. Other tensors that it reads are not to change.
 
     **Raises:** `UnsupportedOpError` for an op that is not known here, or where numbers decide what is computed.
     """
@@ -92,7 +92,7 @@ class Program:
                 held = self._put(where)
                 if times > 1:
                     made = jax.eval_shape(lambda *x: tuple(map(whole, once(held, *x))), *(_like(x) for x in given))
-                    self._outs = [_longer(x, times, axis, where) for x, axis in zip(made, axes, strict=False)]
+                    self._outs = [_longer(x, times, axis, where) for x, axis in zip(made, axes, strict=True)]
                 like = (_longer(_like(x), times, 0, where) for x in given)
                 run = jax.jit(through, donate_argnums=1).lower(held, tuple(self._outs), *like)
                 self._runs[0] = _Run(run.compile(_WIDE if given[0].is_cpu else None), held)
@@ -191,7 +191,7 @@ def _repeated(
 
     def step(i: Any, outs: tuple[Any, ...]) -> tuple[Any, ...]:
         found = function(*(piece[i] for piece in pieces))
-        return tuple(written(out, x, i, axis) for out, x, axis in zip(outs, found, axes, strict=False))
+        return tuple(written(out, x, i, axis) for out, x, axis in zip(outs, found, axes, strict=True))
 
     return lax.fori_loop(0, times, step, outs)
 
