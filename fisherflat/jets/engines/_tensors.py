@@ -221,11 +221,13 @@ class TensorAlgebra(Algebra):
             torch.bmm(left, right, out=out.view(every, ca * rows, columns))
             return result
         out[:, 0].zero_()
-        # value and slopes of the left one with slopes of the right one, unless only the sum of the latter is wanted
-        pairs = mixing and self.seconds == "pair"
-        more = torch.bmm(left[:, : (1 + k if pairs else 1) * rows], right[:, :, columns:])
-        more = more.view(points, *batch, -1, rows, cb - 1, columns).movedim((-4, -2), (0, 1))
-        result.data[1:cb] = more[0]
+
+        def multiplied(left: Tensor, right: Tensor) -> Tensor:
+            product = torch.bmm(left, right).view(points, *batch, -1, rows, right.shape[-1] // columns, columns)
+            return product.movedim((-4, -2), (0, 1))
+
+        # the value of the left one with all behind that of the right one; slopes with slopes below
+        result.data[1:cb] = multiplied(left[:, :rows], right[:, :, columns:])[0]
         blank = mixing and self.blank(result, cb)
         if not blank:
             result.data[cb:].zero_()
@@ -233,8 +235,8 @@ class TensorAlgebra(Algebra):
             one = a.data[1 : 1 + k].movedim(0, -2).reshape(every, rows, k * inner)
             other = b.data[1 : 1 + k].movedim(0, -3).reshape(every, k * inner, columns)
             result.data[1 + k].add_(torch.bmm(one, other).view(points, *batch, rows, columns), alpha=2)
-        if pairs:
-            cross = more[1:, :k]
+        if mixing and self.seconds == "pair":
+            cross = multiplied(left[:, rows : (1 + k) * rows], right[:, :, columns : (1 + k) * columns])
             for i in range(k):
                 row = self.row(node, result, i)
                 if blank:
