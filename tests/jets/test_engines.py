@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import fisherflat as ff
 from fisherflat.geometry import ENGINES
+from fisherflat.jets.engines import TaylorEngine
 from fisherflat.jets.recording import Mapping
 from fisherflat.lab.bench.memory import peak
 from fisherflat.spaces.charts import Chart
@@ -350,3 +352,24 @@ def test_the_memory_estimate_is_that_of_a_run(name: str, k: int) -> None:
     engine = ENGINES["taylor"](mapping, chart, mapping.check(chart.point).numel(), None)
     u = torch.zeros(points, k, dtype=torch.float64)
     assert engine.bytes_per_point / 2 < peak(lambda: engine.jet(u), u.device) / points < engine.bytes_per_point * 2
+
+
+# -- work --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2, 8])
+@pytest.mark.parametrize(("f", "left", "right"), [
+    (lambda x: x.sin() @ x.cos().mT, 2, 2), (lambda x: x.sin() @ x.mT, 2, 1), (lambda x: x @ x.cos().mT, 1, 2),
+], ids=["both curved", "curved by affine", "affine by curved"])  # fmt: skip
+def test_a_matrix_product_multiplies_only_what_is_read(f: Map, left: int, right: int, k: int) -> None:
+    """Each coefficient of one with the value of the other, and slopes with slopes: k² products and no more."""
+    n, d, points = 5, 6, 3
+    chart, u = Chart(dyadic((n, d), 0, 2.0**-4), dyadic((k, n, d), 1, 2.0**-4)), dyadic((points, k), 2, 2.0**-4)
+    engine = TaylorEngine(ff.trace(f, chart.point), chart, n * n, torch.float64)
+    with FlopCounterMode(display=False) as counter:
+        engine.jet(u)
+    with FlopCounterMode(display=False) as before:
+        chart(u)
+    coefficients = (1, 1 + k, (k + 1) * (k + 2) // 2)
+    products = coefficients[left] + coefficients[right] - 1 + k**2
+    assert counter.get_total_flops() - before.get_total_flops() == points * products * 2 * n * d * n
