@@ -354,6 +354,20 @@ def test_the_memory_estimate_is_that_of_a_run(name: str, k: int) -> None:
     assert engine.bytes_per_point / 2 < peak(lambda: engine.jet(u), u.device) / points < engine.bytes_per_point * 2
 
 
+EMPTY: dict[str, Map] = {
+    "no rows": lambda x: x[:0].sin() @ x.cos().mT,
+    "no columns": lambda x: x.sin() @ x[:0].cos().mT,
+    "nothing to sum": lambda x: x[:, :0].sin() @ x[:, :0].cos().mT,
+    "no rows that are affine": lambda x: x[:0] @ x.cos().mT,
+    "no columns that are affine": lambda x: x.sin() @ x[:0].mT,
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_matrix_products_without_entries(name: str) -> None:
+    assert_engines_agree(lambda x: torch.cat([EMPTY[name](x).flatten(), x.exp().flatten()]))
+
+
 # -- work --------------------------------------------------------------------------------------------------------------
 
 

@@ -222,12 +222,14 @@ class TensorAlgebra(Algebra):
             return result
         out[:, 0].zero_()
 
-        def multiplied(left: Tensor, right: Tensor) -> Tensor:
-            product = torch.bmm(left, right).view(points, *batch, -1, rows, right.shape[-1] // columns, columns)
+        def multiplied(one: range, other: range) -> Tensor:
+            """Products of such coefficients of the left factor with such of the right one, `[one, other, P, ...]`."""
+            above = left[:, one.start * rows : one.stop * rows]
+            behind = right[:, :, other.start * columns : other.stop * columns]
+            product = torch.bmm(above, behind).view(points, *batch, len(one), rows, len(other), columns)
             return product.movedim((-4, -2), (0, 1))
 
-        # the value of the left one with all behind that of the right one; slopes with slopes below
-        result.data[1:cb] = multiplied(left[:, :rows], right[:, :, columns:])[0]
+        result.data[1:cb] = multiplied(range(1), range(1, cb))[0]
         blank = mixing and self.blank(result, cb)
         if not blank:
             result.data[cb:].zero_()
@@ -236,7 +238,8 @@ class TensorAlgebra(Algebra):
             other = b.data[1 : 1 + k].movedim(0, -3).reshape(every, k * inner, columns)
             result.data[1 + k].add_(torch.bmm(one, other).view(points, *batch, rows, columns), alpha=2)
         if mixing and self.seconds == "pair":
-            cross = multiplied(left[:, rows : (1 + k) * rows], right[:, :, columns : (1 + k) * columns])
+            slopes = range(1, 1 + k)
+            cross = multiplied(slopes, slopes)
             for i in range(k):
                 row = self.row(node, result, i)
                 if blank:
