@@ -1,9 +1,13 @@
-"""The modes of torch in which we are called, and ours: no half precision, no tensors that can have no gradient."""
+"""The modes of torch in which we are called, and ours: no half precision, no tensors that can have no gradient.
+
+And one of our own: that what is called is only recorded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import cached_property, wraps
 from typing import ParamSpec, TypeVar
 
@@ -14,6 +18,8 @@ T = TypeVar("T")
 
 #: the devices that autocast knows
 _DEVICES = ("cpu", "cuda", "xpu", "mps")
+
+_recorded: ContextVar[bool] = ContextVar("recorded", default=False)
 
 
 @contextmanager
@@ -47,6 +53,21 @@ def unrounded(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return plain
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Where ops are called to be recorded, and run or compiled later: their numbers are of one case among many."""
+    token = _recorded.set(True)
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
+
+
+def recorded() -> bool:
+    """Whether that is so here."""
+    return _recorded.get()
 
 
 class lazy(cached_property[T]):

@@ -2,14 +2,13 @@
 
 `torch.func.vmap` does that, but not for every op, and for some of them wrongly (`roll` of a scalar mixes points, and so
 did others). So what it gives is compared with two calls of their own, once a node, and where it cannot be had or is not
-the same the op is called point by point.
+the same the op is called point by point. Where calls are recorded nothing can be compared: what is not known to be
+wrong is taken to be right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,24 +17,13 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
+from fisherflat._modes import recorded
 from fisherflat.errors import UnsupportedOpError
 from fisherflat.jets.engines._chunks import is_out_of_memory
 from fisherflat.jets.graph import Node
 
 #: node -> whether `vmap` is right
 _KNOWN: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
-
-_recorded: ContextVar[bool] = ContextVar("recorded", default=False)
-
-
-@contextmanager
-def recording() -> Iterator[None]:
-    """Where calls are recorded and cannot be compared: what is not known to be wrong is taken to be right."""
-    token = _recorded.set(True)
-    try:
-        yield
-    finally:
-        _recorded.reset(token)
 
 
 def batched(node: Node, call: Callable[..., Any], axes: tuple[bool, ...], values: list[Any]) -> Any:
@@ -48,7 +36,7 @@ def batched(node: Node, call: Callable[..., Any], axes: tuple[bool, ...], values
             if is_out_of_memory(error):
                 raise
         else:
-            if node in _KNOWN or count == 1 or _recorded.get():
+            if node in _KNOWN or count == 1 or recorded():
                 return out
             if all(_same(_at(out, i), _one(call, axes, values, i)) for i in (0, count - 1)):
                 moving = [value for value, along in zip(values, axes, strict=True) if along]

@@ -25,7 +25,7 @@ class CudaGraphsEngine(PreparedEngine):
     preparer = "a CUDA graph"
 
     def _program(
-        self, course: Callable[..., tuple[Tensor, Tensor]], given: tuple[Tensor, ...], shared: bool
+        self, course: Callable[..., tuple[Tensor, ...]], given: tuple[Tensor, ...], shared: bool
     ) -> Callable[..., tuple[Tensor, ...]]:
         return captured(course, given)
 

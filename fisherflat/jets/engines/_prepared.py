@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fisherflat._modes import recording
 from fisherflat._typing import Float
 from fisherflat.errors import UnsupportedOpError
-from fisherflat.jets.engines._batched import recording
 from fisherflat.jets.engines._noise import noisy
 from fisherflat.jets.engines._taylor import WARM, TaylorEngine, packed, start
 from fisherflat.jets.engines._tensors import TensorAlgebra
@@ -89,7 +89,7 @@ class PreparedEngine(TaylorEngine, ABC):
 
     @abstractmethod
     def _program(
-        self, course: Callable[..., tuple[Tensor, Tensor]], given: tuple[Tensor, ...], shared: bool
+        self, course: Callable[..., tuple[Tensor, ...]], given: tuple[Tensor, ...], shared: bool
     ) -> Callable[..., tuple[Tensor, ...]]:
         """What does the same as `course` with as many points as `given`; each thread that calls is another `worker`."""
 
@@ -103,20 +103,20 @@ class PreparedEngine(TaylorEngine, ABC):
         kept = self._prepared(given, count)
         pieces = [tuple(_lengthened(x[i : i + count], count) for x in given) for i in range(0, len(u), count)]
         if len(pieces) == 1:
-            rows, right = kept.program(*pieces[0])
+            rows, *checked = kept.program(*pieces[0])
         else:
             rows = u.new_empty(size(self._chart.k), len(pieces) * count, self._dim)
-            right = u.new_empty(len(pieces) * count, dtype=torch.bool)
-            _put_together(kept.program, pieces, rows, right, threads)
-        out = rows.transpose(0, 1)
-        if len(out) > len(u):
-            out, right = out[: len(u)], right[: len(u)]
-        if not kept.compared and right.any():
-            some = right.nonzero()[:count, 0]
-            self._compare(out[some], super().jet(*(x[some] for x in given)))
-            kept.compared = True
-        if not right.all():
-            out[~right] = super().jet(*(x[~right] for x in given))
+            checked = [u.new_ones(len(pieces) * count, dtype=torch.bool)]
+            _put_together(kept.program, pieces, (rows, *checked), threads)
+        out = rows.transpose(0, 1)[: len(u)]
+        if checked or not kept.compared:
+            right = checked[0][: len(u)] if checked else u.new_ones(len(u), dtype=torch.bool)
+            if not kept.compared and right.any():
+                some = right.nonzero()[:count, 0]
+                self._compare(out[some], super().jet(*(x[some] for x in given)))
+                kept.compared = True
+            if not right.all():
+                out[~right] = super().jet(*(x[~right] for x in given))
         return out
 
     def _at_a_time(self, points: int, device: torch.device, shared: bool) -> int:
@@ -140,11 +140,14 @@ class PreparedEngine(TaylorEngine, ABC):
             kept = self._programs[key] = _Kept(state, self._program(self._course(shared), first, shared))
         return kept
 
-    def _course(self, shared: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-        """What is prepared: points, and their directions, to coefficients `[S, P, D]` and whether they are right."""
+    def _course(self, shared: bool) -> Callable[..., tuple[Tensor, ...]]:
+        """What is prepared: points, and their directions, to coefficients `[S, P, D]`.
+
+        And, where something was presumed, to whether those of each point are right.
+        """
         known = self._known(self._algebra()) if shared and self._shares() else None
 
-        def course(u: Tensor, *basis: Tensor) -> tuple[Tensor, Tensor]:
+        def course(u: Tensor, *basis: Tensor) -> tuple[Tensor, ...]:
             algebra = self.algebra()
             with recording():
                 if known is None:
@@ -155,10 +158,10 @@ class PreparedEngine(TaylorEngine, ABC):
                 y = Series(y.expand(1, len(u), *y.shape), self._chart.k)
             wrong = [mask.reshape(len(u), -1).any(1) for mask in algebra.presumed]
             wrong += [] if algebra.alone is None else [algebra.alone]
-            right = u.new_ones(len(u), dtype=torch.bool)
+            rows, right = packed(algebra, y).transpose(0, 1), u.new_ones(len(u), dtype=torch.bool)
             for mask in wrong:
                 right = right & ~mask
-            return packed(algebra, y).transpose(0, 1), right
+            return (rows, right) if wrong else (rows,)
 
         return course
 
@@ -180,20 +183,21 @@ class PreparedEngine(TaylorEngine, ABC):
 def _put_together(
     program: Callable[..., tuple[Tensor, ...]],
     pieces: list[tuple[Tensor, ...]],
-    rows: Tensor,
-    right: Tensor,
+    outs: tuple[Tensor, ...],
     threads: int,
 ) -> None:
-    """What a program gives for each of the pieces, one behind the other along the points; several at a time."""
+    """What a program gives for each of the pieces, one behind the other along the points; several at a time.
+
+    `outs` are coefficients `[S, P, D]` and, `[P]`, whether they are right, which a program need not say.
+    """
     count = len(pieces[0][0])
     todo = iter(range(len(pieces)))
 
     def work(worker: int) -> None:
         for i in todo:
-            found = program(*pieces[i], worker=worker)
             taken = slice(i * count, (i + 1) * count)
-            _put(rows[:, taken], found[0])
-            _put(right[taken], found[1])
+            for out, found in zip(outs, program(*pieces[i], worker=worker), strict=False):
+                _put(out[:, taken] if out.dim() > 1 else out[taken], found)
 
     others = [_pool().submit(work, worker) for worker in range(1, min(threads, len(pieces)))]
     try:

@@ -57,7 +57,7 @@ class XlaEngine(PreparedEngine):
     preparer, algebra = "XLA", _Course
 
     def _program(
-        self, course: Callable[..., tuple[Tensor, Tensor]], given: tuple[Tensor, ...], shared: bool
+        self, course: Callable[..., tuple[Tensor, ...]], given: tuple[Tensor, ...], shared: bool
     ) -> Callable[..., tuple[Tensor, ...]]:
         from fisherflat.jets.xla import Program  # jax is needed here alone
 

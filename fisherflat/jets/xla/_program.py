@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fisherflat.errors import UnsupportedOpError
+from fisherflat.jets.xla._ahead import ahead
 from fisherflat.jets.xla._callers import caller
 from fisherflat.jets.xla._ops import OPS
 from fisherflat.jets.xla._pieces import Pieces, filled, whole, written
@@ -42,7 +43,7 @@ class _Run:
     """What was compiled, for one thread; what it reads besides its arguments; arrays into which it may write."""
 
     call: Any
-    held: dict[str, Any]
+    held: list[Any]
     spare: list[tuple[Any, ...]] = field(default_factory=list)
 
 
@@ -53,7 +54,7 @@ class Program:
     tensors, on which it is called once; `rows`: arrays with so many rows are filled row by row; `times`: what is
     compiled takes so many such tensors at a time, one behind the other along their first axis, and lets one after the
     other through, so that what is in between stays in a cache; `axes`: those along which the results of each are put
-    behind one another. Other tensors that it reads are not to change.
+    behind one another, as many as there may be. Other tensors that it reads are not to change.
 
     **Raises:** `UnsupportedOpError` for an op that is not known here, or where numbers decide what is computed.
     """
@@ -72,27 +73,30 @@ class Program:
             raise UnsupportedOpError(
                 f"XLA compiles only what does not depend on numbers, and this map does ({_first(error)}); {_ADVICE}"
             ) from error
-        names = [node.target for node in self._recorded.graph.nodes if node.op == "get_attr"]
-        self._held = {name: _attribute(self._recorded, name).detach().contiguous() for name in names}
+        names = dict.fromkeys(node.target for node in self._recorded.graph.nodes if node.op == "get_attr")
+        weights = [_attribute(self._recorded, name).detach().contiguous() for name in names]
         self._runs: dict[int, _Run] = {}  # by the thread that calls
         self._outs: list[jax.ShapeDtypeStruct] = []
         self._reuses = False
 
-        def once(constants: dict[str, Any], *arrays: Any) -> tuple[Any, ...]:
-            return _lowered(self._recorded, constants, arrays, rows)
-
-        def through(constants: dict[str, Any], outs: tuple[Any, ...], *arrays: Any) -> tuple[Any, ...]:
-            if times == 1:
-                return tuple(map(whole, once(constants, *arrays)))
-            return _repeated(partial(once, constants), arrays, times, axes, outs)
+        def course(*arrays: Any) -> tuple[Any, ...]:
+            constants = dict(zip(names, arrays, strict=False))
+            return _lowered(self._recorded, constants, arrays[len(names) :], rows)
 
         where = SingleDeviceSharding(caller(0) if given[0].is_cpu else next(iter(_array(given[0]).devices())))
         with _doubles():
             try:
-                held = self._put(where)
+                held, once = ahead(course, _put(map(_given, weights), where), [_like(x) for x in given])
+                self._held = held = _put(held, where)
+
+                def through(held: list[Any], outs: tuple[Any, ...], *arrays: Any) -> tuple[Any, ...]:
+                    if times == 1:
+                        return tuple(map(whole, once(*held, *arrays)))
+                    return _repeated(partial(once, *held), arrays, times, axes, outs)
+
                 if times > 1:
-                    made = jax.eval_shape(lambda *x: tuple(map(whole, once(held, *x))), *(_like(x) for x in given))
-                    self._outs = [_longer(x, times, axis, where) for x, axis in zip(made, axes, strict=True)]
+                    made = jax.eval_shape(lambda *x: tuple(map(whole, once(*held, *x))), *(_like(x) for x in given))
+                    self._outs = [_longer(x, times, axis, where) for x, axis in zip(made, axes, strict=False)]
                 like = (_longer(_like(x), times, 0, where) for x in given)
                 run = jax.jit(through, donate_argnums=1).lower(held, tuple(self._outs), *like)
                 self._runs[0] = _Run(run.compile(_WIDE if given[0].is_cpu else None), held)
@@ -133,12 +137,13 @@ class Program:
         device = caller(worker)
         text, into, out = serialize_executable.serialize(self._runs[0].call)
         call = serialize_executable.deserialize_and_load(text, into, out, backend=device.client)
-        self._runs[worker] = _Run(call, self._put(SingleDeviceSharding(device)))
+        self._runs[worker] = _Run(call, _put(map(np.asarray, self._held), SingleDeviceSharding(device)))
         return self._runs[worker]
 
-    def _put(self, where: SingleDeviceSharding) -> dict[str, Any]:
-        """What the function reads besides its arguments, of the same memory where that can be."""
-        return {name: jax.device_put(_given(x), where, may_alias=True) for name, x in self._held.items()}
+
+def _put(arrays: Iterable[Any], where: SingleDeviceSharding) -> list[Any]:
+    """Arrays where a thread reads them, of the same memory where that can be."""
+    return [jax.device_put(x, where, may_alias=True) for x in arrays]
 
 
 def _first(error: BaseException) -> str:
@@ -191,7 +196,7 @@ def _repeated(
 
     def step(i: Any, outs: tuple[Any, ...]) -> tuple[Any, ...]:
         found = function(*(piece[i] for piece in pieces))
-        return tuple(written(out, x, i, axis) for out, x, axis in zip(outs, found, axes, strict=True))
+        return tuple(written(out, x, i, axis) for out, x, axis in zip(outs, found, axes, strict=False))
 
     return lax.fori_loop(0, times, step, outs)
 
