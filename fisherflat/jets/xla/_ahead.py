@@ -65,7 +65,7 @@ def _part(
     course: Jaxpr, given: Sequence[Var], found: Sequence[Any], steps: Sequence[JaxprEqn]
 ) -> Callable[..., list[Any]]:
     """Some of the steps, as a function."""
-    names = course.debug_info.with_unknown_names()
+    names = course.debug_info._replace(arg_names=("",) * len(given), result_paths=("",) * len(found))
     part = course.replace(constvars=[], invars=[*given], outvars=[*found], eqns=[*steps], debug_info=names)
     run: Callable[..., list[Any]] = jaxpr_as_fun(ClosedJaxpr(part, []))
     return run
