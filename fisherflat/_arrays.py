@@ -52,8 +52,8 @@ def as_float64(value: Any, name: str, *, tape: bool = False) -> Tensor:
         )
     with lasting():
         tensor = tensor.to(torch.float64, copy=True)
-    if some(tensor - tensor):  # zeros, but NaN where an entry is NaN or infinite
-        finite = torch.isfinite(tensor)
+    finite = torch.isfinite(tensor)
+    if some(~finite):
         where = torch.nonzero(~finite)[0].tolist()
         raise InputError(
             f"{name} holds {int((~finite).sum())} NaN or infinite entries, the first at index {where}; remove them"

@@ -158,10 +158,13 @@ class PreparedEngine(TaylorEngine, ABC):
                 y = Series(y.expand(1, len(u), *y.shape), self._chart.k)
             wrong = [mask.reshape(len(u), -1).any(1) for mask in algebra.presumed]
             wrong += [] if algebra.alone is None else [algebra.alone]
-            rows, right = packed(algebra, y).transpose(0, 1), u.new_ones(len(u), dtype=torch.bool)
+            rows = packed(algebra, y).transpose(0, 1)
+            if not wrong:
+                return (rows,)
+            right = u.new_ones(len(u), dtype=torch.bool)
             for mask in wrong:
                 right = right & ~mask
-            return (rows, right) if wrong else (rows,)
+            return rows, right
 
         return course
 

@@ -9,8 +9,6 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 
-from fisherflat.jets.xla._pieces import Pieces
-
 #: what fills an array with few numbers: to do it again costs less than to read what was filled
 _FILLING = {"broadcast_in_dim", "iota"}
 #: what only looks at an array in another way, as a product with weights does at no cost
@@ -69,6 +67,3 @@ def _part(
     part = course.replace(constvars=[], invars=[*given], outvars=[*found], eqns=[*steps], debug_info=names)
     run: Callable[..., list[Any]] = jaxpr_as_fun(ClosedJaxpr(part, []))
     return run
-
-
-jax.tree_util.register_dataclass(Pieces, ["parts"], [])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
+from jax import lax, tree_util
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class Pieces:
     def dtype(self) -> Any:
         """Of all parts."""
         return self.parts[0].dtype
+
+
+tree_util.register_dataclass(Pieces, ["parts"], [])
 
 
 def joined(parts: Sequence[Any]) -> Any:
