@@ -87,7 +87,7 @@ def test_affine_and_bilinear_ops(name: str, case: rule_cases.Case) -> None:
 
 def test_each_op_with_a_rule_is_tested() -> None:
     tested = {*POLYNOMIAL, *FUNCTIONS, *TRANSCENDENTAL, *SMOOTH, *MATRICES, *composites.POLYNOMIAL}
-    names = {op.name for op in OPS.values()}
+    names = {op.name for op in OPS.values() if not op.stands}  # such are in no trace, see test_divided.py
     assert names <= tested
     written_out: dict[Any, set[str]] = {}
     for op, function in decompositions.TABLE.items():

@@ -113,7 +113,7 @@ class Prefix:
         self._first = _needed(graph, self._kept, ())
         self._last = last_uses(self._rest, {graph.output})
         self._alive: dict[int, int] = {}  # counting takes as long as some ops
-        self.saves = bool(self._products) or any(degree[node] == 2 for node in self._read)
+        self.saves = bool(self._products) or any(degree[node] == 2 for node in self._read) or bool(self._still)
 
     def __reduce__(self) -> tuple[type[Prefix], tuple[Graph]]:
         return Prefix, (self._graph,)  # a copy is of the copied graph's nodes
@@ -140,7 +140,7 @@ class Prefix:
             elif node in self._products:
                 values[node] = known[node].value(u)
             elif node in self._still:
-                values[node] = known[node]
+                values[node] = _at(known[node], len(u))
             else:
                 values[node] = at_points(xp, node, values.__getitem__)
         moving = {
@@ -149,6 +149,11 @@ class Prefix:
         }
         del values
         return evaluated(self._rest, self._last, moving, xp, chart.k)[self._output]
+
+
+def _at(still: Any, points: int) -> Any:
+    """What stands still, at so many points; shapes have none."""
+    return Series(still.data.expand(-1, points, *still.shape), still.k) if isinstance(still, Series) else still
 
 
 def _needed(graph: Graph, of: Iterable[Node], ends: Collection[Node]) -> list[Node]:

@@ -74,9 +74,12 @@ class PreparedEngine(TaylorEngine, ABC):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._programs = {}
         if self.chunk_memory is not None and self._memory is None:  # no piece of a chunk need be lengthened
             self.chunk_memory = self._fitting(self.chunk_memory, False) * self.bytes_per_point
+
+    def _divide(self, moves: Tensor | None) -> None:
+        super()._divide(moves)
+        self._programs = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_programs": {}}
@@ -97,6 +100,7 @@ class PreparedEngine(TaylorEngine, ABC):
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         if not len(u) or u.is_meta or noisy() or self._directions(u.device) < self._chart.k:
             return super().jet(u, basis)
+        self._follow(basis)
         given = tuple(x.detach() for x in (u, basis) if x is not None)
         threads = torch.get_num_threads() if u.is_cpu else 1
         count = self._at_a_time(-(-len(u) // threads), u.device, basis is None)
@@ -151,7 +155,7 @@ class PreparedEngine(TaylorEngine, ABC):
             algebra = self.algebra()
             with recording():
                 if known is None:
-                    y = evaluate(self.graph, algebra, start(self._chart, u, *basis))
+                    y = evaluate(self._divided, algebra, start(self._chart, u, *basis))
                 else:
                     y = self._at_points(algebra, known, u)
             if not isinstance(y, Series):

@@ -27,6 +27,7 @@ from fisherflat.jets.engines._tensors import TensorAlgebra
 from fisherflat.jets.engines._trust import trusted
 from fisherflat.jets.graph import Graph, Node, most_alive
 from fisherflat.jets.ops import STRUCTURAL, evaluate
+from fisherflat.jets.rows import divided
 from fisherflat.jets.rules import Series
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.jets import pair_index, pairs, size
@@ -48,18 +49,35 @@ class TaylorEngine:
     """
 
     def __init__(self, graph: Graph, chart: Chart, dim: int, dtype: torch.dtype, memory: int | None = None) -> None:
-        self._chart, self._dim, self._memory = chart, dim, memory
+        self._chart, self._dim, self._memory, self._dtype = chart, dim, memory, dtype
         self.graph, self.program = graph, graph.program
-        self._dtype, self.bytes_per_coefficient = dtype, footprint(self.graph) * dtype.itemsize
-        prefix = Prefix(graph) if isinstance(graph.output, Node) else None
-        self._prefix = prefix if prefix is not None and prefix.saves else None
-        #: what points share, and of which state of the chart
-        self._polynomials: tuple[tuple[int, int], dict[Node, Any]] | None = None
+        self._divide(_moving(chart.basis, chart.point.dim()))
         if chart.point.device.type == "cpu":
             keep_memory()
         self.chunk_memory = memory
         if memory is None and chart.point.device.type == "cpu":
             self.chunk_memory = max(WARM, self.bytes_per_point)
+
+    def _divide(self, moves: Tensor | None) -> None:
+        """Take apart what stands still, for an input of which such entries move; `None`: nobody knows which."""
+        self._moves, self._seen = moves, self._chart.written
+        self._divided = self.graph
+        if moves is not None and self.program is None:  # else weights may move, and what is made of them
+            self._divided = divided(self.graph, moves).graph
+        self.bytes_per_coefficient = footprint(self._divided) * self._dtype.itemsize
+        prefix = Prefix(self._divided) if isinstance(self.graph.output, Node) else None
+        self._prefix = prefix if prefix is not None and prefix.saves else None
+        #: what points share, and of which state of the chart
+        self._polynomials: tuple[tuple[int, int], dict[Node, Any]] | None = None
+
+    def _follow(self, basis: Tensor | None) -> None:
+        """Divide anew where more moves than was known: along directions that are given, or that were written over."""
+        for directions in (self._chart.basis if self._seen != self._chart.written else None, basis):
+            if directions is not None and self._moves is not None:
+                moves = _moving(directions, self._chart.point.dim())
+                if moves is not None and some(moves & ~self._moves):
+                    self._divide(moves | self._moves)
+        self._seen = self._chart.written
 
     @property
     def bytes_per_point(self) -> int:
@@ -79,11 +97,13 @@ class TaylorEngine:
         """The same engine along other directions, those of `chart`, among the combinations of its own."""
         other = copy(self)
         other._chart, other._polynomials = chart, None
+        other._follow(chart.basis)
         return other
 
     def jet(self, u: Float[Tensor, "P k"], basis: Float[Tensor, "P k *shape"] | None = None) -> Float[Tensor, "P S D"]:
         """The coefficients of the 2-jets at the points `u`, along the chart's directions or others at each point."""
         k = self._chart.k
+        self._follow(basis)
         directions = self._directions(u.device)
         if directions < k:
             return self._by_directions(u, directions, basis)
@@ -110,6 +130,7 @@ class TaylorEngine:
 
         **Raises:** `UnsupportedOpError` where that cannot be had, though all second derivatives may be.
         """
+        self._follow(basis)
         algebra = TensorAlgebra(constants=self._algebra().constants, seconds=seconds)
         step = len(u)
         if u.device.type == "cpu":
@@ -117,7 +138,7 @@ class TaylorEngine:
         bases = [None] * len(u.split(step)) if basis is None else basis.split(step)
         given = (start(self._chart, *piece) for piece in zip(u.split(step), bases, strict=True))
         with torch.no_grad():
-            return torch.cat([packed(algebra, evaluated(algebra, self.graph, x)) for x in given])
+            return torch.cat([packed(algebra, evaluated(algebra, self._divided, x)) for x in given])
 
     def _directions(self, device: torch.device) -> int:
         """How many of the chart's directions one point may move in at a time, so that it fits into memory."""
@@ -151,7 +172,7 @@ class TaylorEngine:
         def at(u: Tensor, basis: Tensor | None) -> Tensor:
             with _taped(algebra):
                 y = _run(algebra, u, lambda: self._at_points(algebra, known, u))
-                return packed(algebra, _settled(algebra, self.graph, y, lambda: start(self._chart, u)))
+                return packed(algebra, _settled(algebra, self._divided, y, lambda: start(self._chart, u)))
 
         return at
 
@@ -194,7 +215,12 @@ class TaylorEngine:
 
     def _packed(self, x: Series) -> Tensor:
         algebra = self._algebra()
-        return packed(algebra, evaluated(algebra, self.graph, x))
+        return packed(algebra, evaluated(algebra, self._divided, x))
+
+
+def _moving(directions: Tensor, rank: int) -> Tensor | None:
+    """Which entries of an input of that rank any directions move."""
+    return None if directions.is_meta else (directions != 0).flatten(0, directions.dim() - rank - 1).any(0)
 
 
 def _step(points: int, bytes_per_point: int) -> int:

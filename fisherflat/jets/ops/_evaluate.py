@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import Graph, Node, getitem, mapped_leaves
-from fisherflat.jets.ops._table import OPS
+from fisherflat.jets.ops._table import OPS, STANDING
 from fisherflat.jets.rules import Algebra, Series
 
 aten = torch.ops.aten
@@ -104,11 +104,13 @@ def is_affine(node: Node) -> bool:
 def degrees(graph: Graph) -> dict[Node, int]:
     """The nodes that are polynomials in the graph's input, of degree 2 or less, whatever the numbers; with the degree.
 
-    Nodes that only read shapes have degree 0.
+    Nodes that only read shapes, or stand still, have degree 0.
     """
     found: dict[Node, int] = {graph.input: 1}
     for node in graph.nodes[1:]:
-        if all(source in found for source in node.inputs):
+        if node.packet in STANDING:
+            found[node] = 0
+        elif all(source in found for source in node.inputs):
             degree = _degree(node, found)
             if degree is not None and degree <= 2:
                 found[node] = degree
@@ -117,7 +119,7 @@ def degrees(graph: Graph) -> dict[Node, int]:
 
 def _degree(node: Node, known: Mapping[Node, int]) -> int | None:
     op = OPS.get(node.packet)
-    if op is not None and op.shape_only:
+    if (op is not None and op.shape_only) or not any(known[source] for source in node.inputs):
         return 0
     if op is None or op.rule is None or node.kwargs.get("rounding_mode") is not None:
         return None

@@ -26,7 +26,8 @@ class Op:
     - `matrix`: it combines two matrices; `projects`: weights enter a layer by it; `reduces`: it makes one entry of all
       along the axes that its second argument names; `in_place`: it leaves entries at their places, or fills others.
     - `chooses`: it reads entries from places that an index or their size says; `indexed`: its second output says which
-      places; `largest`: the entries are the largest; `shape_only`: the numbers of the argument are not read.
+      places; `largest`: the entries are the largest; `shape_only`: the numbers of the argument are not read; `stands`:
+      it does not move.
     - `places`: the argument that says where entries go or come from. `pieces`, of what is affine: `affine` between its
       kinks; the `side` of one, or truths by `logic`; by `rank`, the entries that it picks or where they are.
     - `analytic`: real-analytic where it is defined; `domain`: for all arguments, `positive`, `nonzero` or `other` ones;
@@ -47,6 +48,7 @@ class Op:
     indexed: bool = False
     largest: bool = False
     shape_only: bool = False
+    stands: bool = False
     places: int | None = None
     pieces: Literal["", "affine", "side", "logic", "rank"] = ""
     analytic: bool = True

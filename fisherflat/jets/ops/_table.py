@@ -111,6 +111,7 @@ _row("constant", None, "isnan isinf isposinf isneginf any all signbit floor ceil
 _row("constant", None, "count_nonzero searchsorted bucketize")
 _row("constant", None, "argmin", pieces="rank")
 _row("constant", None, "argmax", largest=True, pieces="rank")
+_row("constant", None, "detach", stands=True)
 _row("constant", None, "zeros_like ones_like full_like empty_like", shape_only=True)
 _row("constant", None, "new_zeros new_ones new_full new_empty new_empty_strided", shape_only=True)
 
@@ -134,6 +135,8 @@ MATRIX_PRODUCTS = having(lambda op: op.kind == "product" and op.matrix)
 PROJECTIONS = having(lambda op: op.projects)
 #: ops that mix entries along an axis, by another thing that moves
 MIXING = having(lambda op: op.matrix)
+#: ops by which something does not move, whatever it is made of
+STANDING = having(lambda op: op.stands)
 UNARY = having(lambda op: op.function is not None)
 CLAMPS = having(lambda op: op.name.startswith("clamp"))
 #: ops that read entries from places that an index or their size says

@@ -1,0 +1,7 @@
+"""Rows of a graph: which of them move, which are read, and the same map that computes no more than that."""
+
+from __future__ import annotations
+
+from fisherflat.jets.rows._divided import Divided, divided
+
+__all__ = ["Divided", "divided"]
