@@ -12,7 +12,7 @@ from fisherflat.certificates import digests
 from fisherflat.certificates._curvature import CERTIFIED
 from fisherflat.errors import CertificateError, InputError
 from fisherflat.gated_mlp import experts
-from fisherflat.jets.graph import followed
+from fisherflat.jets.graph import of_rows
 from fisherflat.models import PARTS, Encoded, Head, Model, Part
 from fisherflat.models.covariances import Covariance, fitted, of_tokens
 from fisherflat.models.moves import Moves, Position, Principal, Random, Words, tokens
@@ -192,9 +192,7 @@ def outputs(part: Part | Head, subject: dict[str, Any], encoded: Encoded) -> Cal
     """The map to the outputs that a subject is about: of all tokens, or of those that move."""
     if subject.get("output") != "moved":
         return part
-    graph, at = trace(part, part.input), part.input
-    places = torch.tensor(tokens(encoded, subject["position"]), device=at.device)
-    return followed(graph, torch.ops.aten.index_select.default, 0, places, shape=(len(places), graph.shape[-1]))
+    return of_rows(trace(part, part.input), tokens(encoded, subject["position"]), part.input.device)
 
 
 def movement(settings: Any) -> Moves | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,7 @@ import fisherflat as ff
 from fisherflat.jets.rows import _divided as division
 from fisherflat.jets.rows import divided
 from fisherflat.parts import trace
+from fisherflat.studies.depth import Stack
 
 N, WIDTH = 6, 4
 LOWEST = torch.finfo(torch.float32).min
@@ -263,3 +266,42 @@ def test_numbers_from_more_bits_and_errors_are_those_of_the_map() -> None:
     exact = ff.StatisticalManifold(block, chart_of([3])).measure(u, ["scalar_curvature"], precision="auto")
     difference = (found["scalar_curvature"] - exact["scalar_curvature"]).abs()
     assert (difference <= found["scalar_curvature_error"]).all()
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("tokens", POSITIONS)
+def test_depth_by_depth(tokens: str) -> None:
+    """In a stack what moves after a block is what enters the next one; a map of all blocks is the truth."""
+    torch.manual_seed(0)
+    blocks = [Block(MASKS["infinite, added"]) for _ in range(3)]
+    chart, u = chart_of(POSITIONS[tokens]), states(2, 3, 2) * 0.1
+    depths = Stack(blocks, chart).depths(u, lambda depth, jets, u: jets)
+    for count, (found, *_) in enumerate(depths):
+        truth = ff.StatisticalManifold(nn.Sequential(*blocks[:count]), chart, engine="autodiff").jet(u[: len(found)])
+        assert_same(found, truth.coefficients, 2, 1e-11)
+
+
+@pytest.mark.usefixtures("always")
+def test_a_map_is_divided_once_and_let_go() -> None:
+    graph = trace(Block(MASKS["infinite, added"]), states())
+    mask = torch.zeros(N, WIDTH, dtype=torch.bool)
+    mask[-1] = True
+    found = divided(graph, mask)
+    assert divided(graph, mask).graph is found.graph is not graph
+    assert torch.equal(found.moves, mask)
+    whole = divided(graph, ~torch.zeros_like(mask))
+    assert whole.moves.all()
+    seen = weakref.ref(graph)
+    del graph, whole
+    gc.collect()
+    assert seen() is None
+
+
+def test_where_little_is_saved_a_map_stays_as_it_is() -> None:
+    graph = trace(Block(MASKS["none"], 64, 256), states(n=64, width=64))
+    assert divided(graph, torch.ones(64, 64, dtype=torch.bool)).graph is graph
+    small = trace(Block(MASKS["infinite, added"]), states())
+    one = torch.zeros(N, WIDTH, dtype=torch.bool)
+    one[-1] = True
+    assert divided(small, one).graph is small
+    assert divided(graph, torch.ones(64, 64, dtype=torch.bool, device="meta")).graph is graph

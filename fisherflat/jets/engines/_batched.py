@@ -29,14 +29,15 @@ _KNOWN: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
 def batched(node: Node, call: Callable[..., Any], axes: tuple[bool, ...], values: list[Any]) -> Any:
     """`call` on the values, for each position along the first axis of those where `axes` is true."""
     count = next(len(value) for value, along in zip(values, axes, strict=True) if along)
-    if _KNOWN.get(node, True):
+    alone = count == 1 and not recorded()
+    if not alone and _KNOWN.get(node, True):
         try:
             out = vmap(call, in_dims=tuple(0 if along else None for along in axes))(*values)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
         else:
-            if node in _KNOWN or count == 1 or recorded():
+            if node in _KNOWN or recorded():
                 return out
             if all(_same(_at(out, i), _one(call, axes, values, i)) for i in (0, count - 1)):
                 moving = [value for value, along in zip(values, axes, strict=True) if along]
@@ -46,6 +47,8 @@ def batched(node: Node, call: Callable[..., Any], axes: tuple[bool, ...], values
         _KNOWN[node] = False
     try:
         found = [_one(call, axes, values, i) for i in range(count)]
+        if alone:
+            return found[0][None] if isinstance(found[0], Tensor) else tuple(part[None] for part in found[0])
         if isinstance(found[0], Tensor):
             return torch.stack(found)
         return tuple(torch.stack(parts) for parts in zip(*found, strict=True))

@@ -13,7 +13,6 @@ cancel: a score near zero far from the origin. A product with weights is right t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fisherflat.jets.graph import Graph, Node, last_uses, most_alive
-from fisherflat.jets.ops import PROJECTIONS, at_points, degrees, evaluated
+from fisherflat.jets.ops import PROJECTIONS, at_all, at_points, degrees, evaluated, needed
 from fisherflat.jets.rules import Adjoint, Algebra, Series
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.jets import pair_index, pairs, size
@@ -107,21 +106,21 @@ class Prefix:
         self._read = [node for node in graph.nodes if node in read and node in degree]
         products = {node for node in self._degrees if node.packet in PROJECTIONS and degree[node] == 1}
         still = {node for node in self._degrees if degree[node] == 0}
-        self._valued = _needed(graph, self._read, products | still)
+        self._valued = needed(graph, self._read, products | still)
         self._products, self._still = (ends.intersection(self._valued) for ends in (products, still))
         self._kept = {*self._read, *self._products, *self._still}
-        self._first = _needed(graph, self._kept, ())
+        self._first = needed(graph, self._kept, ())
         self._last = last_uses(self._rest, {graph.output})
-        self._alive: dict[int, int] = {}  # counting takes as long as some ops
+        self._alive: dict[int, float] = {}  # counting takes as long as some ops
         self.saves = bool(self._products) or any(degree[node] == 2 for node in self._read) or bool(self._still)
 
     def __reduce__(self) -> tuple[type[Prefix], tuple[Graph]]:
         return Prefix, (self._graph,)  # a copy is of the copied graph's nodes
 
-    def coefficients(self, k: int) -> int:
+    def coefficients(self, k: int) -> float:
         """The largest number of coefficients alive at a time at each point, in k coordinates."""
         if k not in self._alive:
-            counts = (1, 1 + k, size(k))
+            counts = (0, 1 + k, size(k))  # what stands still is there once for all points
             self._alive[k] = most_alive(self._rest, self._last, lambda node: counts[self._degrees.get(node, 2)])
         return self._alive[k]
 
@@ -140,7 +139,7 @@ class Prefix:
             elif node in self._products:
                 values[node] = known[node].value(u)
             elif node in self._still:
-                values[node] = _at(known[node], len(u))
+                values[node] = at_all(known[node], len(u))
             else:
                 values[node] = at_points(xp, node, values.__getitem__)
         moving = {
@@ -149,20 +148,3 @@ class Prefix:
         }
         del values
         return evaluated(self._rest, self._last, moving, xp, chart.k)[self._output]
-
-
-def _at(still: Any, points: int) -> Any:
-    """What stands still, at so many points; shapes have none."""
-    return Series(still.data.expand(-1, points, *still.shape), still.k) if isinstance(still, Series) else still
-
-
-def _needed(graph: Graph, of: Iterable[Node], ends: Collection[Node]) -> list[Node]:
-    """What some nodes are computed from, themselves included, in order; but nothing that is before the `ends`."""
-    found: set[Node] = set()
-    stack = list(of)
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack.extend(() if node in ends else node.inputs)
-    return [node for node in graph.nodes if node in found]

@@ -77,7 +77,7 @@ class PreparedEngine(TaylorEngine, ABC):
         if self.chunk_memory is not None and self._memory is None:  # no piece of a chunk need be lengthened
             self.chunk_memory = self._fitting(self.chunk_memory, False) * self.bytes_per_point
 
-    def _divide(self, moves: Tensor | None) -> None:
+    def _divide(self, moves: Tensor) -> None:
         super()._divide(moves)
         self._programs = {}
 

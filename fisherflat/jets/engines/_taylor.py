@@ -26,8 +26,8 @@ from fisherflat.jets.engines._prefix import Prefix
 from fisherflat.jets.engines._tensors import TensorAlgebra
 from fisherflat.jets.engines._trust import trusted
 from fisherflat.jets.graph import Graph, Node, most_alive
-from fisherflat.jets.ops import STRUCTURAL, evaluate
-from fisherflat.jets.rows import divided
+from fisherflat.jets.ops import STRUCTURAL, Standing, evaluate, evaluate_once
+from fisherflat.jets.rows import divided, moved_by
 from fisherflat.jets.rules import Series
 from fisherflat.spaces.charts import Chart
 from fisherflat.spaces.jets import pair_index, pairs, size
@@ -51,20 +51,18 @@ class TaylorEngine:
     def __init__(self, graph: Graph, chart: Chart, dim: int, dtype: torch.dtype, memory: int | None = None) -> None:
         self._chart, self._dim, self._memory, self._dtype = chart, dim, memory, dtype
         self.graph, self.program = graph, graph.program
-        self._divide(_moving(chart.basis, chart.point.dim()))
+        self._divide(moved_by(chart.basis, chart.point.dim()))
         if chart.point.device.type == "cpu":
             keep_memory()
         self.chunk_memory = memory
         if memory is None and chart.point.device.type == "cpu":
             self.chunk_memory = max(WARM, self.bytes_per_point)
 
-    def _divide(self, moves: Tensor | None) -> None:
-        """Take apart what stands still, for an input of which such entries move; `None`: nobody knows which."""
+    def _divide(self, moves: Tensor) -> None:
+        """Take apart what stands still, for an input of which such entries move."""
         self._moves, self._seen = moves, self._chart.written
-        self._divided = self.graph
-        if moves is not None and self.program is None:  # else weights may move, and what is made of them
-            self._divided = divided(self.graph, moves).graph
-        self.bytes_per_coefficient = footprint(self._divided) * self._dtype.itemsize
+        self._divided = divided(self.graph, moves).graph
+        self._footprints: dict[int, int] = {}  # by k: counting takes as long as some ops
         prefix = Prefix(self._divided) if isinstance(self.graph.output, Node) else None
         self._prefix = prefix if prefix is not None and prefix.saves else None
         #: what points share, and of which state of the chart
@@ -73,11 +71,19 @@ class TaylorEngine:
     def _follow(self, basis: Tensor | None) -> None:
         """Divide anew where more moves than was known: along directions that are given, or that were written over."""
         for directions in (self._chart.basis if self._seen != self._chart.written else None, basis):
-            if directions is not None and self._moves is not None:
-                moves = _moving(directions, self._chart.point.dim())
-                if moves is not None and some(moves & ~self._moves):
+            if directions is not None and not self._moves.is_meta:
+                moves = moved_by(directions, self._chart.point.dim())
+                if some(moves & ~self._moves):
                     self._divide(moves | self._moves)
         self._seen = self._chart.written
+
+    @property
+    def bytes_per_coefficient(self) -> int:
+        """The largest sum of what is alive on the way through the graph, in bytes for one coefficient of one point."""
+        k = self._chart.k
+        if k not in self._footprints:
+            self._footprints[k] = footprint(self._divided, size(k))
+        return self._footprints[k] * self._dtype.itemsize
 
     @property
     def bytes_per_point(self) -> int:
@@ -154,7 +160,7 @@ class TaylorEngine:
     def _rest_per_point(self) -> int:
         """The largest sum of live coefficients of one point, in bytes, where what is shared is carried once."""
         assert self._prefix is not None
-        return self._prefix.coefficients(self._chart.k) * self._dtype.itemsize
+        return math.ceil(self._prefix.coefficients(self._chart.k)) * self._dtype.itemsize
 
     def _alone(self, u: Tensor, basis: Tensor | None) -> Tensor:
         """Each point by itself."""
@@ -218,11 +224,6 @@ class TaylorEngine:
         return packed(algebra, evaluated(algebra, self._divided, x))
 
 
-def _moving(directions: Tensor, rank: int) -> Tensor | None:
-    """Which entries of an input of that rank any directions move."""
-    return None if directions.is_meta else (directions != 0).flatten(0, directions.dim() - rank - 1).any(0)
-
-
 def _step(points: int, bytes_per_point: int) -> int:
     """How many of so many points to take at a time on a CPU, so that no step is much smaller than the others."""
     return math.ceil(points / math.ceil(points / max(1, CACHED // max(bytes_per_point, 1))))
@@ -243,7 +244,7 @@ def evaluated(algebra: TensorAlgebra, graph: Graph, x: Series) -> Series:
     not fit the values nearby are no number then. There is a tape where the algebra keeps one and gradients are on.
     """
     with _taped(algebra):
-        y = _run(algebra, x.data, lambda: evaluate(graph, algebra, x))
+        y = _run(algebra, x.data, lambda: (evaluate if noisy() else evaluate_once)(graph, algebra, x))
         return _settled(algebra, graph, y, lambda: x)
 
 
@@ -295,6 +296,10 @@ def packed(algebra: TensorAlgebra, y: Series) -> Float[Tensor, "P C D"]:
     return torch.nn.functional.pad(coefficients, (0, 0, 0, missing)) if missing else coefficients
 
 
-def footprint(graph: Graph) -> int:
-    """The largest number of entries alive at a time on the way through the graph, for one coefficient of one point."""
-    return most_alive(graph.nodes, graph.last_use(), lambda node: 1)
+def footprint(graph: Graph, coefficients: int = 1, shared: bool = False) -> int:
+    """The largest number of entries alive at a time on the way through a graph, for each coefficient of one point.
+
+    What stands still has only one of the coefficients, and where that is shared it is there once for all points.
+    """
+    still, share = Standing.of(graph).still, 0.0 if shared else 1 / coefficients
+    return math.ceil(most_alive(graph.nodes, graph.last_use(), lambda node: share if node in still else 1))

@@ -31,6 +31,7 @@ from fisherflat.jets.rules import (
     aligned,
     leibniz_adjoint,
     moving_rows,
+    series_in,
 )
 
 aten = torch.ops.aten
@@ -73,6 +74,8 @@ def _stacked(left: Tensor, right: Tensor) -> Tensor:
     return out
 
 
+#: ops the rules of which take all points at once, also where nothing moves; others are called by `batched`
+_FOR_ALL = ("structural", "linear", "sum", "product")
 #: the gradient of a matrix product by each factor
 _BY_FACTOR = (
     Factor(lambda g, other: _stacked(g, other.mT), lambda out, g, other, scale: _more(out, g, other.mT, scale), True),
@@ -262,6 +265,8 @@ class TensorAlgebra(Algebra):
 
     def still(self, node: Node, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any], k: int) -> Any:
         op = OPS.get(node.packet)
+        if op is not None and op.kind in _FOR_ALL and all(x.data.is_floating_point() for x in series_in(args, kwargs)):
+            return rule(self, node, *args, **kwargs)
         if not self._taping or (op is not None and op.kind == "constant"):  # what jumps has no gradient
             return self.values(node, args, kwargs, k)
         return self._values(node, args, kwargs, k)

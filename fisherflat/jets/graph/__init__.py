@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fisherflat.jets.graph._cut import before, behind, followed
+from fisherflat.jets.graph._cut import before, behind, followed, of_rows
 from fisherflat.jets.graph._graph import (
     ROLES,
     Graph,
@@ -42,6 +42,7 @@ __all__ = [
     "leaves",
     "mapped_leaves",
     "most_alive",
+    "of_rows",
     "run",
     "unwrapped",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +47,12 @@ def followed(graph: Graph, target: Any, *args: Any, shape: tuple[int, ...]) -> G
     last = copies[graph.output]
     op = Node(len(copies), target, (last, *args), {}, shape, module_path=last.module_path, source=last.source)
     return Graph([*copies.values(), op], op, graph.names, graph.holdings, watch=graph.watch)
+
+
+def of_rows(graph: Graph, rows: Sequence[int], device: torch.device) -> Graph:
+    """The map to some rows of its output, along the leading axis; constants are on `device`."""
+    places = torch.tensor(rows, device=device)
+    return followed(graph, aten.index_select.default, 0, places, shape=(len(places), *graph.shape[1:]))
 
 
 def _view(node: Node, shape: tuple[int, ...]) -> Node:

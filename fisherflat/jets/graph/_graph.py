@@ -315,12 +315,12 @@ def last_uses(nodes: Sequence[Node], kept: Collection[Node]) -> dict[Node, list[
     return dead
 
 
-def most_alive(nodes: Sequence[Node], last: Mapping[Node, Sequence[Node]], times: Callable[[Node], int]) -> int:
+def most_alive(nodes: Sequence[Node], last: Mapping[Node, Sequence[Node]], times: Callable[[Node], float]) -> float:
     """The largest number of entries alive at a time where nodes are computed in their order, each so many `times`.
 
     Each has room for one more of its size while it is computed.
     """
-    computed, peak = set(nodes), 0
+    computed, peak = set(nodes), 0.0
     live = sum(node.entries * times(node) for dead in last.values() for node in dead if node not in computed)
     for node in nodes:
         live += node.entries * times(node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fisherflat.jets.ops._evaluate import apply, at_points, degrees, evaluate, evaluated, exponent, is_affine
 from fisherflat.jets.ops._op import Op
+from fisherflat.jets.ops._standing import Standing, at_all, evaluate_once, needed
 from fisherflat.jets.ops._table import (
     CLAMPS,
     IN_PLACE,
@@ -42,12 +43,16 @@ __all__ = [
     "SUMS",
     "UNARY",
     "Op",
+    "Standing",
     "apply",
+    "at_all",
     "at_points",
     "degrees",
     "evaluate",
+    "evaluate_once",
     "evaluated",
     "exponent",
     "having",
     "is_affine",
+    "needed",
 ]

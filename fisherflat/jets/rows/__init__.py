@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fisherflat.jets.rows._divided import Divided, divided
+from fisherflat.jets.rows._divided import Divided, divided, moved_by
 
-__all__ = ["Divided", "divided"]
+__all__ = ["Divided", "divided", "moved_by"]

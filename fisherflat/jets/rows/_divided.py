@@ -29,6 +29,11 @@ _WORTH, _PASS = 2**22, 4
 _GAIN, _STILL = 0.8, 1e-3
 
 
+def moved_by(directions: Tensor, rank: int) -> Tensor:
+    """Which entries of an input of that rank any directions move, `[*batch, k, *shape]`."""
+    return (directions != 0).flatten(0, directions.dim() - rank - 1).any(0)
+
+
 @dataclass(frozen=True, eq=False)
 class Divided:
     """**Attributes:** `graph`, the map by rows; `moves`, a mask of which entries of its output may move."""
@@ -37,26 +42,30 @@ class Divided:
     moves: Tensor
 
 
-#: what was found of a graph that is still in use, by the mask
-_KNOWN: WeakKeyDictionary[Graph, dict[tuple[torch.device, bytes], Divided]] = WeakKeyDictionary()
+#: what was found of a graph that is still in use, by the mask: the other graph, if any, and what moves of its output
+_KNOWN: WeakKeyDictionary[Graph, dict[tuple[torch.device, bytes], tuple[Graph | None, Tensor]]] = WeakKeyDictionary()
 
 
 def divided(graph: Graph, given: Tensor) -> Divided:
     """The same map for an input of which the entries that are `given` move: a mask of its shape.
 
-    A map that is small, or of which most moves, is left as it is.
+    A map that is small, or of which most moves, is left as it is, and so is one that follows its weights: these may
+    move as well, and what is made of them.
     """
     before = sum(map(_work, graph.nodes))
-    if not isinstance(graph.output, Node) or before < _WORTH or not all(node.entries for node in graph.nodes):
+    seen = isinstance(graph.output, Node) and graph.program is None and not given.is_meta
+    if not seen or before < _WORTH or not all(node.entries for node in graph.nodes):
         return Divided(graph, given.new_ones(graph.shape))
+    assert isinstance(graph.output, Node)
     known, key = _KNOWN.setdefault(graph, {}), (given.device, given.cpu().numpy().tobytes())
     if key not in known:
         moves = moving(graph, given)
         values = _wanted(graph, moves)
         after = sum(_work(node) * value.share for node, value in values.items())
-        found = _Building(values, given.device).graph(graph) if after <= _GAIN * before else graph
-        known[key] = Divided(found, _box(moves[graph.output], graph.shape, given.device))
-    return known[key]
+        found = _Building(values, given.device).graph(graph) if after <= _GAIN * before else None
+        known[key] = found, _box(moves[graph.output], graph.shape, given.device)
+    found, mask = known[key]
+    return Divided(found or graph, mask)
 
 
 def _box(moves: Moving, shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""How time grows with the number of points, the dimension of the chart, the width and the depth."""
+"""How time grows with the number of points, the dimension of the chart, the width, the depth and the prompt."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from fisherflat.geometry import StatisticalManifold
 from fisherflat.lab.bench._measure import Spread, interleaved
 from fisherflat.lab.bench.maps import Subject, subject
 
+_PROMPTS = [32, 64, 128, 256]
 #: what grows: its sizes; the map of one size; how many points (None: that is what grows)
 SERIES: dict[str, tuple[list[int], Callable[..., Subject], int | None]] = {
     "points": ([128, 256, 512, 1024], lambda n, **where: subject("attention-64", 4, **where), None),
     "k": ([2, 4, 8, 16], lambda n, **where: subject("attention-64", n, **where), 128),
     "width": ([128, 256, 512, 1024], lambda n, **where: subject(f"attention-{n}", 4, tokens=16, **where), 8),
     "depth": ([1, 2, 4, 8], lambda n, **where: subject(f"block-64x{n}", 4, **where), 64),
+    "tokens": (_PROMPTS, lambda n, **where: subject("llama-256", 2, tokens=n, **where), 8),
+    "tokens, of which the last moves": (
+        _PROMPTS,
+        lambda n, **where: subject("llama-256", 2, tokens=n, moving="token", **where),
+        8,
+    ),
 }
 #: times as many points on a GPU, which the above do not fill
 LARGER = {"cpu": 1, "cuda": 16}

@@ -168,8 +168,16 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
             ],
         )
     if results.get("growth"):
-        fits = [(what, str(found["sizes"]), f"{found['exponent']:.2f}") for what, found in results["growth"].items()]
-        yield Table("Growth of the jets' time", ("in", "sizes", "exponent"), fits)
+        fits = [
+            (
+                what,
+                ", ".join(map(str, found["sizes"])),
+                ", ".join(f"{one.median:.2g}" for one in found["seconds"]),
+                f"{found['exponent']:.2f}",
+            )
+            for what, found in results["growth"].items()
+        ]
+        yield Table("Growth of the jets' time", ("in", "sizes", "seconds", "exponent"), fits)
     if results.get("tracing"):
         found = results["tracing"]
         yield Table("Tracing MiniLM", ("blocks", "seconds"), [(str(found["blocks"]), str(found["seconds"]))])

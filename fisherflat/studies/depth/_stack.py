@@ -15,10 +15,21 @@ from torch import nn
 from fisherflat._arrays import flag, some
 from fisherflat._typing import Float, Tensor
 from fisherflat.errors import InputError, MapError, TraceError
-from fisherflat.jets.engines import CACHED, TensorAlgebra, evaluated, exactly, footprint, in_chunks, packed, start
+from fisherflat.jets.engines import (
+    CACHED,
+    TensorAlgebra,
+    evaluated,
+    exactly,
+    footprint,
+    in_chunks,
+    noisy,
+    packed,
+    start,
+)
 from fisherflat.jets.graph import Graph
 from fisherflat.jets.ops import is_affine
 from fisherflat.jets.recording import Mapping
+from fisherflat.jets.rows import divided, moved_by
 from fisherflat.jets.rules import Series
 from fisherflat.models.covariances import OUTPUTS, Pick, called
 from fisherflat.parts import freeze, readings, traced
@@ -286,17 +297,22 @@ class Stack:
         state = start(self.chart, u, basis).data.transpose(0, 1)
         yield [measure(0, packed(algebra, Series(state.transpose(0, 1), k)), u)]
 
-        def through(graph: Graph, stage: Stage, depth: int, state: Tensor) -> tuple[Tensor, list[Any]]:
+        def through(graph: Graph, depth: int, state: Tensor) -> tuple[Tensor, list[Any]]:
             def step(points: Tensor) -> Any:
                 series = evaluated(algebra, graph, Series(state[points].transpose(0, 1), k))
                 found = measure(depth, packed(algebra, series), u[points])
                 return series.data.transpose(0, 1), found
 
-            pieces = over_points(step, u, stage.footprint * algebra.count(2, k), memory)
+            alive = footprint(graph, algebra.count(2, k), not noisy()) * algebra.count(2, k)
+            pieces = over_points(step, u, alive, memory)
             return torch.cat([data for data, _ in pieces]), [found for _, found in pieces]
 
-        for depth, stage in enumerate(self.stages, 1):
-            state, found = through(next(graphs), stage, depth, state)
+        moves = moved_by(self.chart.basis if basis is None else basis, self.chart.point.dim())
+        for depth in range(1, len(self.stages) + 1):
+            by_rows = divided(next(graphs), moves)
+            state, found = through(by_rows.graph, depth, state)
+            moves = by_rows.moves
+            del by_rows  # before the next one is there
             yield found
 
 

@@ -13,7 +13,7 @@ import torch
 
 from fisherflat._typing import Tensor
 from fisherflat.errors import FisherflatError, InputError
-from fisherflat.jets.graph import Graph
+from fisherflat.jets.graph import Graph, of_rows
 from fisherflat.models import Block, Encoded, Model, Part
 from fisherflat.models.covariances import Pick, called, fitted, mean_variance, of_tokens
 from fisherflat.models.moves import Fitted, Position, for_each, token_columns, tokens
@@ -42,13 +42,12 @@ class _Frame:
     directions: Fitted
     outputs: Mapping[str, tuple[Pick, Gaussian]]
 
-    def surfaces(self, n: int, moved: Sequence[int] | None) -> Surfaces:
-        """Those of a prompt of n tokens: of all of these, or of the ones that move."""
-        count, found = n if moved is None else len(moved), {}
+    def surfaces(self, n: int) -> Surfaces:
+        """Those of the outputs of n tokens."""
+        found = {}
         for name, (pick, one) in self.outputs.items():
             width = len(range(pick.width)[pick.columns or slice(None)])
-            chosen = pick if moved is None else replace(pick, tokens=tuple(moved))
-            found[name] = Surface(chosen, of_tokens(one, width, count))
+            found[name] = Surface(pick, of_tokens(one, width, n))
         return found
 
 
@@ -170,8 +169,9 @@ class Study:
                 first = task.layer == 0 and task.part == "attention" and _key(variants[0]) == _key(self.prompts[0])
                 if first and isinstance(part, Part) and not self.model.weights.lazy:
                     self.first = part, here[readings.LIVE]
+            read = moved if settings.output == "moved" else None
             surfaces = self._lens(variants[0], position, here[readings.LIVE], at) or frame.surfaces(
-                len(at), moved if settings.output == "moved" else None
+                len(at) if read is None else len(read)
             )
             present = readings.present(here[readings.LIVE])
             roles = readings.name(present).removeprefix("frozen ") if present else ""
@@ -181,13 +181,14 @@ class Study:
                 try:
                     if reading not in here:
                         here[reading] = readings.held(here[readings.LIVE], at, reading)
+                    graph = here[reading] if read is None else of_rows(here[reading], read, at.device)
                     if settings.full:
                         measured = in_all_directions(
-                            here[reading], chart, surfaces[task.part], settings.engine, settings.dtype, settings.seed
+                            graph, chart, surfaces[task.part], settings.engine, settings.dtype, settings.seed
                         )
                     else:
                         measured = Measured(
-                            here[reading], chart, points, surfaces, engine=settings.engine, dtype=settings.dtype
+                            graph, chart, points, surfaces, engine=settings.engine, dtype=settings.dtype
                         )
                         self.largest = max(self.largest, measured.memory)
                 except Exception as error:  # the other readings and positions may go well
