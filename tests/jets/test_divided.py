@@ -67,8 +67,12 @@ def _lower(scores: Tensor) -> Tensor:
     return torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
 
 
+def _added_up(scores: Tensor, number: float) -> Tensor:
+    return scores + torch.full(scores.shape[-2:], number, dtype=scores.dtype).triu(1)
+
+
 def _added(number: float) -> Callable[[Tensor], Tensor]:
-    return lambda s: (s + torch.full(s.shape[-2:], number, dtype=s.dtype).triu(1)).softmax(-1)
+    return lambda s: _added_up(s, number).softmax(-1)
 
 
 def _lowest(scores: Tensor) -> Tensor:
@@ -92,6 +96,9 @@ MASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "infinite, added": _added(-torch.inf),
     "the lowest number, added": _added(LOWEST),
     "a low number, added": _added(-1e4),
+    "added by a small factor": lambda s: s.add(torch.full_like(s, -1e31).triu(1), alpha=1e-30).softmax(-1),
+    "added, by a small factor later": lambda s: s.add(_added_up(s, -1e31), alpha=1e-30).softmax(-1),
+    "added and taken away": lambda s: (_added_up(s, -1e31) + torch.full_like(s, 1e31).triu(1)).softmax(-1),
     "padding": lambda s: _lowest(s).softmax(-1),
     "padding, flattened": lambda s: _lowest(s).reshape(-1, s.shape[-1]).softmax(-1).view_as(s),
     "a row filled in": lambda s: s.masked_fill(~_lower(s).roll(1, 0), LOWEST).softmax(-1),

@@ -79,7 +79,8 @@ def _tried(node: Node, found: dict[Node, Tensor], masked: bool) -> Tensor:
     several = bool(node.shape) and isinstance(node.shape[0], tuple)
     everything = torch.full(() if several else node.shape, torch.nan if some else 1.0, dtype=torch.float64)
     op = OPS.get(node.packet)
-    if node.packet not in _PASSING:
+    passing = node.packet in _PASSING and not _rescales(node)
+    if not passing:
         if any(bool((value == _MOVED).any()) for value in given.values()):
             raise _Seen
         if op is None or op.kind != "structural":
@@ -99,7 +100,7 @@ def _tried(node: Node, found: dict[Node, Tensor], masked: bool) -> Tensor:
     args, kwargs = mapped_leaves(filled, node.args), mapped_leaves(filled, node.kwargs)
     if node.packet is aten._softmax:
         return _softmax(*args[:2])
-    if node.packet is aten.add:
+    if passing and node.packet is aten.add:
         return _sum(node, args, masked)
     value = node.target(*args, **kwargs)
     if op.kind == "structural":
@@ -110,6 +111,12 @@ def _tried(node: Node, found: dict[Node, Tensor], masked: bool) -> Tensor:
         for factor in args[:2]:
             made = made.masked_fill(torch.as_tensor(factor == 0), 0.0)
     return made
+
+
+def _rescales(node: Node) -> bool:
+    """Whether a sum may bring back what was put out: by a factor, or by numbers as large."""
+    large = (torch.as_tensor(leaf).max() >= -_OUT for leaf in node.args if not isinstance(leaf, Node | list | tuple))
+    return node.packet is aten.add and (node.kwargs.get("alpha", 1) != 1 or any(map(bool, large)))
 
 
 def _out(value: Tensor) -> Tensor:
