@@ -113,7 +113,7 @@ POSITIONS: dict[str, list[int]] = {"first": [0], "middle": [2], "last": [N - 1],
 READ: dict[str, Callable[[Tensor], Tensor]] = {
     "all": lambda y: y,
     "the last": lambda y: y[-1],
-    "some": lambda y: y[[1, 4]],
+    "some": lambda y: y[[4, 1, 4, -2]],
     "two in a row": lambda y: y[2:4].T,
 }
 
@@ -225,13 +225,14 @@ def test_a_token_costs_as_much_as_its_own_row_however_long_the_prompt() -> None:
         assert 6 * points * row < counted(lambda M=M: M.jet(u)) < 6 * points * (1.01 * row + 1.5 * scores)
 
 
-def test_what_is_not_read_is_not_computed() -> None:
+@pytest.mark.parametrize("read", [lambda y: y[-1], lambda y: y[-1:], lambda y: y[[-1]]], ids=["one", "slice", "list"])
+def test_what_is_not_read_is_not_computed(read: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)
     n, width, hidden, points = 128, 64, 256, 5
     block, u = Block(MASKS["none"], width, hidden), torch.zeros(points, 2, dtype=torch.float64)
     attended = 2 * width**2 * 3 * n + 4 * n * width  # all keys, values and queries, and the scores of one
     row = 2 * (width**2 + 3 * width * hidden)
-    M = ff.StatisticalManifold(lambda x: block(x)[-1], chart_of([*range(n)], n=n, width=width))
+    M = ff.StatisticalManifold(lambda x: read(block(x)), chart_of([*range(n)], n=n, width=width))
     M.jet(u)
     assert counted(lambda: M.jet(u)) < 6 * points * (row + 1.2 * attended)
 

@@ -45,11 +45,25 @@ def whole(node: Node) -> Op:
         x, dim = node.args[:2]
         return Op(None, (Part(x, dim % len(x.shape), _sliced(node)),), {})
     if node.packet is aten.index_select and isinstance(node.args[2], Tensor):
-        x, dim, indices = node.args
-        read = sorted(set(indices.tolist()))
-        places = indices.new_tensor([read.index(i) for i in indices.tolist()])
-        return Op(node.target, (Part(x, dim % len(x.shape), tuple(read)), dim, places), node.kwargs)
+        return _chosen(*node.args)
+    if node.packet is aten.index and isinstance(node.args[0], Node):
+        x, given = node.args
+        chosen = [(dim, index) for dim, index in enumerate(given) if index is not None]
+        if len(chosen) == 1 and isinstance(chosen[0][1], Tensor) and chosen[0][1].dim() == 1:
+            dim, index = chosen[0]
+            if index.dtype in (torch.int32, torch.int64):
+                return _chosen(x, dim, index.long() % x.shape[dim])
     return Op(node.target, node.args, node.kwargs)
+
+
+def _chosen(x: Node, dim: int, indices: Tensor) -> Op:
+    """Entries of an axis in any order."""
+    wanted = indices.tolist()
+    at = {row: place for place, row in enumerate(sorted(set(wanted)))}
+    part = Part(x, dim % len(x.shape), tuple(at))
+    if wanted == list(at):
+        return Op(None, (part,), {})
+    return Op(aten.index_select.default, (part, dim, indices.new_tensor([at[row] for row in wanted])), {})
 
 
 def along(node: Node, axis: int, rows: Rows) -> Op | None:

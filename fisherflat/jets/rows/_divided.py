@@ -14,8 +14,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
+from fisherflat._typing import Bool, Float, Tensor
 from fisherflat.jets.graph import Graph, Node, leaves, mapped_leaves
 from fisherflat.jets.ops import MATRIX_PRODUCTS
 from fisherflat.jets.rows._along import Op, Part, Rows, along, whole
@@ -29,7 +29,7 @@ _WORTH, _PASS = 2**22, 4
 _GAIN, _STILL = 0.8, 1e-3
 
 
-def moved_by(directions: Tensor, rank: int) -> Tensor:
+def moved_by(directions: Float[Tensor, "*batch"], rank: int) -> Bool[Tensor, "*shape"]:
     """Which entries of an input of that rank any directions move, `[*batch, k, *shape]`."""
     return (directions != 0).flatten(0, directions.dim() - rank - 1).any(0)
 
@@ -39,14 +39,14 @@ class Divided:
     """**Attributes:** `graph`, the map by rows; `moves`, a mask of which entries of its output may move."""
 
     graph: Graph
-    moves: Tensor
+    moves: Bool[Tensor, "*out"]
 
 
 #: what was found of a graph that is still in use, by the mask: the other graph, if any, and what moves of its output
 _KNOWN: WeakKeyDictionary[Graph, dict[tuple[torch.device, bytes], tuple[Graph | None, Tensor]]] = WeakKeyDictionary()
 
 
-def divided(graph: Graph, given: Tensor) -> Divided:
+def divided(graph: Graph, given: Bool[Tensor, "*shape"]) -> Divided:
     """The same map for an input of which the entries that are `given` move: a mask of its shape.
 
     A map that is small, or of which most moves, is left as it is, and so is one that follows its weights: these may
