@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fisherflat.jets.graph import Graph, Node, last_uses
-from fisherflat.jets.ops._evaluate import evaluated
-from fisherflat.jets.ops._table import STANDING
+from fisherflat.jets.ops._evaluate import degrees, evaluated
 from fisherflat.jets.rules import Algebra, Series
 
 
@@ -49,10 +48,7 @@ class Standing:
         """Found once, for a graph does not change."""
         known: Standing | None = vars(graph).get("_standing")
         if known is None:
-            still = set[Node]()
-            for node in graph.nodes[1:]:
-                if node.packet in STANDING or (node.inputs and still.issuperset(node.inputs)):
-                    still.add(node)
+            still = {node for node, degree in degrees(graph).items() if degree == 0}
             rest = [node for node in graph.nodes if node not in still]
             kept = still & {graph.output, *(source for node in rest for source in node.inputs)}
             known = vars(graph)["_standing"] = cls(still, kept, needed(graph, kept, ()), rest)

@@ -23,16 +23,13 @@ aten = torch.ops.aten
 
 #: a mask adds or fills in numbers of this size, the lowest of some precision, if not infinite ones
 _OUT = -1e30
-
-#: what passes on what is put out, as far as nothing is lost of a row, and what does not see it
-_PASSING = {aten.add, aten.reshape, aten.permute, aten.expand, aten._softmax}
+#: stand-ins for scores that are put out, and move or stand still: numbers that are in no model
+_MOVED, _FILLED = 2.0**-901, 2.0**-903
+#: what passes on what is put out, and does not see it; `add` does so with some constants
+_PASSING = {aten.reshape, aten.permute, aten.expand, aten._softmax}
 
 #: for each axis of a value the indices at which entries may move
 Moving = tuple[frozenset[int], ...]
-
-
-#: stand-ins for scores that are put out, and move or stand still: numbers that are in no model
-_MOVED, _FILLED = 2.0**-901, 2.0**-903
 
 
 class _Seen(Exception):
@@ -79,7 +76,7 @@ def _tried(node: Node, found: dict[Node, Tensor], masked: bool) -> Tensor:
     several = bool(node.shape) and isinstance(node.shape[0], tuple)
     everything = torch.full(() if several else node.shape, torch.nan if some else 1.0, dtype=torch.float64)
     op = OPS.get(node.packet)
-    passing = node.packet in _PASSING and not _rescales(node)
+    passing = _passes(node)
     if not passing:
         if any(bool((value == _MOVED).any()) for value in given.values()):
             raise _Seen
@@ -101,7 +98,8 @@ def _tried(node: Node, found: dict[Node, Tensor], masked: bool) -> Tensor:
     if node.packet is aten._softmax:
         return _softmax(*args[:2])
     if passing and node.packet is aten.add:
-        return _sum(node, args, masked)
+        (constant,) = (leaf for leaf in node.args[:2] if not isinstance(leaf, Node))
+        return _sum(given[node.inputs[0]], constant, masked)
     value = node.target(*args, **kwargs)
     if op.kind == "structural":
         value = value.masked_fill(value <= _OUT, _FILLED)
@@ -113,23 +111,22 @@ def _tried(node: Node, found: dict[Node, Tensor], masked: bool) -> Tensor:
     return made
 
 
-def _rescales(node: Node) -> bool:
-    """Whether a sum may bring back what was put out: by a factor, or by numbers as large."""
-    large = (torch.as_tensor(leaf).max() >= -_OUT for leaf in node.args if not isinstance(leaf, Node | list | tuple))
-    return node.packet is aten.add and (node.kwargs.get("alpha", 1) != 1 or any(map(bool, large)))
+def _passes(node: Node) -> bool:
+    """Whether an op passes on what is put out: a sum only with a constant that cannot bring it back."""
+    if node.packet is not aten.add:
+        return node.packet in _PASSING
+    constants = [torch.as_tensor(leaf) for leaf in node.args[:2] if not isinstance(leaf, Node)]
+    return len(constants) == 1 and node.kwargs.get("alpha", 1) == 1 and bool(constants[0].max() < -_OUT)
 
 
 def _out(value: Tensor) -> Tensor:
     return (value == _MOVED) | (value == _FILLED)
 
 
-def _sum(node: Node, args: Any, masked: bool) -> Tensor:
-    """Of scores and a mask, and of others."""
-    terms = [torch.as_tensor(x, dtype=torch.float64) for x in args[:2]]
-    moves, out = torch.zeros(node.shape, dtype=torch.bool), torch.zeros(node.shape, dtype=torch.bool)
-    for leaf, term in zip(node.args, terms, strict=False):
-        moves = moves | term.isnan() | (term == _MOVED)
-        out = out | (_out(term) if isinstance(leaf, Node) else term <= _OUT)
+def _sum(scores: Tensor, constant: Any, masked: bool) -> Tensor:
+    """Of scores and a constant, which may be a mask."""
+    out = _out(scores) | (torch.as_tensor(constant).cpu() <= _OUT)
+    moves, out = torch.broadcast_tensors(scores.isnan() | (scores == _MOVED), out)
     found = _stand_in(moves).masked_fill(out & ~moves, _FILLED)
     return found.masked_fill(out & moves, _MOVED) if masked else found
 

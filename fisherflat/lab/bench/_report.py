@@ -172,7 +172,7 @@ def tables(results: dict[str, Any]) -> Iterator[Table]:
             (
                 what,
                 ", ".join(map(str, found["sizes"])),
-                ", ".join(f"{one.median:.2g}" for one in found["seconds"]),
+                ", ".join(f"{one.median:.3g}" for one in found["seconds"]),
                 f"{found['exponent']:.2f}",
             )
             for what, found in results["growth"].items()
